@@ -1,0 +1,12 @@
+//! What the peers and clients share: sockets, the blind reply, HTTP reply checking, epoll, datagram batches.
+//!
+//! Nothing here is used by ringmill itself: a peer that shared code with what it is compared with would share its
+//! mistakes as well. All unsafe code of this package is in `epoll`, `datagrams`, `buffer_ring` and `net`, plus the
+//! few raw calls in the binaries. Read `blind` first, then `src/bin/blind_uring.rs`.
+
+pub mod blind;
+pub mod buffer_ring;
+pub mod datagrams;
+pub mod epoll;
+pub mod http;
+pub mod net;

@@ -1,0 +1,292 @@
+//! Every limit, timeout and choice of the engine, with its default.
+
+use crate::error::Error;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How the engine runs. Start from `Config::default()` and change what matters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Worker threads; `None` is one for each CPU this process may use.
+    pub workers: Option<usize>,
+    /// Which CPU each worker is pinned to.
+    pub pin: Pin,
+    /// io_uring, epoll, or what the machine allows.
+    pub driver: DriverChoice,
+    /// Open connections a worker; further ones wait in the kernel's queue. `None` is the descriptor limit
+    /// divided by the workers, less 64 in reserve.
+    pub connections_max: Option<usize>,
+    /// Receive buffers a worker. The kernel takes them in order, so all of them pass through the cache:
+    /// more is not faster.
+    pub recv_buffers: u16,
+    /// Bytes of each receive buffer.
+    pub recv_buffer_bytes: usize,
+    /// Bytes one connection may receive in a turn before the others have theirs.
+    pub turn_bytes_max: u32,
+    /// Unconsumed input of one connection, in bytes; beyond it the connection is closed.
+    pub input_bytes_max: usize,
+    /// Queued output of one connection at which reading from it pauses, in bytes.
+    pub output_high_water_bytes: usize,
+    /// Queued output at which reading resumes, in bytes.
+    pub output_low_water_bytes: usize,
+    /// Queued output at which the connection is closed, in bytes.
+    pub output_bytes_max: usize,
+    /// Queued output of all connections at which a turn sends before it has handled all its events:
+    /// about half the second-level cache, in bytes.
+    pub flush_bytes: usize,
+    /// A peer that takes no output for so long is closed.
+    pub write_timeout: Duration,
+    /// How long a closing connection waits for the peer to close, so that the last reply arrives.
+    pub linger_timeout: Duration,
+    /// How long accepting pauses when the process is out of descriptors, unless a connection closes.
+    pub accept_retry: Duration,
+    /// Messages that other threads may have queued for one worker.
+    pub mailbox_messages_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            workers: None,
+            pin: Pin::Auto,
+            driver: DriverChoice::Auto,
+            connections_max: None,
+            recv_buffers: 256,
+            recv_buffer_bytes: 4096,
+            turn_bytes_max: 64 * 1024,
+            input_bytes_max: 1024 * 1024,
+            output_high_water_bytes: 256 * 1024,
+            output_low_water_bytes: 64 * 1024,
+            output_bytes_max: 4 * 1024 * 1024,
+            flush_bytes: 512 * 1024,
+            write_timeout: Duration::from_secs(30),
+            linger_timeout: Duration::from_secs(2),
+            accept_retry: Duration::from_millis(100),
+            mailbox_messages_max: 65_536,
+        }
+    }
+}
+
+impl Config {
+    /// Sets the number of worker threads.
+    pub fn with_workers(mut self, workers: usize) -> Config {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Sets the pinning.
+    pub fn with_pin(mut self, pin: Pin) -> Config {
+        self.pin = pin;
+        self
+    }
+
+    /// Sets the driver.
+    pub fn with_driver(mut self, driver: DriverChoice) -> Config {
+        self.driver = driver;
+        self
+    }
+
+    /// Sets the limit of open connections a worker.
+    pub fn with_connections_max(mut self, connections: usize) -> Config {
+        self.connections_max = Some(connections);
+        self
+    }
+
+    /// Reports every problem at once.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut problems = Vec::new();
+        let mut need = |ok: bool, problem: &str| {
+            if !ok {
+                problems.push(problem.to_owned());
+            }
+        };
+        need(self.workers != Some(0), "workers is 0: give at least 1, or leave it out for one a CPU");
+        need(self.workers.is_none_or(|workers| workers <= 1024), "workers is over 1024");
+        need(self.connections_max != Some(0), "connections_max is 0: nothing could ever connect");
+        need(
+            self.recv_buffers.is_power_of_two() && self.recv_buffers >= 8 && self.recv_buffers <= 32_768,
+            "recv_buffers must be a power of two from 8 to 32768 (a rule of the kernel's buffer rings)",
+        );
+        need(
+            (512..=1 << 20).contains(&self.recv_buffer_bytes),
+            "recv_buffer_bytes must be from 512 bytes to 1 MiB",
+        );
+        need(self.turn_bytes_max >= 512, "turn_bytes_max must be at least 512 bytes");
+        need((1024..=1 << 31).contains(&self.input_bytes_max), "input_bytes_max must be from 1 KiB to 2 GiB");
+        need(
+            self.output_low_water_bytes < self.output_high_water_bytes,
+            "output_low_water_bytes must be below output_high_water_bytes",
+        );
+        need(
+            self.output_high_water_bytes < self.output_bytes_max,
+            "output_high_water_bytes must be below output_bytes_max, the hard cap",
+        );
+        need(self.output_bytes_max <= 1 << 31, "output_bytes_max must be at most 2 GiB");
+        need(!self.write_timeout.is_zero(), "write_timeout is zero: no output could ever be sent");
+        need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
+        need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");
+        if let Pin::List(cpus) = &self.pin
+            && cpus.is_empty()
+        {
+            need(false, "the list of CPUs to pin to is empty");
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Config { problems }) }
+    }
+}
+
+/// Options of one TCP or Unix listener. What it does not apply to, it does not touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted; the kernel caps it at net.core.somaxconn.
+    pub backlog: i32,
+    /// Send small segments at once (TCP_NODELAY).
+    pub nodelay: bool,
+    /// Congestion control by name, as in net.ipv4.tcp_available_congestion_control; `None` is the system's.
+    pub congestion: Option<String>,
+    /// TCP fast open with this many pending requests (also needs bit 2 of net.ipv4.tcp_fastopen).
+    pub fast_open: Option<u32>,
+    /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE).
+    pub keep_alive: Option<Duration>,
+    /// Accept only once data has arrived, or after this long (TCP_DEFER_ACCEPT).
+    pub defer_accept: Option<Duration>,
+    /// An IPv6 listener takes no IPv4 (IPV6_V6ONLY). Off: `[::]` takes both.
+    pub only_v6: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            backlog: 4096,
+            nodelay: true,
+            congestion: None,
+            fast_open: None,
+            keep_alive: None,
+            defer_accept: None,
+            only_v6: false,
+        }
+    }
+}
+
+/// Which driver moves the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// What the environment variable `RINGMILL_DRIVER` says, or else io_uring where a probe of the real thing
+    /// works, or else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// epoll.
+    Poll,
+}
+
+impl FromStr for DriverChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DriverChoice, String> {
+        match text {
+            "auto" => Ok(DriverChoice::Auto),
+            "uring" => Ok(DriverChoice::Uring),
+            "poll" => Ok(DriverChoice::Poll),
+            _ => Err(format!("unknown driver {text:?}: expected auto, uring or poll")),
+        }
+    }
+}
+
+impl std::fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DriverChoice::Auto => "auto",
+            DriverChoice::Uring => "uring",
+            DriverChoice::Poll => "poll",
+        })
+    }
+}
+
+/// How workers are bound to CPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Pin {
+    /// Worker n to the n-th CPU this process may use; none if there are more workers than CPUs.
+    #[default]
+    Auto,
+    /// Where the scheduler likes.
+    Off,
+    /// Worker n to the n-th CPU of the list, starting over at its end.
+    List(Vec<usize>),
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    /// Reads `auto`, `off`, or CPU numbers and ranges: `0,2,4-7`.
+    fn from_str(text: &str) -> Result<Pin, String> {
+        match text {
+            "auto" => return Ok(Pin::Auto),
+            "off" => return Ok(Pin::Off),
+            _ => {}
+        }
+        let bad =
+            || format!("bad CPU list {text:?}: expected auto, off, or numbers and ranges such as 0,2,4-7");
+        let mut cpus = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: usize = first.trim().parse().map_err(|_| bad())?;
+            let last: usize = last.trim().parse().map_err(|_| bad())?;
+            if first > last || last > 65_535 {
+                return Err(bad());
+            }
+            cpus.extend(first..=last);
+        }
+        Ok(Pin::List(cpus))
+    }
+}
+
+impl std::fmt::Display for Pin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pin::Auto => f.write_str("auto"),
+            Pin::Off => f.write_str("off"),
+            Pin::List(cpus) => {
+                let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
+                f.write_str(&cpus.join(","))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_sound() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let config = Config {
+            workers: Some(0),
+            recv_buffers: 100,
+            output_high_water_bytes: 10,
+            write_timeout: Duration::ZERO,
+            ..Config::default()
+        };
+        let text = config.check().unwrap_err().to_string();
+        for word in ["workers is 0", "recv_buffers", "output_low_water_bytes", "write_timeout"] {
+            assert!(text.contains(word), "{word} in: {text}");
+        }
+    }
+
+    #[test]
+    fn cpu_lists() {
+        let check = |text: &str, expected: Option<Pin>| assert_eq!(text.parse().ok(), expected, "{text}");
+        check("auto", Some(Pin::Auto));
+        check("off", Some(Pin::Off));
+        check("3", Some(Pin::List(vec![3])));
+        check("0,2,4-6", Some(Pin::List(vec![0, 2, 4, 5, 6])));
+        for text in ["", ",", "a", "3-1", "1-", "-1", "0-99999999"] {
+            check(text, None);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A batch of datagrams on its way in or out. Plain data: the system calls are in `sys/datagrams.rs`.
+//!
+//! The kernel hands bulk traffic over in trains: several datagrams of one length in one buffer (GRO), and takes
+//! them so (GSO). An entry therefore has a segment length; readers see single datagrams in any case.
+
+use std::net::SocketAddr;
+
+/// Room for one receive: the largest UDP payload, or a GRO train, fits.
+pub(crate) const SLOT_BYTES: usize = 65_536;
+/// The largest payload of a UDP datagram over IPv4 in bytes.
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Entries of one batch.
+pub(crate) const ENTRIES_MAX: usize = 64;
+/// Datagrams in one train (UDP_MAX_SEGMENTS of the kernel before 6.9).
+const TRAIN_LEN_MAX: usize = 64;
+/// Longer datagrams would not fit a common MTU of 1500 and are sent one by one.
+const TRAIN_SEGMENT_BYTES_MAX: usize = 1_432;
+
+/// Datagrams with their peers.
+#[derive(Default)]
+pub struct Datagrams {
+    pub(crate) arena: Vec<u8>,
+    pub(crate) entries: Vec<Entry>,
+    /// Entries from the front that are done: sent, or refused for good.
+    pub(crate) done: usize,
+    /// Datagrams the kernel refused for good (too long, unreachable).
+    pub(crate) refused: u32,
+    count: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) peer: SocketAddr,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// The length of each datagram of a train; the last may be shorter. Equal to `len` for a single one.
+    pub(crate) segment: usize,
+}
+
+impl Entry {
+    /// The datagrams of the entry as ranges of the arena. A zero-length datagram is one range.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+        let (start, end, segment) = (self.start, self.start + self.len, self.segment.max(1));
+        let count = self.len.div_ceil(segment).max(1);
+        (0..count).map(move |n| start + n * segment..(start + (n + 1) * segment).min(end))
+    }
+}
+
+impl Datagrams {
+    /// A batch to receive into: one slot of 64 KiB for each entry. The memory is touched as it is used.
+    pub fn for_receiving() -> Datagrams {
+        Datagrams { arena: vec![0; SLOT_BYTES * ENTRIES_MAX], ..Datagrams::default() }
+    }
+
+    /// Appends a datagram, as part of a train where it continues one. `false`, and nothing happens, when it
+    /// is longer than [`DATAGRAM_BYTES_MAX`].
+    pub fn push(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
+        if bytes.len() > DATAGRAM_BYTES_MAX {
+            return false;
+        }
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        self.count += 1;
+        if let Some(last) = self.entries.last_mut()
+            && last.extends_to(peer, bytes.len())
+        {
+            last.len += bytes.len();
+        } else {
+            self.entries.push(Entry { peer, start, len: bytes.len(), segment: bytes.len() });
+        }
+        true
+    }
+
+    /// How many datagrams were pushed.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether nothing was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The bytes of what was pushed.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.len).sum()
+    }
+
+    /// Whether no further datagram should be pushed before the batch is sent.
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() >= ENTRIES_MAX || self.arena.len() >= ENTRIES_MAX * SLOT_BYTES
+    }
+
+    /// Empties a batch that was sent.
+    pub(crate) fn reset_sent(&mut self) {
+        self.arena.clear();
+        self.arena.shrink_to(SLOT_BYTES * 8);
+        self.reset_received();
+    }
+
+    /// Empties a batch that was received; the slots stay.
+    pub(crate) fn reset_received(&mut self) {
+        self.entries.clear();
+        self.done = 0;
+        self.refused = 0;
+        self.count = 0;
+    }
+
+    /// Calls `each` with every datagram.
+    pub fn for_each(&self, mut each: impl FnMut(SocketAddr, &[u8])) {
+        for entry in &self.entries {
+            for range in entry.ranges() {
+                each(entry.peer, &self.arena[range]);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn extends_to(&self, peer: SocketAddr, len: usize) -> bool {
+        let whole = self.segment > 0 && self.len.is_multiple_of(self.segment);
+        self.peer == peer
+            && whole
+            && len > 0
+            && len <= self.segment
+            && self.segment <= TRAIN_SEGMENT_BYTES_MAX
+            && self.len / self.segment < TRAIN_LEN_MAX
+            && self.len + len <= DATAGRAM_BYTES_MAX
+    }
+}
+
+impl std::fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Datagrams({} entries, {} done)", self.entries.len(), self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn read(batch: &Datagrams) -> Vec<(u16, Vec<u8>)> {
+        let mut all = Vec::new();
+        batch.for_each(|from, bytes| all.push((from.port(), bytes.to_vec())));
+        all
+    }
+
+    #[test]
+    fn trains_read_as_the_datagrams_that_were_pushed() {
+        let mut batch = Datagrams::default();
+        let pushed: Vec<(u16, Vec<u8>)> = [(1, 5), (1, 5), (1, 3), (1, 3), (2, 3), (2, 0), (2, 3), (2, 4)]
+            .iter()
+            .map(|&(port, len)| (port, vec![len as u8; len]))
+            .collect();
+        for (port, bytes) in &pushed {
+            assert!(batch.push(peer(*port), bytes));
+        }
+        assert_eq!(read(&batch), pushed);
+        // 5,5,3 | 3 | 3 (other peer) | 0 | 3 | 4 (longer than the train's segment)
+        assert_eq!(batch.entries.len(), 6);
+        assert_eq!((batch.len(), batch.bytes()), (8, 26));
+    }
+
+    #[test]
+    fn trains_are_bounded_and_long_datagrams_travel_alone() {
+        let mut batch = Datagrams::default();
+        for _ in 0..TRAIN_LEN_MAX + 1 {
+            batch.push(peer(1), &[7; 10]);
+        }
+        assert_eq!(batch.entries.len(), 2);
+        let mut batch = Datagrams::default();
+        batch.push(peer(1), &[0; 2000]);
+        batch.push(peer(1), &[0; 2000]);
+        assert_eq!(batch.entries.len(), 2);
+        assert!(batch.push(peer(1), &[0; DATAGRAM_BYTES_MAX]));
+        assert!(!batch.push(peer(1), &[0; DATAGRAM_BYTES_MAX + 1]));
+    }
+}

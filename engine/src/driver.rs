@@ -1,0 +1,49 @@
+//! The seam between the loop and the kernel: a driver speaks in completions.
+//!
+//! It lies below the loop and is faithful to the kernel: short results, `more`, errno and late completions
+//! stay visible. A driver translates and holds no policy; re-arming, retry, draining, generations and flow
+//! control live once, in the worker. `suite.rs` is the contract that all drivers pass.
+
+pub mod poll;
+pub mod uring;
+
+use crate::address::Address;
+use crate::event::{Errno, Event, Op, Socket};
+use crate::time::Tick;
+use std::time::Duration;
+
+/// How long a turn may wait for the first event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Poll,
+    /// Until this time.
+    Until(Tick),
+    /// Until there is one.
+    Forever,
+}
+
+/// Moves bytes between sockets and buffers.
+pub trait Driver: Names {
+    /// Queues an operation. Never blocks, never fails: failures are events.
+    fn submit(&mut self, op: Op);
+
+    /// Starts what was queued, waits for the first event and appends all there are. Comes back without
+    /// events when the wait is over or a signal came. An error means that the driver is broken.
+    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno>;
+
+    /// The time when the last turn came back. Reads no clock.
+    fn now(&self) -> Tick;
+
+    /// Time since 1970, read from the clock.
+    fn since_epoch(&self) -> Duration;
+}
+
+/// Who is at the ends of a socket.
+pub trait Names {
+    /// The other end; `None` once it is gone.
+    fn peer(&self, socket: Socket) -> Option<Address>;
+
+    /// Our end.
+    fn local(&self, socket: Socket) -> Option<Address>;
+}

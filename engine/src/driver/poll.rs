@@ -1,0 +1,424 @@
+//! The epoll driver, through mio: readiness turned into completions.
+//!
+//! Sockets are registered once, edge-triggered, for both directions. A socket that may have input is in
+//! `ready` until a receive says that there is none. Sends are tried at once, in `submit`; what would
+//! block waits for the next edge. Everything a container needs that forbids io_uring.
+
+use crate::address::Address;
+use crate::datagram::{Datagrams, ENTRIES_MAX};
+use crate::driver::{Driver, Names, Wait};
+use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::output::Output;
+use crate::pool::Pool;
+use crate::sys;
+use crate::time::Tick;
+use crate::token::Token;
+use mio::unix::SourceFd;
+use std::time::Duration;
+
+/// Connections accepted in one turn before others have theirs.
+const ACCEPTS_A_TURN: usize = 64;
+/// Events taken from epoll at once.
+const POLL_EVENTS: usize = 256;
+
+/// Readiness through epoll.
+pub struct Poll {
+    poll: mio::Poll,
+    readiness: mio::Events,
+    /// By descriptor.
+    sockets: Vec<Entry>,
+    /// Descriptors that may have input, and an operation that wants it.
+    ready: Vec<i32>,
+    /// Events that need no kernel: sends that succeeded at once, cancels.
+    done: Vec<Event>,
+    pool: Pool,
+    transfer: sys::datagrams::Transfer,
+    now: Tick,
+    /// The last turn delivered only `done` and did not ask the kernel.
+    skipped: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    registered: bool,
+    may_read: bool,
+    /// The peer closed its side: a short receive does not mean that there is no more.
+    read_closed: bool,
+    is_ready: bool,
+    input: Input,
+    output: Out,
+}
+
+#[derive(Default)]
+enum Input {
+    #[default]
+    None,
+    Accept(Token),
+    Recv(Token, u32),
+    Watch(Token),
+    Datagrams(Token, Box<Datagrams>),
+}
+
+#[derive(Default)]
+enum Out {
+    #[default]
+    None,
+    Send(Token, Box<Output>),
+    Datagrams(Token, Box<Datagrams>),
+}
+
+impl Poll {
+    /// Opens an epoll instance and takes memory for the buffers.
+    pub fn new(recv_buffers: u16, recv_buffer_bytes: usize) -> std::io::Result<Poll> {
+        Ok(Poll {
+            poll: mio::Poll::new()?,
+            readiness: mio::Events::with_capacity(POLL_EVENTS),
+            sockets: Vec::new(),
+            ready: Vec::new(),
+            done: Vec::new(),
+            pool: Pool::new(recv_buffers, recv_buffer_bytes),
+            transfer: sys::datagrams::Transfer::new(),
+            now: sys::clock(),
+            skipped: false,
+        })
+    }
+
+    fn entry(&mut self, socket: Socket) -> &mut Entry {
+        let index = socket.0 as usize;
+        if self.sockets.len() <= index {
+            self.sockets.resize_with(index + 1, Entry::default);
+        }
+        &mut self.sockets[index]
+    }
+
+    /// Registers on first use. A failure (out of watches or memory) is the operation's error.
+    fn register(&mut self, socket: Socket) -> Result<(), Errno> {
+        if self.entry(socket).registered {
+            return Ok(());
+        }
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let token = mio::Token(socket.0 as usize);
+        let registered = self.poll.registry().register(&mut SourceFd(&socket.0), token, interest);
+        registered.map_err(|error| Errno::from_io(&error))?;
+        self.entry(socket).registered = true;
+        Ok(())
+    }
+
+    fn want(&mut self, socket: Socket, input: Input) {
+        if let Err(errno) = self.register(socket) {
+            return self.done.push(refused(input, errno));
+        }
+        let entry = self.entry(socket);
+        debug_assert!(matches!(entry.input, Input::None), "two operations want the input of one socket");
+        entry.input = input;
+        if entry.may_read && !entry.is_ready {
+            entry.is_ready = true;
+            self.ready.push(socket.0);
+        }
+    }
+
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>) {
+        match sys::send(socket, &output) {
+            Err(Errno::EAGAIN | Errno::EINTR) => match self.register(socket) {
+                Ok(()) => self.entry(socket).output = Out::Send(token, output),
+                Err(errno) => self.done.push(sent(token, Err(errno), output)),
+            },
+            result => self.done.push(sent(token, result.map(|bytes| bytes as u32), output)),
+        }
+    }
+
+    fn send_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
+        match self.transfer.send(socket, &mut batch) {
+            Err(Errno::EAGAIN) => match self.register(socket) {
+                Ok(()) => self.entry(socket).output = Out::Datagrams(token, batch),
+                Err(errno) => self.done.push(datagrams(token, Err(errno), batch)),
+            },
+            result => {
+                let count = batch.len() as u32;
+                self.done.push(datagrams(token, result.map(|()| count), batch));
+            }
+        }
+    }
+
+    fn cancel_input(&mut self, socket: Socket, target: Option<Token>) {
+        let entry = self.entry(socket);
+        let token = match &entry.input {
+            Input::None => return,
+            Input::Accept(token)
+            | Input::Recv(token, _)
+            | Input::Watch(token)
+            | Input::Datagrams(token, _) => *token,
+        };
+        if target.is_none_or(|target| target == token) {
+            let input = std::mem::take(&mut entry.input);
+            self.done.push(refused(input, Errno::ECANCELED));
+        }
+    }
+
+    fn cancel_output(&mut self, socket: Socket) {
+        match std::mem::take(&mut self.entry(socket).output) {
+            Out::None => {}
+            Out::Send(token, output) => self.done.push(sent(token, Err(Errno::ECANCELED), output)),
+            Out::Datagrams(token, batch) => self.done.push(datagrams(token, Err(Errno::ECANCELED), batch)),
+        }
+    }
+
+    fn close(&mut self, socket: Socket, reset: bool) {
+        let entry = self.entry(socket);
+        debug_assert!(
+            matches!((&entry.input, &entry.output), (Input::None, Out::None)),
+            "closed while in use"
+        );
+        // A descriptor still in `ready` is skipped there, because its next owner starts as not ready.
+        *entry = Entry { is_ready: entry.is_ready, ..Entry::default() };
+        if reset {
+            sys::reset_on_close(socket);
+        }
+        // Closing takes the descriptor out of epoll: nobody has a duplicate of it.
+        sys::close(socket);
+    }
+
+    fn take_readiness(&mut self, wait: Wait) -> Result<(), Errno> {
+        let timeout = match wait {
+            Wait::Poll => Some(Duration::ZERO),
+            Wait::Until(until) => Some(until.since(self.now)),
+            Wait::Forever => None,
+        };
+        match self.poll.poll(&mut self.readiness, timeout) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.readiness.clear(),
+            result => result.map_err(|error| Errno::from_io(&error))?,
+        }
+        for event in &self.readiness {
+            let index = event.token().0;
+            let Some(entry) = self.sockets.get_mut(index).filter(|entry| entry.registered) else { continue };
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                entry.may_read = true;
+                entry.read_closed |= event.is_read_closed() || event.is_error();
+                if !entry.is_ready && !matches!(entry.input, Input::None) {
+                    entry.is_ready = true;
+                    self.ready.push(index as i32);
+                }
+            }
+            let blocked = !matches!(entry.output, Out::None);
+            if blocked && (event.is_writable() || event.is_write_closed() || event.is_error()) {
+                let socket = Socket(index as i32);
+                match std::mem::take(&mut entry.output) {
+                    Out::None => {}
+                    Out::Send(token, output) => send_again(&mut self.done, entry, token, socket, output),
+                    Out::Datagrams(token, mut batch) => match self.transfer.send(socket, &mut batch) {
+                        Err(Errno::EAGAIN) => entry.output = Out::Datagrams(token, batch),
+                        result => {
+                            let count = batch.len() as u32;
+                            self.done.push(datagrams(token, result.map(|()| count), batch));
+                        }
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves one descriptor of `ready`. Returns whether it stays there for the next turn.
+    fn serve(&mut self, fd: i32, events: &mut Vec<Event>) -> bool {
+        let entry = &mut self.sockets[fd as usize];
+        if !entry.may_read {
+            return false;
+        }
+        let socket = Socket(fd);
+        match std::mem::take(&mut entry.input) {
+            Input::None => false,
+            Input::Accept(token) => accept(entry, socket, token, events),
+            Input::Recv(token, turn_bytes_max) => {
+                recv(entry, &mut self.pool, socket, token, turn_bytes_max, events)
+            }
+            Input::Watch(token) => {
+                sys::clear_counter(socket);
+                entry.may_read = false;
+                events.push(Event { token, result: Ok(1), more: false, payload: Payload::None });
+                false
+            }
+            Input::Datagrams(token, mut batch) => match self.transfer.recv(socket, &mut batch) {
+                Err(Errno::EAGAIN) => {
+                    entry.may_read = false;
+                    entry.input = Input::Datagrams(token, batch);
+                    false
+                }
+                result => {
+                    // A short batch emptied the queue, so the next datagram makes a new edge.
+                    entry.may_read = !matches!(result, Ok(count) if count < ENTRIES_MAX);
+                    events.push(datagrams(token, result.map(|count| count as u32), batch));
+                    false
+                }
+            },
+        }
+    }
+}
+
+impl Driver for Poll {
+    fn submit(&mut self, op: Op) {
+        match op {
+            Op::Accept { token, listener } => {
+                sys::set_nonblocking(listener, true);
+                self.want(listener, Input::Accept(token));
+            }
+            Op::Recv { token, socket, turn_bytes_max } => {
+                self.want(socket, Input::Recv(token, turn_bytes_max))
+            }
+            Op::Watch { token, socket } => self.want(socket, Input::Watch(token)),
+            Op::RecvDatagrams { token, socket, batch } => self.want(socket, Input::Datagrams(token, batch)),
+            Op::Send { token, socket, output } => self.send(token, socket, output),
+            Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
+            Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
+            Op::CancelAll { socket } => {
+                self.cancel_input(socket, None);
+                self.cancel_output(socket);
+            }
+            Op::Shutdown { socket } => sys::shutdown(socket),
+            Op::Close { socket, reset } => self.close(socket, reset),
+            Op::Provide(block) => self.pool.give(block),
+        }
+    }
+
+    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
+        events.append(&mut self.done);
+        let have = !events.is_empty();
+        // The completions of a turn's sends need no system call: deliver them alone, every other time at most,
+        // and wait in the next turn.
+        self.skipped = have && self.ready.is_empty() && !self.skipped;
+        if !self.skipped {
+            let wait = if have || !self.ready.is_empty() { Wait::Poll } else { wait };
+            self.take_readiness(wait)?;
+            self.now = sys::clock();
+            events.append(&mut self.done);
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.retain(|&fd| {
+            let stays = self.serve(fd, events);
+            self.sockets[fd as usize].is_ready = stays;
+            stays
+        });
+        // Serving submits nothing, so nothing was added to the list meanwhile.
+        self.ready = ready;
+        Ok(())
+    }
+
+    fn now(&self) -> Tick {
+        self.now
+    }
+
+    fn since_epoch(&self) -> Duration {
+        sys::since_epoch()
+    }
+}
+
+impl Names for Poll {
+    fn peer(&self, socket: Socket) -> Option<Address> {
+        sys::peer(socket)
+    }
+
+    fn local(&self, socket: Socket) -> Option<Address> {
+        sys::local(socket)
+    }
+}
+
+fn accept(entry: &mut Entry, listener: Socket, token: Token, events: &mut Vec<Event>) -> bool {
+    for _ in 0..ACCEPTS_A_TURN {
+        match sys::accept(listener) {
+            Ok(socket) => {
+                let result = Ok(socket.0 as u32);
+                events.push(Event { token, result, more: true, payload: Payload::None });
+            }
+            Err(Errno::EAGAIN) => {
+                entry.may_read = false;
+                entry.input = Input::Accept(token);
+                return false;
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => {
+                events.push(Event { token, result: Err(errno), more: false, payload: Payload::None });
+                return false;
+            }
+        }
+    }
+    entry.input = Input::Accept(token);
+    true
+}
+
+fn recv(
+    entry: &mut Entry,
+    pool: &mut Pool,
+    socket: Socket,
+    token: Token,
+    turn_bytes_max: u32,
+    events: &mut Vec<Event>,
+) -> bool {
+    let mut received = 0;
+    loop {
+        let over = |result| Event { token, result, more: false, payload: Payload::None };
+        match pool.fill(|buffer| sys::recv(socket, buffer)) {
+            Some(Ok((bytes, Some(block)))) => {
+                let result = Ok(bytes as u32);
+                events.push(Event { token, result, more: true, payload: Payload::Block(block) });
+                received += bytes;
+                // A receive that did not fill its buffer emptied the socket; more bytes make a new edge.
+                if bytes < pool.block_bytes() && !entry.read_closed {
+                    entry.may_read = false;
+                    break;
+                }
+                if received >= turn_bytes_max as usize {
+                    entry.input = Input::Recv(token, turn_bytes_max);
+                    return true;
+                }
+            }
+            Some(Ok(_)) => {
+                events.push(over(Ok(0)));
+                return false;
+            }
+            Some(Err(Errno::EAGAIN)) => {
+                entry.may_read = false;
+                break;
+            }
+            Some(Err(Errno::EINTR)) => {}
+            Some(Err(errno)) => {
+                events.push(over(Err(errno)));
+                return false;
+            }
+            // Buffers come back after the events of this turn were handled: go on then.
+            None if !events.is_empty() => {
+                entry.input = Input::Recv(token, turn_bytes_max);
+                return true;
+            }
+            None => {
+                events.push(over(Err(Errno::ENOBUFS)));
+                return false;
+            }
+        }
+    }
+    entry.input = Input::Recv(token, turn_bytes_max);
+    false
+}
+
+fn send_again(done: &mut Vec<Event>, entry: &mut Entry, token: Token, socket: Socket, output: Box<Output>) {
+    match sys::send(socket, &output) {
+        Err(Errno::EAGAIN | Errno::EINTR) => entry.output = Out::Send(token, output),
+        result => done.push(sent(token, result.map(|bytes| bytes as u32), output)),
+    }
+}
+
+/// The last event of an operation that did not come to anything.
+fn refused(input: Input, errno: Errno) -> Event {
+    let (token, payload) = match input {
+        Input::Accept(token) | Input::Recv(token, _) | Input::Watch(token) => (token, Payload::None),
+        Input::Datagrams(token, batch) => (token, Payload::Datagrams(batch)),
+        Input::None => unreachable!("nothing was refused"),
+    };
+    Event { token, result: Err(errno), more: false, payload }
+}
+
+fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {
+    Event { token, result, more: false, payload: Payload::Output(output) }
+}
+
+fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) -> Event {
+    Event { token, result, more: false, payload: Payload::Datagrams(batch) }
+}

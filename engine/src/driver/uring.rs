@@ -1,0 +1,492 @@
+//! The io_uring driver: multishot accept and receive, provided buffers, one enter a turn.
+//!
+//! Memory that the kernel may touch is owned here until its completion: outputs in `sends`, receive buffers
+//! by the pool. Datagram sockets and event counters are polled through the ring and then served with plain
+//! calls: recvmmsg and sendmmsg move a whole batch, which the ring cannot. `probe` finds out at start what
+//! the machine allows; kernel versions are never compared.
+#![allow(unsafe_code)]
+
+use crate::address::Address;
+use crate::datagram::{Datagrams, ENTRIES_MAX};
+use crate::driver::{Driver, Names, Wait};
+use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::output::Output;
+use crate::pool::Pool;
+use crate::sys;
+use crate::sys::ring::{BufferRing, Entrance};
+use crate::time::Tick;
+use crate::token::{Kind, Token};
+use io_uring::squeue::{Entry as Sqe, Flags};
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{IoUring, cqueue, opcode};
+use slab::Slab;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+/// Submissions queued before they are flushed within a turn.
+const SUBMISSIONS: u32 = 1024;
+/// Completions the ring holds before the kernel has to keep them in a list.
+const COMPLETIONS: u32 = 8192;
+/// Messages with vectors kept for the next vectored send.
+const SPARE_MESSAGES_MAX: usize = 64;
+/// The user data of operations whose completion says nothing that anybody waits for.
+const NOBODY: u64 = 0;
+
+/// What the probe found: the flags the kernel takes, and whether a receive can be capped a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    level: Level,
+    /// A multishot receive takes a byte limit (Linux 6.17). Before, the kernel's own limit of 32 buffers holds.
+    pub recv_limit: bool,
+}
+
+/// Set-up flags, best first. Each level works without the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// Linux 6.6: all, with no index array in the submission queue.
+    NoArray,
+    /// Linux 6.1: completions run when we ask for them.
+    Deferred,
+    /// Linux 6.0: no interrupts for completions.
+    Cooperative,
+}
+
+/// Completions through io_uring.
+pub struct Uring {
+    // Field order is drop order: the ring goes first, then the memory that the kernel could write to.
+    ring: IoUring,
+    entrance: Entrance,
+    buffers: BufferRing,
+    pool: Pool,
+    abilities: Abilities,
+    sends: Slab<SendSlot>,
+    polls: Slab<PollSlot>,
+    spare_messages: Vec<Box<Message>>,
+    /// Events that were made without the kernel.
+    done: Vec<Event>,
+    transfer: sys::datagrams::Transfer,
+    /// Datagram sockets whose last batch was full: there is likely more.
+    likely_more: Vec<Socket>,
+    now: Tick,
+}
+
+struct SendSlot {
+    token: Token,
+    output: Box<Output>,
+    message: Option<Box<Message>>,
+}
+
+/// The header and vector of a vectored send, which the kernel reads until the completion.
+struct Message {
+    header: libc::msghdr,
+    vectors: Vec<libc::iovec>,
+}
+
+enum PollSlot {
+    Watch(Token, Socket),
+    Recv(Token, Socket, Box<Datagrams>),
+    Send(Token, Socket, Box<Datagrams>),
+}
+
+/// Tries the real thing: a ring, a buffer ring, a multishot receive. The error says which step failed and why.
+pub fn probe() -> Result<Abilities, String> {
+    let mut refusal = String::new();
+    for level in [Level::NoArray, Level::Deferred, Level::Cooperative] {
+        match probe_level(level) {
+            Ok(abilities) => return Ok(abilities),
+            Err(reason) if refusal.is_empty() => refusal = reason,
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
+}
+
+fn probe_level(level: Level) -> Result<Abilities, String> {
+    let abilities = Abilities { level, recv_limit: true };
+    let say = |step: &str, error: &std::io::Error| format!("{step}: {error}{}", remedy(error));
+    let mut driver = Uring::new(abilities, 8, 512).map_err(|error| say("setting up a ring", &error))?;
+    let received = receive_once(&mut driver);
+    match received {
+        Ok(()) => Ok(abilities),
+        Err(Errno::EINVAL) => {
+            let abilities = Abilities { recv_limit: false, ..abilities };
+            let mut driver =
+                Uring::new(abilities, 8, 512).map_err(|error| say("setting up a ring", &error))?;
+            receive_once(&mut driver)
+                .map(|()| abilities)
+                .map_err(|errno| say("a multishot receive", &std::io::Error::from_raw_os_error(errno.0)))
+        }
+        Err(errno) => Err(say("a multishot receive", &std::io::Error::from_raw_os_error(errno.0))),
+    }
+}
+
+/// Receives one byte over a socket pair.
+fn receive_once(driver: &mut Uring) -> Result<(), Errno> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| Errno::from_io(&error))?;
+    (&theirs).write_all(b"!").map_err(|error| Errno::from_io(&error))?;
+    drop(theirs);
+    let token = Token::new(Kind::Recv, 0, 0);
+    let socket = Socket(ours.as_raw_fd());
+    driver.submit(Op::Recv { token, socket, turn_bytes_max: 512 });
+    let (mut events, mut answer) = (Vec::new(), Err(Errno::EAGAIN));
+    // Two completions come: the byte, then the end. The bound is for a kernel that sends neither.
+    for _ in 0..4 {
+        let until = driver.now().after(Duration::from_secs(1));
+        driver.turn(Wait::Until(until), &mut events)?;
+        for event in events.drain(..) {
+            if let Payload::Block(block) = event.payload {
+                answer = if &block[..] == b"!" { Ok(()) } else { Err(Errno::EINVAL) };
+                driver.submit(Op::Provide(block));
+            } else if let (Err(errno), Err(_)) = (event.result, answer) {
+                answer = Err(errno);
+            }
+            if !event.more {
+                return answer;
+            }
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+use std::io::Write as _;
+
+/// What the reader can do where io_uring is refused.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            " (forbidden by a seccomp profile, as containers have it, or by the sysctl kernel.io_uring_disabled; \
+             allow io_uring_setup, io_uring_enter and io_uring_register there)"
+        }
+        Some(libc::ENOSYS) => " (this kernel or sandbox has no io_uring; it came with Linux 5.1)",
+        Some(libc::ENOMEM) => " (the limit on locked memory: raise `ulimit -l`)",
+        Some(libc::EINVAL) => " (the kernel is too old: multishot receives came with Linux 6.0)",
+        _ => "",
+    }
+}
+
+impl Uring {
+    /// Sets up a ring and lends it its buffers. Must be called on the thread that will use it.
+    pub fn new(abilities: Abilities, recv_buffers: u16, recv_buffer_bytes: usize) -> std::io::Result<Uring> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(COMPLETIONS)
+            .setup_coop_taskrun()
+            .setup_taskrun_flag();
+        if abilities.level != Level::Cooperative {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        if abilities.level == Level::NoArray {
+            builder.setup_no_sqarray();
+        }
+        let ring = builder.build(SUBMISSIONS)?;
+        let pool = Pool::new(recv_buffers, recv_buffer_bytes);
+        let buffers = BufferRing::register(&ring, &pool)?;
+        Ok(Uring {
+            entrance: Entrance::new(&ring),
+            ring,
+            buffers,
+            pool,
+            abilities,
+            sends: Slab::new(),
+            polls: Slab::new(),
+            spare_messages: Vec::new(),
+            done: Vec::new(),
+            transfer: sys::datagrams::Transfer::new(),
+            likely_more: Vec::new(),
+            now: sys::clock(),
+        })
+    }
+
+    /// Queues an entry; flushes first when the queue is full. Whatever memory the entry names must stay valid
+    /// until its completion: `sends` keeps outputs and messages, the pool keeps buffers.
+    fn push(&mut self, entry: &Sqe) {
+        // SAFETY: the callers below name only descriptors and memory owned as described.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            // EBUSY and EINTR pass: the loop tries again, and each try also moves completions on.
+            let _ = self.enter(0, None);
+        }
+    }
+
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<usize, Errno> {
+        let queued = self.ring.submission().len() as u32;
+        self.entrance.enter(queued, want, timeout)
+    }
+
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>) {
+        let fd = Fd(socket.0);
+        let slot = self.sends.vacant_entry();
+        let user_data = Token::new(Kind::Send, 0, slot.key() as u32).to_bits();
+        // No MSG_WAITALL: a short send shows that a slow peer moves, which its write deadline wants to know.
+        let mut message = None;
+        let entry = if let Some(bytes) = output.as_single() {
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            opcode::Send::new(fd, bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build()
+        } else {
+            let message = message.insert(self.spare_messages.pop().unwrap_or_else(Message::new));
+            message.fill(&output);
+            opcode::SendMsg::new(fd, &raw const message.header).flags(libc::MSG_NOSIGNAL as u32).build()
+        };
+        slot.insert(SendSlot { token, output, message });
+        self.push(&entry.user_data(user_data));
+    }
+
+    /// Waits for readiness through the ring, once.
+    fn poll(&mut self, slot: PollSlot) {
+        let (socket, events) = match &slot {
+            PollSlot::Watch(_, socket) | PollSlot::Recv(_, socket, _) => (*socket, libc::POLLIN),
+            PollSlot::Send(_, socket, _) => (*socket, libc::POLLOUT),
+        };
+        let key = self.polls.insert(slot) as u32;
+        let entry = opcode::PollAdd::new(Fd(socket.0), events as u32).build();
+        self.push(&entry.user_data(Token::new(Kind::Wake, 0, key).to_bits()));
+    }
+
+    fn recv_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
+        let result = self.transfer.recv(socket, &mut batch);
+        self.likely_more.retain(|likely| *likely != socket);
+        match result {
+            Err(Errno::EAGAIN) => self.poll(PollSlot::Recv(token, socket, batch)),
+            result => {
+                if result == Ok(ENTRIES_MAX) {
+                    self.likely_more.push(socket);
+                }
+                self.done.push(datagrams(token, result.map(|count| count as u32), batch));
+            }
+        }
+    }
+
+    fn send_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
+        match self.transfer.send(socket, &mut batch) {
+            Err(Errno::EAGAIN) => self.poll(PollSlot::Send(token, socket, batch)),
+            result => {
+                let count = batch.len() as u32;
+                self.done.push(datagrams(token, result.map(|()| count), batch));
+            }
+        }
+    }
+
+    fn reap(&mut self, events: &mut Vec<Event>) {
+        // The queue is copied out in pieces, because handling a completion may queue submissions.
+        const PIECE: usize = 64;
+        let mut piece = [const { std::mem::MaybeUninit::uninit() }; PIECE];
+        loop {
+            let completions = self.ring.completion().fill(&mut piece);
+            let count = completions.len();
+            for completion in completions {
+                self.complete(completion, events);
+            }
+            if count < PIECE {
+                return;
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
+        let Some(token) = Token::from_bits(completion.user_data()) else { return };
+        let result = match completion.result() {
+            value if value >= 0 => Ok(value as u32),
+            errno => Err(Errno(-errno)),
+        };
+        let more = cqueue::more(completion.flags());
+        match token.kind() {
+            Kind::Recv => {
+                let buffer = cqueue::buffer_select(completion.flags());
+                events.push(self.received(token, result, more, buffer));
+            }
+            Kind::Accept => events.push(Event { token, result, more, payload: Payload::None }),
+            Kind::Send => {
+                let slot = self.sends.remove(token.index() as usize);
+                if let Some(message) = slot.message
+                    && self.spare_messages.len() < SPARE_MESSAGES_MAX
+                {
+                    self.spare_messages.push(message);
+                }
+                events.push(Event {
+                    token: slot.token,
+                    result,
+                    more: false,
+                    payload: Payload::Output(slot.output),
+                });
+            }
+            Kind::Wake | Kind::RecvDatagrams | Kind::SendDatagrams => {
+                let slot = self.polls.remove(token.index() as usize);
+                self.polled(slot, result, events);
+            }
+        }
+    }
+
+    fn received(
+        &mut self,
+        token: Token,
+        result: Result<u32, Errno>,
+        more: bool,
+        buffer: Option<u16>,
+    ) -> Event {
+        let none = |result, more| Event { token, result, more, payload: Payload::None };
+        match (result, buffer) {
+            (Ok(bytes), Some(id)) if bytes > 0 => match self.pool.claim(id, bytes as usize) {
+                Some(block) => Event { token, result, more, payload: Payload::Block(block) },
+                None => {
+                    tracing::error!(id, bytes, "the kernel filled a buffer that it did not have");
+                    none(Err(Errno::EBADF), more)
+                }
+            },
+            // The end of the stream took a buffer with it on some kernels: lend it again.
+            (Ok(_), Some(id)) => {
+                if let Some(block) = self.pool.claim(id, 0) {
+                    self.buffers.give(&mut self.pool, block);
+                }
+                none(Ok(0), more)
+            }
+            // Some kernels name a buffer on an error without having taken one: it stays theirs.
+            (result, _) => none(result, more),
+        }
+    }
+
+    /// A polled descriptor is ready, or the poll was cancelled.
+    fn polled(&mut self, slot: PollSlot, result: Result<u32, Errno>, events: &mut Vec<Event>) {
+        let cancelled = result.err();
+        match (slot, cancelled) {
+            (PollSlot::Watch(token, _), Some(errno)) => {
+                events.push(Event { token, result: Err(errno), more: false, payload: Payload::None });
+            }
+            (PollSlot::Watch(token, socket), None) => {
+                sys::clear_counter(socket);
+                events.push(Event { token, result: Ok(1), more: false, payload: Payload::None });
+            }
+            (PollSlot::Recv(token, _, batch) | PollSlot::Send(token, _, batch), Some(errno)) => {
+                events.push(datagrams(token, Err(errno), batch));
+            }
+            (PollSlot::Recv(token, socket, batch), None) => self.recv_datagrams(token, socket, batch),
+            (PollSlot::Send(token, socket, batch), None) => self.send_datagrams(token, socket, batch),
+        }
+    }
+}
+
+impl Driver for Uring {
+    fn submit(&mut self, op: Op) {
+        match op {
+            Op::Recv { token, socket, turn_bytes_max } => {
+                let limit = if self.abilities.recv_limit { turn_bytes_max } else { 0 };
+                let entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
+                self.push(&entry.user_data(token.to_bits()));
+            }
+            Op::Send { token, socket, output } => self.send(token, socket, output),
+            Op::Provide(block) => self.buffers.give(&mut self.pool, block),
+            Op::Accept { token, listener } => {
+                let entry = opcode::AcceptMulti::new(Fd(listener.0)).flags(libc::SOCK_CLOEXEC).build();
+                self.push(&entry.user_data(token.to_bits()));
+            }
+            Op::Watch { token, socket } => self.poll(PollSlot::Watch(token, socket)),
+            Op::RecvDatagrams { token, socket, batch } if self.likely_more.contains(&socket) => {
+                self.recv_datagrams(token, socket, batch);
+            }
+            Op::RecvDatagrams { token, socket, batch } => self.poll(PollSlot::Recv(token, socket, batch)),
+            Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
+            Op::Cancel { target, .. } => {
+                let entry = opcode::AsyncCancel::new(target.to_bits()).build();
+                self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
+            }
+            Op::CancelAll { socket } => {
+                let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(socket.0)).all()).build();
+                self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
+            }
+            Op::Shutdown { socket } => sys::shutdown(socket),
+            Op::Close { socket, reset } => {
+                if reset {
+                    sys::reset_on_close(socket);
+                }
+                let entry = opcode::Close::new(Fd(socket.0)).build();
+                self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
+            }
+        }
+    }
+
+    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
+        self.buffers.publish();
+        let (want, timeout) = match wait {
+            _ if !self.done.is_empty() => (0, None),
+            Wait::Poll => (0, None),
+            Wait::Until(until) => (1, Some(until.since(self.now))),
+            Wait::Forever => (1, None),
+        };
+        match self.enter(want, timeout) {
+            // ETIME: the wait is over. EBUSY: completions must be reaped first. EAGAIN: out of request memory
+            // for a moment. What was not submitted stays queued for the next turn.
+            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno(libc::ETIME | libc::EBUSY)) => {}
+            Err(errno) => return Err(errno),
+        }
+        self.now = sys::clock();
+        self.reap(events);
+        events.append(&mut self.done);
+        Ok(())
+    }
+
+    fn now(&self) -> Tick {
+        self.now
+    }
+
+    fn since_epoch(&self) -> Duration {
+        sys::since_epoch()
+    }
+}
+
+impl Names for Uring {
+    fn peer(&self, socket: Socket) -> Option<Address> {
+        sys::peer(socket)
+    }
+
+    fn local(&self, socket: Socket) -> Option<Address> {
+        sys::local(socket)
+    }
+}
+
+impl Drop for Uring {
+    /// Waits for what is in flight, so that no memory is freed under the kernel. What does not end in time is
+    /// leaked with the ring's memory: safe, and only ever at the end of a process.
+    fn drop(&mut self) {
+        if !self.sends.is_empty() || !self.polls.is_empty() {
+            let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+            self.push(&entry.user_data(NOBODY));
+            let mut events = Vec::new();
+            for _ in 0..16 {
+                let _ = self.enter(1, Some(Duration::from_millis(10)));
+                self.reap(&mut events);
+                self.done.clear();
+                if self.sends.is_empty() {
+                    break;
+                }
+            }
+            for event in events {
+                if let Payload::Block(block) = event.payload {
+                    self.buffers.give(&mut self.pool, block);
+                }
+            }
+            std::mem::forget(std::mem::take(&mut self.sends));
+        }
+    }
+}
+
+impl Message {
+    fn new() -> Box<Message> {
+        // SAFETY: all-zero is a valid msghdr: no name, no vector, no control data.
+        Box::new(Message { header: unsafe { std::mem::zeroed() }, vectors: Vec::new() })
+    }
+
+    /// Points the vector to the unsent slices of the output.
+    fn fill(&mut self, output: &Output) {
+        self.vectors.clear();
+        let vectors = &mut self.vectors;
+        output.for_each(|slice| {
+            vectors.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+        });
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len();
+    }
+}
+
+fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) -> Event {
+    Event { token, result, more: false, payload: Payload::Datagrams(batch) }
+}

@@ -1,0 +1,265 @@
+//! From listeners and factories to running workers: check, bind, probe, spawn, join.
+//!
+//! All sockets exist before the first worker accepts: the kernel spreads connections over the sockets of a
+//! SO_REUSEPORT group, and one that joins or leaves later moves connections that are being opened.
+
+mod bind;
+mod spawn;
+
+use crate::address::Address;
+use crate::config::{Config, ListenOptions};
+use crate::error::Error;
+use crate::mailbox::{Mailbox, Message};
+use crate::protocol::{Datagram, Protocol};
+use crate::service::{Service, Typed};
+use crate::stats::Stats;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+type ServiceFactory = dyn Fn(&WorkerContext) -> Box<dyn Service> + Send + Sync;
+type DatagramFactory = dyn Fn(&WorkerContext) -> Box<dyn Datagram> + Send + Sync;
+
+/// What a factory is told about the worker it builds for.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct WorkerContext {
+    /// Which worker, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub workers: usize,
+    /// The CPU it is pinned to, if it is.
+    pub cpu: Option<usize>,
+    /// The counters of all workers.
+    pub stats: Stats,
+}
+
+/// A server engine. Start with [`Engine::builder`].
+pub struct Engine;
+
+impl Engine {
+    /// A builder with the default configuration and no listener.
+    pub fn builder() -> Builder {
+        Builder { config: Config::default(), streams: Vec::new(), datagrams: Vec::new(), problem: None }
+    }
+}
+
+/// Collects configuration and listeners.
+#[must_use = "nothing runs before `run` or `start`"]
+pub struct Builder {
+    config: Config,
+    streams: Vec<Stream>,
+    datagrams: Vec<DatagramListener>,
+    /// The first bad address: said by `start`, so that listeners can be chained.
+    problem: Option<Error>,
+}
+
+struct Stream {
+    address: Address,
+    options: ListenOptions,
+    factory: Arc<ServiceFactory>,
+}
+
+struct DatagramListener {
+    address: Address,
+    factory: Arc<DatagramFactory>,
+}
+
+impl Builder {
+    /// Replaces the configuration.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Sets the number of worker threads.
+    pub fn workers(mut self, workers: usize) -> Builder {
+        self.config.workers = Some(workers);
+        self
+    }
+
+    /// Listens on `address` (see [`Address`]) with default options. `factory` is called once on each worker's
+    /// thread; what it makes never leaves that thread.
+    pub fn listen<P: Protocol>(
+        self,
+        address: impl TryInto<Address, Error: Into<Error>>,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Builder {
+        self.listen_with(address, ListenOptions::default(), factory)
+    }
+
+    /// Listens with options.
+    pub fn listen_with<P: Protocol>(
+        mut self,
+        address: impl TryInto<Address, Error: Into<Error>>,
+        options: ListenOptions,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Builder {
+        if let Some(address) = self.address(address) {
+            let factory: Arc<ServiceFactory> = Arc::new(move |worker| Box::new(Typed::new(factory(worker))));
+            self.streams.push(Stream { address, options, factory });
+        }
+        self
+    }
+
+    /// Serves datagrams on `address`.
+    pub fn datagrams<P: Datagram>(
+        mut self,
+        address: impl TryInto<Address, Error: Into<Error>>,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Builder {
+        if let Some(address) = self.address(address) {
+            let factory: Arc<DatagramFactory> = Arc::new(move |worker| Box::new(factory(worker)));
+            self.datagrams.push(DatagramListener { address, factory });
+        }
+        self
+    }
+
+    /// Runs until another thread stops the engine; for most programs, for ever.
+    pub fn run(self) -> Result<(), Error> {
+        self.start()?.join()
+    }
+
+    /// Binds everything and starts the workers. When this returns, connections are being accepted.
+    pub fn start(self) -> Result<Running, Error> {
+        spawn::start(self)
+    }
+
+    fn address(&mut self, address: impl TryInto<Address, Error: Into<Error>>) -> Option<Address> {
+        address.try_into().map_err(|error| self.problem.get_or_insert(error.into()).to_string()).ok()
+    }
+}
+
+/// An engine whose workers run. Dropping it stops them at once.
+pub struct Running {
+    handle: Handle,
+    addresses: Vec<Address>,
+    datagram_addresses: Vec<Address>,
+    driver: &'static str,
+    driver_reason: String,
+    cpus: Vec<Option<usize>>,
+    threads: Vec<JoinHandle<Result<(), Error>>>,
+    unix_paths: Vec<std::path::PathBuf>,
+}
+
+impl Running {
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.handle.stats
+    }
+
+    /// Where the stream listeners are, in the order they were added; port 0 has become a real port.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Where the datagram sockets are, in the order they were added.
+    pub fn datagram_addresses(&self) -> &[Address] {
+        &self.datagram_addresses
+    }
+
+    /// The driver in use: `uring` or `poll`.
+    pub fn driver(&self) -> &'static str {
+        self.driver
+    }
+
+    /// Why that driver was chosen, in one line.
+    pub fn driver_reason(&self) -> &str {
+        &self.driver_reason
+    }
+
+    /// The CPU each worker is pinned to, in worker order.
+    pub fn cpus(&self) -> &[Option<usize>] {
+        &self.cpus
+    }
+
+    /// Waits until all workers have ended; the first error, if any failed.
+    pub fn join(mut self) -> Result<(), Error> {
+        self.join_threads()
+    }
+
+    fn join_threads(&mut self) -> Result<(), Error> {
+        let mut first = Ok(());
+        for (worker, thread) in self.threads.drain(..).enumerate() {
+            let ended = thread.join().unwrap_or(Err(Error::Factory { worker }));
+            if ended.is_err() && first.is_ok() {
+                // One worker less would serve only part of the clients: end the others as well.
+                self.handle.stop();
+                first = ended;
+            }
+        }
+        for path in self.unix_paths.drain(..) {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+        first
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.handle.stop();
+            let _ = self.join_threads();
+        }
+    }
+}
+
+/// Steers a running engine from any thread.
+#[derive(Clone)]
+pub struct Handle {
+    mailboxes: Arc<[Arc<Mailbox>]>,
+    stats: Stats,
+}
+
+impl Handle {
+    /// Ends everything now: connections are reset, unsent output is lost.
+    pub fn stop(&self) {
+        self.post(Message::Stop);
+    }
+
+    /// Stops accepting, lets every protocol finish what is in progress, and ends when the last connection is
+    /// closed; what is still open after `deadline` is closed hard.
+    pub fn drain(&self, deadline: Duration) {
+        self.post(Message::Drain(deadline));
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn post(&self, message: Message) {
+        for mailbox in self.mailboxes.iter() {
+            // Control messages are never refused.
+            let _ = mailbox.post(message);
+        }
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Address, Error> {
+        Ok(text.parse()?)
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Address, Error> {
+        Ok(text.parse()?)
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Error {
+        match never {}
+    }
+}

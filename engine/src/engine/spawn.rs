@@ -1,0 +1,247 @@
+//! Choosing the driver, starting the threads, and telling whoever asked when all of them run.
+
+use super::bind::{self, Bound};
+use super::{Builder, DatagramFactory, Handle, Running, ServiceFactory, WorkerContext};
+use crate::address::Address;
+use crate::config::{Config, DriverChoice, Pin};
+use crate::driver::Driver;
+use crate::driver::poll::Poll;
+use crate::driver::uring::{self, Abilities, Uring};
+use crate::error::Error;
+use crate::event::{Errno, Socket};
+use crate::mailbox::Mailbox;
+use crate::stats::Stats;
+use crate::sys;
+use crate::worker::Worker;
+use std::os::fd::IntoRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+
+/// Descriptors that connections leave for everything else.
+const RESERVED_DESCRIPTORS: u64 = 64;
+
+pub(super) fn start(builder: Builder) -> Result<Running, Error> {
+    let Builder { config, streams, datagrams, problem } = builder;
+    problem.map_or(Ok(()), Err)?;
+    config.check()?;
+    if streams.is_empty() && datagrams.is_empty() {
+        let problems = vec!["nothing to listen on: add a listener".to_owned()];
+        return Err(Error::Config { problems });
+    }
+    let workers = config.workers.unwrap_or_else(available_cpus);
+    let cpus = assign_cpus(&config.pin, workers)?;
+    let (choice, driver_reason) = choose_driver(config.driver)?;
+
+    // Everything is bound before anything runs.
+    let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
+    let (mut addresses, mut datagram_addresses, mut unix_paths) = (Vec::new(), Vec::new(), Vec::new());
+    for stream in streams {
+        let bound = bind::streams(&stream.address, &stream.options, workers)?;
+        if let Address::Unix(path) = &bound.address {
+            unix_paths.push(path.clone());
+        }
+        addresses.push(bound.address.clone());
+        share_out(bound, |worker, socket| shares[worker].streams.push((socket, stream.factory.clone())));
+    }
+    for listener in datagrams {
+        let bound = bind::datagrams(&listener.address, workers)?;
+        datagram_addresses.push(bound.address.clone());
+        share_out(bound, |worker, socket| shares[worker].datagrams.push((socket, listener.factory.clone())));
+    }
+
+    let stats = Stats::new(workers);
+    let mut mailboxes = Vec::with_capacity(workers);
+    for worker in 0..workers {
+        let mailbox = Mailbox::new(config.mailbox_messages_max);
+        let step = "opening its mailbox";
+        mailboxes.push(Arc::new(mailbox.map_err(|source| Error::Worker { worker, step, source })?));
+    }
+    let handle = Handle { mailboxes: mailboxes.clone().into(), stats: stats.clone() };
+    let mut running = Running {
+        handle,
+        addresses,
+        datagram_addresses,
+        driver: choice.name(),
+        driver_reason,
+        cpus: cpus.clone(),
+        threads: Vec::new(),
+        unix_paths,
+    };
+    let connections_max = config.connections_max.unwrap_or_else(|| connections_max(workers));
+    let (ready, all_ready) = mpsc::channel();
+    for (index, (share, mailbox)) in shares.into_iter().zip(mailboxes).enumerate() {
+        let context = WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone() };
+        let job = Job { context, config: config.clone(), connections_max, share, mailbox, choice };
+        let ready = ready.clone();
+        let thread =
+            std::thread::Builder::new().name(format!("ringmill-{index}")).spawn(move || job.run(ready));
+        let step = "spawning a thread";
+        running.threads.push(thread.map_err(|source| Error::Worker { worker: index, step, source })?);
+    }
+    drop(ready);
+    // A worker that fails says so by dropping its sender; its error is in its thread's result.
+    if all_ready.iter().count() < workers {
+        running.handle.stop();
+        running.join_threads()?;
+    }
+    Ok(running)
+}
+
+/// One worker's sockets with the factories of their protocols.
+#[derive(Default)]
+struct Share {
+    streams: Vec<(socket2::Socket, Arc<ServiceFactory>)>,
+    datagrams: Vec<(socket2::Socket, Arc<DatagramFactory>)>,
+}
+
+fn share_out(bound: Bound, mut give: impl FnMut(usize, socket2::Socket)) {
+    for (worker, socket) in bound.sockets.into_iter().enumerate() {
+        give(worker, socket);
+    }
+}
+
+/// Everything a worker's thread needs.
+struct Job {
+    context: WorkerContext,
+    config: Config,
+    connections_max: usize,
+    share: Share,
+    mailbox: Arc<Mailbox>,
+    choice: Choice,
+}
+
+#[derive(Clone, Copy)]
+enum Choice {
+    Uring(Abilities),
+    Poll,
+}
+
+impl Choice {
+    fn name(self) -> &'static str {
+        match self {
+            Choice::Uring(_) => "uring",
+            Choice::Poll => "poll",
+        }
+    }
+}
+
+impl Job {
+    fn run(self, ready: mpsc::Sender<()>) -> Result<(), Error> {
+        let worker = self.context.index;
+        if let Some(id) = self.context.cpu
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            tracing::warn!(
+                worker,
+                cpu = id,
+                "cannot be pinned to this CPU: it runs where the scheduler likes"
+            );
+        }
+        let (buffers, bytes) = (self.config.recv_buffers, self.config.recv_buffer_bytes);
+        let failed = |step| move |source| Error::Worker { worker, step, source };
+        match self.choice {
+            Choice::Uring(abilities) => {
+                let driver = Uring::new(abilities, buffers, bytes).map_err(failed("setting up its ring"))?;
+                self.serve(driver, ready)
+            }
+            Choice::Poll => {
+                let driver = Poll::new(buffers, bytes).map_err(failed("opening epoll"))?;
+                self.serve(driver, ready)
+            }
+        }
+    }
+
+    fn serve(self, driver: impl Driver, ready: mpsc::Sender<()>) -> Result<(), Error> {
+        let index = self.context.index;
+        let stats = self.context.stats.worker(index);
+        stats.started(sys::thread_id());
+        // All protocols are made before any socket is handed over: a failure here closes them all.
+        let streams = make_all(index, &self.context, self.share.streams)?;
+        let datagrams = make_all(index, &self.context, self.share.datagrams)?;
+        let mut worker = Worker::new(driver, self.config, self.connections_max, self.mailbox, stats.clone());
+        for (socket, service) in streams {
+            worker.add_listener(Socket(socket.into_raw_fd()), service);
+        }
+        for (socket, protocol) in datagrams {
+            worker.add_datagrams(Socket(socket.into_raw_fd()), protocol);
+        }
+        // Nobody may wait for us any more: then there is nobody to tell.
+        let _ = ready.send(());
+        drop(ready);
+        let ended = worker.run();
+        stats.stopped();
+        ended.map_err(|Errno(errno)| Error::Stopped {
+            worker: index,
+            source: std::io::Error::from_raw_os_error(errno),
+        })
+    }
+}
+
+type Factory<T> = dyn Fn(&WorkerContext) -> Box<T> + Send + Sync;
+
+fn make_all<T: ?Sized>(
+    worker: usize,
+    context: &WorkerContext,
+    share: Vec<(socket2::Socket, Arc<Factory<T>>)>,
+) -> Result<Vec<(socket2::Socket, Box<T>)>, Error> {
+    let make = |(socket, factory): (socket2::Socket, Arc<Factory<T>>)| {
+        let made = catch_unwind(AssertUnwindSafe(|| factory(context)));
+        made.map(|made| (socket, made)).map_err(|_| Error::Factory { worker })
+    };
+    share.into_iter().map(make).collect()
+}
+
+fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The descriptors this process may have, divided by its workers.
+fn connections_max(workers: usize) -> usize {
+    let share = sys::descriptor_limit().min(1 << 31) / workers as u64;
+    share.saturating_sub(RESERVED_DESCRIPTORS).max(1) as usize
+}
+
+fn assign_cpus(pin: &Pin, workers: usize) -> Result<Vec<Option<usize>>, Error> {
+    let allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let list = match pin {
+        Pin::Off => return Ok(vec![None; workers]),
+        // More workers than CPUs: pinning two to one CPU would be worse than leaving it to the scheduler.
+        Pin::Auto if workers > allowed.len() => return Ok(vec![None; workers]),
+        Pin::Auto => &allowed,
+        Pin::List(list) => list,
+    };
+    let missing: Vec<String> =
+        list.iter().filter(|cpu| !allowed.contains(cpu)).map(|cpu| format!("CPU {cpu}")).collect();
+    if !missing.is_empty() {
+        let problem =
+            format!("cannot pin to {}: this process may use {}", missing.join(", "), Pin::List(allowed));
+        return Err(Error::Config { problems: vec![problem] });
+    }
+    Ok((0..workers).map(|worker| Some(list[worker % list.len()])).collect())
+}
+
+/// The environment variable that decides where the program leaves the choice to us.
+const DRIVER_VARIABLE: &str = "RINGMILL_DRIVER";
+
+/// Decides once, by trying; the second value says why, for the log.
+fn choose_driver(asked: DriverChoice) -> Result<(Choice, String), Error> {
+    let (choice, by) = match std::env::var(DRIVER_VARIABLE) {
+        Ok(text) if asked == DriverChoice::Auto => {
+            let bad = |problem| Error::Config { problems: vec![format!("{DRIVER_VARIABLE}: {problem}")] };
+            (text.parse().map_err(bad)?, format!("{DRIVER_VARIABLE} asks for it"))
+        }
+        _ => (asked, "asked for".to_owned()),
+    };
+    match choice {
+        DriverChoice::Poll => Ok((Choice::Poll, by)),
+        DriverChoice::Uring => match uring::probe() {
+            Ok(abilities) => Ok((Choice::Uring(abilities), by)),
+            Err(reason) => Err(Error::Driver { driver: "uring", reason }),
+        },
+        DriverChoice::Auto => Ok(match uring::probe() {
+            Ok(abilities) => (Choice::Uring(abilities), "io_uring works here".to_owned()),
+            Err(reason) => (Choice::Poll, format!("no io_uring: {reason}")),
+        }),
+    }
+}

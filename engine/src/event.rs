@@ -1,0 +1,173 @@
+//! What a worker asks of a driver ([`Op`]) and what it is told ([`Event`]): plain data, no behaviour.
+//!
+//! The vocabulary is the kernel's: results can be short, `more` says whether the operation goes on, errors
+//! are errno numbers, and completions may come after nobody wants them. Memory moves into an operation
+//! and comes back in its event; in between nobody can name it.
+
+use crate::datagram::Datagrams;
+use crate::output::Output;
+use crate::pool::Block;
+use crate::token::Token;
+
+/// A socket of a driver: a file descriptor, or a number of the simulator's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Socket(pub i32);
+
+/// An operation. Submitting queues it; it never blocks and never fails: failures are events.
+#[derive(Debug)]
+pub enum Op {
+    /// Accept connections until cancelled or failed. Events: `Ok` with the new socket's number.
+    Accept {
+        /// Comes back in the events.
+        token: Token,
+        /// A listening socket.
+        listener: Socket,
+    },
+    /// Receive until end, cancelled or failed, into buffers of the driver's pool. Events carry a block;
+    /// zero without a block is the end of the stream; `ENOBUFS` says that no buffer was free.
+    Recv {
+        /// Comes back in the events.
+        token: Token,
+        /// A connected socket.
+        socket: Socket,
+        /// At most about this many bytes in one turn, so that one chatty peer cannot starve the rest.
+        turn_bytes_max: u32,
+    },
+    /// Send from the front of the output. One event, which brings the output back; it may be short.
+    Send {
+        /// Comes back in the event.
+        token: Token,
+        /// A connected socket.
+        socket: Socket,
+        /// Bytes to send, at least one.
+        output: Box<Output>,
+    },
+    /// End the operation with this token. Has no event of its own: the operation's last one is the answer.
+    Cancel {
+        /// The token of the operation to end.
+        target: Token,
+        /// The socket it runs on.
+        socket: Socket,
+    },
+    /// End everything that runs on the socket; each operation still has its last event.
+    CancelAll {
+        /// The socket.
+        socket: Socket,
+    },
+    /// Send no more: the peer sees the end of the stream. No event.
+    Shutdown {
+        /// A connected socket.
+        socket: Socket,
+    },
+    /// Close the socket, on which nothing may be in flight. No event.
+    Close {
+        /// The socket.
+        socket: Socket,
+        /// Drop what is unsent and tell the peer with a reset, rather than in the kernel's own time.
+        reset: bool,
+    },
+    /// Report once when the event counter (eventfd(2)) was raised, and clear it.
+    Watch {
+        /// Comes back in the event.
+        token: Token,
+        /// An event counter.
+        socket: Socket,
+    },
+    /// Wait for datagrams and receive a batch. One event, which brings the batch back, filled.
+    RecvDatagrams {
+        /// Comes back in the event.
+        token: Token,
+        /// A datagram socket.
+        socket: Socket,
+        /// An empty batch.
+        batch: Box<Datagrams>,
+    },
+    /// Send a batch. One event, which brings it back; the result counts the datagrams that were
+    /// handed to the kernel or that it refused for good.
+    SendDatagrams {
+        /// Comes back in the event.
+        token: Token,
+        /// A datagram socket.
+        socket: Socket,
+        /// A batch with at least one datagram.
+        batch: Box<Datagrams>,
+    },
+    /// Return a receive buffer.
+    Provide(Block),
+}
+
+/// A completion.
+#[derive(Debug)]
+pub struct Event {
+    /// The operation's token.
+    pub token: Token,
+    /// Bytes, a socket number or a count; or the errno.
+    pub result: Result<u32, Errno>,
+    /// Whether the operation goes on. Absent means over, whatever the result says.
+    pub more: bool,
+    /// The memory that comes back.
+    pub payload: Payload,
+}
+
+/// The memory that comes back with an event.
+#[derive(Debug)]
+pub enum Payload {
+    /// Nothing.
+    None,
+    /// Received bytes; return the block with [`Op::Provide`].
+    Block(Block),
+    /// The output of a send.
+    Output(Box<Output>),
+    /// The batch of a datagram operation.
+    Datagrams(Box<Datagrams>),
+}
+
+/// An error number of the kernel, positive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// No buffer was free, or the kernel has no memory for the socket.
+    pub const ENOBUFS: Errno = Errno(105);
+    /// The operation was cancelled.
+    pub const ECANCELED: Errno = Errno(125);
+    /// The process is out of descriptors.
+    pub const EMFILE: Errno = Errno(24);
+    /// The system is out of descriptors.
+    pub const ENFILE: Errno = Errno(23);
+    /// The kernel is out of memory.
+    pub const ENOMEM: Errno = Errno(12);
+    /// A connection went away before it was accepted.
+    pub const ECONNABORTED: Errno = Errno(103);
+    /// The peer reset the connection.
+    pub const ECONNRESET: Errno = Errno(104);
+    /// The connection no longer takes output.
+    pub const EPIPE: Errno = Errno(32);
+    /// Interrupted by a signal.
+    pub const EINTR: Errno = Errno(4);
+    /// Would block.
+    pub const EAGAIN: Errno = Errno(11);
+    /// Invalid argument.
+    pub const EINVAL: Errno = Errno(22);
+    /// Bad descriptor.
+    pub const EBADF: Errno = Errno(9);
+    /// Protocol error, from accept(2).
+    pub const EPROTO: Errno = Errno(71);
+
+    /// The number an I/O error carries; `EIO` (5) where it carries none.
+    pub fn from_io(error: &std::io::Error) -> Errno {
+        Errno(error.raw_os_error().unwrap_or(5))
+    }
+}
+
+impl std::fmt::Debug for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
+    }
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", std::io::Error::from_raw_os_error(self.0))
+    }
+}

@@ -1,0 +1,53 @@
+//! Ringmill's engine: one pinned worker thread a core, each with its own ring or poller, connections,
+//! buffers and listeners, sharing nothing. It turns kernel completions into calls of a [`Protocol`].
+//!
+//! # The life of a byte
+//!
+//! 1. The kernel puts it into a receive buffer of the worker's [`pool`] and reports it as an [`event::Event`]
+//!    through a [`driver::Driver`]: [`driver::uring`] or [`driver::poll`].
+//! 2. The worker (`worker.rs`, the loop) finds the connection by the event's [`token`], checks that it is
+//!    still the same one, and calls [`Protocol::data`] with the bytes in place (`worker/stream.rs`).
+//! 3. The protocol says with a [`Step`] how much it consumed and appends its answer through [`Io`] to the
+//!    connection's [`output`]. What it did not consume is copied aside; the buffer goes back.
+//! 4. After the batch of events the worker submits one send for each connection that has output. The output
+//!    moves into the operation and comes back with its completion, where a short send goes on.
+//!
+//! Start with [`Engine::builder`].
+#![deny(unsafe_code)]
+
+mod address;
+mod config;
+mod conn;
+mod datagram;
+pub mod driver;
+mod engine;
+mod error;
+pub mod event;
+mod mailbox;
+pub mod output;
+pub mod pool;
+mod protocol;
+mod service;
+mod stats;
+mod sys;
+mod time;
+mod timer;
+pub mod token;
+mod worker;
+
+pub use address::{Address, BadAddress};
+pub use config::{Config, DriverChoice, ListenOptions, Pin};
+pub use conn::CloseReason;
+pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
+pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
+pub use error::Error;
+pub use mailbox::{ConnId, MailboxFull, Waker};
+pub use protocol::{Datagram, DatagramIo, Io, Next, Protocol, Step};
+pub use stats::{Counters, Stats, WorkerSnapshot};
+pub use time::Tick;
+
+/// Raises this process's limit of open descriptors to its hard limit, and returns it. A server wants this
+/// before it starts; a library does not do it unasked.
+pub fn raise_descriptor_limit() -> u64 {
+    sys::raise_descriptor_limit()
+}

@@ -1,0 +1,167 @@
+//! What a connection still has to send: copied bytes with shared ones spliced in.
+//!
+//! Replies are appended to one growing buffer, so that a turn's worth of them leaves in one send. A shared
+//! `Bytes` is not copied: its place in the buffer is remembered. The whole value moves into the send
+//! operation and comes back with the completion; the box and its buffer are then used again.
+
+use bytes::Bytes;
+use std::io::IoSlice;
+
+/// Shared output shorter than this many bytes is copied: an extra vector element costs more.
+const SPLICE_BYTES_MIN: usize = 1024;
+/// A buffer that grew beyond this many bytes is freed instead of kept for the next connection.
+const KEEP_BYTES_MAX: usize = 32 * 1024;
+/// Slices handed to one vectored send.
+pub(crate) const SLICES_MAX: usize = 64;
+
+/// Bytes to send, in order.
+#[derive(Default)]
+pub struct Output {
+    buffer: Vec<u8>,
+    splices: Vec<Splice>,
+    shared_bytes: usize,
+    sent: usize,
+}
+
+struct Splice {
+    /// How much of the buffer precedes the shared bytes.
+    at: usize,
+    shared: Bytes,
+}
+
+impl Output {
+    /// The bytes that have not been sent.
+    pub fn len(&self) -> usize {
+        self.buffer.len() + self.shared_bytes - self.sent
+    }
+
+    /// Whether everything was sent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The buffer that copied bytes are appended to. Never shorten it below its length at the last splice.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Appends without copying, unless the piece is too short to be worth a vector element.
+    pub fn push_shared(&mut self, shared: Bytes) {
+        if shared.len() < SPLICE_BYTES_MIN {
+            self.buffer.extend_from_slice(&shared);
+            return;
+        }
+        self.shared_bytes += shared.len();
+        self.splices.push(Splice { at: self.buffer.len(), shared });
+    }
+
+    /// Counts `bytes` as sent.
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.len(), "more sent than there was");
+        self.sent += bytes;
+    }
+
+    /// The rest as one slice, where it is one: the common case needs no vector.
+    pub fn as_single(&self) -> Option<&[u8]> {
+        self.splices.is_empty().then(|| &self.buffer[self.sent..])
+    }
+
+    /// The next unsent slices, at most `SLICES_MAX` of them.
+    pub fn slices<'a>(&'a self, into: &mut Vec<IoSlice<'a>>) {
+        self.for_each(|slice| into.push(IoSlice::new(slice)));
+    }
+
+    /// Calls `each` for the next unsent slices in order, at most `SLICES_MAX` times.
+    pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8])) {
+        let (mut skip, mut start, mut left) = (self.sent, 0, SLICES_MAX);
+        let mut piece = |slice: &'a [u8]| {
+            let cut = skip.min(slice.len());
+            skip -= cut;
+            if cut < slice.len() && left > 0 {
+                left -= 1;
+                each(&slice[cut..]);
+            }
+        };
+        for splice in &self.splices {
+            piece(&self.buffer[start..splice.at]);
+            piece(&splice.shared);
+            start = splice.at;
+        }
+        piece(&self.buffer[start..]);
+    }
+
+    /// Empties the value for its next use. Returns whether it is small enough to be kept.
+    pub(crate) fn reset(&mut self) -> bool {
+        self.buffer.clear();
+        self.splices.clear();
+        self.shared_bytes = 0;
+        self.sent = 0;
+        self.buffer.capacity() <= KEEP_BYTES_MAX && self.splices.capacity() <= SLICES_MAX
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Output({} of {} bytes)", self.len(), self.len() + self.sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rest(output: &Output) -> Vec<u8> {
+        let mut slices = Vec::new();
+        output.slices(&mut slices);
+        slices.iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn shared_bytes_keep_their_place_at_every_cut() {
+        let mut output = Output::default();
+        output.buffer().extend_from_slice(b"head");
+        output.push_shared(Bytes::from(vec![b'x'; 3000]));
+        output.push_shared(Bytes::from(vec![b'y'; 2000]));
+        output.push_shared(Bytes::from_static(b"copied"));
+        output.buffer().extend_from_slice(b"tail");
+        let whole = rest(&output);
+        let expected = [b"head".as_slice(), &[b'x'; 3000], &[b'y'; 2000], b"copiedtail"].concat();
+        assert_eq!(whole, expected);
+        assert!(output.as_single().is_none());
+        for cut in 0..whole.len() {
+            assert_eq!(rest(&output), &whole[cut..]);
+            assert_eq!(output.len(), whole.len() - cut);
+            output.advance(1);
+        }
+        assert!(output.is_empty());
+    }
+
+    #[test]
+    fn a_vectored_send_is_bounded() {
+        let mut output = Output::default();
+        for _ in 0..200 {
+            output.push_shared(Bytes::from(vec![b'z'; 1024]));
+        }
+        let mut slices = Vec::new();
+        output.slices(&mut slices);
+        assert_eq!(slices.len(), SLICES_MAX);
+    }
+
+    #[test]
+    fn a_reset_value_is_as_new_and_big_buffers_are_not_kept() {
+        let mut output = Output::default();
+        output.buffer().extend_from_slice(b"abc");
+        output.advance(2);
+        assert!(output.reset());
+        assert!(output.is_empty());
+        assert_eq!(output.as_single(), Some(&b""[..]));
+        output.buffer().resize(KEEP_BYTES_MAX + 1, 0);
+        assert!(!output.reset());
+    }
+
+    #[test]
+    #[should_panic(expected = "more sent than there was")]
+    fn a_driver_cannot_send_more_than_it_was_given() {
+        Output::default().advance(1);
+    }
+}

@@ -1,0 +1,308 @@
+//! The seam for protocols: raw bytes in, raw bytes out.
+//!
+//! A [`Protocol`] is one value a worker, made on that worker's thread: it needs no `Send`, no `Sync` and no lock.
+//! The engine calls it with what arrived, in place in the receive buffer, and takes what it writes through
+//! [`Io`]. Read `ringmill-protocols/src/echo.rs` for the smallest one. Never here: sockets, clocks, retries.
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::conn::{CloseReason, Conn};
+use crate::datagram::Datagrams;
+use crate::driver::Names;
+use crate::event::Socket;
+use crate::mailbox::{ConnId, Mailbox, Waker};
+use crate::output::Output;
+use crate::stats::Counters;
+use crate::time::{Tick, WallClock};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A byte-stream protocol.
+///
+/// The calls of one session never overlap, and none follows `closed`. A call may panic: the
+/// connection is then closed and counted, the value stays in use for the others.
+pub trait Protocol: 'static {
+    /// What the protocol keeps for each connection.
+    type Session: 'static;
+
+    /// A connection was accepted. Nothing has been received yet.
+    fn open(&mut self, io: &mut Io<'_>) -> Self::Session;
+
+    /// `input` is everything received and not consumed yet. Consume what is complete; the rest comes again
+    /// with more behind it, when more arrives or, after a pause, when reading resumes.
+    fn data(&mut self, session: &mut Self::Session, input: &[u8], io: &mut Io<'_>) -> Step;
+
+    /// Output fell below low water, after [`Io::notify_drained`] asked to be told.
+    fn drained(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Continue
+    }
+
+    /// The peer will send no more; `data` has seen everything. `Continue` keeps our side open.
+    fn eof(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Close
+    }
+
+    /// The deadline set with [`Io::set_deadline`] has passed; it is no longer set.
+    fn timeout(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Close
+    }
+
+    /// A [`Waker`] of this connection was used. Several uses may become one call.
+    fn wake(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Continue
+    }
+
+    /// The engine is draining: finish what is in progress and close. Called once; a session opened later
+    /// sees [`Io::is_draining`].
+    fn drain(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Close
+    }
+
+    /// The session is over. Output written before may still be on its way.
+    fn closed(&mut self, _session: Self::Session, _reason: CloseReason) {}
+}
+
+/// A datagram protocol: one call for each datagram, answers in batches.
+pub trait Datagram: 'static {
+    /// A datagram of 0 to 65,507 bytes arrived.
+    fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>);
+}
+
+/// What `data` did and what it wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub(crate) consumed: usize,
+    pub(crate) need: usize,
+    pub(crate) next: Next,
+}
+
+/// What a session wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Read on (and resume, after a pause).
+    Continue,
+    /// Read nothing until a later call answers `Continue`.
+    Pause,
+    /// Close gracefully once the output is sent.
+    Close,
+    /// Close at once: unsent output is lost, the peer sees a reset.
+    Abort,
+}
+
+impl Step {
+    /// `bytes` from the front of the input are done; read on.
+    pub const fn consumed(bytes: usize) -> Step {
+        Step { consumed: bytes, need: 0, next: Next::Continue }
+    }
+
+    /// `bytes` are done, and nothing can happen before `need` bytes of the rest are there. A `need` beyond
+    /// `Config::input_bytes_max` closes the connection.
+    pub const fn need(bytes: usize, need: usize) -> Step {
+        Step { consumed: bytes, need, next: Next::Continue }
+    }
+
+    /// `bytes` are done; read nothing until a later call answers `Continue`.
+    pub const fn pause(bytes: usize) -> Step {
+        Step { consumed: bytes, need: 0, next: Next::Pause }
+    }
+
+    /// Close once the output is sent.
+    pub const fn close() -> Step {
+        Step { consumed: 0, need: 0, next: Next::Close }
+    }
+
+    /// Close at once.
+    pub const fn abort() -> Step {
+        Step { consumed: 0, need: 0, next: Next::Abort }
+    }
+}
+
+/// What a session can do during a call: write, set a deadline, ask who is there.
+pub struct Io<'a> {
+    pub(crate) conn: &'a mut Conn,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) index: u32,
+    pub(crate) names: &'a dyn Names,
+}
+
+/// What all sessions of a worker share.
+pub(crate) struct Shared {
+    pub(crate) now: Tick,
+    pub(crate) wall: WallClock,
+    pub(crate) draining: bool,
+    pub(crate) output_high: usize,
+    pub(crate) counters: Counters,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// Outputs that are not in use, emptied.
+    spare: Vec<Box<Output>>,
+}
+
+/// Outputs a worker keeps for the next turns; more are freed.
+const SPARE_OUTPUTS_MAX: usize = 1024;
+
+impl Shared {
+    pub(crate) fn new(config: &Config, mailbox: Arc<Mailbox>) -> Shared {
+        Shared {
+            now: Tick(0),
+            wall: WallClock::default(),
+            draining: false,
+            output_high: config.output_high_water_bytes,
+            counters: Counters::default(),
+            mailbox,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Takes an output that is done, for the next connection that writes.
+    pub(crate) fn recycle(&mut self, mut output: Box<Output>) {
+        if output.reset() && self.spare.len() < SPARE_OUTPUTS_MAX {
+            self.spare.push(output);
+        }
+    }
+}
+
+impl Io<'_> {
+    /// Appends a copy of `bytes` to the output.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.buffer().extend_from_slice(bytes);
+    }
+
+    /// The buffer that output is appended to, for writing in place. Only append.
+    #[inline]
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.output().buffer()
+    }
+
+    /// Appends shared bytes without copying them (short ones are copied: that is cheaper).
+    pub fn queue(&mut self, bytes: Bytes) {
+        self.output().push_shared(bytes);
+    }
+
+    /// Bytes that were written and not sent yet.
+    pub fn queued_bytes(&self) -> usize {
+        self.conn.queued_bytes()
+    }
+
+    /// How much more may be written before reading pauses. Zero does not stop a write; the hard cap,
+    /// `Config::output_bytes_max`, closes the connection.
+    pub fn room_bytes(&self) -> usize {
+        self.shared.output_high.saturating_sub(self.conn.queued_bytes())
+    }
+
+    /// Whether queued output is at or above high water: stop producing, and return.
+    pub fn is_full(&self) -> bool {
+        self.conn.queued_bytes() >= self.shared.output_high
+    }
+
+    /// Asks for one call of [`Protocol::drained`] once output is below low water.
+    pub fn notify_drained(&mut self) {
+        self.conn.wants_drained = true;
+    }
+
+    /// Sets or clears the one deadline of this session. Noticed up to 17 ms late.
+    #[inline]
+    pub fn set_deadline(&mut self, deadline: Option<Tick>) {
+        self.conn.deadline = deadline.unwrap_or(Tick::NEVER);
+    }
+
+    /// Sets the deadline to `after` from now.
+    #[inline]
+    pub fn set_timeout(&mut self, after: Duration) {
+        self.conn.deadline = self.shared.now.after(after);
+    }
+
+    /// The time of this turn.
+    #[inline]
+    pub fn now(&self) -> Tick {
+        self.shared.now
+    }
+
+    /// Seconds since 1970, for dates. Renewed once a second.
+    #[inline]
+    pub fn unix_secs(&self) -> u64 {
+        self.shared.wall.unix_secs()
+    }
+
+    /// The other end's address; `None` once the connection is gone. Costs a system call.
+    pub fn peer(&self) -> Option<Address> {
+        self.names.peer(self.conn.socket)
+    }
+
+    /// Our end's address. Costs a system call.
+    pub fn local(&self) -> Option<Address> {
+        self.names.local(self.conn.socket)
+    }
+
+    /// Names this connection.
+    pub fn id(&self) -> ConnId {
+        ConnId { index: self.index, generation: self.conn.generation }
+    }
+
+    /// A handle that can call [`Protocol::wake`] of this connection from any thread.
+    pub fn waker(&self) -> Waker {
+        Waker { mailbox: self.shared.mailbox.clone(), conn: self.id() }
+    }
+
+    /// Whether the engine is draining: answer what is asked, then close.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining
+    }
+
+    /// Adds to the worker's count of requests.
+    #[inline]
+    pub fn count_requests(&mut self, requests: u64) {
+        self.shared.counters.requests += requests;
+    }
+
+    #[inline]
+    fn output(&mut self) -> &mut Output {
+        if self.conn.pending.is_none() {
+            self.conn.pending = Some(self.shared.spare.pop().unwrap_or_default());
+        }
+        self.conn.pending.as_mut().expect("set above")
+    }
+}
+
+/// What a datagram protocol can do during a call.
+pub struct DatagramIo<'a> {
+    pub(crate) batch: &'a mut Datagrams,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) names: &'a dyn Names,
+    pub(crate) socket: Socket,
+}
+
+impl DatagramIo<'_> {
+    /// Queues a datagram. `false` if it is longer than 65,507 bytes and was not queued, or if more than a batch
+    /// waits already: answers to one datagram are bounded.
+    pub fn send_to(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
+        if self.batch.is_full()
+            && self.batch.bytes() > crate::datagram::SLOT_BYTES * crate::datagram::ENTRIES_MAX
+        {
+            return false;
+        }
+        self.batch.push(peer, bytes)
+    }
+
+    /// Our address. Costs a system call.
+    pub fn local(&self) -> Option<Address> {
+        self.names.local(self.socket)
+    }
+
+    /// The time of this turn.
+    pub fn now(&self) -> Tick {
+        self.shared.now
+    }
+
+    /// Seconds since 1970. Renewed once a second.
+    pub fn unix_secs(&self) -> u64 {
+        self.shared.wall.unix_secs()
+    }
+
+    /// Adds to the worker's count of requests.
+    pub fn count_requests(&mut self, requests: u64) {
+        self.shared.counters.requests += requests;
+    }
+}

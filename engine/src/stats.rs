@@ -1,0 +1,162 @@
+//! Counters of a worker: counted locally without atomics, published once a turn, summed when read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What one worker counted since it started; or the sum over workers.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        #[derive(Default)]
+        struct Published { $($name: AtomicU64,)* }
+
+        impl Published {
+            fn store(&self, local: &Counters) { $(self.$name.store(local.$name, Relaxed);)* }
+            fn load(&self) -> Counters { Counters { $($name: self.$name.load(Relaxed),)* } }
+        }
+
+        impl Counters {
+            /// Every counter with its name, in a fixed order.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
+        impl std::ops::AddAssign for Counters {
+            fn add_assign(&mut self, other: Counters) { $(self.$name += other.$name;)* }
+        }
+    };
+}
+
+counters! {
+    /// Connections open now.
+    connections,
+    /// Connections accepted.
+    accepted,
+    /// Connections closed.
+    closed,
+    /// Requests that protocols counted.
+    requests,
+    /// Bytes received on connections.
+    received_bytes,
+    /// Bytes sent on connections.
+    sent_bytes,
+    /// Datagrams received.
+    datagrams_received,
+    /// Datagrams handed to the kernel.
+    datagrams_sent,
+    /// Datagrams the kernel refused to send.
+    datagrams_refused,
+    /// Turns of the loop.
+    turns,
+    /// Completions handled.
+    events,
+    /// Times no receive buffer was free.
+    buffers_starved,
+    /// Times accepting paused: out of descriptors, or at the connection limit.
+    accept_paused,
+    /// Connections closed because a deadline of the protocol passed.
+    timeouts,
+    /// Connections closed because the peer took no output.
+    write_timeouts,
+    /// Connections closed because queued output or unconsumed input passed its limit.
+    overflows,
+    /// Connections that the peer reset or that failed.
+    failures,
+    /// Panics of protocol code, each of which closed its connection.
+    panics,
+}
+
+/// The published side of one worker.
+#[derive(Default)]
+pub(crate) struct WorkerStats {
+    published: Published,
+    thread: AtomicU32,
+    alive: AtomicBool,
+}
+
+impl WorkerStats {
+    pub(crate) fn publish(&self, local: &Counters) {
+        self.published.store(local);
+    }
+
+    /// Remembers the kernel's id of the calling thread, by which its CPU time can be read.
+    pub(crate) fn started(&self, thread: u32) {
+        self.thread.store(thread, Relaxed);
+        self.alive.store(true, Relaxed);
+    }
+
+    pub(crate) fn stopped(&self) {
+        self.alive.store(false, Relaxed);
+    }
+}
+
+/// What one worker has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerSnapshot {
+    /// Its counters, at most one turn old.
+    pub counters: Counters,
+    /// CPU time of its thread in nanoseconds; zero once it has stopped, or where /proc is not readable.
+    pub cpu_ns: u64,
+}
+
+/// Reads the counters of all workers, from any thread, without disturbing them.
+#[derive(Clone)]
+pub struct Stats {
+    workers: Arc<[Arc<WorkerStats>]>,
+}
+
+impl Stats {
+    pub(crate) fn new(workers: usize) -> Stats {
+        Stats { workers: (0..workers).map(|_| Arc::new(WorkerStats::default())).collect() }
+    }
+
+    pub(crate) fn worker(&self, index: usize) -> Arc<WorkerStats> {
+        self.workers[index].clone()
+    }
+
+    /// One snapshot a worker, in worker order.
+    pub fn workers(&self) -> Vec<WorkerSnapshot> {
+        self.workers
+            .iter()
+            .map(|worker| WorkerSnapshot {
+                counters: worker.published.load(),
+                cpu_ns: if worker.alive.load(Relaxed) { cpu_ns(worker.thread.load(Relaxed)) } else { 0 },
+            })
+            .collect()
+    }
+
+    /// The sum over all workers.
+    pub fn total(&self) -> Counters {
+        let mut total = Counters::default();
+        for worker in self.workers.iter() {
+            total += worker.published.load();
+        }
+        total
+    }
+}
+
+/// Time on CPU of a thread of this process: the first field of its schedstat (proc(5)).
+fn cpu_ns(thread: u32) -> u64 {
+    std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))
+        .ok()
+        .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_sums_over_workers() {
+        let stats = Stats::new(2);
+        stats.worker(0).publish(&Counters { accepted: 3, panics: 1, ..Counters::default() });
+        stats.worker(1).publish(&Counters { accepted: 4, ..Counters::default() });
+        let total = stats.total();
+        assert_eq!((total.accepted, total.panics, total.closed), (7, 1, 0));
+        assert!(total.iter().any(|(name, value)| name == "accepted" && value == 7));
+    }
+}

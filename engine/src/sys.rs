@@ -1,0 +1,201 @@
+//! System calls that the crates do not wrap, or not without a second copy of state. With the ring driver and the
+//! pool this is the only place with unsafe code; each block says why it is sound.
+#![allow(unsafe_code)]
+
+pub(crate) mod datagrams;
+pub(crate) mod ring;
+
+use crate::address::Address;
+use crate::event::{Errno, Socket};
+use crate::output::Output;
+use crate::time::Tick;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Turns the answer of a system call into a result.
+fn check(answer: isize) -> Result<usize, Errno> {
+    if answer >= 0 { Ok(answer as usize) } else { Err(last_errno()) }
+}
+
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io(&std::io::Error::last_os_error())
+}
+
+/// The monotonic clock, in nanoseconds since its first use in this process.
+pub(crate) fn clock() -> Tick {
+    static START: OnceLock<Instant> = OnceLock::new();
+    Tick(START.get_or_init(Instant::now).elapsed().as_nanos() as u64)
+}
+
+/// The wall clock.
+pub(crate) fn since_epoch() -> Duration {
+    // A clock before 1970 is a broken clock: dates are then 1970, nothing else suffers.
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Receives what is there; never waits.
+pub(crate) fn recv(socket: Socket, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: pointer and length are those of an exclusive slice.
+    let answer =
+        unsafe { libc::recv(socket.0, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    check(answer)
+}
+
+/// Sends from the front of the output; never waits, never raises SIGPIPE.
+pub(crate) fn send(socket: Socket, output: &Output) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if let Some(bytes) = output.as_single() {
+        // SAFETY: pointer and length are those of a shared slice that lives through the call.
+        return check(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), flags) });
+    }
+    let mut slices = Vec::with_capacity(crate::output::SLICES_MAX);
+    output.slices(&mut slices);
+    // SAFETY: all-zero is a valid msghdr: no name, no vector, no control data.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    // IoSlice has the layout of iovec, as std guarantees.
+    header.msg_iov = slices.as_mut_ptr().cast();
+    header.msg_iovlen = slices.len();
+    // SAFETY: the header points to `slices`, which point into `output`; both live through the call.
+    check(unsafe { libc::sendmsg(socket.0, &header, flags) })
+}
+
+/// Takes one connection off the queue; never waits.
+pub(crate) fn accept(listener: Socket) -> Result<Socket, Errno> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: both address arguments may be null, as accept(2) says.
+    let answer = unsafe { libc::accept4(listener.0, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    check(answer as isize).map(|fd| Socket(fd as i32))
+}
+
+/// Ends our sending side. A peer that is gone already is no error.
+pub(crate) fn shutdown(socket: Socket) {
+    // SAFETY: takes no memory.
+    unsafe { libc::shutdown(socket.0, libc::SHUT_WR) };
+}
+
+/// Makes the coming close(2) drop unsent bytes and reset the connection.
+pub(crate) fn reset_on_close(socket: Socket) {
+    with_ref(socket, |socket| {
+        // Fails only where there is no connection to reset, such as on a Unix socket.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+    });
+}
+
+/// Closes a socket that this driver owns.
+pub(crate) fn close(socket: Socket) {
+    // SAFETY: the worker gives each socket to `Op::Close` once, as its last operation; nobody else owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(socket.0) });
+}
+
+pub(crate) fn set_nonblocking(socket: Socket, on: bool) {
+    // Can only fail on a bad descriptor, which the next operation reports.
+    with_ref(socket, |socket| drop(socket.set_nonblocking(on)));
+}
+
+pub(crate) fn peer(socket: Socket) -> Option<Address> {
+    with_ref(socket, |socket| socket.peer_addr().ok()).and_then(|address| to_address(&address))
+}
+
+pub(crate) fn local(socket: Socket) -> Option<Address> {
+    with_ref(socket, |socket| socket.local_addr().ok()).and_then(|address| to_address(&address))
+}
+
+fn to_address(address: &socket2::SockAddr) -> Option<Address> {
+    if let Some(address) = address.as_socket() {
+        return Some(Address::Ip(address));
+    }
+    address.is_unix().then(|| Address::Unix(address.as_pathname().map(Into::into).unwrap_or_default()))
+}
+
+fn with_ref<R>(socket: Socket, call: impl FnOnce(&socket2::SockRef<'_>) -> R) -> R {
+    // SAFETY: the worker names only sockets it has not closed yet, so the descriptor is open during the call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(socket.0) };
+    call(&socket2::SockRef::from(&borrowed))
+}
+
+/// Sets an integer socket option that socket2 has no method for.
+pub(crate) fn set_option(socket: &socket2::Socket, level: i32, name: i32, value: i32) -> std::io::Result<()> {
+    let size = std::mem::size_of::<i32>() as libc::socklen_t;
+    // SAFETY: pointer and size are those of a local i32.
+    let answer =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Sets the address options of a listener that socket2 lacks.
+pub(crate) fn set_defer_accept(socket: &socket2::Socket, after: Duration) -> std::io::Result<()> {
+    let secs = i32::try_from(after.as_secs().max(1)).unwrap_or(i32::MAX);
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, secs)
+}
+
+/// Lets the kernel queue requests that came with the SYN.
+pub(crate) fn set_fast_open(socket: &socket2::Socket, pending: u32) -> std::io::Result<()> {
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, i32::try_from(pending).unwrap_or(i32::MAX))
+}
+
+/// The kernel's id of the calling thread.
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: takes no memory and cannot fail.
+    unsafe { libc::gettid() as u32 }
+}
+
+/// The soft limit of open descriptors.
+pub(crate) fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes into a local struct of the right type.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns it.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes into a local struct of the right type.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: reads a local struct of the right type.
+    let answer = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) };
+    if answer == 0 { raised.rlim_cur } else { limit.rlim_cur }
+}
+
+/// An event counter (eventfd(2)): any thread raises it, one waits for it.
+pub(crate) struct EventCounter(OwnedFd);
+
+impl EventCounter {
+    pub(crate) fn new() -> std::io::Result<EventCounter> {
+        // SAFETY: takes no memory.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor, and only we have it.
+        Ok(EventCounter(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    pub(crate) fn socket(&self) -> Socket {
+        Socket(self.0.as_raw_fd())
+    }
+
+    /// Wakes whoever waits. Cannot overflow: the mailbox raises it once for each time it is cleared.
+    pub(crate) fn raise(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: reads eight bytes of a local.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    #[cfg(test)]
+    pub(crate) fn wait(&self) {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one local pollfd.
+        unsafe { libc::poll(&mut poll, 1, -1) };
+        clear_counter(self.socket());
+    }
+}
+
+/// Takes an event counter back to zero.
+pub(crate) fn clear_counter(socket: Socket) {
+    let mut count = [0u8; 8];
+    // SAFETY: writes at most eight bytes into a local.
+    unsafe { libc::read(socket.0, count.as_mut_ptr().cast(), count.len()) };
+}

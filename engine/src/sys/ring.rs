@@ -1,0 +1,157 @@
+//! The ring's own calls: entering it by its registered descriptor, and the ring of provided buffers.
+
+use crate::event::Errno;
+use crate::pool::{Block, Pool};
+use io_uring::{IoUring, types};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+/// How the ring is entered: by its index in the thread's table where the kernel has one, which saves looking
+/// the descriptor up on each call.
+pub(crate) struct Entrance {
+    fd: i32,
+    flags: u32,
+}
+
+const REGISTER_RING_FDS: libc::c_long = 20;
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
+
+#[repr(C)]
+struct RegisterRing {
+    offset: u32,
+    resv: u32,
+    data: u64,
+}
+
+#[repr(C)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_size: u32,
+    min_wait_usec: u32,
+    timespec: u64,
+}
+
+impl Entrance {
+    pub(crate) fn new(ring: &IoUring) -> Entrance {
+        let fd = ring.as_raw_fd();
+        let mut register = RegisterRing { offset: u32::MAX, resv: 0, data: fd as u64 };
+        // SAFETY: the call reads and writes one local struct with the layout of io_uring_rsrc_update.
+        let answer = unsafe {
+            libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_RING_FDS, &raw mut register, 1)
+        };
+        if answer == 1 {
+            Entrance { fd: register.offset as i32, flags: ENTER_REGISTERED_RING }
+        } else {
+            Entrance { fd, flags: 0 }
+        }
+    }
+
+    /// Submits `to_submit` entries, runs the deferred work, and waits until `want` completions are there or the
+    /// time is over.
+    pub(crate) fn enter(&self, to_submit: u32, want: u32, timeout: Option<Duration>) -> Result<usize, Errno> {
+        let time = timeout.map(types::Timespec::from);
+        let arg = GetEventsArg {
+            sigmask: 0,
+            sigmask_size: 0,
+            min_wait_usec: 0,
+            timespec: time.as_ref().map_or(0, |time| std::ptr::from_ref(time) as u64),
+        };
+        let flags =
+            self.flags | io_uring::EnterFlags::GETEVENTS.bits() | io_uring::EnterFlags::EXT_ARG.bits();
+        // SAFETY: `arg` has the layout of io_uring_getevents_arg and, like the timespec it points to, lives
+        // through the call. Submitted entries are sound by the contract of `Uring::push`.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.fd,
+                to_submit,
+                want,
+                flags,
+                &raw const arg,
+                size_of::<GetEventsArg>(),
+            )
+        };
+        super::check(answer as isize)
+    }
+}
+
+/// The ring through which free buffers are lent to the kernel.
+pub(crate) struct BufferRing {
+    entries: std::ptr::NonNull<types::BufRingEntry>,
+    mask: u16,
+    tail: u16,
+    published: u16,
+}
+
+impl BufferRing {
+    /// The only group of buffers.
+    pub(crate) const GROUP: u16 = 0;
+
+    /// Makes the ring and lends every buffer of the pool.
+    pub(crate) fn register(ring: &IoUring, pool: &Pool) -> Result<BufferRing, std::io::Error> {
+        let count = pool.count();
+        let layout = BufferRing::layout(count);
+        // SAFETY: the layout has a non-zero size: a pool has at least one buffer.
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(entries) = std::ptr::NonNull::new(memory.cast()) else {
+            std::alloc::handle_alloc_error(layout)
+        };
+        let mut buffers = BufferRing { entries, mask: count - 1, tail: 0, published: 0 };
+        let address = entries.as_ptr() as u64;
+        // SAFETY: the memory is page-aligned, has `count` entries, and outlives the ring: the driver drops its ring
+        // first (field order in `Uring`).
+        let registered =
+            unsafe { ring.submitter().register_buf_ring_with_flags(address, count, BufferRing::GROUP, 0) };
+        registered?;
+        for id in 0..count {
+            buffers.lend(pool, id);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    /// Takes a block back from its reader and lends its buffer again.
+    pub(crate) fn give(&mut self, pool: &mut Pool, block: Block) {
+        let id = pool.release(block);
+        self.lend(pool, id);
+    }
+
+    /// Lends a buffer that is home. It counts from the next `publish` on.
+    pub(crate) fn lend(&mut self, pool: &Pool, id: u16) {
+        let slot = usize::from(self.tail & self.mask);
+        // SAFETY: the slot is inside the ring's memory, and the kernel does not read it before `publish` moves the
+        // tail past it. The tail itself shares the first entry's reserved field, which is not written here.
+        let entry = unsafe { self.entries.add(slot).as_mut() };
+        entry.set_addr(pool.start(id).as_ptr() as u64);
+        entry.set_len(pool.block_bytes() as u32);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel what was lent. Once a turn is enough.
+    pub(crate) fn publish(&mut self) {
+        if self.published == self.tail {
+            return;
+        }
+        self.published = self.tail;
+        // SAFETY: `tail` only computes the address of the tail inside the first entry.
+        let tail = unsafe { types::BufRingEntry::tail(self.entries.as_ptr()) };
+        // SAFETY: the address is valid and aligned for a u16 as long as the ring's memory is; the kernel reads it
+        // with acquire ordering.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn layout(count: u16) -> std::alloc::Layout {
+        let bytes = usize::from(count) * size_of::<types::BufRingEntry>();
+        std::alloc::Layout::from_size_align(bytes, 4096).expect("a ring of at most 32768 entries")
+    }
+}
+
+impl Drop for BufferRing {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `register` with this layout; the ring that the kernel knew it by is closed.
+        unsafe { std::alloc::dealloc(self.entries.as_ptr().cast(), BufferRing::layout(self.mask + 1)) }
+    }
+}

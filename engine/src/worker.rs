@@ -1,0 +1,290 @@
+//! THE LOOP. One worker turns its driver, dispatches each event, and flushes what was written.
+//!
+//! A turn: give returned buffers back and re-arm; one `Driver::turn`, which submits, waits and reaps; for
+//! each event call the connection's protocol with the bytes in place; then one send for each connection
+//! that has output and none in flight. All policy lives here and in `worker/*.rs`: connections
+//! (`stream.rs`), accepting (`accept.rs`), datagrams (`datagrams.rs`). Nothing here knows which driver runs.
+
+mod accept;
+mod datagrams;
+mod stream;
+
+use crate::config::Config;
+use crate::conn::{Carry, CloseReason, Conn, Phase};
+use crate::driver::{Driver, Wait};
+use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::mailbox::{Mailbox, Message};
+use crate::protocol::Shared;
+use crate::service::{Call, Service};
+use crate::stats::WorkerStats;
+use crate::time::Tick;
+use crate::timer::Timers;
+use crate::token::{Kind, Token};
+use accept::Listener;
+use datagrams::DatagramSocket;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One thread's share of the engine.
+pub(crate) struct Worker<D> {
+    driver: D,
+    config: Config,
+    connections_max: usize,
+    conns: Slab<Conn>,
+    services: Vec<Box<dyn Service>>,
+    listeners: Vec<Listener>,
+    datagrams: Vec<DatagramSocket>,
+    shared: Shared,
+    timers: Timers,
+    stats: Arc<WorkerStats>,
+    life: Life,
+    /// Rises with every connection; its low 24 bits guard reuse of slots.
+    next_generation: u32,
+    /// Connections with output to send.
+    dirty: Vec<u32>,
+    /// About how many bytes they have.
+    dirty_bytes: usize,
+    /// Connections that found no receive buffer.
+    starved: Vec<u32>,
+    /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
+    parked: VecDeque<(u16, Socket)>,
+    /// When to accept again after the process ran out of descriptors.
+    accept_at: Tick,
+    spare_carries: Vec<Box<Carry>>,
+    events: Vec<Event>,
+    reached: Vec<u32>,
+    messages: Vec<Message>,
+}
+
+/// How far the worker is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    /// Until this time connections may finish.
+    Draining(Tick),
+    /// Everything is being closed; after this time nobody waits any longer.
+    Stopping(Tick),
+}
+
+/// How long a stopping worker waits for the last completions.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Carry buffers kept for the next use.
+const SPARE_CARRIES_MAX: usize = 256;
+
+impl<D: Driver> Worker<D> {
+    pub(crate) fn new(
+        driver: D,
+        config: Config,
+        connections_max: usize,
+        mailbox: Arc<Mailbox>,
+        stats: Arc<WorkerStats>,
+    ) -> Worker<D> {
+        let timers = Timers::new(driver.now());
+        let shared = Shared::new(&config, mailbox);
+        Worker {
+            driver,
+            config,
+            connections_max,
+            conns: Slab::new(),
+            services: Vec::new(),
+            listeners: Vec::new(),
+            datagrams: Vec::new(),
+            shared,
+            timers,
+            stats,
+            life: Life::Running,
+            next_generation: 0,
+            dirty: Vec::new(),
+            dirty_bytes: 0,
+            starved: Vec::new(),
+            parked: VecDeque::new(),
+            accept_at: Tick::NEVER,
+            spare_carries: Vec::new(),
+            events: Vec::new(),
+            reached: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// Runs until stopped or drained. An error means that the driver broke; everything is closed then.
+    pub(crate) fn run(&mut self) -> Result<(), Errno> {
+        self.start();
+        while !self.is_done() {
+            self.turn()?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Arms what a worker waits for: its mailbox, its listeners, its datagram sockets.
+    pub(crate) fn start(&mut self) {
+        self.refresh_clock();
+        self.watch_mailbox();
+        for index in 0..self.listeners.len() {
+            self.arm_accept(index);
+        }
+        for index in 0..self.datagrams.len() {
+            self.arm_datagrams(index);
+        }
+    }
+
+    /// One turn.
+    pub(crate) fn turn(&mut self) -> Result<(), Errno> {
+        let wait = self.next_wait();
+        let mut events = std::mem::take(&mut self.events);
+        self.driver.turn(wait, &mut events)?;
+        self.refresh_clock();
+        self.shared.counters.turns += 1;
+        self.shared.counters.events += events.len() as u64;
+        for event in events.drain(..) {
+            self.dispatch(event);
+            if self.dirty_bytes >= self.config.flush_bytes {
+                self.flush();
+            }
+        }
+        self.events = events;
+        self.look_at_deadlines();
+        self.flush();
+        self.rearm_starved();
+        self.publish();
+        Ok(())
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_done(&self) -> bool {
+        match self.life {
+            Life::Running => false,
+            Life::Draining(_) => self.is_empty(),
+            Life::Stopping(until) => self.is_empty() || self.shared.now >= until,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+            && self.parked.is_empty()
+            && self.listeners.iter().all(Listener::is_closed)
+            && self.datagrams.iter().all(DatagramSocket::is_closed)
+    }
+
+    fn next_wait(&self) -> Wait {
+        let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at);
+        if let Life::Draining(at) | Life::Stopping(at) = self.life {
+            until = until.min(at);
+        }
+        if until == Tick::NEVER { Wait::Forever } else { Wait::Until(until) }
+    }
+
+    fn refresh_clock(&mut self) {
+        self.shared.now = self.driver.now();
+        if self.shared.wall.is_stale(self.shared.now) {
+            self.shared.wall.set(self.shared.now, self.driver.since_epoch());
+        }
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        let token = event.token;
+        match (token.kind(), event.payload) {
+            (Kind::Recv, Payload::Block(block)) => {
+                self.on_received(token, event.more, &block);
+                self.driver.submit(Op::Provide(block));
+            }
+            (Kind::Recv, _) => self.on_recv_end(token, event.result, event.more),
+            (Kind::Send, Payload::Output(output)) => self.on_sent(token, event.result, output),
+            (Kind::Accept, _) => self.on_accept(token.index() as usize, event.result, event.more),
+            (Kind::Wake, _) => self.on_wake(),
+            (Kind::RecvDatagrams, Payload::Datagrams(batch)) => {
+                self.on_datagrams(token.index() as usize, event.result, batch);
+            }
+            (Kind::SendDatagrams, Payload::Datagrams(batch)) => {
+                self.on_datagrams_sent(token.index() as usize, event.result, batch);
+            }
+            (kind, payload) => unreachable!("a driver answered {kind:?} with {payload:?}"),
+        }
+    }
+
+    fn look_at_deadlines(&mut self) {
+        let now = self.shared.now;
+        let mut reached = std::mem::take(&mut self.reached);
+        self.timers.advance(now, &mut reached);
+        for index in reached.drain(..) {
+            self.on_deadline(index);
+        }
+        self.reached = reached;
+        if self.accept_at <= now {
+            self.resume_accepting();
+        }
+        if let Life::Draining(at) = self.life
+            && at <= now
+        {
+            self.stop();
+        }
+    }
+
+    fn watch_mailbox(&mut self) {
+        let socket = self.shared.mailbox.counter().socket();
+        self.driver.submit(Op::Watch { token: Token::new(Kind::Wake, 0, 0), socket });
+    }
+
+    fn on_wake(&mut self) {
+        self.watch_mailbox();
+        let mut messages = std::mem::take(&mut self.messages);
+        self.shared.mailbox.take(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Wake(conn) => {
+                    let token = Token::new(Kind::Recv, conn.generation, conn.index);
+                    if self.live(token).is_some_and(|conn| conn.phase == Phase::Open) {
+                        self.call(conn.index, Call::Wake);
+                        self.settle(conn.index);
+                    }
+                }
+                Message::Drain(timeout) => self.drain(timeout),
+                Message::Stop => self.stop(),
+            }
+        }
+        self.messages = messages;
+    }
+
+    /// Accept no more, tell every session, and end when the last connection is gone or the time is over.
+    fn drain(&mut self, timeout: Duration) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.life = Life::Draining(self.shared.now.after(timeout));
+        self.shared.draining = true;
+        self.close_listeners();
+        self.close_datagrams();
+        for index in self.open_connections() {
+            if self.conns[index as usize].phase == Phase::Open {
+                self.call(index, Call::Drain);
+                self.settle(index);
+            }
+        }
+    }
+
+    /// Close everything now.
+    fn stop(&mut self) {
+        if matches!(self.life, Life::Stopping(_)) {
+            return;
+        }
+        self.life = Life::Stopping(self.shared.now.after(STOP_WAIT));
+        self.shared.draining = true;
+        self.close_listeners();
+        self.close_datagrams();
+        for index in self.open_connections() {
+            self.abort(index, CloseReason::Stopped);
+            self.settle(index);
+        }
+    }
+
+    fn open_connections(&self) -> Vec<u32> {
+        self.conns.iter().map(|(index, _)| index as u32).collect()
+    }
+
+    fn publish(&mut self) {
+        self.shared.counters.connections = self.conns.len() as u64;
+        self.stats.publish(&self.shared.counters);
+    }
+}

@@ -1,0 +1,166 @@
+//! Accepting: armed once, paused when descriptors or slots run out, never spinning.
+
+use super::{Life, Worker};
+use crate::conn::Conn;
+use crate::driver::Driver;
+use crate::event::{Errno, Op, Socket};
+use crate::protocol::Io;
+use crate::service::Service;
+use crate::time::Tick;
+use crate::token::{Kind, Token};
+
+/// One listening socket of this worker.
+pub(super) struct Listener {
+    socket: Socket,
+    state: Accept,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accept {
+    /// Nothing in flight; armed again when there is room.
+    Paused,
+    Armed,
+    /// A cancel is on its way; connections may still come first.
+    Cancelling,
+    Closed,
+}
+
+impl Listener {
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == Accept::Closed
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Adds a listening socket, which the worker closes in the end, and the protocol behind it.
+    pub(crate) fn add_listener(&mut self, socket: Socket, service: Box<dyn Service>) {
+        self.listeners.push(Listener { socket, state: Accept::Paused });
+        self.services.push(service);
+    }
+
+    pub(super) fn arm_accept(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        listener.state = Accept::Armed;
+        let token = Token::new(Kind::Accept, 0, index as u32);
+        self.driver.submit(Op::Accept { token, listener: listener.socket });
+    }
+
+    pub(super) fn on_accept(&mut self, index: usize, result: Result<u32, Errno>, more: bool) {
+        if !more {
+            self.listeners[index].state = Accept::Paused;
+        }
+        match result {
+            Ok(socket) => self.take_in(index as u16, Socket(socket as i32)),
+            // The peer gave up before we came, or a signal did: there may be others.
+            Err(Errno::ECANCELED | Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN | Errno::EPROTO) => {}
+            Err(errno) => {
+                // Out of descriptors or memory, or an error we do not know. Accepting again at once would spin:
+                // the connection stays in the queue. A closing connection, or time, gives the next try.
+                if self.accept_at == Tick::NEVER {
+                    tracing::warn!(%errno, retry = ?self.config.accept_retry, "accepting pauses");
+                    self.shared.counters.accept_paused += 1;
+                }
+                self.accept_at = self.shared.now.after(self.config.accept_retry);
+            }
+        }
+        if self.listeners[index].state == Accept::Paused {
+            if self.life != Life::Running {
+                self.listeners[index].state = Accept::Closed;
+                self.driver.submit(Op::Close { socket: self.listeners[index].socket, reset: false });
+            } else if self.may_accept() {
+                self.arm_accept(index);
+            }
+        }
+    }
+
+    /// A connection went away, or time passed: try again whatever was paused.
+    pub(super) fn resume_accepting(&mut self) {
+        self.accept_at = Tick::NEVER;
+        while self.conns.len() < self.connections_max
+            && let Some((service, socket)) = self.parked.pop_front()
+        {
+            self.open(service, socket);
+        }
+        if self.life != Life::Running || !self.may_accept() {
+            return;
+        }
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].state == Accept::Paused {
+                self.arm_accept(index);
+            }
+        }
+    }
+
+    /// Whether anything waits for a connection to go away.
+    pub(super) fn is_accept_paused(&self) -> bool {
+        self.accept_at != Tick::NEVER
+            || !self.parked.is_empty()
+            || self.listeners.iter().any(|listener| listener.state == Accept::Paused)
+    }
+
+    /// Ends accepting. A listener is closed after the last connection the kernel had for it came out.
+    pub(super) fn close_listeners(&mut self) {
+        for index in 0..self.listeners.len() {
+            match self.listeners[index].state {
+                Accept::Armed => self.cancel_accept(index),
+                Accept::Paused => {
+                    self.listeners[index].state = Accept::Closed;
+                    self.driver.submit(Op::Close { socket: self.listeners[index].socket, reset: false });
+                }
+                Accept::Cancelling | Accept::Closed => {}
+            }
+        }
+        if matches!(self.life, Life::Stopping(_)) {
+            for (_, socket) in self.parked.drain(..) {
+                self.driver.submit(Op::Close { socket, reset: true });
+            }
+        }
+    }
+
+    fn may_accept(&self) -> bool {
+        self.accept_at == Tick::NEVER && self.parked.is_empty() && self.conns.len() < self.connections_max
+    }
+
+    fn take_in(&mut self, service: u16, socket: Socket) {
+        if matches!(self.life, Life::Stopping(_)) {
+            self.driver.submit(Op::Close { socket, reset: true });
+        } else if self.conns.len() < self.connections_max && self.parked.is_empty() {
+            self.open(service, socket);
+        } else {
+            self.parked.push_back((service, socket));
+            return self.pause_accepting();
+        }
+        if self.conns.len() >= self.connections_max {
+            self.pause_accepting();
+        }
+    }
+
+    fn pause_accepting(&mut self) {
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].state == Accept::Armed {
+                self.shared.counters.accept_paused += 1;
+                self.cancel_accept(index);
+            }
+        }
+    }
+
+    fn cancel_accept(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        listener.state = Accept::Cancelling;
+        let target = Token::new(Kind::Accept, 0, index as u32);
+        self.driver.submit(Op::Cancel { target, socket: listener.socket });
+    }
+
+    fn open(&mut self, service: u16, socket: Socket) {
+        self.shared.counters.accepted += 1;
+        self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
+        let index = self.conns.insert(Conn::new(self.next_generation, socket, service)) as u32;
+        let conn = &mut self.conns[index as usize];
+        let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
+        match self.services[usize::from(service)].open(&mut io) {
+            Ok(session) => conn.session = session,
+            Err(panicked) => self.on_panic(index, panicked),
+        }
+        self.settle(index);
+    }
+}

@@ -1,0 +1,152 @@
+//! Datagram sockets: a batch comes in, answers go out as a batch.
+//!
+//! Back-pressure: while answers wait to be sent, nothing more is received, and the kernel drops what does
+//! not fit its queue. So at most one batch of answers is ever held.
+
+use super::Worker;
+use crate::datagram::Datagrams;
+use crate::driver::Driver;
+use crate::event::{Errno, Op, Socket};
+use crate::protocol::{Datagram, DatagramIo};
+use crate::token::{Kind, Token};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// One datagram socket of this worker.
+pub(super) struct DatagramSocket {
+    socket: Socket,
+    protocol: Box<dyn Datagram>,
+    /// The receive batch; `None` while it is with the driver.
+    incoming: Option<Box<Datagrams>>,
+    /// Answers that wait for the send in flight.
+    pending: Box<Datagrams>,
+    /// The other send batch; `None` while it is with the driver.
+    spare: Option<Box<Datagrams>>,
+    closing: bool,
+    closed: bool,
+}
+
+impl DatagramSocket {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Adds a bound datagram socket, which the worker closes in the end, and the protocol behind it.
+    pub(crate) fn add_datagrams(&mut self, socket: Socket, protocol: Box<dyn Datagram>) {
+        self.datagrams.push(DatagramSocket {
+            socket,
+            protocol,
+            incoming: Some(Box::new(Datagrams::for_receiving())),
+            pending: Box::default(),
+            spare: Some(Box::default()),
+            closing: false,
+            closed: false,
+        });
+    }
+
+    /// Receives the next batch, unless answers of the last one still wait.
+    pub(super) fn arm_datagrams(&mut self, index: usize) {
+        let entry = &mut self.datagrams[index];
+        if entry.closing || !entry.pending.is_empty() {
+            return;
+        }
+        if let Some(batch) = entry.incoming.take() {
+            let token = Token::new(Kind::RecvDatagrams, 0, index as u32);
+            self.driver.submit(Op::RecvDatagrams { token, socket: entry.socket, batch });
+        }
+    }
+
+    pub(super) fn on_datagrams(
+        &mut self,
+        index: usize,
+        result: Result<u32, Errno>,
+        mut batch: Box<Datagrams>,
+    ) {
+        let entry = &mut self.datagrams[index];
+        let (mut received, mut panics) = (0, 0);
+        if let Err(errno) = result
+            && errno != Errno::ECANCELED
+        {
+            // An ICMP answer to something we sent, or a passing shortage. The socket itself is fine.
+            tracing::debug!(%errno, "receiving datagrams");
+        }
+        batch.for_each(|from, bytes| {
+            received += 1;
+            let mut io = DatagramIo {
+                batch: &mut entry.pending,
+                shared: &mut self.shared,
+                names: &self.driver,
+                socket: entry.socket,
+            };
+            let call = AssertUnwindSafe(|| entry.protocol.datagram(from, bytes, &mut io));
+            panics += u64::from(catch_unwind(call).is_err());
+        });
+        if panics > 0 {
+            tracing::error!(panics, "datagram protocol code panicked");
+            self.shared.counters.panics += panics;
+        }
+        self.shared.counters.datagrams_received += received;
+        batch.reset_received();
+        entry.incoming = Some(batch);
+        self.send_datagrams(index);
+        self.arm_datagrams(index);
+        self.close_datagrams_when_idle(index);
+    }
+
+    pub(super) fn on_datagrams_sent(
+        &mut self,
+        index: usize,
+        result: Result<u32, Errno>,
+        mut batch: Box<Datagrams>,
+    ) {
+        let refused = u64::from(batch.refused);
+        let sent = match result {
+            Ok(count) => u64::from(count).saturating_sub(refused),
+            Err(errno) => {
+                tracing::debug!(%errno, "sending datagrams");
+                0
+            }
+        };
+        self.shared.counters.datagrams_sent += sent;
+        self.shared.counters.datagrams_refused += batch.len() as u64 - sent;
+        batch.reset_sent();
+        self.datagrams[index].spare = Some(batch);
+        self.send_datagrams(index);
+        self.arm_datagrams(index);
+        self.close_datagrams_when_idle(index);
+    }
+
+    pub(super) fn close_datagrams(&mut self) {
+        for index in 0..self.datagrams.len() {
+            let entry = &mut self.datagrams[index];
+            if !entry.closing {
+                entry.closing = true;
+                if entry.incoming.is_none() || entry.spare.is_none() {
+                    self.driver.submit(Op::CancelAll { socket: entry.socket });
+                }
+                self.close_datagrams_when_idle(index);
+            }
+        }
+    }
+
+    fn send_datagrams(&mut self, index: usize) {
+        let entry = &mut self.datagrams[index];
+        if entry.pending.is_empty() {
+            return;
+        }
+        if let Some(spare) = entry.spare.take() {
+            let batch = std::mem::replace(&mut entry.pending, spare);
+            let token = Token::new(Kind::SendDatagrams, 0, index as u32);
+            self.driver.submit(Op::SendDatagrams { token, socket: entry.socket, batch });
+        }
+    }
+
+    fn close_datagrams_when_idle(&mut self, index: usize) {
+        let entry = &mut self.datagrams[index];
+        if entry.closing && !entry.closed && entry.incoming.is_some() && entry.spare.is_some() {
+            entry.closed = true;
+            self.driver.submit(Op::Close { socket: entry.socket, reset: false });
+        }
+    }
+}

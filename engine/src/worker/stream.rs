@@ -1,0 +1,397 @@
+//! Connections: what each event does to one, and [`Worker::settle`], which brings it to rest afterwards.
+
+use super::{SPARE_CARRIES_MAX, Worker};
+use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
+use crate::driver::Driver;
+use crate::event::{Errno, Op};
+use crate::output::Output;
+use crate::protocol::{Io, Next, Step};
+use crate::service::{Call, Panicked};
+use crate::time::Tick;
+use crate::token::{Kind, Token};
+
+impl<D: Driver> Worker<D> {
+    /// The connection a token means, unless the slot is free or has a new tenant: completions may be stale.
+    pub(super) fn live(&mut self, token: Token) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(token.index() as usize)?;
+        (conn.generation == token.generation()).then_some(conn)
+    }
+
+    /// Bytes arrived. The hot path: the protocol sees them where the kernel put them.
+    pub(super) fn on_received(&mut self, token: Token, more: bool, bytes: &[u8]) {
+        let Some(conn) = self.live(token) else { return };
+        if !more {
+            conn.recv = Recv::Idle;
+        }
+        let index = token.index();
+        if conn.phase == Phase::Open {
+            let in_place =
+                conn.carry.is_none() && !conn.paused && !conn.held && bytes.len() >= conn.need_bytes as usize;
+            if in_place {
+                self.deliver(index, bytes);
+            } else {
+                self.keep(index, bytes);
+                self.conns[index as usize].input_due = true;
+            }
+        }
+        self.shared.counters.received_bytes += bytes.len() as u64;
+        self.settle(index);
+    }
+
+    /// A receive ended, or went on, without bytes.
+    pub(super) fn on_recv_end(&mut self, token: Token, result: Result<u32, Errno>, more: bool) {
+        let Some(conn) = self.live(token) else { return };
+        if !more {
+            conn.recv = Recv::Idle;
+        }
+        let index = token.index();
+        match result {
+            Ok(_) => {
+                conn.peer_eof = true;
+                conn.phase = conn.phase.step(Signal::PeerEof, true);
+            }
+            Err(Errno::ENOBUFS) => {
+                if !more {
+                    conn.recv = Recv::Starved;
+                    self.starved.push(index);
+                }
+                self.shared.counters.buffers_starved += 1;
+            }
+            Err(Errno::ECANCELED | Errno::EINTR) => {}
+            Err(errno) => self.fail(index, errno),
+        }
+        self.settle(index);
+    }
+
+    /// A send came back.
+    pub(super) fn on_sent(&mut self, token: Token, result: Result<u32, Errno>, mut output: Box<Output>) {
+        let index = token.index();
+        let Some(conn) = self.live(token) else { return self.shared.recycle(output) };
+        conn.in_flight_bytes = 0;
+        conn.stall_deadline = Tick::NEVER;
+        match result {
+            Ok(0) => self.fail(index, Errno::EPIPE),
+            Ok(bytes) => {
+                output.advance(bytes as usize);
+                let rest = !output.is_empty() && conn.phase != Phase::Closing;
+                self.shared.counters.sent_bytes += u64::from(bytes);
+                if rest {
+                    return self.send(index, output);
+                }
+            }
+            Err(Errno::EINTR) if conn.phase != Phase::Closing => return self.send(index, output),
+            Err(Errno::ECANCELED) => {}
+            Err(errno) => self.fail(index, errno),
+        }
+        self.shared.recycle(output);
+        self.settle(index);
+    }
+
+    /// The wheel wants this connection looked at: one of its deadlines may have passed.
+    pub(super) fn on_deadline(&mut self, index: u32) {
+        let now = self.shared.now;
+        let Some(conn) = self.conns.get_mut(index as usize) else { return };
+        if conn.stall_deadline <= now {
+            conn.stall_deadline = Tick::NEVER;
+            self.shared.counters.write_timeouts += u64::from(conn.in_flight_bytes > 0);
+            self.abort(index, CloseReason::WriteTimeout);
+        } else if conn.deadline <= now {
+            conn.deadline = Tick::NEVER;
+            if conn.phase == Phase::Open {
+                self.shared.counters.timeouts += 1;
+                self.call(index, Call::Timeout);
+            }
+        }
+        self.settle(index);
+    }
+
+    /// Calls a session without input and does what it wants next.
+    pub(super) fn call(&mut self, index: u32, call: Call) {
+        let conn = &mut self.conns[index as usize];
+        let (service, session) = (usize::from(conn.service), conn.session);
+        let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
+        match self.services[service].call(call, session, &mut io) {
+            Ok(next) => self.apply(index, next),
+            Err(panicked) => self.on_panic(index, panicked),
+        }
+    }
+
+    pub(super) fn on_panic(&mut self, index: u32, _: Panicked) {
+        self.shared.counters.panics += 1;
+        tracing::error!(connection = index, "protocol code panicked: the connection is closed");
+        self.abort(index, CloseReason::Panicked);
+    }
+
+    /// Gives up on a connection: the session ends, unsent output is lost, the peer sees a reset.
+    pub(super) fn abort(&mut self, index: u32, reason: CloseReason) {
+        let conn = &mut self.conns[index as usize];
+        if conn.phase == Phase::Closing {
+            return;
+        }
+        conn.phase = conn.phase.step(Signal::Abort, conn.peer_eof);
+        conn.reset = !matches!(reason, CloseReason::Failed(_));
+        if let Some(output) = conn.pending.take() {
+            self.shared.recycle(output);
+        }
+        self.end_session(index, reason);
+    }
+
+    /// Sends what was written: one send for each connection with output and none in flight.
+    pub(super) fn flush(&mut self) {
+        self.dirty_bytes = 0;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            // A slot in this list may have been closed and reused since; its tenant's own flag decides.
+            let Some(conn) = self.conns.get_mut(index as usize).filter(|conn| conn.dirty) else { continue };
+            conn.dirty = false;
+            if conn.in_flight_bytes > 0 {
+                continue;
+            }
+            if let Some(output) = conn.pending.take() {
+                if output.is_empty() {
+                    self.shared.recycle(output);
+                } else {
+                    self.send(index, output);
+                }
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying
+    /// again at once would spin on ENOBUFS.
+    pub(super) fn rearm_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
+        let mut starved = std::mem::take(&mut self.starved);
+        for index in starved.drain(..) {
+            if let Some(conn) = self.conns.get_mut(index as usize)
+                && conn.recv == Recv::Starved
+            {
+                conn.recv = Recv::Idle;
+                self.update_recv(index);
+            }
+        }
+        self.starved = starved;
+    }
+
+    /// Brings a connection to rest after anything happened to it: input it may see, callbacks that are due,
+    /// then what has to be sent, received, timed or closed.
+    pub(super) fn settle(&mut self, index: u32) {
+        if self.conns[index as usize].phase == Phase::Open {
+            self.settle_open(index);
+        }
+        let conn = &mut self.conns[index as usize];
+        if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
+            conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
+            if conn.phase == Phase::Lingering {
+                conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
+                self.driver.submit(Op::Shutdown { socket: conn.socket });
+            }
+        }
+        if conn.phase == Phase::Closing {
+            return self.close(index);
+        }
+        if let Some(output) = &conn.pending
+            && !conn.dirty
+            && conn.in_flight_bytes == 0
+        {
+            conn.dirty = true;
+            self.dirty_bytes += output.len();
+            self.dirty.push(index);
+        }
+        let due = conn.next_deadline();
+        self.update_recv(index);
+        self.timers.schedule(index, due);
+    }
+
+    /// The calls that are due. Ends because each turn of the loop uses up what it reacts to.
+    fn settle_open(&mut self, index: u32) {
+        let mut may_tell_drained = true;
+        loop {
+            let conn = &mut self.conns[index as usize];
+            if conn.phase != Phase::Open {
+                return;
+            }
+            let queued = conn.queued_bytes();
+            if queued > self.config.output_bytes_max {
+                self.shared.counters.overflows += 1;
+                return self.abort(index, CloseReason::OutputOverflow);
+            }
+            let low = queued <= self.config.output_low_water_bytes;
+            conn.held = if conn.held { !low } else { queued >= self.config.output_high_water_bytes };
+            if conn.wants_drained && low && may_tell_drained {
+                may_tell_drained = false;
+                conn.wants_drained = false;
+                self.call(index, Call::Drained);
+            } else if conn.paused || conn.held {
+                return;
+            } else if conn.input_due && conn.unread_bytes() >= (conn.need_bytes as usize).max(1) {
+                conn.input_due = false;
+                self.deliver_kept(index);
+            } else if conn.peer_eof && !conn.eof_told {
+                conn.eof_told = true;
+                self.call(index, Call::Eof);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Calls `data` with bytes in place in a receive buffer, and keeps a copy of what it did not consume.
+    fn deliver(&mut self, index: u32, input: &[u8]) {
+        match self.data(index, input) {
+            Ok(step) => {
+                let rest = &input[step.consumed..];
+                if !rest.is_empty() {
+                    self.keep(index, rest);
+                }
+                self.apply_step(index, step, rest.len());
+            }
+            Err(panicked) => self.on_panic(index, panicked),
+        }
+    }
+
+    /// Calls `data` with bytes that were kept, and drops what it consumed of them.
+    fn deliver_kept(&mut self, index: u32) {
+        let mut carry = self.conns[index as usize].carry.take().expect("unread bytes are in the carry");
+        match self.data(index, carry.unread()) {
+            Ok(step) => {
+                carry.consume(step.consumed);
+                let rest_bytes = carry.unread().len();
+                if rest_bytes > 0 {
+                    self.conns[index as usize].carry = Some(carry);
+                } else {
+                    self.spare_carry(carry);
+                }
+                self.apply_step(index, step, rest_bytes);
+            }
+            Err(panicked) => {
+                self.spare_carry(carry);
+                self.on_panic(index, panicked);
+            }
+        }
+    }
+
+    fn data(&mut self, index: u32, input: &[u8]) -> Result<Step, Panicked> {
+        let conn = &mut self.conns[index as usize];
+        let (service, session) = (usize::from(conn.service), conn.session);
+        let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
+        let step = self.services[service].data(session, input, &mut io)?;
+        assert!(step.consumed <= input.len(), "a protocol consumed more than it was given");
+        Ok(step)
+    }
+
+    fn apply_step(&mut self, index: u32, step: Step, rest_bytes: usize) {
+        self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
+        self.apply(index, step.next);
+        let conn = &mut self.conns[index as usize];
+        if conn.phase != Phase::Open || rest_bytes == 0 {
+            return;
+        }
+        // What is left now is either the start of something incomplete, or waits for room or for a resume.
+        conn.input_due = conn.paused || conn.queued_bytes() >= self.config.output_high_water_bytes;
+        if !conn.input_due && rest_bytes.max(step.need) > self.config.input_bytes_max {
+            self.shared.counters.overflows += 1;
+            self.abort(index, CloseReason::InputOverflow);
+        }
+    }
+
+    fn apply(&mut self, index: u32, next: Next) {
+        let conn = &mut self.conns[index as usize];
+        match next {
+            Next::Continue => conn.paused = false,
+            Next::Pause => conn.paused = true,
+            Next::Close => {
+                conn.phase = conn.phase.step(Signal::Finish, conn.peer_eof);
+                self.end_session(index, CloseReason::Finished);
+            }
+            Next::Abort => self.abort(index, CloseReason::Aborted),
+        }
+    }
+
+    /// The transport failed: nothing can be sent any more.
+    fn fail(&mut self, index: u32, errno: Errno) {
+        if self.conns[index as usize].phase != Phase::Closing {
+            self.shared.counters.failures += 1;
+            self.abort(index, CloseReason::Failed(errno));
+        }
+    }
+
+    fn end_session(&mut self, index: u32, reason: CloseReason) {
+        let conn = &mut self.conns[index as usize];
+        let session = std::mem::replace(&mut conn.session, u32::MAX);
+        let (service, carry) = (usize::from(conn.service), conn.carry.take());
+        conn.deadline = Tick::NEVER;
+        conn.wants_drained = false;
+        if let Some(carry) = carry {
+            self.spare_carry(carry);
+        }
+        if session != u32::MAX && self.services[service].close(session, reason).is_err() {
+            self.shared.counters.panics += 1;
+            tracing::error!(connection = index, "protocol code panicked while a session was closed");
+        }
+    }
+
+    fn send(&mut self, index: u32, output: Box<Output>) {
+        let conn = &mut self.conns[index as usize];
+        conn.in_flight_bytes = output.len();
+        conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
+        self.timers.schedule(index, conn.stall_deadline);
+        let token = Token::new(Kind::Send, conn.generation, index);
+        self.driver.submit(Op::Send { token, socket: conn.socket, output });
+    }
+
+    /// Starts or ends receiving, as the connection now wants it.
+    fn update_recv(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let token = Token::new(Kind::Recv, conn.generation, index);
+        let socket = conn.socket;
+        match (conn.recv, conn.wants_input()) {
+            (Recv::Idle, true) => {
+                conn.recv = Recv::Armed;
+                let turn_bytes_max = self.config.turn_bytes_max;
+                self.driver.submit(Op::Recv { token, socket, turn_bytes_max });
+            }
+            (Recv::Armed, false) => {
+                conn.recv = Recv::Cancelling;
+                self.driver.submit(Op::Cancel { target: token, socket });
+            }
+            _ => {}
+        }
+    }
+
+    /// Frees the slot if nothing is in flight; else sees to it that it soon is so.
+    fn close(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        if conn.is_busy() {
+            if !conn.cancelled {
+                conn.cancelled = true;
+                self.driver.submit(Op::CancelAll { socket: conn.socket });
+            }
+            return;
+        }
+        self.driver.submit(Op::Close { socket: conn.socket, reset: conn.reset });
+        self.timers.remove(index);
+        self.conns.remove(index as usize);
+        self.shared.counters.closed += 1;
+        if self.is_accept_paused() {
+            self.resume_accepting();
+        }
+    }
+
+    fn keep(&mut self, index: u32, bytes: &[u8]) {
+        let conn = &mut self.conns[index as usize];
+        if conn.carry.is_none() {
+            conn.carry = Some(self.spare_carries.pop().unwrap_or_default());
+        }
+        conn.carry.as_mut().expect("set above").append(bytes);
+    }
+
+    fn spare_carry(&mut self, mut carry: Box<crate::conn::Carry>) {
+        if carry.reset() && self.spare_carries.len() < SPARE_CARRIES_MAX {
+            self.spare_carries.push(carry);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Protocols for Ringmill's engine. Read [`echo`] first, then [`http`].
+#![forbid(unsafe_code)]
+
+pub mod echo;
+pub mod udp;
+
+pub use echo::Echo;
+pub use udp::UdpEcho;
