@@ -164,6 +164,12 @@ impl Shared {
 }
 
 impl Io<'_> {
+    /// The same for a shorter time: for a layer that hands it on by value.
+    #[inline]
+    pub fn reborrow(&mut self) -> Io<'_> {
+        Io { conn: self.conn, shared: self.shared, index: self.index, names: self.names }
+    }
+
     /// Appends a copy of `bytes` to the output.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) {

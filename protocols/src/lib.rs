@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod echo;
+pub mod http;
 pub mod udp;
 
 pub use echo::Echo;

@@ -231,7 +231,8 @@ impl Server {
             connection.recv = Recv::Armed;
             queue.recv(connection.fd, slot)?;
         }
-        while let Some(slot) = self.dirty.pop() {
+        // In order of arrival: the reverse would let the first to ask wait longest.
+        for slot in self.dirty.drain(..) {
             // Empty when an earlier entry for the same slot has closed it.
             let Some(connection) = &mut self.connections[slot as usize] else {
                 continue;

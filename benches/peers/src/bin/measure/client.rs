@@ -52,7 +52,10 @@ impl Client {
             let _ = process.child.kill();
         }
         let stderr = read_all(process.child.stderr.take())?;
-        ended.with_context(|| stderr.trim().to_string())?;
+        ended.map_err(|error| match stderr.trim() {
+            "" => error,
+            said => error.context(said.to_string()),
+        })?;
         let output = read_all(process.child.stdout.take())?;
         match self {
             Client::Wrk { .. } => parse_wrk(&output),

@@ -247,14 +247,17 @@ impl MachineTime {
     }
 }
 
-/// Ticks of user, nice, system and steal, all CPUs (proc_stat(5)). Interrupts are left out: whose they are is unknown.
+/// Ticks of all CPUs except idle and iowait (proc_stat(5)). Interrupts are in: without CONFIG_IRQ_TIME_ACCOUNTING
+/// their time is in the CPU time of the process they interrupt as well, and is taken off with it.
 fn parse_machine_stat(stat: &str) -> Option<u64> {
     let first = stat.lines().next()?.strip_prefix("cpu ")?;
     let fields: Vec<u64> = first
         .split_whitespace()
         .map_while(|field| field.parse().ok())
         .collect();
-    Some(fields.get(..3)?.iter().sum::<u64>() + fields.get(7)?)
+    let user_nice_system: u64 = fields.get(..3)?.iter().sum();
+    let irq_softirq_steal: u64 = fields.get(5..8)?.iter().sum();
+    Some(user_nice_system + irq_softirq_steal)
 }
 
 #[cfg(test)]
@@ -269,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn machine_time_leaves_out_idle_and_interrupts() {
-        let stat = "cpu  100 20 3 9999 9999 9999 9999 4000 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+    fn machine_time_leaves_out_idle() {
+        let stat = "cpu  100 20 3 9999 9999 1000 1000 2000 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
         assert_eq!(parse_machine_stat(stat), Some(4123));
         assert_eq!(parse_machine_stat("cpu  1 2 3"), None);
     }

@@ -1,0 +1,441 @@
+//! Replies to bytes: written straight into the connection's output, framed by what the request allows.
+
+use super::date::Preamble;
+use super::handler::{BodyLength, Source};
+use super::parse::{Head, Method, Version};
+use bytes::Bytes;
+use ringmill_engine::{Address, Io};
+
+/// The answer to one request: status, then fields, then a body. Each `body` method finishes it.
+///
+/// Server, Date, Connection and the framing fields are the server's business.
+pub struct Reply<'a> {
+    pub(super) io: Io<'a>,
+    pub(super) preamble: &'a Preamble,
+    pub(super) state: &'a mut ReplyState,
+}
+
+/// What is known of a reply between calls.
+pub(super) struct ReplyState {
+    pub(super) stage: Stage,
+    /// The body is not sent: the request was HEAD.
+    pub(super) head_only: bool,
+    /// The client speaks 1.0: no chunks, and keeping alive must be said.
+    pub(super) http10: bool,
+    /// Whether the connection stays open after this reply.
+    pub(super) keep_alive: bool,
+    /// The request's body has not arrived in full: a reply that is finished now ends the connection.
+    pub(super) reading: bool,
+    pub(super) source: Option<Box<dyn Source>>,
+    status: u16,
+}
+
+/// How far a reply is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing is written; a status may be set.
+    Unsent,
+    /// The status line is written, fields are being added.
+    Fields,
+    /// The head is complete, the body is being written.
+    Body(BodyLength),
+    Done,
+    /// The body does not match its declared length: only a reset can tell the client.
+    Broken,
+}
+
+impl ReplyState {
+    pub(super) fn new(head: &Head<'_, '_>, keep_alive: bool) -> ReplyState {
+        ReplyState {
+            stage: Stage::Unsent,
+            head_only: head.method == Method::Head,
+            http10: head.version == Version::Http10,
+            keep_alive: keep_alive && head.keep_alive,
+            reading: false,
+            source: None,
+            status: 200,
+        }
+    }
+
+    /// The state for an error whose request could not be understood.
+    pub(super) fn for_error(status: u16) -> ReplyState {
+        ReplyState {
+            stage: Stage::Unsent,
+            head_only: false,
+            http10: false,
+            keep_alive: false,
+            reading: false,
+            source: None,
+            status,
+        }
+    }
+}
+
+impl Reply<'_> {
+    /// Sets the status, 200 to 599; call it first. Out of range, or once fields were written, it is ignored and logged.
+    pub fn status(&mut self, status: u16) -> &mut Self {
+        if self.state.stage == Stage::Unsent && (200..600).contains(&status) {
+            self.state.status = status;
+        } else {
+            tracing::warn!(status, "a reply's status came after its fields, or is not one: ignored");
+        }
+        self
+    }
+
+    /// Adds a field. A name that is not a token, a value with control bytes, and fields that are the server's
+    /// business (framing, Connection) are ignored and logged: a peer's data cannot split a reply.
+    pub fn field(&mut self, name: &str, value: &str) -> &mut Self {
+        if !is_field(name, value) {
+            tracing::warn!(name, "a reply's field is malformed or the server's business: ignored");
+            return self;
+        }
+        if self.start() {
+            let buffer = self.io.buffer();
+            buffer.extend_from_slice(name.as_bytes());
+            buffer.extend_from_slice(b": ");
+            buffer.extend_from_slice(value.as_bytes());
+            buffer.extend_from_slice(b"\r\n");
+        }
+        self
+    }
+
+    /// Sets Content-Type.
+    #[inline]
+    pub fn content_type(&mut self, value: &str) -> &mut Self {
+        self.field("content-type", value)
+    }
+
+    /// Finishes with a text body, as `text/plain`.
+    #[inline]
+    pub fn text(&mut self, text: &str) {
+        self.known_type(b"content-type: text/plain\r\ncontent-length: ", text.as_bytes());
+    }
+
+    /// Finishes with a JSON body that is already serialised, as `application/json`.
+    #[inline]
+    pub fn json(&mut self, json: &[u8]) {
+        self.known_type(b"content-type: application/json\r\ncontent-length: ", json);
+    }
+
+    /// Finishes with a body, copied.
+    pub fn body(&mut self, bytes: &[u8]) {
+        if self.start_sized(bytes.len() as u64) {
+            self.io.write(bytes);
+        }
+    }
+
+    /// Finishes with a body that is shared and not copied.
+    pub fn body_shared(&mut self, bytes: Bytes) {
+        if self.start_sized(bytes.len() as u64) {
+            self.io.queue(bytes);
+        }
+    }
+
+    /// Finishes with no body.
+    pub fn empty(&mut self) {
+        self.body(b"");
+    }
+
+    /// Finishes with a body that `source` makes as the client reads it: of `length` bytes, or chunked.
+    pub fn stream(&mut self, length: Option<u64>, source: impl Source + 'static) {
+        self.begin(length);
+        if matches!(self.state.stage, Stage::Body(_)) {
+            if self.state.head_only {
+                return self.end();
+            }
+            self.state.source = Some(Box::new(source));
+        }
+    }
+
+    /// Begins a body that is written with [`Reply::write`] and finished with [`Reply::end`]: for uploads that
+    /// answer while they read.
+    pub fn begin(&mut self, length: Option<u64>) -> &mut Self {
+        if !self.start() {
+            return self;
+        }
+        let bodiless = is_bodiless(self.state.status);
+        let length = match length {
+            _ if bodiless => BodyLength::Sized(Some(0)),
+            Some(length) => BodyLength::Sized(Some(length)),
+            None if self.state.http10 => {
+                self.state.keep_alive = false;
+                BodyLength::UntilClose
+            }
+            None => BodyLength::Chunked,
+        };
+        match length {
+            _ if bodiless => {}
+            BodyLength::Sized(length) => self.write_length(length.unwrap_or(0)),
+            BodyLength::Chunked => self.io.write(b"transfer-encoding: chunked\r\n"),
+            BodyLength::UntilClose => {}
+        }
+        self.finish_head();
+        self.state.stage = Stage::Body(length);
+        self
+    }
+
+    /// Writes the next bytes of a body that was begun.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let Stage::Body(length) = &mut self.state.stage else {
+            tracing::warn!("a reply's body was written before `begin` or after its end: ignored");
+            return;
+        };
+        if self.state.head_only || bytes.is_empty() {
+            return;
+        }
+        match length {
+            BodyLength::Chunked => write_chunk(self.io.buffer(), bytes),
+            BodyLength::UntilClose => self.io.write(bytes),
+            BodyLength::Sized(left) => {
+                *left = left.and_then(|left| left.checked_sub(bytes.len() as u64));
+                if left.is_some() {
+                    self.io.write(bytes);
+                }
+            }
+        }
+    }
+
+    /// Ends a body that was begun. A declared length that was not met resets the connection.
+    pub fn end(&mut self) {
+        self.state.stage = match self.state.stage {
+            Stage::Body(BodyLength::Sized(left)) if left != Some(0) && !self.state.head_only => Stage::Broken,
+            Stage::Body(BodyLength::Chunked) if !self.state.head_only => {
+                self.io.write(b"0\r\n\r\n");
+                Stage::Done
+            }
+            Stage::Body(_) => Stage::Done,
+            other => other,
+        };
+    }
+
+    /// Closes the connection after this reply. Call it before the body.
+    pub fn close(&mut self) -> &mut Self {
+        self.state.keep_alive = false;
+        self
+    }
+
+    /// The client's address. Costs a system call.
+    pub fn peer(&self) -> Option<Address> {
+        self.io.peer()
+    }
+
+    /// Completes whatever the handler left open.
+    pub(super) fn finish(&mut self) {
+        match self.state.stage {
+            Stage::Unsent | Stage::Fields => self.empty(),
+            Stage::Body(_) if self.state.source.is_none() => self.end(),
+            _ => {}
+        }
+    }
+
+    fn known_type(&mut self, fields: &'static [u8], body: &[u8]) {
+        let plain = self.state.stage == Stage::Unsent
+            && self.state.status == 200
+            && self.state.keep_alive
+            && !(self.state.http10 || self.state.head_only || self.state.reading);
+        if !plain {
+            // The same bytes by the general way; the field ends at its line's end.
+            let line = fields.iter().position(|byte| *byte == b'\r').unwrap_or(0);
+            if self.start() {
+                self.io.write(&fields[..line + 2]);
+            }
+            return self.body(body);
+        }
+        let mut digits = itoa::Buffer::new();
+        let length = digits.format(body.len());
+        let head = self.preamble.ok();
+        let buffer = self.io.buffer();
+        buffer.reserve(head.len() + fields.len() + length.len() + 4 + body.len());
+        buffer.extend_from_slice(head);
+        buffer.extend_from_slice(fields);
+        buffer.extend_from_slice(length.as_bytes());
+        buffer.extend_from_slice(b"\r\n\r\n");
+        buffer.extend_from_slice(body);
+        self.state.stage = Stage::Done;
+    }
+
+    /// Writes the status line if it is not written yet; whether fields may follow.
+    fn start(&mut self) -> bool {
+        match self.state.stage {
+            Stage::Unsent => {
+                self.state.stage = Stage::Fields;
+                if self.state.status == 200 {
+                    self.io.buffer().extend_from_slice(self.preamble.ok());
+                } else {
+                    let line = status_line(self.state.status);
+                    let fields = self.preamble.fields();
+                    let buffer = self.io.buffer();
+                    buffer.extend_from_slice(&line);
+                    buffer.extend_from_slice(reason(self.state.status).as_bytes());
+                    buffer.extend_from_slice(b"\r\n");
+                    buffer.extend_from_slice(fields);
+                }
+                true
+            }
+            Stage::Fields => true,
+            Stage::Body(_) | Stage::Done | Stage::Broken => {
+                tracing::warn!("a second answer to one request: ignored");
+                false
+            }
+        }
+    }
+
+    /// Writes the whole head of a reply with a body of `length` bytes; whether to write the body too.
+    fn start_sized(&mut self, length: u64) -> bool {
+        if !self.start() {
+            return false;
+        }
+        if self.state.reading {
+            self.state.keep_alive = false;
+        }
+        let bodiless = is_bodiless(self.state.status);
+        if !bodiless || (self.state.status == 304 && length > 0) {
+            self.write_length(length);
+        }
+        self.finish_head();
+        self.state.stage = Stage::Done;
+        !bodiless && !self.state.head_only
+    }
+
+    fn write_length(&mut self, length: u64) {
+        let mut digits = itoa::Buffer::new();
+        let buffer = self.io.buffer();
+        buffer.extend_from_slice(b"content-length: ");
+        buffer.extend_from_slice(digits.format(length).as_bytes());
+        buffer.extend_from_slice(b"\r\n");
+    }
+
+    fn finish_head(&mut self) {
+        let connection: &[u8] = match (self.state.keep_alive, self.state.http10) {
+            (true, false) => b"\r\n",
+            (true, true) => b"connection: keep-alive\r\n\r\n",
+            (false, _) => b"connection: close\r\n\r\n",
+        };
+        self.io.write(connection);
+    }
+}
+
+/// One chunk (RFC 9112, 7.1). An empty one would be the end: callers leave it out.
+pub(super) fn write_chunk(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    write_chunk_size(buffer, bytes.len());
+    buffer.extend_from_slice(bytes);
+    buffer.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn write_chunk_size(buffer: &mut Vec<u8>, size: usize) {
+    let mut hex = [0; 16];
+    let (mut rest, mut at) = (size, hex.len());
+    while rest > 0 {
+        at -= 1;
+        hex[at] = b"0123456789abcdef"[rest & 15];
+        rest >>= 4;
+    }
+    buffer.extend_from_slice(&hex[at..]);
+    buffer.extend_from_slice(b"\r\n");
+}
+
+/// Statuses that never have a body (RFC 9110, 6.4.1).
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
+}
+
+fn status_line(status: u16) -> [u8; 13] {
+    let mut line = *b"HTTP/1.1 000 ";
+    for (n, scale) in [100, 10, 1].into_iter().enumerate() {
+        line[9 + n] = b'0' + (status / scale % 10) as u8;
+    }
+    line
+}
+
+fn is_field(name: &str, value: &str) -> bool {
+    let token = |byte: u8| {
+        matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+            || byte.is_ascii_alphanumeric()
+    };
+    let ours = match name.len() {
+        10 => name.eq_ignore_ascii_case("connection"),
+        14 => name.eq_ignore_ascii_case("content-length"),
+        17 => name.eq_ignore_ascii_case("transfer-encoding"),
+        _ => false,
+    };
+    let plain = |byte: u8| (byte >= b' ' && byte != 0x7f) || byte == b'\t';
+    !ours && !name.is_empty() && name.bytes().all(token) && value.bytes().all(plain)
+}
+
+/// Reason phrases (RFC 9110, 15). Unknown ones are empty, as the grammar allows.
+pub(super) fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks() {
+        for (len, size) in [(1, "1"), (15, "f"), (16, "10"), (4096, "1000")] {
+            let mut buffer = Vec::new();
+            write_chunk(&mut buffer, &vec![b'x'; len]);
+            assert_eq!(buffer, [size.as_bytes(), b"\r\n", &vec![b'x'; len], b"\r\n"].concat());
+        }
+    }
+
+    #[test]
+    fn fields_that_could_split_a_reply_are_refused() {
+        let check = |name, value, expected| assert_eq!(is_field(name, value), expected, "{name}: {value}");
+        check("x-a", "b\tc", true);
+        check("x-a", "", true);
+        check("x-a", "b\r\nc: d", false);
+        check("x-a", "b\0", false);
+        check("x a", "b", false);
+        check("", "b", false);
+        check("Content-Length", "5", false);
+        check("transfer-encoding", "chunked", false);
+        check("Connection", "upgrade", false);
+    }
+
+    #[test]
+    fn status_lines() {
+        assert_eq!(&status_line(404), b"HTTP/1.1 404 ");
+        assert_eq!(&status_line(599), b"HTTP/1.1 599 ");
+    }
+}

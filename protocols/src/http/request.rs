@@ -1,0 +1,86 @@
+//! A request as the handler sees it. It borrows from the input: nothing was copied.
+
+use super::parse::{Fields, Head, Method, Version};
+
+/// One request with its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    head: &'a Head<'a, 'a>,
+    body: &'a [u8],
+    trailers: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(head: &'a Head<'a, 'a>, body: &'a [u8], trailers: &'a [u8]) -> Request<'a> {
+        Request { head, body, trailers }
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method<'a> {
+        self.head.method
+    }
+
+    /// The target as it was sent.
+    pub fn target(&self) -> &'a str {
+        self.head.target
+    }
+
+    /// The path, percent-encoding and all: starts with `/`; `*` for `OPTIONS *`, empty for CONNECT.
+    pub fn path(&self) -> &'a str {
+        self.head.path
+    }
+
+    /// What follows the `?`, percent-encoding and all.
+    pub fn query(&self) -> Option<&'a str> {
+        self.head.query
+    }
+
+    /// The pairs of the query in order, percent-encoding and all; a part without `=` has an empty value.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let parts = self.head.query.unwrap_or("").split('&').filter(|part| !part.is_empty());
+        parts.map(|part| part.split_once('=').unwrap_or((part, "")))
+    }
+
+    /// The value of the first query pair of this name.
+    pub fn query_value(&self, name: &str) -> Option<&'a str> {
+        self.query_pairs().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// The version the client speaks.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// Host and port of the target: from an absolute target, else from the Host field.
+    pub fn host(&self) -> Option<&'a str> {
+        self.head.host
+    }
+
+    /// All fields in order.
+    pub fn fields(&self) -> Fields<'a, 'a> {
+        self.head.fields
+    }
+
+    /// The value of the first field of this name, in any case.
+    pub fn field(&self, name: &str) -> Option<&'a [u8]> {
+        self.head.fields.value(name)
+    }
+
+    /// The body, decoded. Empty in [`Handler::plan`](super::Handler::plan) and for streamed bodies.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The length the client declared for the body; `None` for no body, and for a chunked one.
+    pub fn body_length(&self) -> Option<u64> {
+        match self.head.framing {
+            super::parse::Framing::Length(length) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// The raw trailer section of a chunked body, its lines checked; usually empty.
+    pub fn trailers(&self) -> &'a [u8] {
+        self.trailers
+    }
+}

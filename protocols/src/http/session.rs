@@ -1,0 +1,480 @@
+//! The state machine of one HTTP/1.1 connection: parse, plan, read, answer, repeat.
+//!
+//! A request that has arrived in full is answered in place, from the receive buffer, with no state kept. Only a
+//! body that is still coming, or a reply that streams, has an [`Exchange`], which is one box. Requests are
+//! answered in order: while an exchange is open, what follows it waits with the engine.
+
+use super::body::{BodyLimits, Decoded, Decoder};
+use super::date::Preamble;
+use super::handler::{BodyWriter, Fill, Handler, Plan, Upload};
+use super::parse::{Expect, Framing, HeadLimits, Method, Outcome, Reject, Slots, parse_head, verdict_due};
+use super::reply::{Reply, ReplyState, Stage};
+use super::request::Request;
+use ringmill_engine::{Io, Next, Protocol, Step, Tick};
+use std::time::Duration;
+
+/// The limits and timeouts of a server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Of the request head: beyond them the answer is 414 or 431.
+    pub head: HeadLimits,
+    /// Of chunk extensions and trailers: beyond them the answer is 400.
+    pub body: BodyLimits,
+    /// A collected body, in bytes, unless the handler's plan says otherwise: beyond it the answer is 413.
+    pub body_bytes_max: u64,
+    /// A head that has begun must be complete within this time (408)...
+    pub head_timeout: Duration,
+    /// ...plus a second for so many bytes of it that have arrived.
+    pub head_bytes_per_sec_min: u32,
+    /// A body of which nothing arrives for so long closes the connection.
+    pub body_idle_timeout: Duration,
+    /// A connection without a request closes after this time.
+    pub keep_alive_timeout: Duration,
+    /// A connection closes after so many requests; `None` is never.
+    pub requests_max: Option<u32>,
+    /// When the engine drains, an idle connection may still send a request for so long: it may be on its way.
+    pub drain_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head: HeadLimits::default(),
+            body: BodyLimits::default(),
+            body_bytes_max: 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            head_bytes_per_sec_min: 256,
+            body_idle_timeout: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(75),
+            requests_max: None,
+            drain_grace: Duration::from_millis(100),
+        }
+    }
+}
+
+/// The HTTP/1.1 protocol with a handler behind it.
+pub struct Server<H> {
+    handler: H,
+    context: Context,
+    slots: Slots,
+}
+
+/// What answering needs besides the handler.
+struct Context {
+    limits: Limits,
+    preamble: Preamble,
+}
+
+/// The state of one connection.
+pub struct Session {
+    exchange: Option<Box<Exchange>>,
+    /// When the head that is incomplete began; `Tick::NEVER` while there is none.
+    head_began: Tick,
+    /// How many bytes of that head were looked at.
+    searched: u32,
+    requests: u32,
+}
+
+/// One request whose body is still coming, or whose reply is still being made.
+struct Exchange {
+    /// `None` once the body is complete.
+    decoder: Option<Decoder>,
+    sink: Sink,
+    reply: ReplyState,
+}
+
+/// Where a body goes.
+enum Sink {
+    /// Until it is complete; with a copy of the head, which is then parsed again.
+    Collect { head: Vec<u8>, body: Vec<u8>, bytes_max: u64 },
+    /// As it comes, up to so many more bytes.
+    Upload { upload: Box<dyn Upload>, left: u64 },
+    /// It has ended.
+    Ended,
+}
+
+/// What to do after something was handled.
+enum Flow {
+    /// So many bytes are done; look at the rest.
+    On(usize),
+    /// So many bytes are done; nothing more can happen now.
+    Wait(usize),
+    /// So many bytes are done; do not read on while the reply is being sent.
+    Hold(usize),
+    Close,
+    Abort,
+}
+
+impl<H: Handler> Server<H> {
+    /// A server with default limits.
+    pub fn new(handler: H) -> Server<H> {
+        let context = Context { limits: Limits::default(), preamble: Preamble::new("ringmill") };
+        Server { handler, context, slots: Slots::new() }
+    }
+
+    /// Replaces the limits.
+    pub fn with_limits(mut self, limits: Limits) -> Server<H> {
+        self.context.limits = limits;
+        self
+    }
+
+    /// Replaces the Server field's value; empty leaves the field out.
+    pub fn with_name(mut self, name: &str) -> Server<H> {
+        self.context.preamble = Preamble::new(name);
+        self
+    }
+
+    /// Takes one request, in full or in part, from the front of the input.
+    #[inline]
+    fn request(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+        let limits = &self.context.limits;
+        if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
+            return self.context.wait_for_head(session, input, io);
+        }
+        let (head, len) = match parse_head(input, &mut self.slots, &limits.head) {
+            Outcome::Complete { head, len } => (head, len),
+            Outcome::Partial => return self.context.wait_for_head(session, input, io),
+            Outcome::Malformed(reject) => return self.context.refuse(reject.status(), reject.reason(), io),
+        };
+        session.head_began = Tick::NEVER;
+        session.searched = 0;
+        session.requests = session.requests.saturating_add(1);
+        io.count_requests(1);
+        let last = limits.requests_max.is_some_and(|max| session.requests >= max);
+        let mut reply = ReplyState::new(&head, !last && !io.is_draining());
+        if head.framing == Framing::None && head.method != Method::Connect {
+            let request = Request::new(&head, b"", b"");
+            self.context.answer(&mut self.handler, &request, &mut reply, io);
+            return self.context.after(session, reply, len, io);
+        }
+        self.request_with_body(session, input, len, reply, io)
+    }
+
+    /// As `request`, for a head that is known to be complete and to declare a body.
+    fn request_with_body(
+        &mut self,
+        session: &mut Session,
+        input: &[u8],
+        len: usize,
+        mut reply: ReplyState,
+        io: &mut Io<'_>,
+    ) -> Flow {
+        let Outcome::Complete { head, .. } = parse_head(input, &mut self.slots, &self.context.limits.head) else {
+            unreachable!("the same head was complete before")
+        };
+        if head.method == Method::Connect {
+            return self.context.refuse(501, "CONNECT is not served here: nothing tunnels (RFC 9110, 9.3.6)", io);
+        }
+        let rest = &input[len..];
+        let (bytes_max, upload) = match self.handler.plan(&Request::new(&head, b"", b"")) {
+            Plan::Collect => (self.context.limits.body_bytes_max, None),
+            Plan::CollectUpTo(bytes_max) => (bytes_max, None),
+            Plan::Stream(upload) => (u64::MAX, Some(upload)),
+            Plan::StreamUpTo(bytes_max, upload) => (bytes_max, Some(upload)),
+        };
+        if let Framing::Length(length) = head.framing {
+            if length > bytes_max {
+                return self.context.refuse(413, TOO_LARGE, io);
+            }
+            if upload.is_none() && length <= rest.len() as u64 {
+                // The whole body is here: answer in place.
+                let body = &rest[..length as usize];
+                let request = Request::new(&head, body, b"");
+                self.context.answer(&mut self.handler, &request, &mut reply, io);
+                return self.context.after(session, reply, len + body.len(), io);
+            }
+        }
+        if head.expect == Expect::Continue && rest.is_empty() {
+            io.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        reply.reading = true;
+        let sink = match upload {
+            Some(upload) => Sink::Upload { upload, left: bytes_max },
+            None => Sink::Collect { head: input[..len].to_vec(), body: Vec::new(), bytes_max },
+        };
+        // The one allocation of an exchange that outlives this call.
+        session.exchange = Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
+        Flow::On(len)
+    }
+
+    /// Goes on with a body that is coming in.
+    fn body(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+        let Some(exchange) = session.exchange.as_mut() else { return Flow::On(0) };
+        let mut at = 0;
+        while let Some(decoder) = &mut exchange.decoder {
+            if io.is_full() {
+                return Flow::Wait(at);
+            }
+            match decoder.decode(&input[at..], &self.context.limits.body) {
+                Decoded::Data { consumed, data } => {
+                    at += consumed;
+                    if let Some(flow) = self.context.body_data(exchange, data, io) {
+                        return flow;
+                    }
+                }
+                Decoded::Partial { consumed } => {
+                    io.set_timeout(self.context.limits.body_idle_timeout);
+                    return Flow::Wait(at + consumed);
+                }
+                Decoded::End { consumed, trailers } => {
+                    at += consumed;
+                    exchange.decoder = None;
+                    exchange.reply.reading = false;
+                    self.body_end(session, trailers, io);
+                    return self.resume(session, at, io);
+                }
+                Decoded::Malformed(reject) => return self.context.refuse_body(exchange, reject, io),
+            }
+        }
+        self.resume(session, at, io)
+    }
+
+    fn body_end(&mut self, session: &mut Session, trailers: &[u8], io: &mut Io<'_>) {
+        let Some(exchange) = session.exchange.as_mut() else { return };
+        match std::mem::replace(&mut exchange.sink, Sink::Ended) {
+            Sink::Ended => {}
+            Sink::Upload { upload, .. } => {
+                let mut reply = self.context.reply(&mut exchange.reply, io);
+                upload.end(&mut reply);
+                reply.finish();
+            }
+            Sink::Collect { head, body, .. } => {
+                let limits = &self.context.limits.head;
+                let Outcome::Complete { head, .. } = parse_head(&head, &mut self.slots, limits) else {
+                    unreachable!("the same head was complete before")
+                };
+                let request = Request::new(&head, &body, trailers);
+                self.context.answer(&mut self.handler, &request, &mut exchange.reply, io);
+            }
+        }
+    }
+
+    /// Goes on with a reply, and ends the exchange when it is complete.
+    fn resume(&self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
+        let Some(exchange) = session.exchange.as_mut() else { return Flow::On(consumed) };
+        match self.context.pump(&mut exchange.reply, io) {
+            Flow::On(_) => {
+                let keep_alive = exchange.reply.keep_alive && !io.is_draining();
+                session.exchange = None;
+                if keep_alive { Flow::On(consumed) } else { Flow::Close }
+            }
+            Flow::Hold(_) => Flow::Hold(consumed),
+            flow => flow,
+        }
+    }
+}
+
+const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 15.5.14)";
+
+impl Context {
+    fn reply<'a>(&'a self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
+        Reply { io: io.reborrow(), preamble: &self.preamble, state }
+    }
+
+    #[inline]
+    fn answer(&self, handler: &mut impl Handler, request: &Request<'_>, state: &mut ReplyState, io: &mut Io<'_>) {
+        let mut reply = self.reply(state, io);
+        handler.handle(request, &mut reply);
+        reply.finish();
+    }
+
+    /// What follows an answer that was made in place.
+    #[inline]
+    fn after(&self, session: &mut Session, mut reply: ReplyState, consumed: usize, io: &mut Io<'_>) -> Flow {
+        if reply.stage == Stage::Done {
+            return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
+        }
+        match self.pump(&mut reply, io) {
+            Flow::On(_) if reply.keep_alive => Flow::On(consumed),
+            Flow::On(_) => Flow::Close,
+            Flow::Hold(_) => {
+                session.exchange = Some(Box::new(Exchange { decoder: None, sink: Sink::Ended, reply }));
+                Flow::Hold(consumed)
+            }
+            flow => flow,
+        }
+    }
+
+    /// Lets a reply's source write while there is room.
+    fn pump(&self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
+        loop {
+            let (Stage::Body(length), Some(source)) = (reply.stage, reply.source.as_mut()) else {
+                return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::Abort };
+            };
+            if io.is_full() {
+                io.set_deadline(None);
+                io.notify_drained();
+                return Flow::Hold(0);
+            }
+            let before = io.queued_bytes();
+            let mut body = BodyWriter { io: io.reborrow(), length };
+            let fill = source.fill(&mut body);
+            reply.stage = match body.length {
+                super::handler::BodyLength::Sized(None) => Stage::Broken,
+                length => Stage::Body(length),
+            };
+            match fill {
+                Fill::More if io.queued_bytes() == before => {
+                    tracing::error!("a source said More and wrote nothing: the reply is aborted");
+                    return Flow::Abort;
+                }
+                Fill::More => {}
+                Fill::End => {
+                    reply.source = None;
+                    self.reply(reply, io).end();
+                }
+                Fill::Pending => {
+                    io.set_deadline(None);
+                    return Flow::Hold(0);
+                }
+                Fill::Abort => return Flow::Abort,
+            }
+        }
+    }
+
+    /// Gives a piece of a body to whoever takes it; a flow if that ends the exchange.
+    fn body_data(&self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
+        match &mut exchange.sink {
+            Sink::Ended => {}
+            Sink::Collect { body, bytes_max, .. } => {
+                if body.len() as u64 + data.len() as u64 > *bytes_max {
+                    return Some(self.refuse(413, TOO_LARGE, io));
+                }
+                body.extend_from_slice(data);
+            }
+            Sink::Upload { upload, left } => {
+                let Some(rest) = left.checked_sub(data.len() as u64) else {
+                    let unsent = exchange.reply.stage == Stage::Unsent;
+                    return Some(if unsent { self.refuse(413, TOO_LARGE, io) } else { Flow::Abort });
+                };
+                *left = rest;
+                let mut reply = self.reply(&mut exchange.reply, io);
+                upload.chunk(data, &mut reply);
+                match exchange.reply.stage {
+                    Stage::Done => return Some(Flow::Close),
+                    Stage::Broken => return Some(Flow::Abort),
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
+    #[cold]
+    fn refuse(&self, status: u16, reason: &str, io: &mut Io<'_>) -> Flow {
+        let mut state = ReplyState::for_error(status);
+        let mut reply = self.reply(&mut state, io);
+        reply.content_type("text/plain");
+        reply.body(format!("{status} {}: {reason}\n", super::reply::reason(status)).as_bytes());
+        Flow::Close
+    }
+
+    fn refuse_body(&self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
+        match exchange.reply.stage {
+            Stage::Unsent => self.refuse(reject.status(), reject.reason(), io),
+            // A reply is under way: only a reset can say that it is not whole.
+            _ => Flow::Abort,
+        }
+    }
+
+    #[cold]
+    fn wait_for_head(&self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+        if session.head_began == Tick::NEVER {
+            session.head_began = io.now();
+        }
+        session.searched = input.len() as u32;
+        let rate = u64::from(self.limits.head_bytes_per_sec_min.max(1));
+        let earned = Duration::from_secs(1) * (input.len() as u64 / rate) as u32;
+        io.set_deadline(Some(session.head_began.after(self.limits.head_timeout + earned)));
+        Flow::Wait(0)
+    }
+
+    fn wait_for_request(&self, io: &mut Io<'_>) {
+        let grace = if io.is_draining() { self.limits.drain_grace } else { self.limits.keep_alive_timeout };
+        io.set_timeout(grace);
+    }
+}
+
+impl<H: Handler> Protocol for Server<H> {
+    type Session = Session;
+
+    fn open(&mut self, io: &mut Io<'_>) -> Session {
+        self.context.wait_for_request(io);
+        Session { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0 }
+    }
+
+    fn data(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Step {
+        self.context.preamble.refresh(io.unix_secs());
+        let mut at = 0;
+        loop {
+            let flow = if session.exchange.is_some() {
+                self.body(session, &input[at..], io)
+            } else if at == input.len() {
+                self.context.wait_for_request(io);
+                return Step::consumed(at);
+            } else if io.is_full() {
+                // The client does not read its replies: answer no more until it does.
+                io.set_deadline(None);
+                return Step::consumed(at);
+            } else {
+                self.request(session, &input[at..], io)
+            };
+            match flow {
+                Flow::On(bytes) => at += bytes,
+                Flow::Wait(bytes) => return Step::consumed(at + bytes),
+                Flow::Hold(bytes) => return Step::pause(at + bytes),
+                Flow::Close => return Step::close(),
+                Flow::Abort => return Step::abort(),
+            }
+        }
+    }
+
+    fn drained(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        self.go_on(session, io)
+    }
+
+    fn wake(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        self.go_on(session, io)
+    }
+
+    fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        if session.head_began != Tick::NEVER {
+            self.context.preamble.refresh(io.unix_secs());
+            self.context.refuse(408, "the head did not arrive in time (RFC 9110, 15.5.9)", io);
+        }
+        Next::Close
+    }
+
+    fn drain(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        let idle = session.exchange.is_none() && session.head_began == Tick::NEVER;
+        if idle {
+            self.context.wait_for_request(io);
+        }
+        if session.is_sending() { Next::Pause } else { Next::Continue }
+    }
+}
+
+impl<H: Handler> Server<H> {
+    fn go_on(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        if !session.is_sending() {
+            return Next::Continue;
+        }
+        match self.resume(session, 0, io) {
+            Flow::On(_) | Flow::Wait(_) => {
+                self.context.wait_for_request(io);
+                Next::Continue
+            }
+            Flow::Hold(_) => Next::Pause,
+            Flow::Close => Next::Close,
+            Flow::Abort => Next::Abort,
+        }
+    }
+}
+
+impl Session {
+    /// Whether a reply is being made while nothing is read.
+    fn is_sending(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.decoder.is_none())
+    }
+}

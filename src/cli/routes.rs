@@ -1,0 +1,307 @@
+//! The bundled server's routes. Every body is read and counted, never assumed.
+
+use bytes::Bytes;
+use ringmill::http::{BodyWriter, Fill, Handler, Method, Plan, Reply, Request, Source, Upload};
+use ringmill::{Counters, Stats, WorkerContext};
+use serde::Serialize;
+
+/// One worker's routes.
+pub(crate) struct Routes {
+    stats: Stats,
+    stream_bytes_max: u64,
+    items: Vec<Item>,
+    pattern: Bytes,
+    /// Where JSON is serialised before its length is known.
+    json: Vec<u8>,
+}
+
+const PAGE: &str = include_str!("routes.html");
+const GET: &str = "GET, HEAD, OPTIONS";
+const POST: &str = "POST, OPTIONS";
+const GET_POST: &str = "GET, HEAD, POST, OPTIONS";
+
+impl Routes {
+    pub(crate) fn new(worker: &WorkerContext, stream_bytes_max: u64) -> Routes {
+        Routes {
+            stats: worker.stats.clone(),
+            stream_bytes_max,
+            items: (1..=50).map(Item::new).collect(),
+            pattern: pattern(),
+            json: Vec::new(),
+        }
+    }
+}
+
+impl Handler for Routes {
+    fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) {
+        let method = request.method();
+        let get = matches!(method, Method::Get | Method::Head);
+        let post = method == Method::Post;
+        match request.path() {
+            "/plaintext" if get => reply.text("Hello, World!"),
+            "/json" if get => self.json(&Message { message: "Hello, World!" }, reply),
+            "/pipeline" if get => reply.text("ok"),
+            "/health" if get => reply.text("ok"),
+            "/baseline11" if get || post => baseline(request, reply),
+            // Bodies of these two stream; here are the requests without one.
+            "/upload" if post => reply.text("0"),
+            "/echo" => reply.empty(),
+            "/" if get => reply.content_type("text/html; charset=utf-8").body(PAGE.as_bytes()),
+            "/" if post => reply.content_type(&media_type(request)).body(request.body()),
+            "/headers" if get => headers(request, reply),
+            "/stats" if get => self.json(&StatsPage::new(&self.stats), reply),
+            path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
+            path if get && path.starts_with("/json/") => self.items(&path["/json/".len()..], request, reply),
+            path => refuse(path, method, reply),
+        }
+    }
+
+    fn plan(&mut self, request: &Request<'_>) -> Plan {
+        match request.path() {
+            "/upload" if request.method() == Method::Post => {
+                Plan::StreamUpTo(self.stream_bytes_max, Box::new(Count(0)))
+            }
+            "/echo" => {
+                let back = Back { length: request.body_length(), media_type: media_type(request), begun: false };
+                Plan::StreamUpTo(self.stream_bytes_max, Box::new(back))
+            }
+            _ => Plan::Collect,
+        }
+    }
+}
+
+impl Routes {
+    fn json(&mut self, value: &impl Serialize, reply: &mut Reply<'_>) {
+        self.json.clear();
+        match serde_json::to_writer(&mut self.json, value) {
+            Ok(()) => reply.json(&self.json),
+            Err(error) => reply.status(500).text(&error.to_string()),
+        }
+    }
+
+    /// `/bytes/{n}`: made as the client reads it.
+    fn bytes(&self, count: &str, reply: &mut Reply<'_>) {
+        match count.parse() {
+            Ok(count) => {
+                let source = Pattern { pattern: self.pattern.clone(), left: count };
+                reply.content_type("application/octet-stream").stream(Some(count), source);
+            }
+            Err(_) => bad(reply, "expected /bytes/N with N a number of bytes"),
+        }
+    }
+
+    /// `/json/{count}?m=N`: the first `count` items.
+    fn items(&mut self, count: &str, request: &Request<'_>, reply: &mut Reply<'_>) {
+        let Ok(count) = count.parse::<usize>() else {
+            return bad(reply, "expected /json/COUNT with COUNT a number");
+        };
+        let Ok(m) = request.query_value("m").map_or(Ok(1), str::parse::<i32>) else {
+            return bad(reply, "expected m to be an integer of 32 bits");
+        };
+        let items: Vec<ItemTotal<'_>> = self.items.iter().take(count).map(|item| item.with_total(m)).collect();
+        let page = ItemsPage { count: items.len(), items };
+        self.json.clear();
+        match serde_json::to_writer(&mut self.json, &page) {
+            Ok(()) => reply.json(&self.json),
+            Err(error) => reply.status(500).text(&error.to_string()),
+        }
+    }
+}
+
+/// `/baseline11`: the sum of the query's values and of the integer in the body.
+fn baseline(request: &Request<'_>, reply: &mut Reply<'_>) {
+    let body = match request.body().trim_ascii() {
+        b"" => Some(0),
+        body => std::str::from_utf8(body).ok().and_then(|body| body.parse::<i64>().ok()),
+    };
+    let values = request.query_pairs().map(|(_, value)| value.parse::<i64>().ok());
+    let sum = values.chain([body]).try_fold(0i64, |sum, value| sum.checked_add(value?));
+    match sum {
+        Some(sum) => reply.text(&sum.to_string()),
+        None => bad(reply, "expected integers in the query and the body, and a sum that fits 64 bits"),
+    }
+}
+
+/// `/headers`: the fields as they came.
+fn headers(request: &Request<'_>, reply: &mut Reply<'_>) {
+    let mut text = Vec::new();
+    for field in request.fields().iter() {
+        text.extend_from_slice(field.name);
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(field.value);
+        text.push(b'\n');
+    }
+    reply.content_type("text/plain").body(&text);
+}
+
+/// 404 for what is not there, 405 for the wrong method, and OPTIONS.
+fn refuse(path: &str, method: Method<'_>, reply: &mut Reply<'_>) {
+    let allow = match path {
+        "/plaintext" | "/json" | "/pipeline" | "/health" | "/headers" | "/stats" => GET,
+        "/" | "/baseline11" | "*" => GET_POST,
+        "/upload" => POST,
+        _ if path.starts_with("/bytes/") || path.starts_with("/json/") => GET,
+        _ => return reply.status(404).text("404 Not Found: GET / lists what is here\n"),
+    };
+    if method == Method::Options {
+        return reply.status(204).field("allow", allow).empty();
+    }
+    reply.status(405).field("allow", allow).text("405 Method Not Allowed: see the Allow field\n");
+}
+
+fn bad(reply: &mut Reply<'_>, problem: &str) {
+    reply.status(400).text(&format!("400 Bad Request: {problem}\n"));
+}
+
+/// The request's media type, for bodies that go back; a value that cannot stand in a reply is replaced.
+fn media_type(request: &Request<'_>) -> String {
+    let value = request.field("content-type").and_then(|value| std::str::from_utf8(value).ok());
+    value.unwrap_or("application/octet-stream").to_owned()
+}
+
+/// `POST /upload`: counts.
+struct Count(u64);
+
+impl Upload for Count {
+    fn chunk(&mut self, bytes: &[u8], _: &mut Reply<'_>) {
+        self.0 += bytes.len() as u64;
+    }
+
+    fn end(self: Box<Self>, reply: &mut Reply<'_>) {
+        reply.text(&self.0.to_string());
+    }
+}
+
+/// `/echo`: the body goes back as it comes.
+struct Back {
+    length: Option<u64>,
+    media_type: String,
+    begun: bool,
+}
+
+impl Back {
+    fn begin(&mut self, reply: &mut Reply<'_>) {
+        if !self.begun {
+            self.begun = true;
+            reply.content_type(&self.media_type).begin(self.length);
+        }
+    }
+}
+
+impl Upload for Back {
+    fn chunk(&mut self, bytes: &[u8], reply: &mut Reply<'_>) {
+        self.begin(reply);
+        reply.write(bytes);
+    }
+
+    fn end(mut self: Box<Self>, reply: &mut Reply<'_>) {
+        self.begin(reply);
+        reply.end();
+    }
+}
+
+/// The bytes of `/bytes/{n}`: byte i is pattern[i mod its length].
+struct Pattern {
+    pattern: Bytes,
+    left: u64,
+}
+
+const PATTERN_BYTES: usize = 64 * 1024;
+
+fn pattern() -> Bytes {
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-\n".iter().copied().cycle().take(PATTERN_BYTES).collect()
+}
+
+impl Source for Pattern {
+    fn fill(&mut self, body: &mut BodyWriter<'_>) -> Fill {
+        while self.left > 0 && body.room_bytes() > 0 {
+            let bytes = self.left.min(PATTERN_BYTES as u64);
+            body.queue(self.pattern.slice(..bytes as usize));
+            self.left -= bytes;
+        }
+        if self.left == 0 { Fill::End } else { Fill::More }
+    }
+}
+
+#[derive(Serialize)]
+struct Message {
+    message: &'static str,
+}
+
+/// One of the 50 built-in items.
+#[derive(Serialize)]
+struct Item {
+    id: u32,
+    name: String,
+    category: &'static str,
+    price: u32,
+    quantity: u32,
+    active: bool,
+    tags: [&'static str; 2],
+}
+
+impl Item {
+    fn new(id: u32) -> Item {
+        const CATEGORIES: [&str; 5] = ["bearings", "belts", "gears", "shafts", "stones"];
+        const TAGS: [&str; 4] = ["iron", "oak", "spare", "worn"];
+        Item {
+            id,
+            name: format!("Part {id}"),
+            category: CATEGORIES[id as usize % CATEGORIES.len()],
+            price: 5 + id * 37 % 101,
+            quantity: 1 + id * 13 % 29,
+            active: !id.is_multiple_of(3),
+            tags: [TAGS[id as usize % TAGS.len()], TAGS[(id as usize + 1) % TAGS.len()]],
+        }
+    }
+
+    fn with_total(&self, m: i32) -> ItemTotal<'_> {
+        ItemTotal { item: self, total: i64::from(self.price * self.quantity) * i64::from(m) }
+    }
+}
+
+#[derive(Serialize)]
+struct ItemTotal<'a> {
+    #[serde(flatten)]
+    item: &'a Item,
+    total: i64,
+}
+
+#[derive(Serialize)]
+struct ItemsPage<'a> {
+    items: Vec<ItemTotal<'a>>,
+    count: usize,
+}
+
+/// `/stats`.
+#[derive(Serialize)]
+struct StatsPage {
+    workers: Vec<WorkerPage>,
+    total: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct WorkerPage {
+    worker: usize,
+    cpu_ns: u64,
+    #[serde(flatten)]
+    counters: serde_json::Map<String, serde_json::Value>,
+}
+
+impl StatsPage {
+    fn new(stats: &Stats) -> StatsPage {
+        let counters =
+            |counters: Counters| counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let workers = stats.workers().into_iter().enumerate();
+        StatsPage {
+            workers: workers
+                .map(|(worker, snapshot)| WorkerPage {
+                    worker,
+                    cpu_ns: snapshot.cpu_ns,
+                    counters: counters(snapshot.counters),
+                })
+                .collect(),
+            total: counters(stats.total()),
+        }
+    }
+}

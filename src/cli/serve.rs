@@ -1,0 +1,182 @@
+//! `ringmill serve`: the bundled server, from options to a clean end.
+
+use super::options::{self, Workers};
+use super::routes::Routes;
+use clap::Args;
+use ringmill::http::{Limits, Server};
+use ringmill::{Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::time::Duration;
+
+/// Options of `ringmill serve`.
+#[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Serve {
+    /// HTTP address: IP:PORT, [IPV6]:PORT, NAME:PORT or unix:PATH; repeat for several
+    #[arg(long, value_name = "ADDR", env = "RINGMILL_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
+    listen: Vec<Address>,
+
+    /// TCP echo address; repeat for several
+    #[arg(long, value_name = "ADDR", env = "RINGMILL_TCP_ECHO", value_delimiter = ',')]
+    tcp_echo: Vec<Address>,
+
+    /// UDP echo address; repeat for several
+    #[arg(long, value_name = "ADDR", env = "RINGMILL_UDP_ECHO", value_delimiter = ',')]
+    udp_echo: Vec<Address>,
+
+    /// Worker threads: a number, or auto for one a CPU
+    #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
+    workers: Workers,
+
+    /// CPUs to pin workers to: auto, off, or a list such as 0,2,4-7
+    #[arg(long, value_name = "LIST", env = "RINGMILL_PIN", default_value = "auto")]
+    pin: Pin,
+
+    /// How bytes move: auto (io_uring where it works, else epoll), uring, poll
+    #[arg(long, value_name = "NAME", env = "RINGMILL_DRIVER", default_value = "auto")]
+    driver: DriverChoice,
+
+    /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn)
+    #[arg(long, value_name = "N", env = "RINGMILL_BACKLOG", default_value_t = 4096, value_parser = clap::value_parser!(i32).range(1..))]
+    backlog: i32,
+
+    /// Congestion control, as in net.ipv4.tcp_available_congestion_control [default: the system's]
+    #[arg(long, value_name = "NAME", env = "RINGMILL_CONGESTION")]
+    congestion: Option<String>,
+
+    /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64]
+    #[arg(long, value_name = "N", env = "RINGMILL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+
+    /// Largest request body, as 64KiB or 1GiB [default: 1MiB where it is collected, no limit where it streams]
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_BODY", value_parser = options::size)]
+    max_body: Option<u64>,
+
+    /// A request head must arrive within this time, plus a second for each 256 bytes of it
+    #[arg(long, value_name = "TIME", env = "RINGMILL_HEAD_TIMEOUT", default_value = "10s", value_parser = options::timeout)]
+    head_timeout: Duration,
+
+    /// Close when nothing of a body arrives for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_BODY_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
+    body_timeout: Duration,
+
+    /// Close a connection that has no request for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_KEEP_ALIVE_TIMEOUT", default_value = "75s", value_parser = options::timeout)]
+    keep_alive_timeout: Duration,
+
+    /// Close when the peer takes no output for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_WRITE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
+    write_timeout: Duration,
+
+    /// Close after so many requests on one connection [default: no limit]
+    #[arg(long, value_name = "N", env = "RINGMILL_MAX_REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_requests: Option<u32>,
+
+    /// After SIGTERM or SIGINT, let requests finish for this time; a second signal ends at once
+    #[arg(long, value_name = "TIME", env = "RINGMILL_DRAIN", default_value = "30s", value_parser = options::duration)]
+    drain: Duration,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmill serve
+      HTTP on 127.0.0.1:8080; try: curl -i http://127.0.0.1:8080/
+  ringmill serve --listen 0.0.0.0:80 --listen [::]:80 --workers 4 --pin 0-3
+  ringmill serve --listen unix:/run/ringmill.sock
+      try: curl --unix-socket /run/ringmill.sock http://localhost/health
+  ringmill serve --tcp-echo 127.0.0.1:7 --udp-echo 127.0.0.1:7
+  RINGMILL_DRIVER=poll RINGMILL_LOG=debug ringmill serve
+      every option is also an environment variable";
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Error> {
+        let descriptors = ringmill::raise_descriptor_limit();
+        let drain = self.drain;
+        let running = self.start()?;
+        announce(&running, descriptors);
+        let handle = running.handle();
+        end_on_signals(handle, drain)?;
+        let stats = running.stats().clone();
+        running.join()?;
+        let total = stats.total();
+        tracing::info!(accepted = total.accepted, requests = total.requests, panics = total.panics, "ended");
+        Ok(())
+    }
+
+    fn start(self) -> Result<Running, Error> {
+        let config = Config {
+            workers: self.workers.0,
+            pin: self.pin,
+            driver: self.driver,
+            connections_max: self.max_connections.map(|connections| connections as usize),
+            write_timeout: self.write_timeout,
+            ..Config::default()
+        };
+        let options =
+            ListenOptions { backlog: self.backlog, congestion: self.congestion, ..ListenOptions::default() };
+        let defaults = Limits::default();
+        let limits = Limits {
+            body_bytes_max: self.max_body.unwrap_or(defaults.body_bytes_max),
+            head_timeout: self.head_timeout,
+            body_idle_timeout: self.body_timeout,
+            keep_alive_timeout: self.keep_alive_timeout,
+            requests_max: self.max_requests,
+            ..defaults
+        };
+        let stream_bytes_max = self.max_body.unwrap_or(u64::MAX);
+        let idle = self.keep_alive_timeout;
+        let mut builder = Engine::builder().config(config);
+        for address in self.listen {
+            let limits = limits.clone();
+            builder = builder.listen_with(address, options.clone(), move |worker| {
+                Server::new(Routes::new(worker, stream_bytes_max)).with_limits(limits.clone())
+            });
+        }
+        for address in self.tcp_echo {
+            let options = options.clone();
+            builder = builder.listen_with(address, options, move |_| Echo::default().with_idle_timeout(idle));
+        }
+        for address in self.udp_echo {
+            builder = builder.datagrams(address, |_| UdpEcho::default());
+        }
+        builder.start()
+    }
+}
+
+/// Says where the server is and how it runs.
+fn announce(running: &Running, descriptors: u64) {
+    for address in running.addresses() {
+        tracing::info!("listening on {address}");
+    }
+    for address in running.datagram_addresses() {
+        tracing::info!("datagrams on {address}");
+    }
+    let cpus: Vec<String> =
+        running.cpus().iter().map(|cpu| cpu.map_or("any".to_owned(), |cpu| cpu.to_string())).collect();
+    tracing::info!(
+        "{} worker(s) on CPU {}; driver {} ({}); {descriptors} descriptors",
+        cpus.len(),
+        cpus.join(","),
+        running.driver(),
+        running.driver_reason()
+    );
+}
+
+/// The first signal drains, a second one ends the process.
+fn end_on_signals(handle: Handle, drain: Duration) -> Result<(), Error> {
+    let failed = |source| Error::Worker { worker: 0, step: "installing signal handlers", source };
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let watch = move || {
+        let mut draining = false;
+        for signal in signals.forever() {
+            if draining {
+                tracing::warn!("second signal: ending at once");
+                std::process::exit(128 + signal);
+            }
+            draining = true;
+            tracing::info!("draining: requests may finish for {drain:?}; signal again to end at once");
+            handle.drain(drain);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(failed)
+}
