@@ -1,4 +1,4 @@
-//! TCP echo on every core. Try it: `cargo run --example echo`, then `nc 127.0.0.1 7000`.
+//! TCP echo on every core. `cargo run --example echo`, then `nc 127.0.0.1 7000`.
 
 use ringmill::{Echo, Engine};
 
