@@ -131,7 +131,11 @@ fn number<'a>(input: &'a [u8], at: &mut usize, mark: u8, max: usize) -> Result<u
         Some(_) => {}
     }
     let Some(end) = rest.iter().take(16).position(|byte| *byte == b'\n') else {
-        return Err(if rest.len() < 16 { Parsed::Partial } else { Parsed::Malformed("a number is too long") });
+        return Err(if rest.len() < 16 {
+            Parsed::Partial
+        } else {
+            Parsed::Malformed("a number is too long")
+        });
     };
     let digits = rest[1..end].strip_suffix(b"\r").and_then(|digits| std::str::from_utf8(digits).ok());
     *at += end + 1;

@@ -9,7 +9,9 @@ use clap::Parser;
 /// A thread-per-core server engine for Linux, on io_uring and epoll.
 #[derive(Parser)]
 #[command(name = "ringmill", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "The log goes to standard error; RINGMILL_LOG sets its level (error, warn, info, debug, trace).")]
+#[command(
+    after_help = "The log goes to standard error; RINGMILL_LOG sets its level (error, warn, info, debug, trace)."
+)]
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
     Serve(Box<serve::Serve>),

@@ -5,6 +5,10 @@
 //! control live once, in the worker. `suite.rs` is the contract that all drivers pass.
 
 pub mod poll;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+#[cfg(test)]
+mod suite;
 pub mod uring;
 
 use crate::address::Address;

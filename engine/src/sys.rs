@@ -193,6 +193,14 @@ impl EventCounter {
     }
 }
 
+/// Whether an event counter is raised.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn is_counter_raised(socket: Socket) -> bool {
+    let mut poll = libc::pollfd { fd: socket.0, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one local pollfd, and no waiting.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+}
+
 /// Takes an event counter back to zero.
 pub(crate) fn clear_counter(socket: Socket) {
     let mut count = [0u8; 8];

@@ -132,7 +132,12 @@ impl<D: Driver> Worker<D> {
 
     /// One turn.
     pub(crate) fn turn(&mut self) -> Result<(), Errno> {
-        let wait = self.next_wait();
+        self.turn_until(Tick::NEVER)
+    }
+
+    /// One turn that waits no longer than until `until`.
+    pub(crate) fn turn_until(&mut self, until: Tick) -> Result<(), Errno> {
+        let wait = self.next_wait(until);
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();
@@ -161,6 +166,16 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn now(&self) -> Tick {
+        self.shared.now
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn driver(&self) -> &D {
+        &self.driver
+    }
+
     fn is_empty(&self) -> bool {
         self.conns.is_empty()
             && self.parked.is_empty()
@@ -168,8 +183,8 @@ impl<D: Driver> Worker<D> {
             && self.datagrams.iter().all(DatagramSocket::is_closed)
     }
 
-    fn next_wait(&self) -> Wait {
-        let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at);
+    fn next_wait(&self, until: Tick) -> Wait {
+        let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at).min(until);
         if let Life::Draining(at) | Life::Stopping(at) = self.life {
             until = until.min(at);
         }

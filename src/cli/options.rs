@@ -32,7 +32,8 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 /// `10s`, `500ms`, `2m`, or plain seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(secs) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(secs).map_err(|_| "expected a duration that is not negative".to_owned());
+        return Duration::try_from_secs_f64(secs)
+            .map_err(|_| "expected a duration that is not negative".to_owned());
     }
     humantime::parse_duration(text).map_err(|_| "expected a duration such as 10, 10s, 500ms or 2m".to_owned())
 }

@@ -62,7 +62,8 @@ impl Handler for Routes {
                 Plan::StreamUpTo(self.stream_bytes_max, Box::new(Count(0)))
             }
             "/echo" => {
-                let back = Back { length: request.body_length(), media_type: media_type(request), begun: false };
+                let back =
+                    Back { length: request.body_length(), media_type: media_type(request), begun: false };
                 Plan::StreamUpTo(self.stream_bytes_max, Box::new(back))
             }
             _ => Plan::Collect,
@@ -98,7 +99,8 @@ impl Routes {
         let Ok(m) = request.query_value("m").map_or(Ok(1), str::parse::<i32>) else {
             return bad(reply, "expected m to be an integer of 32 bits");
         };
-        let items: Vec<ItemTotal<'_>> = self.items.iter().take(count).map(|item| item.with_total(m)).collect();
+        let items: Vec<ItemTotal<'_>> =
+            self.items.iter().take(count).map(|item| item.with_total(m)).collect();
         let page = ItemsPage { count: items.len(), items };
         self.json.clear();
         match serde_json::to_writer(&mut self.json, &page) {
@@ -209,7 +211,12 @@ struct Pattern {
 const PATTERN_BYTES: usize = 64 * 1024;
 
 fn pattern() -> Bytes {
-    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-\n".iter().copied().cycle().take(PATTERN_BYTES).collect()
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(PATTERN_BYTES)
+        .collect()
 }
 
 impl Source for Pattern {
@@ -290,8 +297,9 @@ struct WorkerPage {
 
 impl StatsPage {
     fn new(stats: &Stats) -> StatsPage {
-        let counters =
-            |counters: Counters| counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let counters = |counters: Counters| {
+            counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+        };
         let workers = stats.workers().into_iter().enumerate();
         StatsPage {
             workers: workers

@@ -4,7 +4,9 @@ use super::options::{self, Workers};
 use super::routes::Routes;
 use clap::Args;
 use ringmill::http::{Limits, Server};
-use ringmill::{Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho};
+use ringmill::{
+    Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::time::Duration;
 
@@ -13,7 +15,13 @@ use std::time::Duration;
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Serve {
     /// HTTP address: IP:PORT, [IPV6]:PORT, NAME:PORT or unix:PATH; repeat for several
-    #[arg(long, value_name = "ADDR", env = "RINGMILL_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RINGMILL_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_delimiter = ','
+    )]
     listen: Vec<Address>,
 
     /// TCP echo address; repeat for several

@@ -124,7 +124,10 @@ impl Default for HeadLimits {
 
 /// What the front of the input holds.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large variant is the hot one; a box would be an allocation a request")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the hot one; a box would be an allocation a request"
+)]
 pub enum Outcome<'h, 'b> {
     /// A head that keeps every rule.
     Complete {
@@ -390,7 +393,8 @@ struct RequestLine {
 fn request_line(window: &[u8], start: usize, bytes_max: usize, found: &mut RequestLine) -> Result<(), Stop> {
     let line = &window[..window.len().min(start.saturating_add(bytes_max))];
     // Where the limit, not the window, is what cut the line short, no more can come.
-    let run_out = |reject| if line.len() - start == bytes_max { Stop::Malformed(reject) } else { Stop::Partial };
+    let run_out =
+        |reject| if line.len() - start == bytes_max { Stop::Malformed(reject) } else { Stop::Partial };
 
     found.method_at = start;
     found.method_end = if line[start..].starts_with(b"GET ") { start + 3 } else { token_end(line, start) };
@@ -410,7 +414,9 @@ fn request_line(window: &[u8], start: usize, bytes_max: usize, found: &mut Reque
     found.version = match version.first_chunk() {
         Some(b"HTTP/1.1") => Version::Http11,
         Some(b"HTTP/1.0") => Version::Http10,
-        _ => return Err(bad_version(version).map_or_else(|| run_out(Reject::RequestLineLong), Stop::Malformed)),
+        _ => {
+            return Err(bad_version(version).map_or_else(|| run_out(Reject::RequestLineLong), Stop::Malformed));
+        }
     };
     let version_end = found.target_end + 1 + "HTTP/1.1".len();
     if !window[version_end..].starts_with(b"\r\n") {
@@ -673,7 +679,9 @@ fn absolute_form<'b>(uri: &'b str, host: Option<&'b str>) -> Result<(&'b str, Op
 fn is_authority(text: &[u8]) -> bool {
     let tail = &text[text.len().saturating_sub("65535:".len())..];
     let name = match tail.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if tail[colon + 1..].iter().all(u8::is_ascii_digit) => &text[..text.len() - tail.len() + colon],
+        Some(colon) if tail[colon + 1..].iter().all(u8::is_ascii_digit) => {
+            &text[..text.len() - tail.len() + colon]
+        }
         _ => text,
     };
     is_plain_name(name) || is_rare_authority(text)
@@ -692,10 +700,12 @@ fn is_plain_name(name: &[u8]) -> bool {
 
 /// All other authorities: short ones, IPv6 literals, percent-encoding.
 fn is_rare_authority(text: &[u8]) -> bool {
-    let is_port = |port: &[u8]| matches!(port, [] | [b':', ..]) && port.iter().skip(1).all(u8::is_ascii_digit);
+    let is_port =
+        |port: &[u8]| matches!(port, [] | [b':', ..]) && port.iter().skip(1).all(u8::is_ascii_digit);
     if let [b'[', rest @ ..] = text {
         let Some(close) = rest.iter().position(|byte| *byte == b']') else { return false };
-        let literal = str::from_utf8(&rest[..close]).ok().and_then(|literal| literal.parse::<Ipv6Addr>().ok());
+        let literal =
+            str::from_utf8(&rest[..close]).ok().and_then(|literal| literal.parse::<Ipv6Addr>().ok());
         return literal.is_some() && is_port(&rest[close + 1..]);
     }
     let mut rest = text;

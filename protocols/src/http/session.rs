@@ -159,11 +159,16 @@ impl<H: Handler> Server<H> {
         mut reply: ReplyState,
         io: &mut Io<'_>,
     ) -> Flow {
-        let Outcome::Complete { head, .. } = parse_head(input, &mut self.slots, &self.context.limits.head) else {
+        let Outcome::Complete { head, .. } = parse_head(input, &mut self.slots, &self.context.limits.head)
+        else {
             unreachable!("the same head was complete before")
         };
         if head.method == Method::Connect {
-            return self.context.refuse(501, "CONNECT is not served here: nothing tunnels (RFC 9110, 9.3.6)", io);
+            return self.context.refuse(
+                501,
+                "CONNECT is not served here: nothing tunnels (RFC 9110, 9.3.6)",
+                io,
+            );
         }
         let rest = &input[len..];
         let (bytes_max, upload) = match self.handler.plan(&Request::new(&head, b"", b"")) {
@@ -193,7 +198,8 @@ impl<H: Handler> Server<H> {
             None => Sink::Collect { head: input[..len].to_vec(), body: Vec::new(), bytes_max },
         };
         // The one allocation of an exchange that outlives this call.
-        session.exchange = Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
+        session.exchange =
+            Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
         Flow::On(len)
     }
 
@@ -272,7 +278,13 @@ impl Context {
     }
 
     #[inline]
-    fn answer(&self, handler: &mut impl Handler, request: &Request<'_>, state: &mut ReplyState, io: &mut Io<'_>) {
+    fn answer(
+        &self,
+        handler: &mut impl Handler,
+        request: &Request<'_>,
+        state: &mut ReplyState,
+        io: &mut Io<'_>,
+    ) {
         let mut reply = self.reply(state, io);
         handler.handle(request, &mut reply);
         reply.finish();

@@ -1,0 +1,305 @@
+//! The simulated network: sockets as queues, and the peers at their other ends.
+
+use crate::address::Address;
+use crate::datagram::{Datagrams, Entry, SLOT_BYTES};
+use crate::event::{Errno, Socket};
+use crate::output::Output;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// The first simulated socket number; event counters are real descriptors, far below.
+const FIRST_SOCKET: i32 = 1 << 20;
+/// What a peer's receive queue holds unless it says otherwise.
+const WINDOW_BYTES: usize = 64 * 1024;
+
+/// A handle to the network, for tests.
+#[derive(Clone)]
+pub struct Net(Rc<RefCell<World>>);
+
+pub(super) struct World {
+    sockets: BTreeMap<Socket, Kind>,
+    next: i32,
+}
+
+enum Kind {
+    Listener(VecDeque<Socket>),
+    Stream(Stream),
+    Datagrams { inbound: VecDeque<(SocketAddr, Vec<u8>)>, outbound: VecDeque<(SocketAddr, Vec<u8>)> },
+}
+
+#[derive(Default)]
+struct Stream {
+    inbound: VecDeque<u8>,
+    /// The peer sends no more.
+    inbound_end: bool,
+    /// The peer reset the connection.
+    reset_by_peer: bool,
+    outbound: VecDeque<u8>,
+    window: usize,
+    /// The server sends no more.
+    outbound_end: bool,
+    /// The server reset the connection.
+    reset: bool,
+    closed: bool,
+}
+
+impl Net {
+    pub(super) fn new() -> Net {
+        Net(Rc::new(RefCell::new(World { sockets: BTreeMap::new(), next: FIRST_SOCKET })))
+    }
+
+    pub(super) fn world(&self) -> Rc<RefCell<World>> {
+        self.0.clone()
+    }
+
+    /// A listening socket.
+    pub fn listen(&self) -> Socket {
+        self.0.borrow_mut().add(Kind::Listener(VecDeque::new()))
+    }
+
+    /// A datagram socket.
+    pub fn datagram_socket(&self) -> Socket {
+        self.0.borrow_mut().add(Kind::Datagrams { inbound: VecDeque::new(), outbound: VecDeque::new() })
+    }
+
+    /// Connects; the connection waits in the listener's queue. `None` if nobody listens.
+    pub fn connect(&self, listener: Socket) -> Option<Peer> {
+        let mut world = self.0.borrow_mut();
+        let socket = world.add(Kind::Stream(Stream { window: WINDOW_BYTES, ..Stream::default() }));
+        match world.sockets.get_mut(&listener) {
+            Some(Kind::Listener(queue)) => queue.push_back(socket),
+            _ => return None,
+        }
+        drop(world);
+        Some(Peer { net: self.clone(), socket })
+    }
+
+    /// Sends a datagram to a socket.
+    pub fn send_datagram(&self, to: Socket, from: SocketAddr, bytes: &[u8]) {
+        if let Some(Kind::Datagrams { inbound, .. }) = self.0.borrow_mut().sockets.get_mut(&to) {
+            inbound.push_back((from, bytes.to_vec()));
+        }
+    }
+
+    /// Takes the oldest datagram a socket sent.
+    pub fn take_datagram(&self, from: Socket) -> Option<(SocketAddr, Vec<u8>)> {
+        match self.0.borrow_mut().sockets.get_mut(&from)? {
+            Kind::Datagrams { outbound, .. } => outbound.pop_front(),
+            _ => None,
+        }
+    }
+
+    /// Sockets that the driver has not closed.
+    pub fn open_sockets(&self) -> usize {
+        let open = |kind: &&Kind| !matches!(kind, Kind::Stream(stream) if stream.closed);
+        self.0.borrow().sockets.values().filter(open).count()
+    }
+}
+
+/// The other end of a connection.
+pub struct Peer {
+    net: Net,
+    socket: Socket,
+}
+
+impl Peer {
+    /// Sends bytes; what the server closed takes no more.
+    pub fn send(&self, bytes: &[u8]) {
+        self.with(|stream| stream.inbound.extend(bytes));
+    }
+
+    /// Takes what has arrived.
+    pub fn take(&self) -> Vec<u8> {
+        self.with(|stream| stream.outbound.drain(..).collect())
+    }
+
+    /// Holds at most so many bytes that were not taken; 0 is a peer that never reads.
+    pub fn set_window(&self, bytes: usize) {
+        self.with(|stream| stream.window = bytes);
+    }
+
+    /// Sends no more.
+    pub fn shutdown(&self) {
+        self.with(|stream| stream.inbound_end = true);
+    }
+
+    /// Resets the connection.
+    pub fn reset(&self) {
+        self.with(|stream| {
+            stream.reset_by_peer = true;
+            stream.outbound.clear();
+        });
+    }
+
+    /// Whether everything was taken and the server sends no more.
+    pub fn is_at_end(&self) -> bool {
+        self.with(|stream| stream.outbound.is_empty() && (stream.outbound_end || stream.closed))
+    }
+
+    /// Whether the server reset the connection.
+    pub fn was_reset(&self) -> bool {
+        self.with(|stream| stream.reset)
+    }
+
+    /// Whether the server closed its socket.
+    pub fn is_closed(&self) -> bool {
+        self.with(|stream| stream.closed)
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&mut Stream) -> R) -> R {
+        match self.net.0.borrow_mut().sockets.get_mut(&self.socket) {
+            Some(Kind::Stream(stream)) => call(stream),
+            _ => unreachable!("a peer's stream stays in the world"),
+        }
+    }
+}
+
+impl World {
+    fn add(&mut self, kind: Kind) -> Socket {
+        let socket = Socket(self.next);
+        self.next += 1;
+        self.sockets.insert(socket, kind);
+        socket
+    }
+
+    fn stream(&mut self, socket: Socket) -> &mut Stream {
+        match self.sockets.get_mut(&socket) {
+            Some(Kind::Stream(stream)) if !stream.closed => stream,
+            _ => panic!("socket {socket:?} is not an open stream"),
+        }
+    }
+
+    pub(super) fn has_input(&self, socket: Socket) -> bool {
+        match self.sockets.get(&socket) {
+            Some(Kind::Listener(queue)) => !queue.is_empty(),
+            Some(Kind::Stream(stream)) => {
+                !stream.inbound.is_empty() || stream.inbound_end || stream.reset_by_peer
+            }
+            Some(Kind::Datagrams { inbound, .. }) => !inbound.is_empty(),
+            None => panic!("socket {socket:?} does not exist"),
+        }
+    }
+
+    pub(super) fn has_room(&self, socket: Socket) -> bool {
+        match self.sockets.get(&socket) {
+            Some(Kind::Stream(stream)) => stream.reset_by_peer || stream.outbound.len() < stream.window,
+            _ => true,
+        }
+    }
+
+    pub(super) fn accept(&mut self, listener: Socket) -> Option<Socket> {
+        match self.sockets.get_mut(&listener) {
+            Some(Kind::Listener(queue)) => queue.pop_front(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn recv(&mut self, socket: Socket, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let stream = self.stream(socket);
+        let bytes = buffer.len().min(stream.inbound.len());
+        if stream.reset_by_peer {
+            return Err(Errno::ECONNRESET);
+        }
+        if bytes == 0 && !stream.inbound_end {
+            return Err(Errno::EAGAIN);
+        }
+        for (slot, byte) in buffer.iter_mut().zip(stream.inbound.drain(..bytes)) {
+            *slot = byte;
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn send(&mut self, socket: Socket, output: &Output, max: usize) -> Result<usize, Errno> {
+        let stream = self.stream(socket);
+        if stream.reset_by_peer {
+            return Err(Errno::EPIPE);
+        }
+        assert!(!stream.outbound_end, "socket {socket:?} was shut down and sends");
+        let mut left = max.min(stream.window.saturating_sub(stream.outbound.len()));
+        let before = stream.outbound.len();
+        output.for_each(|slice| {
+            let bytes = slice.len().min(left);
+            left -= bytes;
+            stream.outbound.extend(&slice[..bytes]);
+        });
+        Ok(stream.outbound.len() - before)
+    }
+
+    pub(super) fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams, max: usize) -> usize {
+        batch.reset_received();
+        let Some(Kind::Datagrams { inbound, .. }) = self.sockets.get_mut(&socket) else { return 0 };
+        let count = inbound.len().min(max);
+        for (n, (peer, bytes)) in inbound.drain(..count).enumerate() {
+            let start = n * SLOT_BYTES;
+            batch.arena[start..start + bytes.len()].copy_from_slice(&bytes);
+            batch.entries.push(Entry { peer, start, len: bytes.len(), segment: bytes.len() });
+        }
+        count
+    }
+
+    pub(super) fn send_datagrams(&mut self, socket: Socket, batch: &Datagrams) {
+        if let Some(Kind::Datagrams { outbound, .. }) = self.sockets.get_mut(&socket) {
+            batch.for_each(|peer, bytes| outbound.push_back((peer, bytes.to_vec())));
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, socket: Socket) {
+        self.stream(socket).outbound_end = true;
+    }
+
+    pub(super) fn close(&mut self, socket: Socket, reset: bool) {
+        if let Some(Kind::Stream(stream)) = self.sockets.get_mut(&socket) {
+            assert!(!stream.closed, "socket {socket:?} is closed twice");
+            stream.closed = true;
+            stream.reset = reset;
+            if reset {
+                stream.outbound.clear();
+            }
+            // The peer may still read what was sent, so the stream stays.
+            stream.inbound.clear();
+        } else {
+            assert!(self.sockets.remove(&socket).is_some(), "socket {socket:?} is closed twice");
+        }
+    }
+
+    pub(super) fn peer_address(&self, socket: Socket) -> Option<Address> {
+        matches!(self.sockets.get(&socket), Some(Kind::Stream(stream)) if !stream.reset_by_peer)
+            .then(|| address(socket, 2))
+    }
+
+    pub(super) fn local_address(&self, socket: Socket) -> Option<Address> {
+        self.sockets.contains_key(&socket).then(|| address(socket, 1))
+    }
+}
+
+fn address(socket: Socket, host: u8) -> Address {
+    Address::Ip(SocketAddr::from(([127, 0, 0, host], (socket.0 % 60_000) as u16 + 1)))
+}
+
+/// A small random source (SplitMix64): one seed, one sequence, on every machine.
+pub(super) struct Rng(u64);
+
+impl Rng {
+    pub(super) fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to `max`, both included.
+    pub(super) fn up_to(&mut self, max: u64) -> u64 {
+        if max == u64::MAX { self.next() } else { self.next() % (max + 1) }
+    }
+
+    /// True once in `n` times; never for 0.
+    pub(super) fn one_in(&mut self, n: u32) -> bool {
+        n > 0 && self.next().is_multiple_of(u64::from(n))
+    }
+}

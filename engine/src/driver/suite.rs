@@ -1,0 +1,633 @@
+//! The contract of a driver as tests: every driver passes all of them, so that the simulated one cannot drift
+//! from the kernel. A case gets a [`Fixture`], which makes a driver with sockets and peers of its kind.
+
+use crate::datagram::Datagrams;
+use crate::driver::{Driver, Wait};
+use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::output::Output;
+use crate::sys::EventCounter;
+use crate::token::{Kind, Token};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A driver with the other ends of its sockets.
+trait Fixture: Sized {
+    type Driver: Driver;
+    type Peer: Peer;
+
+    fn new(buffers: u16, bytes: usize) -> Self;
+    fn driver(&mut self) -> &mut Self::Driver;
+    fn listener(&mut self) -> Socket;
+    fn connect(&mut self, listener: Socket) -> Self::Peer;
+    fn datagram_socket(&mut self) -> Socket;
+    fn send_datagram(&mut self, to: Socket, bytes: &[u8]);
+    /// Waits for the next datagram that `from` sent.
+    fn take_datagram(&mut self, from: Socket) -> Vec<u8>;
+}
+
+trait Peer {
+    fn send(&mut self, bytes: &[u8]);
+    /// What has arrived by now.
+    fn take(&mut self) -> Vec<u8>;
+    fn shutdown(&mut self);
+    fn reset(&mut self);
+    /// Whether the server's end was seen, or a reset.
+    fn is_at_end(&mut self) -> bool;
+}
+
+const RECV: Token = Token::new(Kind::Recv, 3, 1);
+const SEND: Token = Token::new(Kind::Send, 3, 1);
+const ACCEPT: Token = Token::new(Kind::Accept, 0, 5);
+/// Turns before a case gives up: each waits up to 10 ms, so this is a generous deadline, not a measure.
+const TURNS_MAX: usize = 1000;
+
+/// Turns the driver until `done` says so; panics with what is missing when it never does.
+fn turn_until<F: Fixture>(fixture: &mut F, missing: &str, mut done: impl FnMut(&mut F, Event) -> bool) {
+    let mut events = Vec::new();
+    for _ in 0..TURNS_MAX {
+        let until = fixture.driver().now().after(Duration::from_millis(10));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        let mut is_done = false;
+        for event in events.drain(..) {
+            is_done |= done(fixture, event);
+        }
+        if is_done {
+            return;
+        }
+    }
+    panic!("never came: {missing}");
+}
+
+/// A connection with nothing in flight.
+fn connection<F: Fixture>(fixture: &mut F) -> (Socket, F::Peer) {
+    let listener = fixture.listener();
+    let peer = fixture.connect(listener);
+    fixture.driver().submit(Op::Accept { token: ACCEPT, listener });
+    let mut accepted = None;
+    turn_until(fixture, "the connection", |_, event| {
+        accepted = Some(Socket(event.result.unwrap() as i32));
+        true
+    });
+    fixture.driver().submit(Op::Cancel { target: ACCEPT, socket: listener });
+    turn_until(fixture, "the end of accepting", |_, event| !event.more);
+    fixture.driver().submit(Op::Close { socket: listener, reset: false });
+    (accepted.unwrap(), peer)
+}
+
+fn recv<F: Fixture>(fixture: &mut F, socket: Socket) {
+    fixture.driver().submit(Op::Recv { token: RECV, socket, turn_bytes_max: 64 * 1024 });
+}
+
+fn output(pieces: &[&[u8]]) -> Box<Output> {
+    let mut output = Box::<Output>::default();
+    for piece in pieces {
+        output.push_shared(Bytes::copy_from_slice(piece));
+    }
+    output
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+/// Receives until the end of the stream; arms again whenever the operation ended before.
+fn recv_all<F: Fixture>(fixture: &mut F, socket: Socket) -> Vec<u8> {
+    let mut all = Vec::new();
+    turn_until(fixture, "the end of the stream", |fixture, event| {
+        assert_eq!(event.token, RECV);
+        let end = matches!((event.result, &event.payload), (Ok(0), Payload::None));
+        if let Payload::Block(block) = event.payload {
+            assert_eq!(event.result, Ok(block.len() as u32));
+            all.extend_from_slice(&block);
+            fixture.driver().submit(Op::Provide(block));
+        }
+        assert!(!end || !event.more, "the end of the stream is the end of the operation");
+        if !event.more && !end {
+            recv(fixture, socket);
+        }
+        end
+    });
+    all
+}
+
+fn accepts_until_cancelled<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let listener = fixture.listener();
+    let _peers: Vec<F::Peer> = (0..5).map(|_| fixture.connect(listener)).collect();
+    fixture.driver().submit(Op::Accept { token: ACCEPT, listener });
+    let mut sockets = Vec::new();
+    turn_until(&mut fixture, "five connections", |_, event| {
+        assert_eq!((event.token, event.more), (ACCEPT, true));
+        sockets.push(event.result.unwrap());
+        sockets.len() == 5
+    });
+    sockets.dedup();
+    assert_eq!(sockets.len(), 5);
+    fixture.driver().submit(Op::Cancel { target: ACCEPT, socket: listener });
+    turn_until(&mut fixture, "the last event", |_, event| {
+        assert_eq!((event.token, event.result, event.more), (ACCEPT, Err(Errno::ECANCELED), false));
+        true
+    });
+    for socket in sockets {
+        fixture.driver().submit(Op::Close { socket: Socket(socket as i32), reset: false });
+    }
+    fixture.driver().submit(Op::Close { socket: listener, reset: false });
+}
+
+fn receives_in_order_to_the_end<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    let sent = pattern(50_000);
+    peer.send(&sent);
+    peer.shutdown();
+    assert!(recv_all(&mut fixture, socket) == sent);
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn sends_every_byte_in_order<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    // Copied and shared pieces, and more of them than one vector takes.
+    let pieces: Vec<Vec<u8>> = (0..150).map(|n| pattern(n * 97 % 5000 + 1)).collect();
+    let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&slices) });
+    let (mut received, expected) = (Vec::new(), pieces.concat());
+    turn_until(&mut fixture, "the end of sending", |fixture, event| {
+        assert_eq!((event.token, event.more), (SEND, false));
+        let Payload::Output(mut output) = event.payload else { panic!("the output did not come back") };
+        output.advance(event.result.unwrap() as usize);
+        received.extend(peer.take());
+        let over = output.is_empty();
+        if !over {
+            fixture.driver().submit(Op::Send { token: SEND, socket, output });
+        }
+        over
+    });
+    fixture.driver().submit(Op::Shutdown { socket });
+    for _ in 0..TURNS_MAX {
+        fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+        received.extend(peer.take());
+        if peer.is_at_end() {
+            break;
+        }
+    }
+    assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn a_cancelled_receive_ends_once<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    fixture.driver().submit(Op::Cancel { target: RECV, socket });
+    turn_until(&mut fixture, "the last event", |_, event| {
+        assert_eq!((event.token, event.result, event.more), (RECV, Err(Errno::ECANCELED), false));
+        true
+    });
+    // The socket is as good as before.
+    peer.send(b"after");
+    peer.shutdown();
+    recv(&mut fixture, socket);
+    assert_eq!(recv_all(&mut fixture, socket), b"after");
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn running_out_of_buffers_loses_nothing<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    let sent = pattern(20 * 512);
+    peer.send(&sent);
+    peer.shutdown();
+    recv(&mut fixture, socket);
+    let mut blocks = Vec::new();
+    turn_until(&mut fixture, "ENOBUFS", |fixture, event| match event.payload {
+        Payload::Block(block) => {
+            blocks.push(block);
+            if !event.more {
+                recv(fixture, socket);
+            }
+            false
+        }
+        _ => {
+            assert_eq!((event.result, event.more), (Err(Errno::ENOBUFS), false));
+            true
+        }
+    });
+    assert_eq!(blocks.len(), 8, "every buffer was used");
+    let mut all = Vec::new();
+    for block in blocks {
+        all.extend_from_slice(&block);
+        fixture.driver().submit(Op::Provide(block));
+    }
+    recv(&mut fixture, socket);
+    all.extend(recv_all(&mut fixture, socket));
+    assert!(all == sent);
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn cancel_all_ends_both_directions<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, _peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    let big = vec![0; 64 << 20];
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]) });
+    // The peer does not read: after some progress the send is stuck, which is what must be cancelled.
+    let mut events = Vec::new();
+    for _ in 0..TURNS_MAX {
+        let until = fixture.driver().now().after(Duration::from_millis(10));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        if events.is_empty() {
+            break;
+        }
+        for event in events.drain(..) {
+            let Payload::Output(mut output) = event.payload else { panic!("nothing was received") };
+            output.advance(event.result.unwrap() as usize);
+            fixture.driver().submit(Op::Send { token: SEND, socket, output });
+        }
+    }
+    fixture.driver().submit(Op::CancelAll { socket });
+    let mut over = Vec::new();
+    turn_until(&mut fixture, "two last events", |_, event| {
+        assert_eq!((event.result, event.more), (Err(Errno::ECANCELED), false));
+        assert_eq!(matches!(event.payload, Payload::Output(_)), event.token == SEND);
+        over.push(event.token);
+        over.len() == 2
+    });
+    over.sort();
+    assert_eq!(over, [RECV, SEND]);
+    fixture.driver().submit(Op::Close { socket, reset: true });
+}
+
+fn a_reset_ends_the_receive<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    peer.reset();
+    turn_until(&mut fixture, "the reset", |_, event| {
+        assert_eq!((event.result, event.more), (Err(Errno::ECONNRESET), false));
+        true
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn a_shut_socket_still_receives<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    fixture.driver().submit(Op::Shutdown { socket });
+    turn_while(&mut fixture, |_| !peer.is_at_end());
+    peer.send(b"late");
+    peer.shutdown();
+    assert_eq!(recv_all(&mut fixture, socket), b"late");
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn closing_ends_the_connection<F: Fixture>() {
+    for reset in [false, true] {
+        let mut fixture = F::new(8, 512);
+        let (socket, mut peer) = connection(&mut fixture);
+        fixture.driver().submit(Op::Close { socket, reset });
+        turn_while(&mut fixture, |_| !peer.is_at_end());
+    }
+}
+
+/// Turns without events while `busy`.
+fn turn_while<F: Fixture>(fixture: &mut F, mut busy: impl FnMut(&mut F) -> bool) {
+    for _ in 0..TURNS_MAX {
+        let mut events = Vec::new();
+        let until = fixture.driver().now().after(Duration::from_millis(10));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        assert!(events.is_empty(), "{events:?}");
+        if !busy(fixture) {
+            return;
+        }
+    }
+    panic!("still busy");
+}
+
+fn a_wait_ends_at_its_time<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let until = fixture.driver().now().after(Duration::from_millis(30));
+    let mut events = Vec::new();
+    for _ in 0..TURNS_MAX {
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        assert!(events.is_empty());
+        if fixture.driver().now() >= until {
+            return;
+        }
+    }
+    panic!("the clock stands still");
+}
+
+fn a_counter_is_reported_once_for_each_watch<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let counter = EventCounter::new().unwrap();
+    let token = Token::new(Kind::Wake, 0, 0);
+    for _ in 0..3 {
+        fixture.driver().submit(Op::Watch { token, socket: counter.socket() });
+        fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+        counter.raise();
+        turn_until(&mut fixture, "the wake-up", |_, event| {
+            assert_eq!((event.token, event.more), (token, false));
+            true
+        });
+    }
+    // Raised before anybody watches: it is not lost.
+    counter.raise();
+    fixture.driver().submit(Op::Watch { token, socket: counter.socket() });
+    turn_until(&mut fixture, "the early wake-up", |_, event| event.token == token);
+}
+
+fn datagrams_come_and_go<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let socket = fixture.datagram_socket();
+    let token = Token::new(Kind::RecvDatagrams, 0, 2);
+    let mut batch = Some(Box::new(Datagrams::for_receiving()));
+    for len in [0, 1, 64, 1500, 9000, 65_507] {
+        let sent = pattern(len);
+        fixture.send_datagram(socket, &sent);
+        fixture.driver().submit(Op::RecvDatagrams { token, socket, batch: batch.take().unwrap() });
+        let mut back = Box::<Datagrams>::default();
+        turn_until(&mut fixture, "a datagram", |_, event| {
+            let Payload::Datagrams(received) = event.payload else { panic!("no batch came back") };
+            assert_eq!((event.token, event.result, event.more), (token, Ok(1), false));
+            received.for_each(|from: SocketAddr, bytes| {
+                assert!(bytes == sent);
+                assert!(back.push(from, bytes));
+            });
+            batch = Some(received);
+            true
+        });
+        let token = Token::new(Kind::SendDatagrams, 0, 2);
+        fixture.driver().submit(Op::SendDatagrams { token, socket, batch: back });
+        turn_until(&mut fixture, "the batch", |_, event| {
+            assert_eq!((event.token, event.result, event.more), (token, Ok(1), false));
+            matches!(event.payload, Payload::Datagrams(_))
+        });
+        assert!(fixture.take_datagram(socket) == sent, "{len} bytes");
+    }
+    fixture.driver().submit(Op::RecvDatagrams { token, socket, batch: batch.unwrap() });
+    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    fixture.driver().submit(Op::CancelAll { socket });
+    turn_until(&mut fixture, "the batch of a cancelled receive", |_, event| {
+        assert_eq!(event.result, Err(Errno::ECANCELED));
+        matches!(event.payload, Payload::Datagrams(_))
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+macro_rules! suite {
+    ($fixture:ty: $($case:ident)*) => {
+        $(#[test]
+        fn $case() {
+            crate::driver::suite::$case::<$fixture>();
+        })*
+    };
+}
+
+macro_rules! all_cases {
+    ($fixture:ty) => {
+        suite! { $fixture:
+            accepts_until_cancelled
+            receives_in_order_to_the_end
+            sends_every_byte_in_order
+            a_cancelled_receive_ends_once
+            running_out_of_buffers_loses_nothing
+            cancel_all_ends_both_directions
+            a_reset_ends_the_receive
+            a_shut_socket_still_receives
+            closing_ends_the_connection
+            a_wait_ends_at_its_time
+            a_counter_is_reported_once_for_each_watch
+            datagrams_come_and_go
+        }
+    };
+}
+
+mod uring {
+    use super::sockets::Sockets;
+    use crate::driver::uring::{Uring, probe};
+
+    fn driver(buffers: u16, bytes: usize) -> Uring {
+        let abilities = probe().expect("these tests need io_uring: run them where it is allowed");
+        Uring::new(abilities, buffers, bytes).unwrap()
+    }
+
+    pub(super) struct Make;
+
+    impl super::sockets::Make for Make {
+        type Driver = Uring;
+
+        fn make(buffers: u16, bytes: usize) -> Uring {
+            driver(buffers, bytes)
+        }
+    }
+
+    all_cases!(Sockets<Make>);
+}
+
+mod poll {
+    use super::sockets::Sockets;
+    use crate::driver::poll::Poll;
+
+    pub(super) struct Make;
+
+    impl super::sockets::Make for Make {
+        type Driver = Poll;
+
+        fn make(buffers: u16, bytes: usize) -> Poll {
+            Poll::new(buffers, bytes).unwrap()
+        }
+    }
+
+    all_cases!(Sockets<Make>);
+}
+
+mod sim {
+    use super::{Fixture, Peer};
+    use crate::driver::sim::{self, Chaos, Net, Sim};
+    use crate::event::Socket;
+    use std::net::SocketAddr;
+
+    pub(super) struct Simulated<const WILD: bool> {
+        driver: Sim,
+        net: Net,
+    }
+
+    impl<const WILD: bool> Fixture for Simulated<WILD> {
+        type Driver = Sim;
+        type Peer = sim::Peer;
+
+        fn new(buffers: u16, bytes: usize) -> Self {
+            let chaos = if WILD { Chaos::WILD } else { Chaos::CALM };
+            let (driver, net) = Sim::new(7, chaos, buffers, bytes);
+            Simulated { driver, net }
+        }
+
+        fn driver(&mut self) -> &mut Sim {
+            &mut self.driver
+        }
+
+        fn listener(&mut self) -> Socket {
+            self.net.listen()
+        }
+
+        fn connect(&mut self, listener: Socket) -> sim::Peer {
+            self.net.connect(listener).unwrap()
+        }
+
+        fn datagram_socket(&mut self) -> Socket {
+            self.net.datagram_socket()
+        }
+
+        fn send_datagram(&mut self, to: Socket, bytes: &[u8]) {
+            self.net.send_datagram(to, SocketAddr::from(([127, 0, 0, 1], 9)), bytes);
+        }
+
+        fn take_datagram(&mut self, from: Socket) -> Vec<u8> {
+            self.net.take_datagram(from).expect("a simulated datagram arrives with its completion").1
+        }
+    }
+
+    impl Peer for sim::Peer {
+        fn send(&mut self, bytes: &[u8]) {
+            sim::Peer::send(self, bytes);
+        }
+
+        fn take(&mut self) -> Vec<u8> {
+            sim::Peer::take(self)
+        }
+
+        fn shutdown(&mut self) {
+            sim::Peer::shutdown(self);
+        }
+
+        fn reset(&mut self) {
+            sim::Peer::reset(self);
+        }
+
+        fn is_at_end(&mut self) -> bool {
+            sim::Peer::is_at_end(self)
+        }
+    }
+
+    mod calm {
+        use super::Simulated;
+        all_cases!(Simulated<false>);
+    }
+
+    mod wild {
+        use super::Simulated;
+        all_cases!(Simulated<true>);
+    }
+}
+
+/// Real sockets on loopback.
+mod sockets {
+    use super::{Fixture, Peer};
+    use crate::driver::Driver;
+    use crate::event::Socket;
+    use std::io::{ErrorKind, Read, Write};
+    use std::marker::PhantomData;
+    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::IntoRawFd;
+    use std::time::Duration;
+
+    pub(super) trait Make {
+        type Driver: Driver;
+        fn make(buffers: u16, bytes: usize) -> Self::Driver;
+    }
+
+    pub(super) struct Sockets<M: Make> {
+        driver: M::Driver,
+        datagrams: UdpSocket,
+        make: PhantomData<M>,
+    }
+
+    impl<M: Make> Fixture for Sockets<M> {
+        type Driver = M::Driver;
+        type Peer = Client;
+
+        fn new(buffers: u16, bytes: usize) -> Self {
+            let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+            datagrams.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            Sockets { driver: M::make(buffers, bytes), datagrams, make: PhantomData }
+        }
+
+        fn driver(&mut self) -> &mut M::Driver {
+            &mut self.driver
+        }
+
+        fn listener(&mut self) -> Socket {
+            Socket(TcpListener::bind("127.0.0.1:0").unwrap().into_raw_fd())
+        }
+
+        fn connect(&mut self, listener: Socket) -> Client {
+            let address = crate::sys::local(listener).unwrap().ip().unwrap();
+            let peer = TcpStream::connect(address).unwrap();
+            peer.set_nonblocking(true).unwrap();
+            Client(Some(peer))
+        }
+
+        fn datagram_socket(&mut self) -> Socket {
+            Socket(UdpSocket::bind("127.0.0.1:0").unwrap().into_raw_fd())
+        }
+
+        fn send_datagram(&mut self, to: Socket, bytes: &[u8]) {
+            let to: SocketAddr = crate::sys::local(to).unwrap().ip().unwrap();
+            assert_eq!(self.datagrams.send_to(bytes, to).unwrap(), bytes.len());
+        }
+
+        fn take_datagram(&mut self, _: Socket) -> Vec<u8> {
+            let mut buffer = vec![0; 65_536];
+            let bytes = self.datagrams.recv(&mut buffer).unwrap();
+            buffer.truncate(bytes);
+            buffer
+        }
+    }
+
+    /// A connected client; `None` once it was reset.
+    pub(super) struct Client(Option<TcpStream>);
+
+    impl Client {
+        fn stream(&mut self) -> &mut TcpStream {
+            self.0.as_mut().expect("a client that was not reset")
+        }
+    }
+
+    impl Peer for Client {
+        fn send(&mut self, bytes: &[u8]) {
+            self.stream().set_nonblocking(false).unwrap();
+            self.stream().write_all(bytes).unwrap();
+            self.stream().set_nonblocking(true).unwrap();
+        }
+
+        fn take(&mut self) -> Vec<u8> {
+            let mut all = Vec::new();
+            match self.stream().read_to_end(&mut all) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
+                _ => all,
+            }
+        }
+
+        fn shutdown(&mut self) {
+            self.stream().shutdown(Shutdown::Write).unwrap();
+        }
+
+        fn reset(&mut self) {
+            // Closing with no time to linger sends a reset (socket(7)).
+            let stream = self.0.take().expect("reset once");
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+
+        fn is_at_end(&mut self) -> bool {
+            match self.stream().read(&mut [0; 4096]) {
+                Ok(bytes) => bytes == 0,
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
+            }
+        }
+    }
+}

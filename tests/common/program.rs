@@ -1,0 +1,188 @@
+//! Programs under test as child processes, and what /proc says about them.
+
+use super::{PATIENCE, eventually};
+use ringmill::DriverChoice;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The `ringmill` binary, without settings of whoever runs the tests.
+pub fn ringmill() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_ringmill")))
+}
+
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RINGMILL_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A running child process whose output is read as it comes. Killed when dropped.
+pub struct Program {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Program {
+    /// Runs a command, and waits until it has written a line that contains `ready`.
+    #[track_caller]
+    pub fn start(mut command: Command, ready: &str) -> Program {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stdout.take().unwrap(), &lines);
+        collect(child.stderr.take().unwrap(), &lines);
+        let mut program = Program { child, lines };
+        let deadline = Instant::now() + PATIENCE;
+        while program.line_with(ready).is_none() {
+            let ended = program.child.try_wait().unwrap();
+            let late = Instant::now() > deadline;
+            assert!(ended.is_none() && !late, "no {ready:?}; exit {ended:?}; it said: {:#?}", program.lines());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        program
+    }
+
+    /// `ringmill serve` on free ports with one worker, and further arguments.
+    #[track_caller]
+    pub fn serve(driver: DriverChoice, arguments: &[&str]) -> Program {
+        let mut command = ringmill();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--pin", "off"]);
+        command.args(["--driver", &driver.to_string()]).args(arguments);
+        Program::start(command, "worker(s) on CPU")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written so far, on both streams.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub fn line_with(&self, text: &str) -> Option<String> {
+        self.lines().into_iter().find(|line| line.contains(text))
+    }
+
+    /// The first address that follows `mark` in its output.
+    #[track_caller]
+    pub fn address_after(&self, mark: &str) -> SocketAddr {
+        let line = self.line_with(mark).unwrap_or_else(|| panic!("no {mark:?} in {:#?}", self.lines()));
+        let text = line.split(mark).nth(1).and_then(|rest| rest.split_whitespace().next());
+        text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
+    }
+
+    /// Where HTTP is.
+    #[track_caller]
+    pub fn http(&self) -> SocketAddr {
+        self.address_after("listening on ")
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: takes no memory; the child has not been waited for, so its id is still its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Waits for the end of the process.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end; it said: {:#?}", self.lines());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub fn descriptors(&self) -> usize {
+        descriptors(&self.pid().to_string())
+    }
+
+    /// CPU time so far (fields 14 and 15 of /proc/PID/stat, proc(5), in ticks of 10 ms).
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let after_name = stat.rsplit(')').next().unwrap();
+        let ticks: u64 =
+            after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the program said: {:#?}", self.lines());
+        }
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = lines.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    });
+}
+
+/// Open descriptors of a process; of this one for "self".
+pub fn descriptors(process: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).expect("it runs").count()
+}
+
+/// Anonymous memory of this process that is resident, in bytes (proc_pid_status(5)).
+pub fn rss_anon_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("Linux 4.5");
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+const ALONE: &str = "RINGMILL_TEST_ALONE";
+
+/// Runs a test in a process of its own, for what other tests of this process would disturb: counts of
+/// descriptors and memory, limits. The process is this test program, asked for this one test.
+pub fn alone<F: Fn()>(test: F) {
+    if std::env::var_os(ALONE).is_some() {
+        return test();
+    }
+    let mut command = clean(Command::new(std::env::current_exe().unwrap()));
+    command.args([test_name::<F>(), "--exact", "--nocapture"]).env(ALONE, "1");
+    let mut program = Program::start(command, "running 1 test");
+    eventually_ended(&mut program);
+    let status = program.wait();
+    // It may say that it was not tested with io_uring: hand that on.
+    for line in program.lines().iter().filter(|line| line.contains("tested with poll only")) {
+        eprintln!("{line}");
+    }
+    assert!(status.success(), "alone, it failed");
+}
+
+fn eventually_ended(program: &mut Program) {
+    let deadline = Instant::now() + 18 * PATIENCE;
+    while !program.has_ended() {
+        assert!(Instant::now() < deadline, "alone, it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Its last lines are still being read.
+    eventually(true, || program.line_with("test result:").is_some());
+}
+
+/// The name of the test function that a closure was written in.
+pub fn test_name<F>() -> &'static str {
+    std::any::type_name::<F>().split("::").nth(1).expect("a closure's name has a crate and a function")
+}
