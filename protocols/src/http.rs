@@ -16,9 +16,11 @@ mod body;
 mod date;
 mod handler;
 mod parse;
+mod reject;
 mod reply;
 mod request;
 mod session;
+mod syntax;
 
 pub use body::BodyLimits;
 pub use handler::{BodyWriter, Fill, Handler, Plan, Source, Upload};

@@ -25,8 +25,7 @@ pub fn on_both_drivers<F: Fn(DriverChoice)>(test: F) {
     for driver in [DriverChoice::Uring, DriverChoice::Poll] {
         match uring_refusal() {
             Some(refusal) if driver == DriverChoice::Uring => {
-                let line = format!("{}: tested with poll only: {refusal}\n", program::test_name::<F>());
-                std::io::stderr().write_all(line.as_bytes()).expect("standard error takes a line");
+                say_past_capture(&format!("{}: tested with poll only: {refusal}", program::test_name::<F>()));
             }
             _ => {
                 let _named = NamedOnFailure(driver);
@@ -49,6 +48,11 @@ fn uring_refusal() -> Option<&'static str> {
         Err(error) => panic!("an echo server does not start: {error}"),
     };
     REFUSAL.get_or_init(probe).as_deref()
+}
+
+/// The test harness shows `eprintln` of failed tests only.
+pub fn say_past_capture(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("standard error takes a line");
 }
 
 struct NamedOnFailure(DriverChoice);
@@ -209,7 +213,13 @@ pub fn settled<T: PartialEq + Debug>(mut look: impl FnMut() -> T) -> T {
 /// `bytes` bytes from offset `from` of a stream in which each position is told from its neighbours: its period
 /// is prime, so a lost or doubled block of any usual size shows.
 pub fn pattern(from: usize, bytes: usize) -> Vec<u8> {
-    (from..from + bytes).map(|at| (at % 251) as u8).collect()
+    let period: Vec<u8> = (0..251).collect();
+    let mut all = period[from % 251..].to_vec();
+    while all.len() < bytes {
+        all.extend_from_slice(&period);
+    }
+    all.truncate(bytes);
+    all
 }
 
 /// Reads `bytes` bytes of the pattern, in order, at most `piece` at a time.

@@ -167,7 +167,7 @@ pub fn alone<F: Fn()>(test: F) {
     let status = program.wait();
     // It may say that it was not tested with io_uring: hand that on.
     for line in program.lines().iter().filter(|line| line.contains("tested with poll only")) {
-        eprintln!("{line}");
+        super::say_past_capture(line);
     }
     assert!(status.success(), "alone, it failed");
 }

@@ -66,6 +66,11 @@ impl<'a> Request<'a> {
         self.head.fields.value(name)
     }
 
+    /// Whether the client offers to change the protocol (RFC 9110, 7.8). Answering as usual declines.
+    pub fn offers_upgrade(&self) -> bool {
+        self.head.upgrade
+    }
+
     /// The body, decoded. Empty in [`Handler::plan`](super::Handler::plan) and for streamed bodies.
     pub fn body(&self) -> &'a [u8] {
         self.body

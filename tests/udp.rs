@@ -1,0 +1,246 @@
+//! Datagrams over real sockets, on both drivers: every size, many at once, trains, and a protocol that panics.
+
+mod common;
+
+use common::*;
+use ringmill::{Datagram, DatagramIo, DriverChoice, Engine, Running, UdpEcho};
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+fn echo(driver: DriverChoice, workers: usize, address: &str) -> Running {
+    let builder = Engine::builder().config(config(driver)).workers(workers);
+    builder.datagrams(address, |_| UdpEcho::default()).start().expect("the engine starts")
+}
+
+/// A socket that talks to the server only.
+fn client(running: &Running, host: &str) -> UdpSocket {
+    let host: IpAddr = host.parse().unwrap();
+    let unspecified = if host.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(unspecified).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect((host, ip(&running.datagram_addresses()[0]).port())).unwrap();
+    socket
+}
+
+#[track_caller]
+fn recv(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 65_536];
+    let bytes = socket.recv(&mut buffer).expect("an answer");
+    buffer.truncate(bytes);
+    buffer
+}
+
+#[track_caller]
+fn check_echo(socket: &UdpSocket, datagram: &[u8]) {
+    assert_eq!(socket.send(datagram).unwrap(), datagram.len());
+    let answer = recv(socket);
+    assert!(answer == datagram, "sent {}, received {}", show(datagram), show(&answer));
+}
+
+#[test]
+fn datagrams_of_every_size_come_back() {
+    on_both_drivers(|driver| {
+        for workers in [1, 2] {
+            let check = |listen: &str, hosts: &[&str]| {
+                let running = echo(driver, workers, listen);
+                for host in hosts {
+                    let socket = client(&running, host);
+                    for bytes in [0, 1, 512, 1472, 1473, 9000, 65_507, 1, 0] {
+                        check_echo(&socket, &pattern(bytes, bytes));
+                    }
+                }
+                let expected = 9 * hosts.len() as u64;
+                eventually((expected, expected, 0, expected), || {
+                    let total = running.stats().total();
+                    let refused = total.datagrams_refused;
+                    (total.datagrams_received, total.datagrams_sent, refused, total.requests)
+                });
+            };
+            check("127.0.0.1:0", &["127.0.0.1"]);
+            check("[::1]:0", &["::1"]);
+            check("[::]:0", &["::1", "127.0.0.1"]);
+        }
+    });
+}
+
+#[test]
+fn a_thousand_datagrams_from_eight_sockets_all_come_back() {
+    const EACH: usize = 125;
+    // With eight sockets 32 are on their way at most: about 80 KiB in the kernel's accounts, and none is dropped.
+    const WINDOW: usize = 4;
+    on_both_drivers(|driver| {
+        for workers in [1, 2] {
+            let running = echo(driver, workers, "127.0.0.1:0");
+            let talking: Vec<_> = (0..8)
+                .map(|n| {
+                    let socket = client(&running, "127.0.0.1");
+                    std::thread::spawn(move || {
+                        let datagram = |k: usize| {
+                            let mut bytes = pattern(n, 2 + (n * 331 + k * 97) % 1470);
+                            bytes[..2].copy_from_slice(&(k as u16).to_be_bytes());
+                            bytes
+                        };
+                        let mut missing: HashSet<Vec<u8>> = HashSet::new();
+                        for k in 0..EACH + WINDOW {
+                            if k >= WINDOW {
+                                let answer = recv(&socket);
+                                assert!(missing.remove(&answer), "not sent, or twice: {}", show(&answer));
+                            }
+                            if k < EACH {
+                                socket.send(&datagram(k)).unwrap();
+                                missing.insert(datagram(k));
+                            }
+                        }
+                        assert!(missing.is_empty());
+                    })
+                })
+                .collect();
+            for talk in talking {
+                talk.join().unwrap();
+            }
+            eventually((1000, 1000), || {
+                let total = running.stats().total();
+                (total.datagrams_received, total.datagrams_sent)
+            });
+        }
+    });
+}
+
+#[test]
+fn trains_come_back_as_the_single_datagrams_they_are() {
+    on_both_drivers(|driver| {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let running = echo(driver, 1, listen);
+            let host = ip(&running.datagram_addresses()[0]).ip().to_string();
+            let check = |segment: usize, bytes: usize| {
+                let socket = client(&running, &host);
+                set_segment(&socket, segment);
+                let train = pattern(segment, bytes);
+                assert_eq!(socket.send(&train).unwrap(), bytes);
+                for expected in train.chunks(segment) {
+                    let answer = recv(&socket);
+                    assert!(answer == expected, "expected {}, received {}", show(expected), show(&answer));
+                }
+            };
+            check(1000, 20_500);
+            check(1000, 20_000);
+            check(1000, 1000);
+            check(1000, 999);
+            check(1, 50);
+            check(1400, 1400 * 40 + 1);
+            check(512, 512 * 64);
+        }
+    });
+}
+
+/// From now on the kernel cuts what this socket sends into datagrams of `bytes` (UDP_SEGMENT, udp(7)).
+fn set_segment(socket: &UdpSocket, bytes: usize) {
+    let value = bytes as i32;
+    let size = std::mem::size_of_val(&value) as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_UDP, libc::UDP_SEGMENT);
+    // SAFETY: pointer and size are those of a local i32.
+    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    assert_eq!(answer, 0, "UDP_SEGMENT came with Linux 4.18: {}", std::io::Error::last_os_error());
+}
+
+/// Panics when it is told to; answers others with how many it has seen.
+struct Fragile(u32);
+
+impl Datagram for Fragile {
+    fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>) {
+        self.0 += 1;
+        assert!(input != b"panic", "as asked");
+        assert!(io.send_to(from, self.0.to_string().as_bytes()));
+    }
+}
+
+#[test]
+fn a_datagram_protocol_that_panics_is_survived() {
+    on_both_drivers(|driver| {
+        let builder = Engine::builder().config(config(driver));
+        let running = builder.datagrams("127.0.0.1:0", |_| Fragile(0)).start().unwrap();
+        let socket = client(&running, "127.0.0.1");
+        for n in 0..5 {
+            socket.send(b"panic").unwrap();
+            socket.send(b"hello").unwrap();
+            assert_eq!(recv(&socket), (2 * n + 2).to_string().as_bytes());
+        }
+        eventually(5, || running.stats().total().panics);
+    });
+}
+
+/// Answers with more than a datagram can hold, then with many datagrams, then with one byte.
+struct Generous;
+
+impl Datagram for Generous {
+    fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>) {
+        assert!(!io.send_to(from, &[0; ringmill::DATAGRAM_BYTES_MAX + 1]), "too long to be queued");
+        for n in 0..10 {
+            assert!(io.send_to(from, &[n; 3]));
+        }
+        assert!(io.send_to(from, input));
+        assert_eq!(io.local().and_then(|local| local.ip()).map(|local| local.ip()), Some([127, 0, 0, 1].into()));
+    }
+}
+
+#[test]
+fn one_datagram_may_have_several_answers() {
+    on_both_drivers(|driver| {
+        let builder = Engine::builder().config(config(driver));
+        let running = builder.datagrams("127.0.0.1:0", |_| Generous).start().unwrap();
+        let socket = client(&running, "127.0.0.1");
+        socket.send(b"all?").unwrap();
+        for n in 0..10 {
+            assert_eq!(recv(&socket), [n; 3]);
+        }
+        assert_eq!(recv(&socket), b"all?");
+    });
+}
+
+#[test]
+fn clients_that_are_gone_do_not_disturb_the_others() {
+    on_both_drivers(|driver| {
+        let running = echo(driver, 1, "127.0.0.1:0");
+        // The answers meet closed ports, and the kernel reports that to the server's socket.
+        for _ in 0..100 {
+            client(&running, "127.0.0.1").send(b"and gone").unwrap();
+        }
+        check_echo(&client(&running, "127.0.0.1"), b"still here");
+        eventually(101, || running.stats().total().datagrams_received);
+    });
+}
+
+#[test]
+fn datagrams_and_streams_share_an_engine_and_end_together() {
+    on_both_drivers(|driver| {
+        let running = Engine::builder()
+            .config(config(driver).with_workers(2))
+            .listen("127.0.0.1:0", |_| ringmill::Echo::default())
+            .datagrams("127.0.0.1:0", |_| UdpEcho::default())
+            .datagrams("[::1]:0", |_| UdpEcho::default())
+            .start()
+            .unwrap();
+        check_echo(&client(&running, "127.0.0.1"), b"a datagram");
+        let mut stream = connect(&running);
+        stream.ask("a stream", "a stream");
+        running.handle().drain(PATIENCE);
+        stream.expect_eof();
+        drop(stream);
+        running.join().unwrap();
+    });
+}
+
+#[test]
+fn a_udp_port_that_is_taken_is_refused() {
+    on_both_drivers(|driver| {
+        let running = echo(driver, 2, "127.0.0.1:0");
+        let address = running.datagram_addresses()[0].to_string();
+        let builder = Engine::builder().config(config(driver)).datagrams(address.as_str(), |_| UdpEcho::default());
+        let text = builder.start().err().expect("a port of another server is not shared").to_string();
+        assert!(text.contains(&address) && text.contains("in use"), "{text}");
+        let builder = Engine::builder().config(config(driver)).datagrams("unix:/tmp/x", |_| UdpEcho::default());
+        let text = builder.start().err().expect("Unix sockets carry no datagrams here").to_string();
+        assert!(text.contains("unix:/tmp/x") && text.contains("datagrams"), "{text}");
+    });
+}
