@@ -6,8 +6,10 @@ mod common;
 use Called::*;
 use common::puppet::{Called, Stage};
 use common::*;
-use ringmill::{CloseReason, Config, DriverChoice};
+use ringmill::{Address, CloseReason, Config, DriverChoice};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A stage with one client on it.
@@ -341,6 +343,43 @@ fn limits_on_input_and_output_close_the_connection() {
         expect_pattern(&mut client, 200_000, 10_000);
         client.send(vec![b'x'; 100_000]);
         stage.heard(&[Open, Data(100_000)]);
+    });
+}
+
+#[test]
+fn a_session_knows_both_ends() {
+    on_both_drivers(|driver| {
+        let (_stage, mut client) = stage(config(driver));
+        let [peer, local] = [client.local_addr(), client.peer_addr()].map(|name| Address::Ip(name.unwrap()));
+        client.ask("names\n", format!("{:?} {:?}\n", Some(peer), Some(local)));
+    });
+}
+
+#[test]
+fn a_greedy_client_leaves_the_others_their_turns_and_their_deadlines() {
+    const BYTES: usize = 300_000_000;
+    on_both_drivers(|driver| {
+        let stage = Stage::new(config(driver));
+        let (mut greedy, mut modest) = (stage.connect(), stage.connect());
+        greedy.send(format!("stream {BYTES}\n"));
+        let done = Arc::new(AtomicBool::new(false));
+        let reading = std::thread::spawn({
+            let done = done.clone();
+            move || {
+                let mut buffer = vec![0; 256 * 1024];
+                while !done.load(Ordering::Relaxed) {
+                    assert!(std::io::Read::read(&mut greedy, &mut buffer).unwrap() > 0);
+                }
+            }
+        });
+        for _ in 0..100 {
+            modest.ask("say and me\n", "and me\n");
+        }
+        modest.ask("stay\ndeadline 30\n", "timeout\n");
+        let sent = stage.running.stats().total().sent_bytes;
+        assert!(sent < BYTES as u64, "all was over before the others had their turns");
+        done.store(true, Ordering::Relaxed);
+        reading.join().unwrap();
     });
 }
 

@@ -140,7 +140,8 @@ fn set_segment(socket: &UdpSocket, bytes: usize) {
     let size = std::mem::size_of_val(&value) as libc::socklen_t;
     let (level, name) = (libc::IPPROTO_UDP, libc::UDP_SEGMENT);
     // SAFETY: pointer and size are those of a local i32.
-    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    let answer =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
     assert_eq!(answer, 0, "UDP_SEGMENT came with Linux 4.18: {}", std::io::Error::last_os_error());
 }
 
@@ -180,7 +181,10 @@ impl Datagram for Generous {
             assert!(io.send_to(from, &[n; 3]));
         }
         assert!(io.send_to(from, input));
-        assert_eq!(io.local().and_then(|local| local.ip()).map(|local| local.ip()), Some([127, 0, 0, 1].into()));
+        assert_eq!(
+            io.local().and_then(|local| local.ip()).map(|local| local.ip()),
+            Some([127, 0, 0, 1].into())
+        );
     }
 }
 
@@ -236,10 +240,12 @@ fn a_udp_port_that_is_taken_is_refused() {
     on_both_drivers(|driver| {
         let running = echo(driver, 2, "127.0.0.1:0");
         let address = running.datagram_addresses()[0].to_string();
-        let builder = Engine::builder().config(config(driver)).datagrams(address.as_str(), |_| UdpEcho::default());
+        let builder =
+            Engine::builder().config(config(driver)).datagrams(address.as_str(), |_| UdpEcho::default());
         let text = builder.start().err().expect("a port of another server is not shared").to_string();
         assert!(text.contains(&address) && text.contains("in use"), "{text}");
-        let builder = Engine::builder().config(config(driver)).datagrams("unix:/tmp/x", |_| UdpEcho::default());
+        let builder =
+            Engine::builder().config(config(driver)).datagrams("unix:/tmp/x", |_| UdpEcho::default());
         let text = builder.start().err().expect("Unix sockets carry no datagrams here").to_string();
         assert!(text.contains("unix:/tmp/x") && text.contains("datagrams"), "{text}");
     });

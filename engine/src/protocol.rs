@@ -12,7 +12,7 @@ use crate::driver::Names;
 use crate::event::Socket;
 use crate::mailbox::{ConnId, Mailbox, Waker};
 use crate::output::Output;
-use crate::stats::Counters;
+use crate::stats::WorkerStats;
 use crate::time::{Tick, WallClock};
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -133,7 +133,7 @@ pub(crate) struct Shared {
     pub(crate) wall: WallClock,
     pub(crate) draining: bool,
     pub(crate) output_high: usize,
-    pub(crate) counters: Counters,
+    pub(crate) stats: Arc<WorkerStats>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Outputs that are not in use, emptied.
     spare: Vec<Box<Output>>,
@@ -143,13 +143,13 @@ pub(crate) struct Shared {
 const SPARE_OUTPUTS_MAX: usize = 1024;
 
 impl Shared {
-    pub(crate) fn new(config: &Config, mailbox: Arc<Mailbox>) -> Shared {
+    pub(crate) fn new(config: &Config, mailbox: Arc<Mailbox>, stats: Arc<WorkerStats>) -> Shared {
         Shared {
             now: Tick(0),
             wall: WallClock::default(),
             draining: false,
             output_high: config.output_high_water_bytes,
-            counters: Counters::default(),
+            stats,
             mailbox,
             spare: Vec::new(),
         }
@@ -260,7 +260,7 @@ impl Io<'_> {
     /// Adds to the worker's count of requests.
     #[inline]
     pub fn count_requests(&mut self, requests: u64) {
-        self.shared.counters.requests += requests;
+        self.shared.stats.live.requests.add(requests);
     }
 
     #[inline]
@@ -309,6 +309,6 @@ impl DatagramIo<'_> {
 
     /// Adds to the worker's count of requests.
     pub fn count_requests(&mut self, requests: u64) {
-        self.shared.counters.requests += requests;
+        self.shared.stats.live.requests.add(requests);
     }
 }

@@ -1,4 +1,4 @@
-//! Counters of a worker: counted locally without atomics, published once a turn, summed when read.
+//! Counters of a worker: it alone writes them, with plain loads and stores; anybody sums them when asked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -9,12 +9,12 @@ macro_rules! counters {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
 
+        /// The counters as their worker writes them.
         #[derive(Default)]
-        struct Published { $($name: AtomicU64,)* }
+        pub(crate) struct Live { $(pub(crate) $name: Count,)* }
 
-        impl Published {
-            fn store(&self, local: &Counters) { $(self.$name.store(local.$name, Relaxed);)* }
-            fn load(&self) -> Counters { Counters { $($name: self.$name.load(Relaxed),)* } }
+        impl Live {
+            fn snapshot(&self) -> Counters { Counters { $($name: self.$name.0.load(Relaxed),)* } }
         }
 
         impl Counters {
@@ -69,19 +69,31 @@ counters! {
     panics,
 }
 
-/// The published side of one worker.
+/// One counter with one writer: no locked instruction is needed.
 #[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+/// One worker's counters, on cache lines of their own.
+#[derive(Default)]
+#[repr(align(128))]
 pub(crate) struct WorkerStats {
-    published: Published,
+    pub(crate) live: Live,
     thread: AtomicU32,
     alive: AtomicBool,
 }
 
 impl WorkerStats {
-    pub(crate) fn publish(&self, local: &Counters) {
-        self.published.store(local);
-    }
-
     /// Remembers the kernel's id of the calling thread, by which its CPU time can be read.
     pub(crate) fn started(&self, thread: u32) {
         self.thread.store(thread, Relaxed);
@@ -96,7 +108,7 @@ impl WorkerStats {
 /// What one worker has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WorkerSnapshot {
-    /// Its counters, at most one turn old.
+    /// Its counters.
     pub counters: Counters,
     /// CPU time of its thread in nanoseconds; zero once it has stopped, or where /proc is not readable.
     pub cpu_ns: u64,
@@ -122,7 +134,7 @@ impl Stats {
         self.workers
             .iter()
             .map(|worker| WorkerSnapshot {
-                counters: worker.published.load(),
+                counters: worker.live.snapshot(),
                 cpu_ns: if worker.alive.load(Relaxed) { cpu_ns(worker.thread.load(Relaxed)) } else { 0 },
             })
             .collect()
@@ -132,7 +144,7 @@ impl Stats {
     pub fn total(&self) -> Counters {
         let mut total = Counters::default();
         for worker in self.workers.iter() {
-            total += worker.published.load();
+            total += worker.live.snapshot();
         }
         total
     }
@@ -153,8 +165,10 @@ mod tests {
     #[test]
     fn totals_are_sums_over_workers() {
         let stats = Stats::new(2);
-        stats.worker(0).publish(&Counters { accepted: 3, panics: 1, ..Counters::default() });
-        stats.worker(1).publish(&Counters { accepted: 4, ..Counters::default() });
+        stats.worker(0).live.accepted.add(1);
+        stats.worker(0).live.accepted.add(2);
+        stats.worker(0).live.panics.set(1);
+        stats.worker(1).live.accepted.add(4);
         let total = stats.total();
         assert_eq!((total.accepted, total.panics, total.closed), (7, 1, 0));
         assert!(total.iter().any(|(name, value)| name == "accepted" && value == 7));

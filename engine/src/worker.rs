@@ -38,7 +38,6 @@ pub(crate) struct Worker<D> {
     datagrams: Vec<DatagramSocket>,
     shared: Shared,
     timers: Timers,
-    stats: Arc<WorkerStats>,
     life: Life,
     /// Rises with every connection; its low 24 bits guard reuse of slots.
     next_generation: u32,
@@ -82,7 +81,7 @@ impl<D: Driver> Worker<D> {
         stats: Arc<WorkerStats>,
     ) -> Worker<D> {
         let timers = Timers::new(driver.now());
-        let shared = Shared::new(&config, mailbox);
+        let shared = Shared::new(&config, mailbox, stats);
         Worker {
             driver,
             config,
@@ -93,7 +92,6 @@ impl<D: Driver> Worker<D> {
             datagrams: Vec::new(),
             shared,
             timers,
-            stats,
             life: Life::Running,
             next_generation: 0,
             dirty: Vec::new(),
@@ -114,7 +112,6 @@ impl<D: Driver> Worker<D> {
         while !self.is_done() {
             self.turn()?;
         }
-        self.publish();
         Ok(())
     }
 
@@ -141,8 +138,8 @@ impl<D: Driver> Worker<D> {
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();
-        self.shared.counters.turns += 1;
-        self.shared.counters.events += events.len() as u64;
+        self.shared.stats.live.turns.add(1);
+        self.shared.stats.live.events.add(events.len() as u64);
         for event in events.drain(..) {
             self.dispatch(event);
             if self.dirty_bytes >= self.config.flush_bytes {
@@ -153,7 +150,6 @@ impl<D: Driver> Worker<D> {
         self.look_at_deadlines();
         self.flush();
         self.rearm_starved();
-        self.publish();
         Ok(())
     }
 
@@ -296,10 +292,5 @@ impl<D: Driver> Worker<D> {
 
     fn open_connections(&self) -> Vec<u32> {
         self.conns.iter().map(|(index, _)| index as u32).collect()
-    }
-
-    fn publish(&mut self) {
-        self.shared.counters.connections = self.conns.len() as u64;
-        self.stats.publish(&self.shared.counters);
     }
 }

@@ -13,26 +13,27 @@ use ringmill::{Address, Config, DriverChoice, Echo, Engine, Error, Pin, Protocol
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test fails instead of hanging.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs a test with each real driver and names the driver if it fails. Where the machine has no io_uring, one
+/// Runs a test with each real driver, and names those it fails with. Where the machine has no io_uring, one
 /// line on standard error says so, past the capture of the test harness.
 pub fn on_both_drivers<F: Fn(DriverChoice)>(test: F) {
+    let mut failed = Vec::new();
     for driver in [DriverChoice::Uring, DriverChoice::Poll] {
         match uring_refusal() {
             Some(refusal) if driver == DriverChoice::Uring => {
                 say_past_capture(&format!("{}: tested with poll only: {refusal}", program::test_name::<F>()));
             }
-            _ => {
-                let _named = NamedOnFailure(driver);
-                test(driver);
-            }
+            _ if catch_unwind(AssertUnwindSafe(|| test(driver))).is_err() => failed.push(driver.to_string()),
+            _ => {}
         }
     }
+    assert!(failed.is_empty(), "failed with {}: each is told above", failed.join(" and "));
 }
 
 /// Why io_uring cannot be used here. Any other failure to start is one of the tests.
@@ -53,16 +54,6 @@ fn uring_refusal() -> Option<&'static str> {
 /// The test harness shows `eprintln` of failed tests only.
 pub fn say_past_capture(line: &str) {
     std::io::stderr().write_all(format!("{line}\n").as_bytes()).expect("standard error takes a line");
-}
-
-struct NamedOnFailure(DriverChoice);
-
-impl Drop for NamedOnFailure {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("that was with the {} driver", self.0);
-        }
-    }
 }
 
 /// One worker that is not pinned: tests run side by side.

@@ -10,16 +10,42 @@ use std::time::{Duration, Instant};
 
 /// The `ringmill` binary, without settings of whoever runs the tests.
 pub fn ringmill() -> Command {
-    clean(Command::new(env!("CARGO_BIN_EXE_ringmill")))
+    clean(Command::new(ringmill_path()))
 }
 
-fn clean(mut command: Command) -> Command {
+pub fn ringmill_path() -> &'static str {
+    option_env!("CARGO_BIN_EXE_ringmill").expect("the feature `cli` builds it")
+}
+
+/// An example program, as `cargo test` builds it beside the tests.
+#[track_caller]
+pub fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let path = profile.join("examples").join(name);
+    assert!(path.exists(), "{path:?} is not there: `cargo test` builds it, `cargo test --test` does not");
+    clean(Command::new(path))
+}
+
+pub fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RINGMILL_") {
             command.env_remove(name);
         }
     }
     command.stdin(Stdio::null());
+    command
+}
+
+/// Adds what nearly every server of the tests has; the given arguments may say otherwise.
+fn serve(mut command: Command, driver: DriverChoice, arguments: &[&str]) -> Command {
+    command.arg("serve");
+    for (option, value) in [("--listen", "127.0.0.1:0"), ("--workers", "1"), ("--pin", "off")] {
+        if !arguments.contains(&option) {
+            command.args([option, value]);
+        }
+    }
+    command.args(["--driver", &driver.to_string()]).args(arguments);
     command
 }
 
@@ -42,7 +68,11 @@ impl Program {
         while program.line_with(ready).is_none() {
             let ended = program.child.try_wait().unwrap();
             let late = Instant::now() > deadline;
-            assert!(ended.is_none() && !late, "no {ready:?}; exit {ended:?}; it said: {:#?}", program.lines());
+            assert!(
+                ended.is_none() && !late,
+                "no {ready:?}; exit {ended:?}; it said: {:#?}",
+                program.lines()
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         program
@@ -51,10 +81,15 @@ impl Program {
     /// `ringmill serve` on free ports with one worker, and further arguments.
     #[track_caller]
     pub fn serve(driver: DriverChoice, arguments: &[&str]) -> Program {
-        let mut command = ringmill();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--pin", "off"]);
-        command.args(["--driver", &driver.to_string()]).args(arguments);
-        Program::start(command, "worker(s) on CPU")
+        Program::start(serve(ringmill(), driver, arguments), "worker(s) on CPU")
+    }
+
+    /// The same; a shell sets the limit of open descriptors first.
+    #[track_caller]
+    pub fn serve_with_descriptors(driver: DriverChoice, descriptors: usize, arguments: &[&str]) -> Program {
+        let mut command = clean(Command::new("sh"));
+        command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), ringmill_path()]);
+        Program::start(serve(command, driver, arguments), "worker(s) on CPU")
     }
 
     pub fn pid(&self) -> u32 {
@@ -138,6 +173,19 @@ fn collect(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) 
             lines.lock().unwrap().push(line);
         }
     });
+}
+
+/// Runs a command to its end: exit code, standard output, standard error.
+#[track_caller]
+pub fn run(mut command: Command) -> (Option<i32>, String, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let mut program = Program { child, lines: Arc::default() };
+    let status = program.wait();
+    let (mut output, mut errors) = (String::new(), String::new());
+    stdout.read_to_string(&mut output).expect("text");
+    stderr.read_to_string(&mut errors).expect("text");
+    (status.code(), output, errors)
 }
 
 /// Open descriptors of a process; of this one for "self".

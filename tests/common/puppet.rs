@@ -119,6 +119,7 @@ impl Protocol for Puppet {
                 "say" => io.write(format!("{rest}\n").as_bytes()),
                 "worker" => io.write(format!("{}\n", self.worker).as_bytes()),
                 "lines" => io.write(format!("{}\n", session.lines.get()).as_bytes()),
+                "names" => io.write(format!("{:?} {:?}\n", io.peer(), io.local()).as_bytes()),
                 "deadline" => io.set_timeout(Duration::from_millis(number() as u64)),
                 "flood" => io.write(&pattern(0, number())),
                 "stream" => {

@@ -17,7 +17,7 @@ use crate::sys::ring::{BufferRing, Entrance};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use io_uring::squeue::{Entry as Sqe, Flags};
-use io_uring::types::{CancelBuilder, Fd};
+use io_uring::types::{self, CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 use std::os::fd::AsRawFd;
@@ -31,6 +31,8 @@ const COMPLETIONS: u32 = 8192;
 const SPARE_MESSAGES_MAX: usize = 64;
 /// The user data of operations whose completion says nothing that anybody waits for.
 const NOBODY: u64 = 0;
+/// The user data of the one timer.
+const TIMER: u64 = 1;
 
 /// What the probe found: the flags the kernel takes, and whether a receive can be capped a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,10 @@ pub struct Uring {
     transfer: sys::datagrams::Transfer,
     /// Datagram sockets whose last batch was full: there is likely more.
     likely_more: Vec<Socket>,
+    /// When the timer in the ring goes off; `Tick::NEVER` while there is none.
+    timer_at: Tick,
+    /// What the kernel reads that from, at submission.
+    timer: types::Timespec,
     now: Tick,
 }
 
@@ -195,6 +201,8 @@ impl Uring {
             done: Vec::new(),
             transfer: sys::datagrams::Transfer::new(),
             likely_more: Vec::new(),
+            timer_at: Tick::NEVER,
+            timer: types::Timespec::new(),
             now: sys::clock(),
         })
     }
@@ -267,6 +275,24 @@ impl Uring {
         }
     }
 
+    /// Sees to it that a completion comes not later than `at`. Deadlines mostly move later, so one timer in the
+    /// ring serves many turns; a timeout for each wait would cost a high-resolution timer each.
+    fn arm_timer(&mut self, at: Tick) {
+        if at >= self.timer_at {
+            return;
+        }
+        self.timer = types::Timespec::from(at.since(self.now));
+        let timer = &raw const self.timer;
+        let entry = if self.timer_at == Tick::NEVER {
+            opcode::Timeout::new(timer).build().user_data(TIMER)
+        } else {
+            let update = opcode::TimeoutUpdate::new(TIMER, timer).build();
+            update.flags(Flags::SKIP_SUCCESS).user_data(NOBODY)
+        };
+        self.timer_at = at;
+        self.push(&entry);
+    }
+
     fn reap(&mut self, events: &mut Vec<Event>) {
         // The queue is copied out in pieces, because handling a completion may queue submissions.
         const PIECE: usize = 64;
@@ -284,7 +310,12 @@ impl Uring {
     }
 
     fn complete(&mut self, completion: &cqueue::Entry, events: &mut Vec<Event>) {
-        let Some(token) = Token::from_bits(completion.user_data()) else { return };
+        let Some(token) = Token::from_bits(completion.user_data()) else {
+            if completion.user_data() == TIMER {
+                self.timer_at = Tick::NEVER;
+            }
+            return;
+        };
         let result = match completion.result() {
             value if value >= 0 => Ok(value as u32),
             errno => Err(Errno(-errno)),
@@ -406,16 +437,19 @@ impl Driver for Uring {
 
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.buffers.publish();
-        let (want, timeout) = match wait {
-            _ if !self.done.is_empty() => (0, None),
-            Wait::Poll => (0, None),
-            Wait::Until(until) => (1, Some(until.since(self.now))),
-            Wait::Forever => (1, None),
+        let want = match wait {
+            _ if !self.done.is_empty() => 0,
+            Wait::Poll => 0,
+            Wait::Until(until) => {
+                self.arm_timer(until);
+                1
+            }
+            Wait::Forever => 1,
         };
-        match self.enter(want, timeout) {
-            // ETIME: the wait is over. EBUSY: completions must be reaped first. EAGAIN: out of request memory
-            // for a moment. What was not submitted stays queued for the next turn.
-            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno(libc::ETIME | libc::EBUSY)) => {}
+        match self.enter(want, None) {
+            // EBUSY: completions must be reaped first. EAGAIN: out of request memory for a moment. What was not
+            // submitted stays queued for the next turn.
+            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno(libc::EBUSY)) => {}
             Err(errno) => return Err(errno),
         }
         self.now = sys::clock();

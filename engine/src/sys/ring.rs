@@ -47,30 +47,37 @@ impl Entrance {
         }
     }
 
-    /// Submits `to_submit` entries, runs the deferred work, and waits until `want` completions are there or the
-    /// time is over.
+    /// Submits `to_submit` entries, runs the deferred work, and waits until `want` completions are there, or at
+    /// most for `timeout`.
     pub(crate) fn enter(&self, to_submit: u32, want: u32, timeout: Option<Duration>) -> Result<usize, Errno> {
-        let time = timeout.map(types::Timespec::from);
+        let flags = self.flags | io_uring::EnterFlags::GETEVENTS.bits();
+        let Some(timeout) = timeout else {
+            return self.call(to_submit, want, flags, std::ptr::null(), 0);
+        };
+        let time = types::Timespec::from(timeout);
         let arg = GetEventsArg {
             sigmask: 0,
             sigmask_size: 0,
             min_wait_usec: 0,
-            timespec: time.as_ref().map_or(0, |time| std::ptr::from_ref(time) as u64),
+            timespec: std::ptr::from_ref(&time) as u64,
         };
-        let flags =
-            self.flags | io_uring::EnterFlags::GETEVENTS.bits() | io_uring::EnterFlags::EXT_ARG.bits();
-        // SAFETY: `arg` has the layout of io_uring_getevents_arg and, like the timespec it points to, lives
-        // through the call. Submitted entries are sound by the contract of `Uring::push`.
+        let flags = flags | io_uring::EnterFlags::EXT_ARG.bits();
+        self.call(to_submit, want, flags, &raw const arg, size_of::<GetEventsArg>())
+    }
+
+    fn call(
+        &self,
+        to_submit: u32,
+        want: u32,
+        flags: u32,
+        arg: *const GetEventsArg,
+        arg_size: usize,
+    ) -> Result<usize, Errno> {
+        // SAFETY: `arg` is null or, with its size and EXT_ARG, a struct with the layout of io_uring_getevents_arg,
+        // which like the timespec it points to lives through the call. Submitted entries are sound by the
+        // contract of `Uring::push`.
         let answer = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_enter,
-                self.fd,
-                to_submit,
-                want,
-                flags,
-                &raw const arg,
-                size_of::<GetEventsArg>(),
-            )
+            libc::syscall(libc::SYS_io_uring_enter, self.fd, to_submit, want, flags, arg, arg_size)
         };
         super::check(answer as isize)
     }

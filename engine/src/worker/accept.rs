@@ -58,7 +58,7 @@ impl<D: Driver> Worker<D> {
                 // the connection stays in the queue. A closing connection, or time, gives the next try.
                 if self.accept_at == Tick::NEVER {
                     tracing::warn!(%errno, retry = ?self.config.accept_retry, "accepting pauses");
-                    self.shared.counters.accept_paused += 1;
+                    self.shared.stats.live.accept_paused.add(1);
                 }
                 self.accept_at = self.shared.now.after(self.config.accept_retry);
             }
@@ -138,7 +138,7 @@ impl<D: Driver> Worker<D> {
     fn pause_accepting(&mut self) {
         for index in 0..self.listeners.len() {
             if self.listeners[index].state == Accept::Armed {
-                self.shared.counters.accept_paused += 1;
+                self.shared.stats.live.accept_paused.add(1);
                 self.cancel_accept(index);
             }
         }
@@ -152,9 +152,10 @@ impl<D: Driver> Worker<D> {
     }
 
     fn open(&mut self, service: u16, socket: Socket) {
-        self.shared.counters.accepted += 1;
+        self.shared.stats.live.accepted.add(1);
         self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
         let index = self.conns.insert(Conn::new(self.next_generation, socket, service)) as u32;
+        self.shared.stats.live.connections.set(self.conns.len() as u64);
         let conn = &mut self.conns[index as usize];
         let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
         match self.services[usize::from(service)].open(&mut io) {

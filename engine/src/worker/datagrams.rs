@@ -84,9 +84,9 @@ impl<D: Driver> Worker<D> {
         });
         if panics > 0 {
             tracing::error!(panics, "datagram protocol code panicked");
-            self.shared.counters.panics += panics;
+            self.shared.stats.live.panics.add(panics);
         }
-        self.shared.counters.datagrams_received += received;
+        self.shared.stats.live.datagrams_received.add(received);
         batch.reset_received();
         entry.incoming = Some(batch);
         self.send_datagrams(index);
@@ -108,8 +108,8 @@ impl<D: Driver> Worker<D> {
                 0
             }
         };
-        self.shared.counters.datagrams_sent += sent;
-        self.shared.counters.datagrams_refused += batch.len() as u64 - sent;
+        self.shared.stats.live.datagrams_sent.add(sent);
+        self.shared.stats.live.datagrams_refused.add(batch.len() as u64 - sent);
         batch.reset_sent();
         self.datagrams[index].spare = Some(batch);
         self.send_datagrams(index);

@@ -34,7 +34,7 @@ impl<D: Driver> Worker<D> {
                 self.conns[index as usize].input_due = true;
             }
         }
-        self.shared.counters.received_bytes += bytes.len() as u64;
+        self.shared.stats.live.received_bytes.add(bytes.len() as u64);
         self.settle(index);
     }
 
@@ -55,7 +55,7 @@ impl<D: Driver> Worker<D> {
                     conn.recv = Recv::Starved;
                     self.starved.push(index);
                 }
-                self.shared.counters.buffers_starved += 1;
+                self.shared.stats.live.buffers_starved.add(1);
             }
             Err(Errno::ECANCELED | Errno::EINTR) => {}
             Err(errno) => self.fail(index, errno),
@@ -74,7 +74,7 @@ impl<D: Driver> Worker<D> {
             Ok(bytes) => {
                 output.advance(bytes as usize);
                 let rest = !output.is_empty() && conn.phase != Phase::Closing;
-                self.shared.counters.sent_bytes += u64::from(bytes);
+                self.shared.stats.live.sent_bytes.add(u64::from(bytes));
                 if rest {
                     return self.send(index, output);
                 }
@@ -93,12 +93,12 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = self.conns.get_mut(index as usize) else { return };
         if conn.stall_deadline <= now {
             conn.stall_deadline = Tick::NEVER;
-            self.shared.counters.write_timeouts += u64::from(conn.in_flight_bytes > 0);
+            self.shared.stats.live.write_timeouts.add(u64::from(conn.in_flight_bytes > 0));
             self.abort(index, CloseReason::WriteTimeout);
         } else if conn.deadline <= now {
             conn.deadline = Tick::NEVER;
             if conn.phase == Phase::Open {
-                self.shared.counters.timeouts += 1;
+                self.shared.stats.live.timeouts.add(1);
                 self.call(index, Call::Timeout);
             }
         }
@@ -117,7 +117,7 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn on_panic(&mut self, index: u32, _: Panicked) {
-        self.shared.counters.panics += 1;
+        self.shared.stats.live.panics.add(1);
         tracing::error!(connection = index, "protocol code panicked: the connection is closed");
         self.abort(index, CloseReason::Panicked);
     }
@@ -216,7 +216,7 @@ impl<D: Driver> Worker<D> {
             }
             let queued = conn.queued_bytes();
             if queued > self.config.output_bytes_max {
-                self.shared.counters.overflows += 1;
+                self.shared.stats.live.overflows.add(1);
                 return self.abort(index, CloseReason::OutputOverflow);
             }
             let low = queued <= self.config.output_low_water_bytes;
@@ -293,7 +293,7 @@ impl<D: Driver> Worker<D> {
         // What is left now is either the start of something incomplete, or waits for room or for a resume.
         conn.input_due = conn.paused || conn.queued_bytes() >= self.config.output_high_water_bytes;
         if !conn.input_due && rest_bytes.max(step.need) > self.config.input_bytes_max {
-            self.shared.counters.overflows += 1;
+            self.shared.stats.live.overflows.add(1);
             self.abort(index, CloseReason::InputOverflow);
         }
     }
@@ -314,7 +314,7 @@ impl<D: Driver> Worker<D> {
     /// The transport failed: nothing can be sent any more.
     fn fail(&mut self, index: u32, errno: Errno) {
         if self.conns[index as usize].phase != Phase::Closing {
-            self.shared.counters.failures += 1;
+            self.shared.stats.live.failures.add(1);
             self.abort(index, CloseReason::Failed(errno));
         }
     }
@@ -329,7 +329,7 @@ impl<D: Driver> Worker<D> {
             self.spare_carry(carry);
         }
         if session != u32::MAX && self.services[service].close(session, reason).is_err() {
-            self.shared.counters.panics += 1;
+            self.shared.stats.live.panics.add(1);
             tracing::error!(connection = index, "protocol code panicked while a session was closed");
         }
     }
@@ -375,7 +375,8 @@ impl<D: Driver> Worker<D> {
         self.driver.submit(Op::Close { socket: conn.socket, reset: conn.reset });
         self.timers.remove(index);
         self.conns.remove(index as usize);
-        self.shared.counters.closed += 1;
+        self.shared.stats.live.connections.set(self.conns.len() as u64);
+        self.shared.stats.live.closed.add(1);
         if self.is_accept_paused() {
             self.resume_accepting();
         }

@@ -1,11 +1,13 @@
-//! The start of nearly every reply, rendered once a second: status line, Server and Date.
+//! The start of nearly every reply, rendered once a second: status line, Server, Date, and the common types.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// `HTTP/1.1 200 OK`, server and date, ready to copy.
+/// Replies that need only a length and a body, ready to copy.
 pub(super) struct Preamble {
     server: String,
-    bytes: Vec<u8>,
+    ok: Vec<u8>,
+    text: Vec<u8>,
+    json: Vec<u8>,
     unix_secs: u64,
 }
 
@@ -16,7 +18,7 @@ impl Preamble {
         // A name that cannot stand in a field would break every reply: it is left out.
         let plain = !server.is_empty() && server.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let server = if plain { format!("server: {server}\r\n") } else { String::new() };
-        Preamble { server, bytes: Vec::new(), unix_secs: u64::MAX }
+        Preamble { server, ok: Vec::new(), text: Vec::new(), json: Vec::new(), unix_secs: u64::MAX }
     }
 
     /// Renders anew when the second has changed.
@@ -27,28 +29,51 @@ impl Preamble {
         }
     }
 
-    /// The status line 200 with the fields.
-    #[inline]
+    /// The status line 200 with Server and Date.
     pub(super) fn ok(&self) -> &[u8] {
-        &self.bytes
+        &self.ok
     }
 
-    /// The fields alone.
+    /// Server and Date alone.
     pub(super) fn fields(&self) -> &[u8] {
-        &self.bytes[OK.len().min(self.bytes.len())..]
+        &self.ok[OK.len().min(self.ok.len())..]
+    }
+
+    /// As `ok`, with the type and up to the value of Content-Length.
+    #[inline]
+    pub(super) fn typed(&self, known: KnownType) -> &[u8] {
+        match known {
+            KnownType::Text => &self.text,
+            KnownType::Json => &self.json,
+        }
     }
 
     #[cold]
     fn render(&mut self, unix_secs: u64) {
         self.unix_secs = unix_secs;
-        self.bytes.clear();
-        self.bytes.extend_from_slice(OK);
-        self.bytes.extend_from_slice(self.server.as_bytes());
         let time = UNIX_EPOCH + Duration::from_secs(unix_secs.min(LATEST_SECS));
-        let date = httpdate::fmt_http_date(time);
-        self.bytes.extend_from_slice(b"date: ");
-        self.bytes.extend_from_slice(date.as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
+        let date = format!("date: {}\r\n", httpdate::fmt_http_date(time));
+        self.ok = [OK, self.server.as_bytes(), date.as_bytes()].concat();
+        let typed = |known: KnownType| {
+            [&self.ok, b"content-type: ".as_slice(), known.value().as_bytes(), b"\r\ncontent-length: "].concat()
+        };
+        (self.text, self.json) = (typed(KnownType::Text), typed(KnownType::Json));
+    }
+}
+
+/// Media types with a reply of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KnownType {
+    Text,
+    Json,
+}
+
+impl KnownType {
+    pub(super) fn value(self) -> &'static str {
+        match self {
+            KnownType::Text => "text/plain",
+            KnownType::Json => "application/json",
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A request as the handler sees it. It borrows from the input: nothing was copied.
 
-use super::parse::{Fields, Head, Method, Version};
+use super::parse::{Ascii, Fields, Head, Method, Version};
 
 /// One request with its body.
 #[derive(Clone, Copy, Debug)]
@@ -22,22 +22,22 @@ impl<'a> Request<'a> {
 
     /// The target as it was sent.
     pub fn target(&self) -> &'a str {
-        self.head.target
+        self.head.target.as_str()
     }
 
     /// The path, percent-encoding and all: starts with `/`; `*` for `OPTIONS *`, empty for CONNECT.
     pub fn path(&self) -> &'a str {
-        self.head.path
+        self.head.path.as_str()
     }
 
     /// What follows the `?`, percent-encoding and all.
     pub fn query(&self) -> Option<&'a str> {
-        self.head.query
+        self.head.query.map(Ascii::as_str)
     }
 
     /// The pairs of the query in order, percent-encoding and all; a part without `=` has an empty value.
     pub fn query_pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let parts = self.head.query.unwrap_or("").split('&').filter(|part| !part.is_empty());
+        let parts = self.query().unwrap_or("").split('&').filter(|part| !part.is_empty());
         parts.map(|part| part.split_once('=').unwrap_or((part, "")))
     }
 
@@ -53,7 +53,7 @@ impl<'a> Request<'a> {
 
     /// Host and port of the target: from an absolute target, else from the Host field.
     pub fn host(&self) -> Option<&'a str> {
-        self.head.host
+        self.head.host.map(Ascii::as_str)
     }
 
     /// All fields in order.

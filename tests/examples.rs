@@ -1,0 +1,164 @@
+//! The example programs, run as their readers run them, on both drivers.
+
+mod common;
+
+use common::http::{get, ok, receive};
+use common::program::{Program, example};
+use common::{Client, PATIENCE, connect_to, on_both_drivers, pattern};
+use ringmill::DriverChoice;
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+
+/// Runs an example on a free port, and gives the address that it prints after `mark`.
+#[track_caller]
+fn run(name: &str, driver: DriverChoice, mark: &str) -> (Program, SocketAddr) {
+    let mut command = example(name);
+    command.arg("127.0.0.1:0").env("RINGMILL_DRIVER", driver.to_string());
+    let program = Program::start(command, mark);
+    let line = program.line_with(mark).unwrap();
+    assert!(line.contains(&format!(" with {driver}")) || line.ends_with(" workers"), "{line}");
+    let address = program.address_after(mark);
+    (program, address)
+}
+
+#[test]
+fn echo() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("echo", driver, "echo on ");
+        let mut client = connect_to(address);
+        client.ask("hello", "hello");
+        client.ask(pattern(0, 100_000), pattern(0, 100_000));
+        client.shutdown(Shutdown::Write).unwrap();
+        client.expect_eof();
+    });
+}
+
+#[test]
+fn udp_echo() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("udp_echo", driver, "udp echo on ");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(address).unwrap();
+        for datagram in [&b"hello"[..], b"", &pattern(0, 1400)] {
+            socket.send(datagram).unwrap();
+            let mut buffer = [0; 2000];
+            let bytes = socket.recv(&mut buffer).expect("an answer");
+            assert_eq!(&buffer[..bytes], datagram);
+        }
+    });
+}
+
+#[test]
+fn http_hello() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("http_hello", driver, "http on ");
+        common::http::check(address, get("/"), ok("Hello, World!\n"));
+        common::http::check(address, get("/Ada"), ok("Hello, Ada!\n"));
+        common::http::check(address, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", ok("Hello, !\n"));
+    });
+}
+
+#[test]
+fn shared_nothing() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("shared_nothing", driver, "http on ");
+        // All requests of one connection meet one worker, whose count goes up by one each time.
+        let mut client = connect_to(address);
+        let served = |client: &mut TcpStream| {
+            client.send(get("/"));
+            let text = receive(client).text().to_owned();
+            let words: Vec<&str> = text.split([' ', ',']).collect();
+            assert!(
+                matches!(words[..], ["worker", _, "served", _, "", "all", "together", "about", _]),
+                "{text}"
+            );
+            (words[1].to_owned(), words[3].parse::<u64>().unwrap())
+        };
+        let (worker, first) = served(&mut client);
+        assert_eq!(first, 1);
+        for n in 2..10 {
+            assert_eq!(served(&mut client), (worker.clone(), n));
+        }
+    });
+}
+
+/// A command as redis-cli sends it.
+fn command(arguments: &[&str]) -> String {
+    let mut text = format!("*{}\r\n", arguments.len());
+    for argument in arguments {
+        text += &format!("${}\r\n{argument}\r\n", argument.len());
+    }
+    text
+}
+
+#[test]
+fn custom_protocol() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("custom_protocol", driver, "key-value store on ");
+        let mut client = connect_to(address);
+        let story: [(&[&str], &str); 14] = [
+            (&["PING"], "+PONG\r\n"),
+            (&["ping", "hello"], "$5\r\nhello\r\n"),
+            (&["COMMAND", "DOCS"], "*0\r\n"),
+            (&["GET", "name"], "$-1\r\n"),
+            (&["SET", "name", "Ada"], "+OK\r\n"),
+            (&["get", "name"], "$3\r\nAda\r\n"),
+            (&["SET", "name", "two\r\nlines"], "+OK\r\n"),
+            (&["GET", "name"], "$10\r\ntwo\r\nlines\r\n"),
+            (&["SET", "empty", ""], "+OK\r\n"),
+            (&["GET", "empty"], "$0\r\n\r\n"),
+            (&["DBSIZE"], ":2\r\n"),
+            (&["SET", "name"], "-ERR wrong number of arguments\r\n"),
+            (&["DEL", "name", "empty", "nothing"], ":2\r\n"),
+            (&["DBSIZE"], ":0\r\n"),
+        ];
+        let asked: String = story.iter().map(|(arguments, _)| command(arguments)).collect();
+        let expected: String = story.iter().map(|(_, answer)| *answer).collect();
+        for (arguments, answer) in story {
+            client.ask(command(arguments), answer);
+        }
+        client.ask(&asked, &expected);
+        for byte in asked.as_bytes() {
+            client.send([*byte]);
+        }
+        client.expect(&expected);
+
+        let long = "x".repeat(512 * 1024);
+        client.ask(command(&["SET", "long", &long]), "+OK\r\n");
+        // More answers than the output holds: the store waits for its reader.
+        for _ in 0..20 {
+            client.send(command(&["GET", "long"]));
+        }
+        for _ in 0..20 {
+            client.expect(format!("${}\r\n{long}\r\n", long.len()));
+        }
+        client.send(command(&["FLY"]));
+        client.expect("-ERR unknown command");
+    });
+}
+
+#[test]
+fn custom_protocol_refuses_what_is_malformed() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("custom_protocol", driver, "key-value store on ");
+        for malformed in [
+            "GET name\r\n",
+            "*x\r\n",
+            "*-1\r\n",
+            "*1\n",
+            "*65\r\n",
+            "*99999999999999999999\r\n",
+            "*1\r\n+OK\r\n",
+            "*1\r\n$524289\r\n",
+            "*1\r\n$-1\r\n",
+            "*1\r\n$3\r\nPINGING\r\n",
+        ] {
+            let mut client = connect_to(address);
+            client.ask(command(&["PING"]), "+PONG\r\n");
+            client.send(malformed);
+            client.expect("-ERR Protocol error: ");
+            let rest = client.rest();
+            assert!(rest.ends_with(b"\r\n") && rest.len() > 10, "{malformed:?}: {rest:?}");
+        }
+    });
+}
