@@ -24,9 +24,9 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// Submissions queued before they are flushed within a turn.
-const SUBMISSIONS: u32 = 1024;
+const SUBMISSIONS: u32 = 128;
 /// Completions the ring holds before the kernel has to keep them in a list.
-const COMPLETIONS: u32 = 8192;
+const COMPLETIONS: u32 = 4096;
 /// Messages with vectors kept for the next vectored send.
 const SPARE_MESSAGES_MAX: usize = 64;
 /// The user data of operations whose completion says nothing that anybody waits for.
