@@ -344,6 +344,18 @@ fn replies_during_a_drain_say_that_they_are_the_last() {
     });
 }
 
+#[test]
+fn a_signal_right_after_the_start_line_drains_too() {
+    on_both_drivers(|driver| {
+        for _ in 0..20 {
+            let mut server = Program::serve(driver, &[]);
+            server.signal(libc::SIGTERM);
+            let status = server.wait();
+            assert_eq!(status.code(), Some(0), "{status}: who sees the line may rely on the handlers");
+        }
+    });
+}
+
 /// A server with a download that does not move.
 fn with_a_stuck_download(driver: DriverChoice, arguments: &[&str]) -> (Program, TcpStream) {
     let server = Program::serve(driver, arguments);

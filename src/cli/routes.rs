@@ -37,22 +37,24 @@ impl Handler for Routes {
         let method = request.method();
         let get = matches!(method, Method::Get | Method::Head);
         let post = method == Method::Post;
-        match request.path() {
-            "/plaintext" if get => reply.text("Hello, World!"),
-            "/json" if get => self.json(&Message { message: "Hello, World!" }, reply),
-            "/pipeline" if get => reply.text("ok"),
-            "/health" if get => reply.text("ok"),
-            "/baseline11" if get || post => baseline(request, reply),
+        match request.path_bytes() {
+            b"/plaintext" if get => reply.text("Hello, World!"),
+            b"/json" if get => self.json(&Message { message: "Hello, World!" }, reply),
+            b"/pipeline" if get => reply.text("ok"),
+            b"/health" if get => reply.text("ok"),
+            b"/baseline11" if get || post => baseline(request, reply),
             // Bodies of these two stream; here are the requests without one.
-            "/upload" if post => reply.text("0"),
-            "/echo" => reply.empty(),
-            "/" if get => reply.content_type("text/html; charset=utf-8").body(PAGE.as_bytes()),
-            "/" if post => reply.content_type(&media_type(request)).body(request.body()),
-            "/headers" if get => headers(request, reply),
-            "/stats" if get => self.json(&StatsPage::new(&self.stats), reply),
-            path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
-            path if get && path.starts_with("/json/") => self.items(&path["/json/".len()..], request, reply),
-            path => refuse(path, method, reply),
+            b"/upload" if post => reply.text("0"),
+            b"/echo" => reply.empty(),
+            b"/" if get => reply.content_type("text/html; charset=utf-8").body(PAGE.as_bytes()),
+            b"/" if post => reply.content_type(&media_type(request)).body(request.body()),
+            b"/headers" if get => headers(request, reply),
+            b"/stats" if get => self.json(&StatsPage::new(&self.stats), reply),
+            _ => match request.path() {
+                path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
+                path if get && path.starts_with("/json/") => self.items(&path["/json/".len()..], request, reply),
+                path => refuse(path, method, reply),
+            },
         }
     }
 

@@ -212,6 +212,11 @@ pub enum Expect {
 pub struct Ascii<'b>(&'b [u8]);
 
 impl<'b> Ascii<'b> {
+    /// The bytes.
+    pub fn as_bytes(self) -> &'b [u8] {
+        self.0
+    }
+
     /// The bytes as text.
     pub fn as_str(self) -> &'b str {
         str::from_utf8(self.0).expect("the parser lets only ASCII through")

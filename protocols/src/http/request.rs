@@ -30,6 +30,11 @@ impl<'a> Request<'a> {
         self.head.path.as_str()
     }
 
+    /// The path as bytes: routing by them saves a check for UTF-8.
+    pub fn path_bytes(&self) -> &'a [u8] {
+        self.head.path.as_bytes()
+    }
+
     /// What follows the `?`, percent-encoding and all.
     pub fn query(&self) -> Option<&'a str> {
         self.head.query.map(Ascii::as_str)

@@ -1,0 +1,499 @@
+#!/usr/bin/env bash
+# The tests that need other programs: ringmill and the custom_protocol example against curl, wrk, h2load, redis-cli,
+# redis-benchmark and Python's http.client, on both drivers. Traffic stays on loopback.
+#
+#   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
+#
+# RINGMILL_TEST_DRIVERS=poll tests one driver only, where the machine forbids io_uring. A check that fails prints what
+# was expected and what came; the rest still runs, and the exit status is 1.
+set -euo pipefail
+
+main() {
+    need curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
+    programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
+    if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
+        echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --bins --examples" >&2
+        exit 1
+    fi
+    drivers=${RINGMILL_TEST_DRIVERS:-uring poll}
+    unset "${!RINGMILL_@}" # Every option of ringmill is also a variable: none may leak in.
+
+    scratch=$(mktemp -d)
+    log=$scratch/log
+    trap end_everything EXIT
+    trap 'exit 130' INT TERM
+    write_clients
+    python3 "$scratch/clients.py" payload "$scratch/payload"
+
+    for driver in $drivers; do
+        export RINGMILL_DRIVER=$driver
+        if start "worker(s) on CPU" "$programs/ringmill" serve --drain 10s --listen 127.0.0.1:0 \
+            --listen "unix:$scratch/socket" --tcp-echo 127.0.0.1:0 --udp-echo 127.0.0.1:0 ${ipv6:+--listen "$ipv6"}; then
+            http=$(address 'listening on 127' 1)
+            check_routes
+            check_connections
+            check_bodies
+            check_load
+            check_python
+            check_drain
+        elif [[ $driver == uring ]]; then
+            echo "  where the machine forbids io_uring, RINGMILL_TEST_DRIVERS=poll tests without it"
+        fi
+        if start "key-value store on" "$programs/examples/custom_protocol" 127.0.0.1:0; then
+            check_redis
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
+            check "no panic in the log of custom_protocol" "" "$(grep -i panicked "$log" || true)"
+        fi
+    done
+    echo "$passed passed, $failed failed"
+    ((failed == 0))
+}
+
+# need PROGRAM:DEBIAN_PACKAGE...
+need() {
+    local pair missing=0
+    for pair in "$@"; do
+        if ! command -v "${pair%:*}" >/dev/null; then
+            echo "${pair%:*} is missing: apt-get install ${pair#*:}" >&2
+            missing=1
+        fi
+    done
+    ((missing == 0)) || exit 1
+}
+
+# ---- The one check, and what it is told
+
+passed=0 failed=0
+bounded=(timeout --foreground --kill-after=5 60)
+
+# check NAME EXPECTED ACTUAL
+check() {
+    if [[ $2 == "$3" ]]; then
+        passed=$((passed + 1))
+        echo "ok $driver: $1"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED %s: %s\n  expected: %s\n  got:      %s\n' "$driver" "$1" "${2:0:4000}" "${3:0:4000}"
+        tail -n 3 "$log" | sed 's/^/  log:      /'
+    fi
+}
+
+# start READY_TEXT PROGRAM [ARGUMENT...]: runs a server until its log says that it is ready; sets `server`.
+start() {
+    "${@:2}" >"$log" 2>&1 &
+    server=$!
+    for _ in {1..100}; do
+        if grep -qF "$1" "$log"; then return 0; fi
+        if ! kill -0 "$server" 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    check "$(basename "$2") starts" "a line with '$1'" "$(tail -n 1 "$log")"
+    kill -KILL "$server" 2>/dev/null || true
+    return 1
+}
+
+# address LOG_TEXT N: the address in the Nth line of the log that has the text.
+address() {
+    grep -oE "$1[^ ]*" "$log" | sed -n "$2{s/.* //;p}"
+}
+
+end_everything() {
+    # shellcheck disable=SC2046 # one word for each process
+    kill -KILL $(jobs -p) 2>/dev/null || true
+    wait 2>/dev/null || true
+    rm -rf "$scratch"
+}
+
+ipv6=
+if grep -qs '^00000000000000000000000000000001 ' /proc/net/if_inet6; then ipv6='[::1]:0'; fi
+
+# ---- curl
+
+fetch() {
+    curl --disable --silent --show-error --noproxy '*' --max-time 40 "$@" 2>&1
+}
+
+# route STATUS TYPE BODY PATH [CURL_OPTION...]
+route() {
+    local name="curl ${*:5} $4"
+    check "${name//  / }" "$3"$'\n'"$1 $2" "$(fetch "${@:5}" -w '\n%{http_code} %{content_type}' "http://$http$4")"
+}
+
+check_routes() {
+    local text=text/plain json=application/json bytes=application/octet-stream
+    local wrong_method=$'405 Method Not Allowed: see the Allow field\n'
+    local item='{"id":1,"name":"Part 1","category":"belts","price":42,"quantity":14,"active":true,"tags":["oak","spare"]'
+    route 200 $text 'Hello, World!' /plaintext
+    route 200 $json '{"message":"Hello, World!"}' /json
+    route 200 $text ok /pipeline
+    route 200 $text ok /health
+    route 200 $text 3 '/baseline11?a=1&b=2'
+    route 200 $text -2 '/baseline11?a=1&b=2' --data ' -5 '
+    route 400 $text $'400 Bad Request: expected integers in the query and the body, and a sum that fits 64 bits\n' \
+        '/baseline11?a=9223372036854775807&b=1'
+    route 200 $text $'Host: here\nAccept: text/x-test\n' /headers -H 'Host: here' -H 'Accept: text/x-test' -A ''
+    route 200 $bytes 0123456789 /bytes/10
+    route 200 $bytes '' /bytes/0
+    route 400 $text $'400 Bad Request: expected /bytes/N with N a number of bytes\n' /bytes/x
+    route 200 $json "{\"items\":[$item,\"total\":1764}],\"count\":1}" '/json/1?m=3'
+    route 200 $json '{"items":[],"count":0}' /json/0
+    route 400 $text $'400 Bad Request: expected /json/COUNT with COUNT a number\n' /json/x
+    route 400 $text $'400 Bad Request: expected m to be an integer of 32 bits\n' '/json/1?m=x'
+    route 200 text/x-test 'as it came' / -H 'Content-Type: text/x-test' --data 'as it came'
+    route 200 text/x-test 'as it came' /echo -H 'Content-Type: text/x-test' --data 'as it came'
+    route 200 '' '' /echo
+    route 200 $text 0 /upload -X POST
+    route 200 $text 10 /upload --data 'as it came'
+    route 405 $text "$wrong_method" /upload
+    route 405 $text "$wrong_method" /plaintext -X DELETE
+    route 204 '' '' /upload -X OPTIONS
+    route 404 $text $'404 Not Found: GET / lists what is here\n' /nowhere
+    check "curl /" "200 text/html; charset=utf-8, a whole page" \
+        "$(fetch -o "$scratch/page" -w '%{http_code} %{content_type}' "http://$http/"), $(whole_page)"
+    check "curl /stats" "panics 0" \
+        "$(fetch "http://$http/stats" |
+            python3 -c 'import json, sys; print("panics", json.load(sys.stdin)["total"]["panics"])' 2>&1)"
+    for path in / /plaintext /json /pipeline /health /headers '/json/50?m=7' /bytes/123456 /nowhere; do
+        check "HEAD has the fields of GET: $path" "$(fields "$path")" "$(fields "$path" -I)"
+    done
+}
+
+whole_page() {
+    if grep -q '^<!doctype html>' "$scratch/page" && grep -q '</html>' "$scratch/page"; then echo "a whole page"; fi
+}
+
+# fields PATH [CURL_OPTION...]: status line and fields, without the date.
+fields() {
+    fetch "${@:2}" -D - -o /dev/null "http://$http$1" | tr -d '\r' | sed '/^date:/d'
+}
+
+check_connections() {
+    local sink=(-o /dev/null) url=http://$http
+    check "curl reuses one connection for five URLs" "1 200,0 200,0 404,0 200,0 200," \
+        "$(fetch -w '%{num_connects} %{http_code},' "${sink[@]}" "$url/json" "${sink[@]}" "$url/bytes/100000" \
+            "${sink[@]}" "$url/nowhere" "${sink[@]}" "$url/" "${sink[@]}" "$url/plaintext")"
+    check "HTTP/1.0 ends the connection" "HTTP/1.1 200 OK connection: close Hello, World!" \
+        "$(fetch --http1.0 -i "$url/plaintext" | tr -d '\r' | grep -E '^(HTTP|connection|Hello)' | paste -sd ' ')"
+    route 200 text/plain 10 /upload --http1.0 --data 'as it came'
+    route 200 text/plain ok /health --unix-socket "$scratch/socket"
+    if [[ $ipv6 ]]; then
+        check "IPv6" "ok" "$(fetch --globoff "http://$(address 'listening on \[::1\]' 1)/health")"
+    else
+        echo "note: this machine has no ::1"
+    fi
+}
+
+check_bodies() {
+    local url=http://$http payload=$scratch/payload back=$scratch/back coding
+    # Without a 100 curl would hold the body back for longer than it may take.
+    local sent=(-X POST -T "$payload" -H 'Expect: 100-continue' --expect100-timeout 50)
+    for coding in sized chunked; do
+        if [[ $coding == chunked ]]; then sent+=(-H 'Transfer-Encoding: chunked'); fi
+        check "upload of 20 MB, $coding, after 100 Continue" "20000000 HTTP/1.1 100 Continue" \
+            "$(fetch -D "$scratch/head" "${sent[@]}" "$url/upload" && head -n 1 "$scratch/head" | sed 's/^/ /; s/\r//')"
+        check "echo of 20 MB, $coding" "same" \
+            "$(fetch -o "$back" "${sent[@]}" "$url/echo" && compare "$back")"
+        check "echo of 20 MB, $coding, through the unix socket" "same" \
+            "$(fetch --unix-socket "$scratch/socket" -o "$back" "${sent[@]}" "$url/echo" && compare "$back")"
+    done
+    check "/bytes/50000000: status and length" "200 50000000" \
+        "$(fetch -o "$back" -w '%{http_code} %{size_download}' "$url/bytes/50000000")"
+    check "/bytes/50000000: checksum" "$(pattern 50000000 | sha256sum)" "$(sha256sum <"$back")"
+}
+
+compare() {
+    if cmp "$scratch/payload" "$1" 2>&1; then echo same; fi
+}
+
+# pattern LENGTH: what /bytes/LENGTH must be.
+pattern() {
+    { yes 0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ- || true; } 2>/dev/null | head -c "$1"
+}
+
+# ---- wrk and h2load
+
+check_load() {
+    local url=http://$http
+    cat >"$scratch/pipeline.lua" <<'LUA'
+init = function()
+    local requests = {}
+    for n = 1, 16 do requests[n] = wrk.format("GET", "/pipeline") end
+    batch = table.concat(requests)
+end
+request = function() return batch end
+LUA
+    check "wrk, 64 connections" "over 1000 requests, no error" "$(wrk_verdict "$url/plaintext")"
+    check "wrk, pipelines of 16" "over 1000 requests, no error" "$(wrk_verdict -s "$scratch/pipeline.lua" "$url")"
+    check "wrk, /json/50" "over 1000 requests, no error" "$(wrk_verdict "$url/json/50?m=2")"
+    for pipelined in 1 16; do
+        check "h2load --h1 -m $pipelined" \
+            "20000 done, 20000 succeeded, 0 failed, 0 errored, 0 timeout; 20000 2xx, 0 3xx, 0 4xx, 0 5xx" \
+            "$("${bounded[@]}" h2load --h1 -n 20000 -c 50 -m "$pipelined" "$url/plaintext" 2>&1 |
+                sed -nE 's/^requests: .* started, //p; s/^status codes: //p' | paste -sd ';' | sed 's/;/; /')"
+    done
+}
+
+wrk_verdict() {
+    local output requests
+    output=$("${bounded[@]}" wrk -t1 -c64 -d2s "$@" 2>&1) || true
+    requests=$(sed -nE 's/^ *([0-9]+) requests in .*/\1/p' <<<"$output")
+    if ((${requests:-0} > 1000)) && ! grep -qE 'Socket errors|Non-2xx' <<<"$output"; then
+        echo "over 1000 requests, no error"
+    else
+        echo "$output"
+    fi
+}
+
+# ---- Python
+
+check_python() {
+    local clients=("${bounded[@]}" python3 "$scratch/clients.py")
+    check "http.client: 1000 requests on one connection" "good" "$("${clients[@]}" session "$http" 2>&1)"
+    check "200 connections of nonsense" "good" "$("${clients[@]}" nonsense "$http" 2>&1)"
+    check "TCP echo" "good" "$("${clients[@]}" tcp_echo "$(address 'listening on 127' 2)" 2>&1)"
+    check "200 connections of nonsense to TCP echo" "good" \
+        "$("${clients[@]}" nonsense_echo "$(address 'listening on 127' 2)" 2>&1)"
+    check "UDP echo" "good" "$("${clients[@]}" udp_echo "$(address 'datagrams on 127' 1)" 2>&1)"
+    route 200 text/plain ok /health
+}
+
+# Every function raises what is wrong, so `good` is printed by none that failed.
+write_clients() {
+    cat >"$scratch/clients.py" <<'PYTHON'
+import http.client, os, random, signal, socket, struct, sys, threading, time
+
+PATTERN = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-\n"
+
+
+def expect(what, expected, got):
+    if expected != got:
+        raise SystemExit(f"{what}: expected {expected!r:.300}, got {got!r:.300}")
+
+
+def connect(address):
+    return socket.create_connection(address, timeout=20)
+
+
+def session(address):
+    """Requests of all kinds on one connection; http.client itself checks the framing."""
+    rng = random.Random(1)
+    connection = http.client.HTTPConnection(*address, timeout=20)
+    connection.connect()
+    connection.auto_open = 0  # A second connection would hide that the first was closed.
+
+    def ask(method, path, body=None, expected=None, length=None):
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        got = response.read()
+        expect(f"request {n}: status of {method} {path}", 200, response.status)
+        expect(f"request {n}: body of {method} {path}", expected, got)
+        if length is not None:
+            expect(f"request {n}: length of {method} {path}", str(length), response.getheader("content-length"))
+
+    for n in range(1000):
+        length = rng.choice([0, 1, n, rng.randrange(100_000)])
+        parts = [rng.randbytes(rng.randrange(1, 5000)) for _ in range(rng.randrange(6))]
+        whole = b"".join(parts)
+        match n % 7:
+            case 0: ask("GET", "/plaintext", expected=b"Hello, World!", length=13)
+            case 1: ask("POST", f"/baseline11?a={n}", str(n), expected=str(2 * n).encode())
+            case 2: ask("HEAD", f"/bytes/{length}", expected=b"", length=length)
+            case 3: ask("POST", "/upload", iter(parts), expected=str(len(whole)).encode())
+            case 4: ask("GET", f"/bytes/{length}", expected=(PATTERN * (length // 64 + 1))[:length], length=length)
+            case 5: ask("POST", "/echo", iter(parts), expected=whole)
+            case 6: ask("POST", "/", whole, expected=whole, length=len(whole))
+
+
+REQUESTS = [
+    b"GET /plaintext HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n" * 3,
+    b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+]
+
+
+def nonsense(address, echo=False):
+    """Random bytes, requests with wrong bytes and requests cut short; each connection must end by itself."""
+    rng = random.Random(2)
+    for n in range(200):
+        sent = bytearray(rng.choice(REQUESTS))
+        if n % 2 == 0:
+            sent = rng.randbytes(rng.randrange(1, 20_000))
+        elif n % 4 == 1:
+            for _ in range(rng.randrange(1, 6)):
+                sent[rng.randrange(len(sent))] = rng.randrange(256)
+        else:
+            del sent[rng.randrange(len(sent)):]
+        client = connect(address)
+        try:
+            client.sendall(sent)
+            match n % 5:
+                case 0: client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                case 1: pass  # closed before the reply is read
+                case _:
+                    client.shutdown(socket.SHUT_WR)
+                    got = read_all(client)
+                    if echo:
+                        expect(f"connection {n}: echo", bytes(sent), got)
+                    elif got:
+                        expect(f"connection {n}: reply to {bytes(sent)!r:.200}", b"HTTP/1.1 ", got[:9])
+        except (ConnectionResetError, BrokenPipeError):
+            if echo:  # Only a server that refuses to read on may do that.
+                raise
+        except TimeoutError:
+            raise SystemExit(f"connection {n}: no end after {bytes(sent)!r:.200}")
+        client.close()
+
+
+def nonsense_echo(address):
+    nonsense(address, echo=True)
+
+
+def read_all(client):
+    parts = []
+    while part := client.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def tcp_echo(address):
+    """8 MB through one connection, and 50 connections that take turns."""
+    sent = random.Random(3).randbytes(8_000_000)
+    client = connect(address)
+
+    def send():
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    expect("echo of 8 MB", sent, read_all(client))
+    sender.join()
+
+    clients = [connect(address) for _ in range(50)]
+    for round in range(10):
+        for n, client in enumerate(clients):
+            client.sendall(b"%d from %d\n" % (round, n))
+        for n, client in enumerate(clients):
+            expected = b"%d from %d\n" % (round, n)
+            expect("turn", expected, client.recv(len(expected), socket.MSG_WAITALL))
+
+
+def udp_echo(address):
+    """Datagrams of many lengths one by one, then bursts that the kernel may join into trains."""
+    rng = random.Random(4)
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(10)
+    client.connect(address)
+    lengths = [0, 1, 511, 512, 1400, 1472, 1473, 4096, 4097, 9000, 65_507]
+    for length in lengths + [rng.randrange(3000) for _ in range(500)]:
+        sent = rng.randbytes(length)
+        client.send(sent)
+        expect(f"datagram of {length}", sent, client.recv(65_536))
+    for _ in range(20):
+        burst = [rng.randbytes(200) for _ in range(32)]
+        for datagram in burst:
+            client.send(datagram)
+        expect("burst of 32", sorted(burst), sorted(client.recv(65_536) for _ in burst))
+
+
+def drain(address, server):
+    """The server is told to end when it has half of an upload."""
+    client = connect(address)
+    client.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nExpect: 100-continue\r\n\r\n")
+    expect("interim reply", b"HTTP/1.1 100 Continue\r\n\r\n", client.recv(25, socket.MSG_WAITALL))
+    client.sendall(bytes(100_000))
+    os.kill(int(server), signal.SIGTERM)
+    time.sleep(0.5)
+    client.sendall(bytes(100_000))
+    reply = read_all(client)
+    expect("status line", b"HTTP/1.1 200 OK", reply.partition(b"\r\n")[0])
+    expect("body", b"200000", reply.partition(b"\r\n\r\n")[2])
+
+
+def payload(path):
+    with open(path, "wb") as file:
+        file.write(random.Random(0).randbytes(20_000_000))
+
+
+if sys.argv[1] == "payload":
+    payload(sys.argv[2])
+else:
+    host, port = sys.argv[2].rsplit(":", 1)
+    globals()[sys.argv[1]]((host, int(port)), *sys.argv[3:])
+    print("good")
+PYTHON
+}
+
+# ---- The end of the server
+
+# Under load, and with an upload half done: the upload must still get its reply.
+check_drain() {
+    local status=0 started took load
+    wrk -t1 -c64 -d8s "http://$http/plaintext" >/dev/null 2>&1 &
+    load=$!
+    sleep 1
+    started=$SECONDS
+    check "SIGTERM in the middle of an upload: it gets its reply" "good" \
+        "$("${bounded[@]}" python3 "$scratch/clients.py" drain "$http" "$server" 2>&1)"
+    "${bounded[@]}" tail --pid="$server" -f /dev/null || kill -KILL "$server"
+    wait "$server" || status=$?
+    took=$((SECONDS - started))
+    check "SIGTERM under load" "exit status 0 within 10 s" "exit status $status within $((took > 10 ? took : 10)) s"
+    kill -TERM "$load" 2>/dev/null || true
+    wait "$load" 2>/dev/null || true
+    check "no panic in the log" "panics=0" "$(grep -oiE 'panics=.*|.*panicked.*' "$log" || true)"
+}
+
+# ---- redis-cli and redis-benchmark
+
+check_redis() {
+    local store
+    store=$(address 'key-value store on 127' 1)
+    redis=("${bounded[@]}" redis-cli -h "${store%:*}" -p "${store#*:}")
+    ask PONG ping
+    ask hello ping hello
+    ask OK set name 'Ada Lovelace'
+    ask 'Ada Lovelace' get name
+    ask '' get nobody
+    ask 1 dbsize
+    ask 1 del name nobody
+    ask 0 dbsize
+    ask 'ERR wrong number of arguments' get
+    ask 'ERR unknown command: PING, ECHO, SET, GET, DEL and DBSIZE are known' nonsense
+    check "redis-cli: a value of 400 kB" "OK same" \
+        "$(head -c 400000 "$scratch/payload" | "${redis[@]}" -x set large) $("${redis[@]}" --raw get large |
+            head -c 400000 >"$scratch/back" && cmp -n 400000 "$scratch/payload" "$scratch/back" && echo same)"
+    ask 1 del large
+    check "redis-cli --pipe with 10000 SETs" "errors: 0, replies: 10000" \
+        "$(sets 10000 | "${redis[@]}" --pipe 2>&1 | grep -vE '^(All data|Last reply)')"
+    ask 10000 dbsize
+    ask value9999 get key9999
+    for pipelined in 1 16; do
+        check "redis-benchmark -P $pipelined" "SET GET" "$(benchmark_verdict "$store" "$pipelined")"
+    done
+    ask PONG ping
+}
+
+# ask EXPECTED ARGUMENT...
+ask() {
+    check "redis-cli ${*:2}" "$1" "$("${redis[@]}" "${@:2}" 2>&1)"
+}
+
+# sets COUNT: so many SET commands in the protocol of Redis.
+sets() {
+    awk -v count="$1" 'BEGIN { for (n = 0; n < count; n++) {
+        key = "key" n; value = "value" n
+        printf "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", length(key), key, length(value), value } }'
+}
+
+# The tests that came to an end with a rate; all of the output where it failed.
+benchmark_verdict() {
+    local output
+    if output=$("${bounded[@]}" redis-benchmark -h "${1%:*}" -p "${1#*:}" -t set,get -n 20000 -P "$2" -q 2>&1); then
+        tr '\r' '\n' <<<"$output" | sed -nE 's/^([SG]ET): [1-9][0-9.]* requests per second.*/\1/p' | paste -sd ' '
+    else
+        echo "$output"
+    fi
+}
+
+main "$@"
