@@ -1,5 +1,13 @@
 //! Ringmill: a thread-per-core server engine for Linux, on io_uring where it is allowed and epoll where not.
+//!
+//! One dependency is enough: this crate re-exports the engine ([`Engine`], [`Protocol`], [`Config`]) and the
+//! protocols ([`http`], [`Echo`], [`UdpEcho`]). Start with [`Engine::builder`] and [`http::server`].
 #![forbid(unsafe_code)]
 
 pub use ringmill_engine::*;
 pub use ringmill_protocols::*;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

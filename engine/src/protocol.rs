@@ -136,6 +136,7 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Outputs that are not in use, emptied.
+    #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
 }
 

@@ -51,6 +51,7 @@ pub(crate) struct Worker<D> {
     parked: VecDeque<(u16, Socket)>,
     /// When to accept again after the process ran out of descriptors.
     accept_at: Tick,
+    #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare_carries: Vec<Box<Carry>>,
     events: Vec<Event>,
     reached: Vec<u32>,

@@ -24,7 +24,7 @@ mod syntax;
 
 pub use body::BodyLimits;
 pub use handler::{BodyWriter, Fill, Handler, Plan, Source, Upload};
-pub use parse::{Field, Fields, HeadLimits, Method, Reject, Version};
+pub use parse::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, HeadLimits, Method, Version};
 pub use reply::Reply;
 pub use request::Request;
 pub use session::{Limits, Server, Session};

@@ -250,8 +250,16 @@ fn statuses_and_connection_states() {
     check(&format!("GET / HTTP/1.1\r\n\r\n{get}"), &[400], true);
     check(&format!("GET /text HTTP/3.0\r\nHost: a\r\n\r\n{get}"), &[505], true);
     check("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", &[413], true);
-    check("POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", &[100], false);
-    check("POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx", &[200], false);
+    check(
+        "POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        &[100],
+        false,
+    );
+    check(
+        "POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+        &[200],
+        false,
+    );
     check("POST /body HTTP/1.1\r\nHost: a\r\nExpect: magic\r\nContent-Length: 1\r\n\r\nx", &[417], true);
     check("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel", &[200], true);
     check("GET /short HTTP/1.1\r\nHost: a\r\n\r\n", &[], true);

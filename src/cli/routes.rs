@@ -52,7 +52,9 @@ impl Handler for Routes {
             b"/stats" if get => self.json(&StatsPage::new(&self.stats), reply),
             _ => match request.path() {
                 path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
-                path if get && path.starts_with("/json/") => self.items(&path["/json/".len()..], request, reply),
+                path if get && path.starts_with("/json/") => {
+                    self.items(&path["/json/".len()..], request, reply)
+                }
                 path => refuse(path, method, reply),
             },
         }

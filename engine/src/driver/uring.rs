@@ -63,6 +63,7 @@ pub struct Uring {
     abilities: Abilities,
     sends: Slab<SendSlot>,
     polls: Slab<PollSlot>,
+    #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare_messages: Vec<Box<Message>>,
     /// Events that were made without the kernel.
     done: Vec<Event>,

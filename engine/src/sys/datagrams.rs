@@ -141,8 +141,10 @@ impl Transfer {
 impl Control {
     /// Writes one UDP_SEGMENT message and returns its length.
     fn set_segment(&mut self, segment: u16) -> usize {
-        // SAFETY: CMSG_LEN and CMSG_SPACE are arithmetic.
-        let (len, space) = unsafe { (libc::CMSG_LEN(2), libc::CMSG_SPACE(2)) };
+        // SAFETY: arithmetic.
+        let len = unsafe { libc::CMSG_LEN(2) };
+        // SAFETY: arithmetic.
+        let space = unsafe { libc::CMSG_SPACE(2) };
         let header =
             libc::cmsghdr { cmsg_len: len as _, cmsg_level: libc::IPPROTO_UDP, cmsg_type: libc::UDP_SEGMENT };
         // SAFETY: the buffer is aligned for cmsghdr and longer than CMSG_SPACE(2).
@@ -161,8 +163,10 @@ fn train_segment(header: &libc::msghdr) -> Option<usize> {
         // SAFETY: not null, so CMSG_FIRSTHDR or CMSG_NXTHDR found a whole header inside the buffer.
         let found = unsafe { &*message };
         if found.cmsg_level == libc::IPPROTO_UDP && found.cmsg_type == libc::UDP_GRO {
-            // SAFETY: UDP_GRO carries an int (udp(7)); the data may be unaligned.
-            let segment = unsafe { libc::CMSG_DATA(message).cast::<i32>().read_unaligned() };
+            // SAFETY: the header is whole, so its data starts inside the buffer.
+            let data = unsafe { libc::CMSG_DATA(message) };
+            // SAFETY: UDP_GRO carries an int (udp(7)), which may be unaligned.
+            let segment = unsafe { data.cast::<i32>().read_unaligned() };
             return usize::try_from(segment).ok();
         }
         // SAFETY: as for CMSG_FIRSTHDR.
@@ -172,8 +176,11 @@ fn train_segment(header: &libc::msghdr) -> Option<usize> {
 }
 
 fn address(name: &libc::sockaddr_storage, len: u32) -> Option<SocketAddr> {
-    // SAFETY: the kernel wrote `len` bytes of an address of the family it names; the storage is large enough.
-    let address = unsafe { socket2::SockAddr::new(std::mem::transmute_copy(name), len) };
+    let mut storage = socket2::SockAddrStorage::zeroed();
+    // SAFETY: every value of sockaddr_storage is valid, and it is what the storage is made for.
+    *unsafe { storage.view_as::<libc::sockaddr_storage>() } = *name;
+    // SAFETY: the kernel wrote `len` bytes of an address of the family it names.
+    let address = unsafe { socket2::SockAddr::new(storage, len) };
     address.as_socket()
 }
 

@@ -127,9 +127,11 @@ impl BufferRing {
     /// Lends a buffer that is home. It counts from the next `publish` on.
     pub(crate) fn lend(&mut self, pool: &Pool, id: u16) {
         let slot = usize::from(self.tail & self.mask);
-        // SAFETY: the slot is inside the ring's memory, and the kernel does not read it before `publish` moves the
-        // tail past it. The tail itself shares the first entry's reserved field, which is not written here.
-        let entry = unsafe { self.entries.add(slot).as_mut() };
+        // SAFETY: the slot is inside the ring's memory, as the mask sees to.
+        let mut entry = unsafe { self.entries.add(slot) };
+        // SAFETY: nobody else has a reference to the entry, and the kernel does not read it before `publish` moves
+        // the tail past it. The tail itself shares the first entry's reserved field, which is not written here.
+        let entry = unsafe { entry.as_mut() };
         entry.set_addr(pool.start(id).as_ptr() as u64);
         entry.set_len(pool.block_bytes() as u32);
         entry.set_bid(id);

@@ -55,7 +55,8 @@ impl Preamble {
         let date = format!("date: {}\r\n", httpdate::fmt_http_date(time));
         self.ok = [OK, self.server.as_bytes(), date.as_bytes()].concat();
         let typed = |known: KnownType| {
-            [&self.ok, b"content-type: ".as_slice(), known.value().as_bytes(), b"\r\ncontent-length: "].concat()
+            [&self.ok, b"content-type: ".as_slice(), known.value().as_bytes(), b"\r\ncontent-length: "]
+                .concat()
         };
         (self.text, self.json) = (typed(KnownType::Text), typed(KnownType::Json));
     }
