@@ -6,9 +6,13 @@ mod common;
 
 use common::http::*;
 use common::site::{check_refused, on_a_site, start, start_with};
-use common::{Client, connect_to, eventually, expect_pattern, on_both_drivers, pattern, settled, show};
-use ringmill::http::Limits;
-use std::net::Shutdown;
+use common::{
+    Client, PATIENCE, connect_to, eventually, expect_pattern, on_both_drivers, pattern, settled, show,
+};
+use ringmill::http::{self, Limits};
+use std::io::Read;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Barrier};
 
 #[test]
 fn simple_requests_get_exact_replies() {
@@ -291,6 +295,45 @@ fn a_client_that_expects_100_is_told_to_go_on() {
         let old = head("/collect", "Content-Length: 5\r\n").replace("HTTP/1.1", "HTTP/1.0");
         let closing = ok("hello").replace("5\r\n", "5\r\nconnection: close\r\n");
         check(address, old + "hello", closing);
+    });
+}
+
+#[test]
+fn a_drain_serves_those_who_had_connected_before_it() {
+    on_both_drivers(|driver| {
+        // The worker stands still in a handler while others connect, send, and the drain is ordered.
+        let gate = Arc::new(Barrier::new(2));
+        let handler_gate = gate.clone();
+        let running = common::start(common::config(driver), move |_| {
+            let gate = handler_gate.clone();
+            http::server(move |request, reply| {
+                if request.path() == "/gate" {
+                    gate.wait();
+                    gate.wait();
+                }
+                reply.text("hello");
+            })
+        });
+        let mut first = common::connect(&running);
+        first.send(get("/gate"));
+        gate.wait();
+        let mut waiting: Vec<TcpStream> = (0..200).map(|_| common::connect(&running)).collect();
+        for client in &mut waiting {
+            client.send(get("/hello"));
+        }
+        running.handle().drain(PATIENCE);
+        gate.wait();
+        waiting.push(first);
+        let answers: Vec<bool> = waiting
+            .into_iter()
+            .map(|mut client| {
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).is_ok() && answer.ends_with(b"hello")
+            })
+            .collect();
+        let lost = answers.iter().filter(|answered| !**answered).count();
+        assert_eq!(lost, 0, "so many of {} were connected, had asked, and got no answer", answers.len());
+        running.join().unwrap();
     });
 }
 

@@ -308,7 +308,7 @@ fn a_signal_lets_requests_finish_and_ends_with_status_0() {
             upload.expect("HTTP/1.1 100 Continue\r\n\r\n");
 
             server.signal(signal);
-            eventually(true, || server.line_with("draining").is_some());
+            server.expect_line("draining");
             eventually(true, || TcpStream::connect_timeout(&address, PATIENCE).is_err());
             idle.expect_eof();
             upload.send("0123456789");
@@ -328,14 +328,14 @@ fn a_signal_lets_requests_finish_and_ends_with_status_0() {
 #[test]
 fn replies_during_a_drain_say_that_they_are_the_last() {
     on_both_drivers(|driver| {
-        let server = Program::serve(driver, &[]);
+        let mut server = Program::serve(driver, &[]);
         let [mut streamed, mut collected, mut late] = [(); 3].map(|()| connect_to(server.http()));
         let head = "POST /upload HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
         streamed.ask(head, "HTTP/1.1 100 Continue\r\n\r\n");
         collected.ask(head.replace("/upload", "/"), "HTTP/1.1 100 Continue\r\n\r\n");
         late.send("GET /health HTTP/1.1\r\nHost: a\r\n");
         server.signal(libc::SIGTERM);
-        eventually(true, || server.line_with("draining").is_some());
+        server.expect_line("draining");
         for (client, rest) in [(&mut late, "\r\n"), (&mut streamed, "ok"), (&mut collected, "ok")] {
             let answer = ask(client, rest);
             assert_eq!(answer.field("connection"), Some("close"), "{answer:?}");
@@ -348,7 +348,7 @@ fn replies_during_a_drain_say_that_they_are_the_last() {
 fn a_signal_right_after_the_start_line_drains_too() {
     on_both_drivers(|driver| {
         for _ in 0..20 {
-            let mut server = Program::serve(driver, &[]);
+            let mut server = Program::serve_at_once(driver, &[]);
             server.signal(libc::SIGTERM);
             let status = server.wait();
             assert_eq!(status.code(), Some(0), "{status}: who sees the line may rely on the handlers");
@@ -370,7 +370,7 @@ fn a_second_signal_ends_at_once() {
     on_both_drivers(|driver| {
         let (mut server, _download) = with_a_stuck_download(driver, &[]);
         server.signal(libc::SIGTERM);
-        eventually(true, || server.line_with("draining").is_some());
+        server.expect_line("draining");
         assert!(!server.has_ended());
         server.signal(libc::SIGTERM);
         assert_eq!(server.wait().code(), Some(128 + libc::SIGTERM));
@@ -397,6 +397,7 @@ fn check_drain(driver: DriverChoice, arguments: &[&str]) {
         clients.push(client);
     }
     server.signal(libc::SIGTERM);
+    server.expect_line("draining");
     for (n, client) in clients.iter_mut().enumerate() {
         let mut answer = Vec::new();
         let end = client.read_to_end(&mut answer);
@@ -531,7 +532,7 @@ fn without_descriptors_it_neither_spins_nor_dies_and_recovers() {
             let mut server = Program::serve_with_descriptors(driver, 64, arguments);
             let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect_to(server.http())).collect();
             if !arguments.is_empty() {
-                eventually(true, || server.line_with("accepting pauses").is_some());
+                server.expect_line("accepting pauses");
             }
             let (cpu, began) = (server.cpu(), Instant::now());
             while began.elapsed() < Duration::from_secs(1) {

@@ -139,7 +139,9 @@ pub struct Running {
     driver_reason: String,
     cpus: Vec<Option<usize>>,
     threads: Vec<JoinHandle<Result<(), Error>>>,
-    unix_paths: Vec<std::path::PathBuf>,
+    /// Removed after the workers have ended, as the last of this value.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    unix_paths: Vec<bind::UnixPath>,
 }
 
 impl Running {
@@ -192,10 +194,6 @@ impl Running {
                 self.handle.stop();
                 first = ended;
             }
-        }
-        for path in self.unix_paths.drain(..) {
-            // Somebody may have removed it already.
-            let _ = std::fs::remove_file(path);
         }
         first
     }

@@ -23,6 +23,14 @@ pub enum Op {
         /// A listening socket.
         listener: Socket,
     },
+    /// Accept what the kernel has queued by now, without waiting: for a listener that is to be closed. Events as
+    /// of `Accept`; the last one is `ECANCELED` once the queue is empty, else the failure.
+    AcceptRest {
+        /// Comes back in the events.
+        token: Token,
+        /// A listening socket on which nothing is in flight.
+        listener: Socket,
+    },
     /// Receive until end, cancelled or failed, into buffers of the driver's pool. Events carry a block;
     /// zero without a block is the end of the stream; `ENOBUFS` says that no buffer was free.
     Recv {

@@ -6,9 +6,10 @@ pub(crate) mod datagrams;
 pub(crate) mod ring;
 
 use crate::address::Address;
-use crate::event::{Errno, Socket};
+use crate::event::{Errno, Event, Payload, Socket};
 use crate::output::Output;
 use crate::time::Tick;
+use crate::token::Token;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -60,12 +61,30 @@ pub(crate) fn send(socket: Socket, output: &Output) -> Result<usize, Errno> {
     check(unsafe { libc::sendmsg(socket.0, &header, flags) })
 }
 
-/// Takes one connection off the queue; never waits.
-pub(crate) fn accept(listener: Socket) -> Result<Socket, Errno> {
-    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+/// Takes one connection off the queue of a listener that does not wait (`set_nonblocking`); the connection
+/// itself waits or not, as `blocking` says.
+pub(crate) fn accept(listener: Socket, blocking: bool) -> Result<Socket, Errno> {
+    let flags = libc::SOCK_CLOEXEC | if blocking { 0 } else { libc::SOCK_NONBLOCK };
     // SAFETY: both address arguments may be null, as accept(2) says.
     let answer = unsafe { libc::accept4(listener.0, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
     check(answer as isize).map(|fd| Socket(fd as i32))
+}
+
+/// Takes everything off the queue of a listener, as events of an `Op::AcceptRest`.
+pub(crate) fn accept_rest(listener: Socket, token: Token, blocking: bool, events: &mut Vec<Event>) {
+    set_nonblocking(listener, true);
+    loop {
+        let (result, more) = match accept(listener, blocking) {
+            Ok(socket) => (Ok(socket.0 as u32), true),
+            Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+            Err(Errno::EAGAIN) => (Err(Errno::ECANCELED), false),
+            Err(errno) => (Err(errno), false),
+        };
+        events.push(Event { token, result, more, payload: Payload::None });
+        if !more {
+            return;
+        }
+    }
 }
 
 /// Ends our sending side. A peer that is gone already is no error.
@@ -88,6 +107,7 @@ pub(crate) fn close(socket: Socket) {
     drop(unsafe { OwnedFd::from_raw_fd(socket.0) });
 }
 
+/// Whether calls on the socket return instead of waiting.
 pub(crate) fn set_nonblocking(socket: Socket, on: bool) {
     // Can only fail on a bad descriptor, which the next operation reports.
     with_ref(socket, |socket| drop(socket.set_nonblocking(on)));

@@ -8,6 +8,7 @@ use ringmill::{
     Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::time::Duration;
 
 /// Options of `ringmill serve`.
@@ -100,10 +101,11 @@ impl Serve {
     pub(crate) fn run(self) -> Result<(), Error> {
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
+        // Before anybody can see that we run: who sees it may rely on the handlers.
+        let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_signals)?;
         let running = self.start()?;
+        end_on_signals(signals, running.handle(), drain)?;
         announce(&running, descriptors);
-        let handle = running.handle();
-        end_on_signals(handle, drain)?;
         let stats = running.stats().clone();
         running.join()?;
         let total = stats.total();
@@ -171,9 +173,7 @@ fn announce(running: &Running, descriptors: u64) {
 }
 
 /// The first signal drains, a second one ends the process.
-fn end_on_signals(handle: Handle, drain: Duration) -> Result<(), Error> {
-    let failed = |source| Error::Worker { worker: 0, step: "installing signal handlers", source };
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+fn end_on_signals(mut signals: Signals, handle: Handle, drain: Duration) -> Result<(), Error> {
     let watch = move || {
         let mut draining = false;
         for signal in signals.forever() {
@@ -182,9 +182,14 @@ fn end_on_signals(handle: Handle, drain: Duration) -> Result<(), Error> {
                 std::process::exit(128 + signal);
             }
             draining = true;
-            tracing::info!("draining: requests may finish for {drain:?}; signal again to end at once");
+            // Asked first, said then: who reads it may rely on it.
             handle.drain(drain);
+            tracing::info!("draining: requests may finish for {drain:?}; signal again to end at once");
         }
     };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(failed)
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(no_signals)
+}
+
+fn no_signals(source: std::io::Error) -> Error {
+    Error::Worker { worker: 0, step: "handling signals", source }
 }

@@ -71,23 +71,33 @@ impl Program {
         collect(child.stdout.take().unwrap(), &lines);
         collect(child.stderr.take().unwrap(), &lines);
         let mut program = Program { child, lines };
+        program.expect_line(ready);
+        program
+    }
+
+    /// Waits until it has written a line that contains `text`.
+    #[track_caller]
+    pub fn expect_line(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while program.line_with(ready).is_none() {
-            let ended = program.child.try_wait().unwrap();
+        while self.line_with(text).is_none() {
+            let ended = self.child.try_wait().unwrap();
             let late = Instant::now() > deadline;
-            assert!(
-                ended.is_none() && !late,
-                "no {ready:?}; exit {ended:?}; it said: {:#?}",
-                program.lines()
-            );
+            assert!(ended.is_none() && !late, "no {text:?}; exit {ended:?}; it said: {:#?}", self.lines());
             std::thread::sleep(Duration::from_millis(1));
         }
-        program
     }
 
     /// `ringmill serve` on free ports with one worker, and further arguments.
     #[track_caller]
     pub fn serve(driver: DriverChoice, arguments: &[&str]) -> Program {
+        let program = Program::serve_at_once(driver, arguments);
+        eventually(true, || program.catches(libc::SIGINT));
+        program
+    }
+
+    /// The same, as soon as the start line is there: signals may still kill it.
+    #[track_caller]
+    pub fn serve_at_once(driver: DriverChoice, arguments: &[&str]) -> Program {
         Program::start(serve(ringmill(), driver, arguments), "worker(s) on CPU")
     }
 
@@ -96,7 +106,9 @@ impl Program {
     pub fn serve_with_descriptors(driver: DriverChoice, descriptors: usize, arguments: &[&str]) -> Program {
         let mut command = clean(Command::new("sh"));
         command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), ringmill_path()]);
-        Program::start(serve(command, driver, arguments), "worker(s) on CPU")
+        let program = Program::start(serve(command, driver, arguments), "worker(s) on CPU");
+        eventually(true, || program.catches(libc::SIGINT));
+        program
     }
 
     pub fn pid(&self) -> u32 {
@@ -150,6 +162,13 @@ impl Program {
 
     pub fn descriptors(&self) -> usize {
         descriptors(&self.pid().to_string())
+    }
+
+    /// Whether it has a handler for a signal (SigCgt in proc_pid_status(5)).
+    fn catches(&self, signal: i32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+        u64::from_str_radix(mask.trim(), 16).expect("hexadecimal") >> (signal - 1) & 1 == 1
     }
 
     /// CPU time so far (fields 14 and 15 of /proc/PID/stat, proc(5), in ticks of 10 ms).

@@ -264,6 +264,7 @@ impl Driver for Poll {
             Op::Recv { token, socket, turn_bytes_max } => {
                 self.want(socket, Input::Recv(token, turn_bytes_max))
             }
+            Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, false, &mut self.done),
             Op::Watch { token, socket } => self.want(socket, Input::Watch(token)),
             Op::RecvDatagrams { token, socket, batch } => self.want(socket, Input::Datagrams(token, batch)),
             Op::Send { token, socket, output } => self.send(token, socket, output),
@@ -323,7 +324,7 @@ impl Names for Poll {
 
 fn accept(entry: &mut Entry, listener: Socket, token: Token, events: &mut Vec<Event>) -> bool {
     for _ in 0..ACCEPTS_A_TURN {
-        match sys::accept(listener) {
+        match sys::accept(listener, false) {
             Ok(socket) => {
                 let result = Ok(socket.0 as u32);
                 events.push(Event { token, result, more: true, payload: Payload::None });

@@ -254,6 +254,15 @@ impl Driver for Sim {
     fn submit(&mut self, op: Op) {
         match op {
             Op::Accept { token, listener } => self.want(listener, token, InputKind::Accept),
+            Op::AcceptRest { token, listener } => {
+                let mut world = self.world.borrow_mut();
+                while let Some(socket) = world.accept(listener) {
+                    let result = Ok(socket.0 as u32);
+                    self.done.push(Event { token, result, more: true, payload: Payload::None });
+                }
+                let result = Err(Errno::ECANCELED);
+                self.done.push(Event { token, result, more: false, payload: Payload::None });
+            }
             Op::Recv { token, socket, turn_bytes_max } => {
                 self.want(socket, token, InputKind::Recv { turn_bytes_max });
             }

@@ -135,6 +135,29 @@ fn accepts_until_cancelled<F: Fixture>() {
     fixture.driver().submit(Op::Close { socket: listener, reset: false });
 }
 
+fn accepts_what_is_queued_and_no_more<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    for connections in [0, 3] {
+        let listener = fixture.listener();
+        let _peers: Vec<F::Peer> = (0..connections).map(|_| fixture.connect(listener)).collect();
+        fixture.driver().submit(Op::AcceptRest { token: ACCEPT, listener });
+        let mut sockets = Vec::new();
+        turn_until(&mut fixture, "the end of the queue", |_, event| {
+            assert_eq!(event.token, ACCEPT);
+            assert_eq!(event.more, event.result.is_ok());
+            match event.result {
+                Ok(socket) => sockets.push(Socket(socket as i32)),
+                Err(errno) => assert_eq!(errno, Errno::ECANCELED),
+            }
+            !event.more
+        });
+        assert_eq!(sockets.len(), connections);
+        for socket in sockets.into_iter().chain([listener]) {
+            fixture.driver().submit(Op::Close { socket, reset: false });
+        }
+    }
+}
+
 fn receives_in_order_to_the_end<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let (socket, mut peer) = connection(&mut fixture);
@@ -392,6 +415,7 @@ macro_rules! all_cases {
     ($fixture:ty) => {
         suite! { $fixture:
             accepts_until_cancelled
+            accepts_what_is_queued_and_no_more
             receives_in_order_to_the_end
             sends_every_byte_in_order
             a_cancelled_receive_ends_once

@@ -411,6 +411,8 @@ impl Driver for Uring {
                 let entry = opcode::AcceptMulti::new(Fd(listener.0)).flags(libc::SOCK_CLOEXEC).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
+            // The ring would wait where a plain call says that the queue is empty.
+            Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, true, &mut self.done),
             Op::Watch { token, socket } => self.poll(PollSlot::Watch(token, socket)),
             Op::RecvDatagrams { token, socket, batch } if self.likely_more.contains(&socket) => {
                 self.recv_datagrams(token, socket, batch);

@@ -7,12 +7,23 @@ use crate::sys;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The sockets of one listener, one a worker, and the address they got.
 pub(super) struct Bound {
     pub(super) address: Address,
     pub(super) sockets: Vec<Socket>,
+    pub(super) unix_path: Option<UnixPath>,
+}
+
+/// The path of a Unix socket that we bound: removed when the value is dropped.
+pub(super) struct UnixPath(PathBuf);
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Binds a stream listener for each worker.
@@ -87,7 +98,7 @@ fn bind_group(
         ip = bound.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         sockets.push(socket);
     }
-    Ok(Bound { address: Address::Ip(ip), sockets })
+    Ok(Bound { address: Address::Ip(ip), sockets, unix_path: None })
 }
 
 /// Another process of this user that listens with SO_REUSEPORT would silently share our connections. A bind
@@ -169,6 +180,7 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize, step: &mut &'static str)
         }
         result => result?,
     }
+    let unix_path = Some(UnixPath(path.to_owned()));
     *step = "listening";
     socket.listen(backlog)?;
     let mut sockets = vec![socket];
@@ -176,7 +188,7 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize, step: &mut &'static str)
         *step = "duplicating a socket";
         sockets.push(sockets[0].try_clone()?);
     }
-    Ok(Bound { address: Address::Unix(path.to_owned()), sockets })
+    Ok(Bound { address: Address::Unix(path.to_owned()), sockets, unix_path })
 }
 
 /// Whether the path is a socket that nobody listens on.

@@ -1,8 +1,7 @@
 //! Choosing the driver, starting the threads, and telling whoever asked when all of them run.
 
-use super::bind::{self, Bound};
+use super::bind;
 use super::{Builder, DatagramFactory, Handle, Running, ServiceFactory, WorkerContext};
-use crate::address::Address;
 use crate::config::{Config, DriverChoice, Pin};
 use crate::driver::Driver;
 use crate::driver::poll::Poll;
@@ -37,16 +36,18 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     let (mut addresses, mut datagram_addresses, mut unix_paths) = (Vec::new(), Vec::new(), Vec::new());
     for stream in streams {
         let bound = bind::streams(&stream.address, &stream.options, workers)?;
-        if let Address::Unix(path) = &bound.address {
-            unix_paths.push(path.clone());
-        }
+        unix_paths.extend(bound.unix_path);
         addresses.push(bound.address.clone());
-        share_out(bound, |worker, socket| shares[worker].streams.push((socket, stream.factory.clone())));
+        share_out(bound.sockets, |worker, socket| {
+            shares[worker].streams.push((socket, stream.factory.clone()))
+        });
     }
     for listener in datagrams {
         let bound = bind::datagrams(&listener.address, workers)?;
         datagram_addresses.push(bound.address.clone());
-        share_out(bound, |worker, socket| shares[worker].datagrams.push((socket, listener.factory.clone())));
+        share_out(bound.sockets, |worker, socket| {
+            shares[worker].datagrams.push((socket, listener.factory.clone()))
+        });
     }
 
     let stats = Stats::new(workers);
@@ -94,8 +95,8 @@ struct Share {
     datagrams: Vec<(socket2::Socket, Arc<DatagramFactory>)>,
 }
 
-fn share_out(bound: Bound, mut give: impl FnMut(usize, socket2::Socket)) {
-    for (worker, socket) in bound.sockets.into_iter().enumerate() {
+fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2::Socket)) {
+    for (worker, socket) in sockets.into_iter().enumerate() {
         give(worker, socket);
     }
 }

@@ -22,6 +22,8 @@ enum Accept {
     Armed,
     /// A cancel is on its way; connections may still come first.
     Cancelling,
+    /// The engine drains: what is queued comes out, then the listener is closed.
+    Emptying,
     Closed,
 }
 
@@ -46,6 +48,8 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn on_accept(&mut self, index: usize, result: Result<u32, Errno>, more: bool) {
+        let is_emptied =
+            !more && self.listeners[index].state == Accept::Emptying && result == Err(Errno::ECANCELED);
         if !more {
             self.listeners[index].state = Accept::Paused;
         }
@@ -64,11 +68,13 @@ impl<D: Driver> Worker<D> {
             }
         }
         if self.listeners[index].state == Accept::Paused {
-            if self.life != Life::Running {
-                self.listeners[index].state = Accept::Closed;
-                self.driver.submit(Op::Close { socket: self.listeners[index].socket, reset: false });
-            } else if self.may_accept() {
-                self.arm_accept(index);
+            match self.life {
+                Life::Running if self.may_accept() => self.arm_accept(index),
+                Life::Running => {}
+                Life::Draining(_) if is_emptied => self.close_listener(index),
+                Life::Draining(_) if self.accept_at == Tick::NEVER => self.accept_rest(index),
+                Life::Draining(_) => {}
+                Life::Stopping(_) => self.close_listener(index),
             }
         }
     }
@@ -81,12 +87,13 @@ impl<D: Driver> Worker<D> {
         {
             self.open(service, socket);
         }
-        if self.life != Life::Running || !self.may_accept() {
-            return;
-        }
         for index in 0..self.listeners.len() {
             if self.listeners[index].state == Accept::Paused {
-                self.arm_accept(index);
+                match self.life {
+                    Life::Running if self.may_accept() => self.arm_accept(index),
+                    Life::Draining(_) => self.accept_rest(index),
+                    Life::Running | Life::Stopping(_) => {}
+                }
             }
         }
     }
@@ -98,16 +105,15 @@ impl<D: Driver> Worker<D> {
             || self.listeners.iter().any(|listener| listener.state == Accept::Paused)
     }
 
-    /// Ends accepting. A listener is closed after the last connection the kernel had for it came out.
+    /// Ends accepting. When draining, what the kernel has queued is still taken in, because closing the listener
+    /// would reset it.
     pub(super) fn close_listeners(&mut self) {
         for index in 0..self.listeners.len() {
-            match self.listeners[index].state {
-                Accept::Armed => self.cancel_accept(index),
-                Accept::Paused => {
-                    self.listeners[index].state = Accept::Closed;
-                    self.driver.submit(Op::Close { socket: self.listeners[index].socket, reset: false });
-                }
-                Accept::Cancelling | Accept::Closed => {}
+            match (self.listeners[index].state, self.life) {
+                (Accept::Armed, _) => self.cancel_accept(index),
+                (Accept::Paused, Life::Draining(_)) => self.accept_rest(index),
+                (Accept::Paused, _) => self.close_listener(index),
+                (Accept::Cancelling | Accept::Emptying | Accept::Closed, _) => {}
             }
         }
         if matches!(self.life, Life::Stopping(_)) {
@@ -115,6 +121,19 @@ impl<D: Driver> Worker<D> {
                 self.driver.submit(Op::Close { socket, reset: true });
             }
         }
+    }
+
+    fn accept_rest(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        listener.state = Accept::Emptying;
+        let token = Token::new(Kind::Accept, 0, index as u32);
+        self.driver.submit(Op::AcceptRest { token, listener: listener.socket });
+    }
+
+    fn close_listener(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        listener.state = Accept::Closed;
+        self.driver.submit(Op::Close { socket: listener.socket, reset: false });
     }
 
     fn may_accept(&self) -> bool {

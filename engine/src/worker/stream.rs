@@ -290,8 +290,11 @@ impl<D: Driver> Worker<D> {
         if conn.phase != Phase::Open || rest_bytes == 0 {
             return;
         }
-        // What is left now is either the start of something incomplete, or waits for room or for a resume.
-        conn.input_due = conn.paused || conn.queued_bytes() >= self.config.output_high_water_bytes;
+        // What is left is the start of something incomplete; or it waits for room or a resume; or it is already what
+        // the protocol asked for (unless it consumed nothing: asking for what it has just seen would never end).
+        let is_met = step.need > 0 && rest_bytes >= step.need && step.consumed > 0;
+        let is_full = conn.queued_bytes() >= self.config.output_high_water_bytes;
+        conn.input_due = conn.paused || is_full || is_met;
         if !conn.input_due && rest_bytes.max(step.need) > self.config.input_bytes_max {
             self.shared.stats.live.overflows.add(1);
             self.abort(index, CloseReason::InputOverflow);

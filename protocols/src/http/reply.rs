@@ -1,7 +1,7 @@
 //! Replies to bytes: written straight into the connection's output, framed by what the request allows.
 
 use super::date::{KnownType, Preamble};
-use super::handler::{BodyLength, Source};
+use super::handler::{BodyLength, BodyWriter, Fill, Source};
 use super::parse::{Head, Method, Version};
 use bytes::Bytes;
 use ringmill_engine::{Address, Io};
@@ -126,16 +126,20 @@ impl Reply<'_> {
         self.known_type(KnownType::Json, json);
     }
 
-    /// Finishes with a body, copied.
+    /// Finishes with a body, copied. A large one is sent as the client reads it.
     pub fn body(&mut self, bytes: &[u8]) {
-        if self.start_sized(bytes.len() as u64) {
+        if self.is_streamed(bytes.len()) {
+            self.stream(Some(bytes.len() as u64), Whole(Bytes::copy_from_slice(bytes)));
+        } else if self.start_sized(bytes.len() as u64) {
             self.io.write(bytes);
         }
     }
 
     /// Finishes with a body that is shared and not copied.
     pub fn body_shared(&mut self, bytes: Bytes) {
-        if self.start_sized(bytes.len() as u64) {
+        if self.is_streamed(bytes.len()) {
+            self.stream(Some(bytes.len() as u64), Whole(bytes));
+        } else if self.start_sized(bytes.len() as u64) {
             self.io.queue(bytes);
         }
     }
@@ -149,7 +153,7 @@ impl Reply<'_> {
     pub fn stream(&mut self, length: Option<u64>, source: impl Source + 'static) {
         self.begin(length);
         if matches!(self.state.stage, Stage::Body(_)) {
-            if self.state.head_only {
+            if self.state.head_only || length == Some(0) {
                 return self.end();
             }
             self.state.source = Some(Box::new(source));
@@ -162,22 +166,27 @@ impl Reply<'_> {
         if !self.start() {
             return self;
         }
-        let bodiless = is_bodiless(self.state.status);
+        if is_bodiless(self.state.status) {
+            // What is written is dropped, as for HEAD.
+            self.state.head_only = true;
+            self.finish_head();
+            self.state.stage = Stage::Body(BodyLength::Sized(Some(0)));
+            return self;
+        }
         let length = match length {
-            _ if bodiless => BodyLength::Sized(Some(0)),
-            Some(length) => BodyLength::Sized(Some(length)),
+            Some(length) => {
+                self.write_length(length);
+                BodyLength::Sized(Some(length))
+            }
             None if self.state.http10 => {
                 self.state.keep_alive = false;
                 BodyLength::UntilClose
             }
-            None => BodyLength::Chunked,
+            None => {
+                self.io.write(b"transfer-encoding: chunked\r\n");
+                BodyLength::Chunked
+            }
         };
-        match length {
-            _ if bodiless => {}
-            BodyLength::Sized(length) => self.write_length(length.unwrap_or(0)),
-            BodyLength::Chunked => self.io.write(b"transfer-encoding: chunked\r\n"),
-            BodyLength::UntilClose => {}
-        }
         self.finish_head();
         self.state.stage = Stage::Body(length);
         self
@@ -240,7 +249,7 @@ impl Reply<'_> {
     /// The hot path: three copies and the digits of a length.
     #[inline]
     fn known_type(&mut self, known: KnownType, body: &[u8]) {
-        if !self.state.is_plain() {
+        if !self.state.is_plain() || body.len() > STREAM_BYTES_MIN {
             return self.content_type(known.value()).body(body);
         }
         self.state.stage = Stage::Done;
@@ -251,6 +260,15 @@ impl Reply<'_> {
         buffer.extend_from_slice(head);
         buffer.extend_from_slice(length.bytes());
         buffer.extend_from_slice(body);
+    }
+
+    /// Whether a body of this length is better sent piece by piece than queued as a whole. An answer that comes
+    /// before the end of the request cannot be: reading goes on until it is sent.
+    fn is_streamed(&self, bytes: usize) -> bool {
+        bytes > STREAM_BYTES_MIN
+            && !self.state.reading
+            && !self.state.head_only
+            && !is_bodiless(self.state.status)
     }
 
     /// Writes the status line if it is not written yet; whether fields may follow.
@@ -311,6 +329,20 @@ impl Reply<'_> {
             (false, _) => b"connection: close\r\n\r\n",
         };
         self.io.write(connection);
+    }
+}
+
+/// Longer bodies go out as the client reads them, so that a reply of any size passes the output's hard cap.
+const STREAM_BYTES_MIN: usize = 256 * 1024;
+
+/// A body that is all there.
+struct Whole(Bytes);
+
+impl Source for Whole {
+    fn fill(&mut self, body: &mut BodyWriter<'_>) -> Fill {
+        let bytes = self.0.len().min(body.room_bytes().max(1));
+        body.queue(self.0.split_to(bytes));
+        if self.0.is_empty() { Fill::End } else { Fill::More }
     }
 }
 

@@ -141,7 +141,7 @@ impl<H: Handler> Server<H> {
         session.requests = session.requests.saturating_add(1);
         io.count_requests(1);
         let last = limits.requests_max.is_some_and(|max| session.requests >= max);
-        let mut reply = ReplyState::new(&head, !last && !io.is_draining());
+        let mut reply = ReplyState::new(&head, !last);
         if head.framing == Framing::None && head.method != Method::Connect {
             let request = Request::new(&head, b"", b"");
             self.context.answer(&mut self.handler, &request, &mut reply, io);
@@ -209,6 +209,7 @@ impl<H: Handler> Server<H> {
         let mut at = 0;
         while let Some(decoder) = &mut exchange.decoder {
             if io.is_full() {
+                self.context.wait_for_body(io);
                 return Flow::Wait(at);
             }
             match decoder.decode(&input[at..], &self.context.limits.body) {
@@ -219,7 +220,7 @@ impl<H: Handler> Server<H> {
                     }
                 }
                 Decoded::Partial { consumed } => {
-                    io.set_timeout(self.context.limits.body_idle_timeout);
+                    self.context.wait_for_body(io);
                     return Flow::Wait(at + consumed);
                 }
                 Decoded::End { consumed, trailers } => {
@@ -273,7 +274,9 @@ impl<H: Handler> Server<H> {
 const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 15.5.14)";
 
 impl Context {
+    #[inline]
     fn reply<'a>(&'a self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
+        state.keep_alive &= !io.is_draining();
         Reply { io: io.reborrow(), preamble: &self.preamble, state }
     }
 
@@ -402,6 +405,16 @@ impl Context {
         Flow::Wait(0)
     }
 
+    /// While the client does not read what it is sent, nobody reads from it either: its silence does not count.
+    fn wait_for_body(&self, io: &mut Io<'_>) {
+        if io.is_full() {
+            io.set_deadline(None);
+            io.notify_drained();
+        } else {
+            io.set_timeout(self.limits.body_idle_timeout);
+        }
+    }
+
     fn wait_for_request(&self, io: &mut Io<'_>) {
         let grace = if io.is_draining() { self.limits.drain_grace } else { self.limits.keep_alive_timeout };
         io.set_timeout(grace);
@@ -470,6 +483,9 @@ impl<H: Handler> Protocol for Server<H> {
 impl<H: Handler> Server<H> {
     fn go_on(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         if !session.is_sending() {
+            if session.exchange.is_some() {
+                self.context.wait_for_body(io);
+            }
             return Next::Continue;
         }
         match self.resume(session, 0, io) {
