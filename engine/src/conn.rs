@@ -210,6 +210,14 @@ impl Conn {
         }
     }
 
+    /// Whether an open connection has nothing to do but to wait for input.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open
+            && self.recv == Recv::Armed
+            && self.pending.is_none()
+            && !(self.held | self.paused | self.wants_drained | self.input_due)
+    }
+
     pub(crate) fn unread_bytes(&self) -> usize {
         self.carry.as_ref().map_or(0, |carry| carry.unread().len())
     }

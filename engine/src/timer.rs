@@ -45,7 +45,7 @@ impl Timers {
     }
 
     /// Promises to report `index` not later than `due` plus a grain. [`Tick::NEVER`] promises nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn schedule(&mut self, index: u32, due: Tick) {
         // The common case: an entry is there and comes early enough.
         let at = self.links.get(index as usize).map_or(u64::MAX, |link| link.at);
@@ -54,6 +54,7 @@ impl Timers {
         }
     }
 
+    #[cold]
     fn file(&mut self, index: u32, due: Tick) {
         let at = due.0.div_ceil(GRAIN_NS).clamp(self.current, self.current + SLOTS - 1);
         if self.links.len() <= index as usize {

@@ -66,17 +66,21 @@ impl<D: Driver> Worker<D> {
     /// A send came back.
     pub(super) fn on_sent(&mut self, token: Token, result: Result<u32, Errno>, mut output: Box<Output>) {
         let index = token.index();
-        let Some(conn) = self.live(token) else { return self.shared.recycle(output) };
+        let conn = self.conns.get_mut(index as usize).filter(|conn| conn.generation == token.generation());
+        let Some(conn) = conn else { return self.shared.recycle(output) };
         conn.in_flight_bytes = 0;
         conn.stall_deadline = Tick::NEVER;
         match result {
             Ok(0) => self.fail(index, Errno::EPIPE),
             Ok(bytes) => {
                 output.advance(bytes as usize);
-                let rest = !output.is_empty() && conn.phase != Phase::Closing;
                 self.shared.stats.live.sent_bytes.add(u64::from(bytes));
-                if rest {
+                if !output.is_empty() && conn.phase != Phase::Closing {
                     return self.send(index, output);
+                }
+                // The hot path: everything was sent, and nothing waited for that.
+                if conn.is_at_rest() {
+                    return self.shared.recycle(output);
                 }
             }
             Err(Errno::EINTR) if conn.phase != Phase::Closing => return self.send(index, output),
@@ -240,6 +244,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Calls `data` with bytes in place in a receive buffer, and keeps a copy of what it did not consume.
+    #[inline]
     fn deliver(&mut self, index: u32, input: &[u8]) {
         match self.data(index, input) {
             Ok(step) => {
@@ -274,6 +279,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    #[inline]
     fn data(&mut self, index: u32, input: &[u8]) -> Result<Step, Panicked> {
         let conn = &mut self.conns[index as usize];
         let (service, session) = (usize::from(conn.service), conn.session);
@@ -283,6 +289,7 @@ impl<D: Driver> Worker<D> {
         Ok(step)
     }
 
+    #[inline]
     fn apply_step(&mut self, index: u32, step: Step, rest_bytes: usize) {
         self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
         self.apply(index, step.next);
@@ -301,6 +308,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
+    #[inline]
     fn apply(&mut self, index: u32, next: Next) {
         let conn = &mut self.conns[index as usize];
         match next {
@@ -347,6 +355,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Starts or ends receiving, as the connection now wants it.
+    #[inline]
     fn update_recv(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let token = Token::new(Kind::Recv, conn.generation, index);

@@ -9,7 +9,9 @@
 //! are read in `syntax.rs`, the reasons to refuse are listed in `reject.rs`, and bodies are decoded in
 //! `body.rs`.
 
-use super::syntax::{Span, Stop, fields, is_authority, is_token, request_line, skip_empty_line};
+use super::syntax::{
+    Span, Stop, fields, is_authority, is_authority_in, is_token, request_line, skip_empty_line,
+};
 use std::fmt;
 
 pub use super::reject::Reject;
@@ -404,7 +406,7 @@ impl KnownFields {
             return Err(repeated);
         }
         match self.host {
-            Some(host) if is_authority(host.of(text)) => {}
+            Some(host) if is_authority_in(text, usize::from(host.at), usize::from(host.end)) => {}
             Some(host) if host.at < host.end => return Err(Reject::HostMalformed),
             Some(_) if is_http11 => return Err(Reject::HostEmpty),
             None if is_http11 => return Err(Reject::HostMissing),

@@ -356,7 +356,7 @@ impl LengthEnd {
     /// The digits of `u64::MAX`, and two line ends.
     const BYTES_MAX: usize = 24;
 
-    #[inline]
+    #[inline(always)]
     fn new(length: usize) -> LengthEnd {
         let mut end = LengthEnd { bytes: *b"00000000000000000000\r\n\r\n", start: 20 };
         let mut rest = length;

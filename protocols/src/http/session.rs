@@ -131,8 +131,9 @@ impl<H: Handler> Server<H> {
         if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
             return self.context.wait_for_head(session, input, io);
         }
-        let (head, len) = match parse_head(input, &mut self.slots, &limits.head) {
-            Outcome::Complete { head, len } => (head, len),
+        let outcome = parse_head(input, &mut self.slots, &limits.head);
+        let (head, len) = match &outcome {
+            Outcome::Complete { head, len } => (head, *len),
             Outcome::Partial => return self.context.wait_for_head(session, input, io),
             Outcome::Malformed(reject) => return self.context.refuse(reject.status(), reject.reason(), io),
         };
@@ -141,9 +142,9 @@ impl<H: Handler> Server<H> {
         session.requests = session.requests.saturating_add(1);
         io.count_requests(1);
         let last = limits.requests_max.is_some_and(|max| session.requests >= max);
-        let mut reply = ReplyState::new(&head, !last);
+        let mut reply = ReplyState::new(head, !last);
         if head.framing == Framing::None && head.method != Method::Connect {
-            let request = Request::new(&head, b"", b"");
+            let request = Request::new(head, b"", b"");
             self.context.answer(&mut self.handler, &request, &mut reply, io);
             return self.context.after(session, reply, len, io);
         }

@@ -150,7 +150,10 @@ pub(super) fn fields(
     loop {
         let name_end = class_end(window, at, TOKEN);
         if name_end == at || window.get(name_end) != Some(&b':') {
-            return no_field_line(window, at, name_end);
+            return match window[at..] {
+                [b'\r', b'\n', ..] => Ok(at + 2),
+                _ => no_field_line(window, at, name_end),
+            };
         }
         let mut value_at = name_end + 1;
         while let Some(b' ' | b'\t') = window.get(value_at) {
@@ -169,12 +172,11 @@ pub(super) fn fields(
     }
 }
 
-/// A line that is not a field line: the empty line that ends a section, a partial one or a bad one.
-#[inline(never)]
+/// A line that is neither a field line nor empty: a partial one or a bad one.
+#[cold]
 fn no_field_line(window: &[u8], at: usize, name_end: usize) -> Result<usize, Stop> {
     let reject = match window.get(name_end) {
         None => return Err(Stop::Partial),
-        Some(b'\r') if window[at..].starts_with(b"\r\n") => return Ok(at + 2),
         Some(b'\r' | b'\n') if name_end == at => return Err(bad_line_end(window, at, Reject::FieldNameByte)),
         Some(b' ' | b'\t') if name_end == at => Reject::FieldFolded,
         Some(b' ' | b'\t') => Reject::FieldNameSpace,
@@ -199,13 +201,22 @@ fn bad_line_end(window: &[u8], at: usize, otherwise: Reject) -> Stop {
 /// `uri-host [ ":" port ]` with a host that is not empty (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
 ///
 /// Stricter than the grammar: no comma, which would hide a joined list; no IPvFuture, which nobody defined.
-#[inline(always)]
+#[inline]
 pub(super) fn is_authority(text: &[u8]) -> bool {
-    let host_end = class_end(text, 0, HOST);
+    is_authority_in(text, 0, text.len())
+}
+
+/// The same for a part of a text. Bytes behind the part are looked at, eight at once, but never count.
+#[inline(always)]
+pub(super) fn is_authority_in(text: &[u8], at: usize, end: usize) -> bool {
+    let host_end = class_end(text, at, HOST).min(end);
+    if host_end == at {
+        return is_rare_authority(&text[at..end]);
+    }
     match text.get(host_end) {
-        None => host_end > 0,
-        Some(b':') if host_end > 0 => class_end(text, host_end + 1, DIGIT) == text.len(),
-        _ => is_rare_authority(text),
+        _ if host_end == end => true,
+        Some(b':') => class_end(text, host_end + 1, DIGIT) >= end,
+        _ => is_rare_authority(&text[at..end]),
     }
 }
 
