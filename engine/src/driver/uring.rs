@@ -20,6 +20,7 @@ use io_uring::squeue::{Entry as Sqe, Flags};
 use io_uring::types::{self, CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
+use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -154,8 +155,6 @@ fn receive_once(driver: &mut Uring) -> Result<(), Errno> {
     }
     Err(Errno::EAGAIN)
 }
-
-use std::io::Write as _;
 
 /// What the reader can do where io_uring is refused.
 fn remedy(error: &std::io::Error) -> &'static str {

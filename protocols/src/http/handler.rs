@@ -1,6 +1,6 @@
 //! What a server's user writes: a handler, and for bodies that stream, an upload or a source.
 
-use super::reply::{Reply, write_chunk};
+use super::reply::{Reply, write_chunk, write_chunk_size};
 use super::request::Request;
 use bytes::Bytes;
 use ringmill_engine::{Io, Waker};
@@ -85,20 +85,27 @@ pub(super) enum BodyLength {
     UntilClose,
 }
 
-impl BodyWriter<'_> {
-    /// Copies bytes into the body.
-    pub fn write(&mut self, bytes: &[u8]) {
-        match &mut self.length {
+impl BodyLength {
+    /// Writes a piece of a body, framed. More than was declared is not written, and is remembered.
+    pub(super) fn write(&mut self, bytes: &[u8], io: &mut Io<'_>) {
+        match self {
             _ if bytes.is_empty() => {}
-            BodyLength::Chunked => write_chunk(self.io.buffer(), bytes),
-            BodyLength::UntilClose => self.io.write(bytes),
+            BodyLength::Chunked => write_chunk(io.buffer(), bytes),
+            BodyLength::UntilClose => io.write(bytes),
             BodyLength::Sized(left) => {
                 *left = left.and_then(|left| left.checked_sub(bytes.len() as u64));
                 if left.is_some() {
-                    self.io.write(bytes);
+                    io.write(bytes);
                 }
             }
         }
+    }
+}
+
+impl BodyWriter<'_> {
+    /// Copies bytes into the body.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.length.write(bytes, &mut self.io);
     }
 
     /// Adds shared bytes without copying them.
@@ -106,7 +113,7 @@ impl BodyWriter<'_> {
         match &mut self.length {
             _ if bytes.is_empty() => {}
             BodyLength::Chunked => {
-                super::reply::write_chunk_size(self.io.buffer(), bytes.len());
+                write_chunk_size(self.io.buffer(), bytes.len());
                 self.io.queue(bytes);
                 self.io.write(b"\r\n");
             }

@@ -198,18 +198,8 @@ impl Reply<'_> {
             tracing::warn!("a reply's body was written before `begin` or after its end: ignored");
             return;
         };
-        if self.state.head_only || bytes.is_empty() {
-            return;
-        }
-        match length {
-            BodyLength::Chunked => write_chunk(self.io.buffer(), bytes),
-            BodyLength::UntilClose => self.io.write(bytes),
-            BodyLength::Sized(left) => {
-                *left = left.and_then(|left| left.checked_sub(bytes.len() as u64));
-                if left.is_some() {
-                    self.io.write(bytes);
-                }
-            }
+        if !self.state.head_only {
+            length.write(bytes, &mut self.io);
         }
     }
 
