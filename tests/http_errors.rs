@@ -221,7 +221,8 @@ fn a_head_that_drips_is_timed_out_all_the_same() {
 fn a_client_that_does_not_read_its_echo_for_a_while_is_not_an_idle_one() {
     const BYTES: usize = 12_000_000;
     on_both_drivers(|driver| {
-        let short = Duration::from_millis(200);
+        // Short, and yet longer than the writer below can be kept from its CPU.
+        let short = Duration::from_secs(1);
         let limits = Limits { body_idle_timeout: short, keep_alive_timeout: short, ..Limits::default() };
         let (running, address) = start(driver, limits);
         let mut client = common::connect_narrow(address, 32 * 1024);
@@ -234,6 +235,7 @@ fn a_client_that_does_not_read_its_echo_for_a_while_is_not_an_idle_one() {
         eventually(true, || running.stats().total().received_bytes > 0);
         // Longer than the timeouts: but it is the server that does not read on.
         settled(|| running.stats().total().received_bytes);
+        std::thread::sleep(short);
         assert_eq!(receive_head(&mut client).status, 200);
         expect_pattern(&mut client, BYTES, 50_000);
         writing.join().unwrap();

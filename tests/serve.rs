@@ -336,6 +336,8 @@ fn replies_during_a_drain_say_that_they_are_the_last() {
         late.send("GET /health HTTP/1.1\r\nHost: a\r\n");
         server.signal(libc::SIGTERM);
         server.expect_line("draining");
+        // The line comes before the worker knows; that it takes no connections comes after.
+        eventually(true, || TcpStream::connect_timeout(&server.http(), PATIENCE).is_err());
         for (client, rest) in [(&mut late, "\r\n"), (&mut streamed, "ok"), (&mut collected, "ok")] {
             let answer = ask(client, rest);
             assert_eq!(answer.field("connection"), Some("close"), "{answer:?}");

@@ -151,6 +151,8 @@ pub(crate) struct Conn {
     pub(crate) need_bytes: u32,
     /// Output in the send operation; zero when none is in flight.
     pub(crate) in_flight_bytes: usize,
+    /// Whether the send operation was submitted as one that somebody waits for.
+    pub(crate) awaited: bool,
     /// Output waiting for the send operation.
     pub(crate) pending: Option<Box<Output>>,
     pub(crate) carry: Option<Box<Carry>>,
@@ -180,6 +182,7 @@ impl Conn {
             session: u32::MAX,
             need_bytes: 0,
             in_flight_bytes: 0,
+            awaited: false,
             pending: None,
             carry: None,
             deadline: Tick::NEVER,

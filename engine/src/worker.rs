@@ -45,6 +45,8 @@ pub(crate) struct Worker<D> {
     dirty: Vec<u32>,
     /// About how many bytes they have.
     dirty_bytes: usize,
+    /// Somebody waits for a send that was submitted as not awaited: the next turn must not wait.
+    impatient: bool,
     /// Connections that found no receive buffer.
     starved: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
@@ -97,6 +99,7 @@ impl<D: Driver> Worker<D> {
             next_generation: 0,
             dirty: Vec::new(),
             dirty_bytes: 0,
+            impatient: false,
             starved: Vec::new(),
             parked: VecDeque::new(),
             accept_at: Tick::NEVER,
@@ -135,7 +138,7 @@ impl<D: Driver> Worker<D> {
 
     /// One turn that waits no longer than until `until`.
     pub(crate) fn turn_until(&mut self, until: Tick) -> Result<(), Errno> {
-        let wait = self.next_wait(until);
+        let wait = if std::mem::take(&mut self.impatient) { Wait::Poll } else { self.next_wait(until) };
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();

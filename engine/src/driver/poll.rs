@@ -31,6 +31,8 @@ pub struct Poll {
     ready: Vec<i32>,
     /// Events that need no kernel: sends that succeeded at once, cancels.
     done: Vec<Event>,
+    /// Sends that succeeded and that nobody waits for: told with the next events.
+    unawaited: Vec<Event>,
     pool: Pool,
     transfer: sys::datagrams::Transfer,
     now: Tick,
@@ -76,6 +78,7 @@ impl Poll {
             sockets: Vec::new(),
             ready: Vec::new(),
             done: Vec::new(),
+            unawaited: Vec::new(),
             pool: Pool::new(recv_buffers, recv_buffer_bytes),
             transfer: sys::datagrams::Transfer::new(),
             now: sys::clock(),
@@ -117,13 +120,17 @@ impl Poll {
         }
     }
 
-    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>) {
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
         match sys::send(socket, &output) {
             Err(Errno::EAGAIN | Errno::EINTR) => match self.register(socket) {
                 Ok(()) => self.entry(socket).output = Out::Send(token, output),
                 Err(errno) => self.done.push(sent(token, Err(errno), output)),
             },
-            result => self.done.push(sent(token, result.map(|bytes| bytes as u32), output)),
+            result => {
+                let is_plain = !awaited && result == Ok(output.len());
+                let done = if is_plain { &mut self.unawaited } else { &mut self.done };
+                done.push(sent(token, result.map(|bytes| bytes as u32), output));
+            }
         }
     }
 
@@ -267,7 +274,7 @@ impl Driver for Poll {
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, false, &mut self.done),
             Op::Watch { token, socket } => self.want(socket, Input::Watch(token)),
             Op::RecvDatagrams { token, socket, batch } => self.want(socket, Input::Datagrams(token, batch)),
-            Op::Send { token, socket, output } => self.send(token, socket, output),
+            Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
             Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
             Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
             Op::CancelAll { socket } => {
@@ -292,6 +299,7 @@ impl Driver for Poll {
             self.now = sys::clock();
             events.append(&mut self.done);
         }
+        events.append(&mut self.unawaited);
         let mut ready = std::mem::take(&mut self.ready);
         ready.retain(|&fd| {
             let stays = self.serve(fd, events);

@@ -270,7 +270,7 @@ impl Driver for Sim {
             Op::RecvDatagrams { token, socket, batch } => {
                 self.want(socket, token, InputKind::Datagrams(batch))
             }
-            Op::Send { token, socket, output } => self.push(socket, token, OutKind::Send(output)),
+            Op::Send { token, socket, output, .. } => self.push(socket, token, OutKind::Send(output)),
             Op::SendDatagrams { token, socket, batch } => self.push(socket, token, OutKind::Datagrams(batch)),
             Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
             Op::CancelAll { socket } => {

@@ -179,7 +179,7 @@ fn sends_every_byte_in_order<F: Fixture>() {
     // Copied and shared pieces, and more of them than one vector takes.
     let pieces: Vec<Vec<u8>> = (0..150).map(|n| pattern(n * 97 % 5000 + 1)).collect();
     let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&slices) });
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&slices), awaited: true });
     let (mut received, expected) = (Vec::new(), pieces.concat());
     turn_until(&mut fixture, "the end of sending", |fixture, event| {
         assert_eq!((event.token, event.more), (SEND, false));
@@ -188,7 +188,7 @@ fn sends_every_byte_in_order<F: Fixture>() {
         received.extend(peer.take());
         let over = output.is_empty();
         if !over {
-            fixture.driver().submit(Op::Send { token: SEND, socket, output });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output, awaited: true });
         }
         over
     });
@@ -201,6 +201,53 @@ fn sends_every_byte_in_order<F: Fixture>() {
         }
     }
     assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+/// Sends that nobody waits for are told with the next turn that does not wait, short ones and stuck ones as always.
+fn sends_that_nobody_awaits_are_told_later<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    let whole = pattern(24 << 20);
+    let (mut received, mut left) = (Vec::new(), whole.chunks(50_000));
+    let mut next = left.next();
+    let mut stuck = 0;
+    // Until the socket is full, nothing is read; then reading makes room.
+    while let Some(piece) = next {
+        let mut output = Some(output(&[piece]));
+        let mut sent = 0;
+        while let Some(rest) = output.take() {
+            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, awaited: false });
+            let mut events = Vec::new();
+            for _ in 0..TURNS_MAX {
+                fixture.driver().turn(Wait::Poll, &mut events).unwrap();
+                if let Some(event) = events.pop() {
+                    assert!(events.is_empty() && event.token == SEND);
+                    let Payload::Output(mut rest) = event.payload else { panic!("no output came back") };
+                    rest.advance(event.result.unwrap() as usize);
+                    sent = piece.len() - rest.len();
+                    output = (!rest.is_empty()).then_some(rest);
+                    break;
+                }
+                stuck += 1;
+                received.extend(peer.take());
+                let until = fixture.driver().now().after(Duration::from_millis(1));
+                fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+            }
+        }
+        assert_eq!(sent, piece.len(), "the send never came back");
+        next = left.next();
+    }
+    assert!(stuck > 0, "the socket was never full: this shows nothing");
+    fixture.driver().submit(Op::Shutdown { socket });
+    for _ in 0..TURNS_MAX {
+        received.extend(peer.take());
+        if received.len() == whole.len() {
+            break;
+        }
+        fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    }
+    assert!(received == whole, "{} of {} bytes", received.len(), whole.len());
     fixture.driver().submit(Op::Close { socket, reset: false });
 }
 
@@ -260,7 +307,7 @@ fn cancel_all_ends_both_directions<F: Fixture>() {
     let (socket, _peer) = connection(&mut fixture);
     recv(&mut fixture, socket);
     let big = vec![0; 64 << 20];
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]) });
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), awaited: true });
     // The peer does not read: after some progress the send is stuck, which is what must be cancelled.
     let mut events = Vec::new();
     for _ in 0..TURNS_MAX {
@@ -272,7 +319,7 @@ fn cancel_all_ends_both_directions<F: Fixture>() {
         for event in events.drain(..) {
             let Payload::Output(mut output) = event.payload else { panic!("nothing was received") };
             output.advance(event.result.unwrap() as usize);
-            fixture.driver().submit(Op::Send { token: SEND, socket, output });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output, awaited: true });
         }
     }
     fixture.driver().submit(Op::CancelAll { socket });
@@ -427,6 +474,7 @@ macro_rules! all_cases {
             accepts_what_is_queued_and_no_more
             receives_in_order_to_the_end
             sends_every_byte_in_order
+            sends_that_nobody_awaits_are_told_later
             a_cancelled_receive_ends_once
             running_out_of_buffers_loses_nothing
             cancel_all_ends_both_directions

@@ -63,6 +63,10 @@ pub struct Uring {
     pool: Pool,
     abilities: Abilities,
     sends: Slab<SendSlot>,
+    /// Keys and positions of the silent ones that were not told yet.
+    silent: Vec<(usize, u64)>,
+    /// Entries pushed since the start.
+    pushed: u64,
     polls: Slab<PollSlot>,
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare_messages: Vec<Box<Message>>,
@@ -80,8 +84,11 @@ pub struct Uring {
 
 struct SendSlot {
     token: Token,
+    socket: Socket,
     output: Box<Output>,
     message: Option<Box<Message>>,
+    /// Its success has no completion; it was the so-manieth entry pushed.
+    silent: Option<u64>,
 }
 
 /// The header and vector of a vectored send, which the kernel reads until the completion.
@@ -196,6 +203,8 @@ impl Uring {
             pool,
             abilities,
             sends: Slab::new(),
+            silent: Vec::new(),
+            pushed: 0,
             polls: Slab::new(),
             spare_messages: Vec::new(),
             done: Vec::new(),
@@ -215,6 +224,7 @@ impl Uring {
             // EBUSY and EINTR pass: the loop tries again, and each try also moves completions on.
             let _ = self.enter(0, None);
         }
+        self.pushed += 1;
     }
 
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<usize, Errno> {
@@ -222,22 +232,79 @@ impl Uring {
         self.entrance.enter(queued, want, timeout)
     }
 
-    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>) {
-        let fd = Fd(socket.0);
-        let slot = self.sends.vacant_entry();
-        let user_data = Token::new(Kind::Send, 0, slot.key() as u32).to_bits();
-        // No MSG_WAITALL: a short send shows that a slow peer moves, which its write deadline wants to know.
-        let mut message = None;
-        let entry = if let Some(bytes) = output.as_single() {
+    /// Awaited sends have a completion each. The others have none if all goes well, so that they neither end the next
+    /// wait nor cost a completion: with MSG_DONTWAIT the kernel finishes with them while it takes them in, and with
+    /// MSG_WAITALL anything less than everything is a failure, which it reports (io_uring_enter(2), CQE_SKIP_SUCCESS).
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
+        let key = self.sends.insert(SendSlot { token, socket, output, message: None, silent: None });
+        if awaited {
+            return self.push_send(key, libc::MSG_NOSIGNAL, Flags::empty());
+        }
+        self.push_send(key, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL, Flags::SKIP_SUCCESS);
+        self.sends[key].silent = Some(self.pushed);
+        self.silent.push((key, self.pushed));
+    }
+
+    fn push_send(&mut self, key: usize, message_flags: i32, flags: Flags) {
+        let slot = &mut self.sends[key];
+        let fd = Fd(slot.socket.0);
+        let entry = if let Some(bytes) = slot.output.as_single() {
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            opcode::Send::new(fd, bytes.as_ptr(), len).flags(libc::MSG_NOSIGNAL).build()
+            opcode::Send::new(fd, bytes.as_ptr(), len).flags(message_flags).build()
         } else {
-            let message = message.insert(self.spare_messages.pop().unwrap_or_else(Message::new));
-            message.fill(&output);
-            opcode::SendMsg::new(fd, &raw const message.header).flags(libc::MSG_NOSIGNAL as u32).build()
+            let spare = &mut self.spare_messages;
+            let message = slot.message.get_or_insert_with(|| spare.pop().unwrap_or_else(Message::new));
+            message.fill(&slot.output);
+            opcode::SendMsg::new(fd, &raw const message.header).flags(message_flags as u32).build()
         };
-        slot.insert(SendSlot { token, output, message });
-        self.push(&entry.user_data(user_data));
+        let user_data = Token::new(Kind::Send, 0, key as u32).to_bits();
+        self.push(&entry.flags(flags).user_data(user_data));
+    }
+
+    /// Tells the silent sends that the kernel has taken in and not complained about. Call it after `reap`.
+    fn tell_silent(&mut self, events: &mut Vec<Event>) {
+        let (overflown, waiting) = {
+            let submission = self.ring.submission();
+            (submission.cq_overflow(), submission.len() as u64)
+        };
+        if overflown {
+            // A complaint may be among the completions that the queue had no room for.
+            return;
+        }
+        let taken_in = self.pushed - waiting;
+        let mut silent = std::mem::take(&mut self.silent);
+        silent.retain(|&(key, position)| {
+            if position > taken_in {
+                return true;
+            }
+            // One that failed is told already, and its slot gone or another's.
+            if self.sends.get(key).is_some_and(|slot| slot.silent == Some(position)) {
+                let slot = self.sends.remove(key);
+                self.spare(slot.message);
+                events.push(sent(slot.token, Ok(slot.output.len() as u32), slot.output));
+            }
+            false
+        });
+        self.silent = silent;
+    }
+
+    /// A send has completed, or a silent one failed.
+    fn complete_send(&mut self, key: usize, result: Result<u32, Errno>, events: &mut Vec<Event>) {
+        if self.sends[key].silent.take().is_some() && result == Err(Errno::EAGAIN) {
+            // Not a byte went out: now wait for room, and say so when it is done.
+            return self.push_send(key, libc::MSG_NOSIGNAL, Flags::empty());
+        }
+        let slot = self.sends.remove(key);
+        self.spare(slot.message);
+        events.push(sent(slot.token, result, slot.output));
+    }
+
+    fn spare(&mut self, message: Option<Box<Message>>) {
+        if let Some(message) = message
+            && self.spare_messages.len() < SPARE_MESSAGES_MAX
+        {
+            self.spare_messages.push(message);
+        }
     }
 
     /// Waits for readiness through the ring, once.
@@ -327,20 +394,7 @@ impl Uring {
                 events.push(self.received(token, result, more, buffer));
             }
             Kind::Accept => events.push(Event { token, result, more, payload: Payload::None }),
-            Kind::Send => {
-                let slot = self.sends.remove(token.index() as usize);
-                if let Some(message) = slot.message
-                    && self.spare_messages.len() < SPARE_MESSAGES_MAX
-                {
-                    self.spare_messages.push(message);
-                }
-                events.push(Event {
-                    token: slot.token,
-                    result,
-                    more: false,
-                    payload: Payload::Output(slot.output),
-                });
-            }
+            Kind::Send => self.complete_send(token.index() as usize, result, events),
             Kind::Wake | Kind::RecvDatagrams | Kind::SendDatagrams => {
                 let slot = self.polls.remove(token.index() as usize);
                 self.polled(slot, result, events);
@@ -404,7 +458,7 @@ impl Driver for Uring {
                 let entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
-            Op::Send { token, socket, output } => self.send(token, socket, output),
+            Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
             Op::Provide(block) => self.buffers.give(&mut self.pool, block),
             Op::Accept { token, listener } => {
                 let entry = opcode::AcceptMulti::new(Fd(listener.0)).flags(libc::SOCK_CLOEXEC).build();
@@ -455,7 +509,12 @@ impl Driver for Uring {
             Err(errno) => return Err(errno),
         }
         self.now = sys::clock();
+        let start = events.len();
         self.reap(events);
+        // Before the rest: what is told here was done before what the kernel reported.
+        let reported = events.len();
+        self.tell_silent(events);
+        events[start..].rotate_left(reported - start);
         events.append(&mut self.done);
         Ok(())
     }
@@ -521,6 +580,10 @@ impl Message {
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();
     }
+}
+
+fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {
+    Event { token, result, more: false, payload: Payload::Output(output) }
 }
 
 fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) -> Event {

@@ -205,6 +205,8 @@ impl<D: Driver> Worker<D> {
             self.dirty_bytes += output.len();
             self.dirty.push(index);
         }
+        // A send that nobody waited for when it was submitted may have somebody waiting now.
+        self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited && !conn.is_at_rest();
         let due = conn.next_deadline();
         self.update_recv(index);
         self.timers.schedule(index, due);
@@ -351,7 +353,9 @@ impl<D: Driver> Worker<D> {
         conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
         self.timers.schedule(index, conn.stall_deadline);
         let token = Token::new(Kind::Send, conn.generation, index);
-        self.driver.submit(Op::Send { token, socket: conn.socket, output });
+        conn.awaited = !conn.is_at_rest();
+        let awaited = conn.awaited;
+        self.driver.submit(Op::Send { token, socket: conn.socket, output, awaited });
     }
 
     /// Starts or ends receiving, as the connection now wants it.
@@ -378,6 +382,7 @@ impl<D: Driver> Worker<D> {
     fn close(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         if conn.is_busy() {
+            self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited;
             if !conn.cancelled {
                 conn.cancelled = true;
                 self.driver.submit(Op::CancelAll { socket: conn.socket });
