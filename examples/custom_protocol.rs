@@ -38,6 +38,7 @@ impl Protocol for Store {
                     self.execute(&arguments, io);
                     consumed += bytes;
                 }
+                Parsed::EmptyLine => consumed += 2,
                 Parsed::Partial => break,
                 Parsed::Malformed(problem) => {
                     io.write(format!("-ERR Protocol error: {problem}\r\n").as_bytes());
@@ -95,12 +96,19 @@ fn integer(value: usize, io: &mut Io<'_>) {
 enum Parsed<'a> {
     /// The arguments, and how many bytes they took.
     Command(Vec<&'a [u8]>, usize),
+    /// Redis ignores them between commands, and `redis-cli --pipe` sends one.
+    EmptyLine,
     Partial,
     Malformed(&'static str),
 }
 
 /// One command: `*N`, then N times `$LENGTH` and so many bytes, each line ended by CRLF.
 fn parse(input: &[u8]) -> Parsed<'_> {
+    match input {
+        [b'\r', b'\n', ..] => return Parsed::EmptyLine,
+        [b'\r'] => return Parsed::Partial,
+        _ => {}
+    }
     let mut at = 0;
     let count = match number(input, &mut at, b'*', ARGUMENTS_MAX) {
         Ok(count) => count,

@@ -174,6 +174,8 @@ pub enum DriverChoice {
     /// works, or else epoll.
     #[default]
     Auto,
+    /// io_uring where a probe works, else epoll, whatever the environment says.
+    Probe,
     /// io_uring, or an error that says why not.
     Uring,
     /// epoll.
@@ -196,7 +198,7 @@ impl FromStr for DriverChoice {
 impl std::fmt::Display for DriverChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            DriverChoice::Auto => "auto",
+            DriverChoice::Auto | DriverChoice::Probe => "auto",
             DriverChoice::Uring => "uring",
             DriverChoice::Poll => "poll",
         })

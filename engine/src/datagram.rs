@@ -11,6 +11,10 @@ pub(crate) const SLOT_BYTES: usize = 65_536;
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Entries of one batch.
 pub(crate) const ENTRIES_MAX: usize = 64;
+/// Entries that may wait to be sent: what a full batch of trains can be answered with, datagram by datagram.
+const QUEUED_ENTRIES_MAX: usize = ENTRIES_MAX * TRAIN_LEN_MAX;
+/// Bytes that may wait to be sent.
+const QUEUED_BYTES_MAX: usize = 2 * ENTRIES_MAX * SLOT_BYTES;
 /// Datagrams in one train (UDP_MAX_SEGMENTS of the kernel before 6.9).
 const TRAIN_LEN_MAX: usize = 64;
 /// Longer datagrams would not fit a common MTU of 1500 and are sent one by one.
@@ -86,9 +90,10 @@ impl Datagrams {
         self.entries.iter().map(|entry| entry.len).sum()
     }
 
-    /// Whether no further datagram should be pushed before the batch is sent.
+    /// Whether no further datagram should be pushed before the batch is sent: the answers to a whole batch fit, and
+    /// some more.
     pub(crate) fn is_full(&self) -> bool {
-        self.entries.len() >= ENTRIES_MAX || self.arena.len() >= ENTRIES_MAX * SLOT_BYTES
+        self.entries.len() >= QUEUED_ENTRIES_MAX || self.arena.len() >= QUEUED_BYTES_MAX
     }
 
     /// Empties a batch that was sent.

@@ -188,10 +188,8 @@ impl Running {
     fn join_threads(&mut self) -> Result<(), Error> {
         let mut first = Ok(());
         for (worker, thread) in self.threads.drain(..).enumerate() {
-            let ended = thread.join().unwrap_or(Err(Error::Factory { worker }));
-            if ended.is_err() && first.is_ok() {
-                // One worker less would serve only part of the clients: end the others as well.
-                self.handle.stop();
+            let ended = thread.join().unwrap_or(Err(Error::Panicked { worker }));
+            if first.is_ok() {
                 first = ended;
             }
         }

@@ -49,6 +49,12 @@ pub enum Error {
         /// Which worker.
         worker: usize,
     },
+    /// A worker's thread panicked outside protocol code: a defect of the engine.
+    #[error("worker {worker} panicked: see the message above; the other workers were stopped")]
+    Panicked {
+        /// Which worker.
+        worker: usize,
+    },
     /// A worker stopped on an error of its driver.
     #[error("worker {worker} stopped: its driver failed: {source}")]
     Stopped {

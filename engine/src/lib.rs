@@ -3,12 +3,12 @@
 //!
 //! # The life of a byte
 //!
-//! 1. The kernel puts it into a receive buffer of the worker's [`pool`] and reports it as an [`event::Event`]
-//!    through a [`driver::Driver`]: [`driver::uring`] or [`driver::poll`].
-//! 2. The worker (`worker.rs`, the loop) finds the connection by the event's [`token`], checks that it is
+//! 1. The kernel puts it into a receive buffer of the worker's pool and reports it as an event
+//!    through a driver: `uring` or `poll`.
+//! 2. The worker (`worker.rs`, the loop) finds the connection by the event's token, checks that it is
 //!    still the same one, and calls [`Protocol::data`] with the bytes in place (`worker/stream.rs`).
 //! 3. The protocol says with a [`Step`] how much it consumed and appends its answer through [`Io`] to the
-//!    connection's [`output`]. What it did not consume is copied aside; the buffer goes back.
+//!    connection's output. What it did not consume is copied aside; the buffer goes back.
 //! 4. After the batch of events the worker submits one send for each connection that has output. The output
 //!    moves into the operation and comes back with its completion, where a short send goes on.
 //!
@@ -19,20 +19,35 @@ mod address;
 mod config;
 mod conn;
 mod datagram;
+#[cfg(feature = "sim")]
 pub mod driver;
+#[cfg(not(feature = "sim"))]
+mod driver;
 mod engine;
 mod error;
+#[cfg(feature = "sim")]
 pub mod event;
+#[cfg(not(feature = "sim"))]
+mod event;
 mod mailbox;
+#[cfg(feature = "sim")]
 pub mod output;
+#[cfg(not(feature = "sim"))]
+mod output;
+#[cfg(feature = "sim")]
 pub mod pool;
+#[cfg(not(feature = "sim"))]
+mod pool;
 mod protocol;
 mod service;
 mod stats;
 mod sys;
 mod time;
 mod timer;
+#[cfg(feature = "sim")]
 pub mod token;
+#[cfg(not(feature = "sim"))]
+mod token;
 mod worker;
 
 pub use address::{Address, BadAddress};

@@ -16,6 +16,8 @@ pub struct Pool {
     /// Buffers that nobody holds, most recently used last. Unused while the ring holds them.
     free: Vec<u16>,
     out: Vec<bool>,
+    /// The kernel may still write to it: never free it.
+    leaked: bool,
 }
 
 /// One received piece of bytes, in place in its buffer. Move it into
@@ -43,6 +45,7 @@ impl Pool {
             count,
             free: (0..count).rev().collect(),
             out: vec![false; usize::from(count)],
+            leaked: false,
         }
     }
 
@@ -70,11 +73,12 @@ impl Pool {
     /// Lends a free buffer to a driver that fills buffers itself: `fill` writes into the whole buffer and
     /// says how many bytes are valid. `None` when every buffer is out; otherwise what `fill` returned,
     /// with a block when it was `Ok` and more than zero.
-    pub fn fill<E>(
+    pub(crate) fn fill<E>(
         &mut self,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Option<Result<(usize, Option<Block>), E>> {
         let id = self.free.pop()?;
+        assert!(!self.out[usize::from(id)], "a free buffer that is out: the pool is used by two drivers");
         let start = self.start(id);
         // SAFETY: `id` was free, so no block and no kernel names this memory; it lies inside the arena,
         // which was zeroed at start and lives as long as the pool.
@@ -96,12 +100,17 @@ impl Pool {
 
     /// Takes a buffer that the kernel says it filled with `len` bytes. `None` if that buffer is not the
     /// kernel's to give: the completion lied, and nothing may be read.
-    pub fn claim(&mut self, id: u16, len: usize) -> Option<Block> {
+    pub(crate) fn claim(&mut self, id: u16, len: usize) -> Option<Block> {
         if id >= self.count || self.out[usize::from(id)] || len > self.block_bytes {
             return None;
         }
         self.out[usize::from(id)] = true;
         Some(Block { start: self.start(id), len: len as u32, id })
+    }
+
+    /// Never frees the memory.
+    pub(crate) fn leak(&mut self) {
+        self.leaked = true;
     }
 
     /// Takes a block back and makes its buffer free.
@@ -130,8 +139,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if self.out_count() > 0 {
-            // A block still names this memory: leaking it is safe, freeing it is not.
+        if self.leaked || self.out_count() > 0 {
+            // A block or the kernel still names this memory: leaking it is safe, freeing it is not.
             return;
         }
         // SAFETY: allocated in `new` with this layout; no block is out, and the driver closes its ring

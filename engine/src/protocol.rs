@@ -54,8 +54,8 @@ pub trait Protocol: 'static {
         Next::Continue
     }
 
-    /// The engine is draining: finish what is in progress and close. Called once; a session opened later
-    /// sees [`Io::is_draining`].
+    /// The engine is draining: finish what is in progress and close. Called once; for a session that is opened while
+    /// the engine drains, right after `open`.
     fn drain(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
         Next::Close
     }
@@ -285,12 +285,7 @@ impl DatagramIo<'_> {
     /// Queues a datagram. `false` if it is longer than 65,507 bytes and was not queued, or if more than a batch
     /// waits already: answers to one datagram are bounded.
     pub fn send_to(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
-        if self.batch.is_full()
-            && self.batch.bytes() > crate::datagram::SLOT_BYTES * crate::datagram::ENTRIES_MAX
-        {
-            return false;
-        }
-        self.batch.push(peer, bytes)
+        !self.batch.is_full() && self.batch.push(peer, bytes)
     }
 
     /// Our address. Costs a system call.

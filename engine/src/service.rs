@@ -52,7 +52,11 @@ impl<P: Protocol> Service for Typed<P> {
 
     fn data(&mut self, session: u32, input: &[u8], io: &mut Io<'_>) -> Result<Step, Panicked> {
         let session = &mut self.sessions[session as usize];
-        guard(|| self.protocol.data(session, input, io))
+        guard(|| {
+            let step = self.protocol.data(session, input, io);
+            assert!(step.consumed <= input.len(), "a protocol consumed more than it was given");
+            step
+        })
     }
 
     fn call(&mut self, call: Call, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked> {

@@ -35,6 +35,16 @@ pub(crate) fn since_epoch() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Repeats a call that a signal interrupted.
+fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
 /// Receives what is there; never waits.
 pub(crate) fn recv(socket: Socket, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: pointer and length are those of an exclusive slice.
@@ -48,7 +58,7 @@ pub(crate) fn send(socket: Socket, output: &Output) -> Result<usize, Errno> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if let Some(bytes) = output.as_single() {
         // SAFETY: pointer and length are those of a shared slice that lives through the call.
-        return check(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), flags) });
+        return retry(|| check(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), flags) }));
     }
     let mut slices = Vec::with_capacity(crate::output::SLICES_MAX);
     output.slices(&mut slices);
@@ -58,7 +68,7 @@ pub(crate) fn send(socket: Socket, output: &Output) -> Result<usize, Errno> {
     header.msg_iov = slices.as_mut_ptr().cast();
     header.msg_iovlen = slices.len();
     // SAFETY: the header points to `slices`, which point into `output`; both live through the call.
-    check(unsafe { libc::sendmsg(socket.0, &header, flags) })
+    retry(|| check(unsafe { libc::sendmsg(socket.0, &header, flags) }))
 }
 
 /// Takes one connection off the queue of a listener that does not wait (`set_nonblocking`); the connection

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// One thread's share of the engine.
-pub(crate) struct Worker<D> {
+pub(crate) struct Worker<D: Driver> {
     driver: D,
     config: Config,
     connections_max: usize,
@@ -47,12 +47,16 @@ pub(crate) struct Worker<D> {
     dirty_bytes: usize,
     /// Somebody waits for a send that was submitted as not awaited: the next turn must not wait.
     impatient: bool,
+    /// A connection went away while accepting was paused.
+    has_room: bool,
     /// Connections that found no receive buffer.
     starved: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
     /// When to accept again after the process ran out of descriptors.
     accept_at: Tick,
+    /// Until when nothing more is said about that.
+    accept_quiet_until: Tick,
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare_carries: Vec<Box<Carry>>,
     events: Vec<Event>,
@@ -100,9 +104,11 @@ impl<D: Driver> Worker<D> {
             dirty: Vec::new(),
             dirty_bytes: 0,
             impatient: false,
+            has_room: false,
             starved: Vec::new(),
             parked: VecDeque::new(),
             accept_at: Tick::NEVER,
+            accept_quiet_until: Tick(0),
             spare_carries: Vec::new(),
             events: Vec::new(),
             reached: Vec::new(),
@@ -152,6 +158,11 @@ impl<D: Driver> Worker<D> {
         }
         self.events = events;
         self.look_at_deadlines();
+        if std::mem::take(&mut self.has_room) {
+            self.resume_accepting();
+            // What was just opened may be closed again already: look once more, and do not wait before.
+            self.impatient |= self.has_room;
+        }
         self.flush();
         self.rearm_starved();
         Ok(())
@@ -264,10 +275,12 @@ impl<D: Driver> Worker<D> {
 
     /// Accept no more, tell every session, and end when the last connection is gone or the time is over.
     fn drain(&mut self, timeout: Duration) {
-        if self.life != Life::Running {
-            return;
+        let until = self.shared.now.after(timeout);
+        match &mut self.life {
+            Life::Running => self.life = Life::Draining(until),
+            Life::Draining(at) => return *at = until.min(*at),
+            Life::Stopping(_) => return,
         }
-        self.life = Life::Draining(self.shared.now.after(timeout));
         self.shared.draining = true;
         self.close_listeners();
         self.close_datagrams();
@@ -296,5 +309,26 @@ impl<D: Driver> Worker<D> {
 
     fn open_connections(&self) -> Vec<u32> {
         self.conns.iter().map(|(index, _)| index as u32).collect()
+    }
+}
+
+impl<D: Driver> Drop for Worker<D> {
+    /// Nothing is left open by a worker that ends normally. One that panicked, or whose driver broke, must not keep its
+    /// listeners: the kernel would go on queueing connections that nobody accepts.
+    fn drop(&mut self) {
+        let listeners = self.listeners.iter().filter(|listener| !listener.is_closed()).map(Listener::socket);
+        let datagrams = self.datagrams.iter().filter(|entry| !entry.is_closed()).map(DatagramSocket::socket);
+        let parked = self.parked.iter().map(|(_, socket)| *socket);
+        let open = self.conns.iter().map(|(_, conn)| conn.socket);
+        let sockets: Vec<Socket> = listeners.chain(datagrams).chain(parked).chain(open).collect();
+        if sockets.is_empty() {
+            return;
+        }
+        for socket in sockets {
+            self.driver.submit(Op::CancelAll { socket });
+            self.driver.submit(Op::Close { socket, reset: false });
+        }
+        // Submits; whether it succeeds, nobody can be told any more.
+        let _ = self.driver.turn(Wait::Poll, &mut Vec::new());
     }
 }

@@ -117,7 +117,8 @@ impl Serve {
         let config = Config {
             workers: self.workers.0,
             pin: self.pin,
-            driver: self.driver,
+            // The environment was asked by the option already, which comes first.
+            driver: if self.driver == DriverChoice::Auto { DriverChoice::Probe } else { self.driver },
             connections_max: self.max_connections.map(|connections| connections as usize),
             write_timeout: self.write_timeout,
             ..Config::default()

@@ -47,6 +47,7 @@ struct Entry {
     /// The peer closed its side: a short receive does not mean that there is no more.
     read_closed: bool,
     is_ready: bool,
+    is_listener: bool,
     input: Input,
     output: Out,
 }
@@ -112,6 +113,7 @@ impl Poll {
             return self.done.push(refused(input, errno));
         }
         let entry = self.entry(socket);
+        entry.is_listener |= matches!(input, Input::Accept(_));
         debug_assert!(matches!(entry.input, Input::None), "two operations want the input of one socket");
         entry.input = input;
         if entry.may_read && !entry.is_ready {
@@ -122,7 +124,7 @@ impl Poll {
 
     fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
         match sys::send(socket, &output) {
-            Err(Errno::EAGAIN | Errno::EINTR) => match self.register(socket) {
+            Err(Errno::EAGAIN) => match self.register(socket) {
                 Ok(()) => self.entry(socket).output = Out::Send(token, output),
                 Err(errno) => self.done.push(sent(token, Err(errno), output)),
             },
@@ -176,12 +178,17 @@ impl Poll {
             matches!((&entry.input, &entry.output), (Input::None, Out::None)),
             "closed while in use"
         );
+        let is_listener = entry.is_listener;
         // A descriptor still in `ready` is skipped there, because its next owner starts as not ready.
         *entry = Entry { is_ready: entry.is_ready, ..Entry::default() };
         if reset {
             sys::reset_on_close(socket);
         }
-        // Closing takes the descriptor out of epoll: nobody has a duplicate of it.
+        if is_listener {
+            // A Unix listener has duplicates, one a worker: closing this one alone would leave it in epoll.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.0));
+        }
+        // Closing takes a connection out of epoll: nobody has a duplicate of it.
         sys::close(socket);
     }
 
@@ -409,7 +416,7 @@ fn recv(
 
 fn send_again(done: &mut Vec<Event>, entry: &mut Entry, token: Token, socket: Socket, output: Box<Output>) {
     match sys::send(socket, &output) {
-        Err(Errno::EAGAIN | Errno::EINTR) => entry.output = Out::Send(token, output),
+        Err(Errno::EAGAIN) => entry.output = Out::Send(token, output),
         result => done.push(sent(token, result.map(|bytes| bytes as u32), output)),
     }
 }

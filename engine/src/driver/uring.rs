@@ -32,6 +32,8 @@ const COMPLETIONS: u32 = 4096;
 const SPARE_MESSAGES_MAX: usize = 64;
 /// The user data of operations whose completion says nothing that anybody waits for.
 const NOBODY: u64 = 0;
+/// How often a dropped driver waits 10 ms for the last completions.
+const DROP_TURNS: usize = 16;
 /// The user data of the one timer.
 const TIMER: u64 = 1;
 
@@ -65,6 +67,8 @@ pub struct Uring {
     sends: Slab<SendSlot>,
     /// Keys and positions of the silent ones that were not told yet.
     silent: Vec<(usize, u64)>,
+    /// Accepts and receives in flight.
+    armed: usize,
     /// Entries pushed since the start.
     pushed: u64,
     polls: Slab<PollSlot>,
@@ -104,7 +108,15 @@ enum PollSlot {
 }
 
 /// Tries the real thing: a ring, a buffer ring, a multishot receive. The error says which step failed and why.
+///
+/// On a thread of its own: the kernel takes a ring down later, and interrupts the thread that had it then.
 pub fn probe() -> Result<Abilities, String> {
+    let probing = std::thread::Builder::new().name("ringmill-probe".to_owned()).spawn(probe_here);
+    let probed = probing.map_err(|error| format!("starting a thread: {error}"))?.join();
+    probed.unwrap_or_else(|_| Err("the probe panicked: see the message above".to_owned()))
+}
+
+fn probe_here() -> Result<Abilities, String> {
     let mut refusal = String::new();
     for level in [Level::NoArray, Level::Deferred, Level::Cooperative] {
         match probe_level(level) {
@@ -204,6 +216,7 @@ impl Uring {
             abilities,
             sends: Slab::new(),
             silent: Vec::new(),
+            armed: 0,
             pushed: 0,
             polls: Slab::new(),
             spare_messages: Vec::new(),
@@ -230,6 +243,10 @@ impl Uring {
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> Result<usize, Errno> {
         let queued = self.ring.submission().len() as u32;
         self.entrance.enter(queued, want, timeout)
+    }
+
+    fn enter_for(&mut self, timeout: Duration) -> Result<usize, Errno> {
+        self.enter(1, Some(timeout))
     }
 
     /// Awaited sends have a completion each. The others have none if all goes well, so that they neither end the next
@@ -305,6 +322,11 @@ impl Uring {
         {
             self.spare_messages.push(message);
         }
+    }
+
+    /// Whether the kernel holds memory of ours, or may use a buffer.
+    fn is_busy(&self) -> bool {
+        self.armed > 0 || !self.sends.is_empty() || !self.polls.is_empty()
     }
 
     /// Waits for readiness through the ring, once.
@@ -388,6 +410,7 @@ impl Uring {
             errno => Err(Errno(-errno)),
         };
         let more = cqueue::more(completion.flags());
+        self.armed -= usize::from(matches!(token.kind(), Kind::Recv | Kind::Accept) && !more);
         match token.kind() {
             Kind::Recv => {
                 let buffer = cqueue::buffer_select(completion.flags());
@@ -455,12 +478,14 @@ impl Driver for Uring {
         match op {
             Op::Recv { token, socket, turn_bytes_max } => {
                 let limit = if self.abilities.recv_limit { turn_bytes_max } else { 0 };
+                self.armed += 1;
                 let entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
             Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
             Op::Provide(block) => self.buffers.give(&mut self.pool, block),
             Op::Accept { token, listener } => {
+                self.armed += 1;
                 let entry = opcode::AcceptMulti::new(Fd(listener.0)).flags(libc::SOCK_CLOEXEC).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
@@ -539,28 +564,33 @@ impl Names for Uring {
 }
 
 impl Drop for Uring {
-    /// Waits for what is in flight, so that no memory is freed under the kernel. What does not end in time is
-    /// leaked with the ring's memory: safe, and only ever at the end of a process.
+    /// Ends what is in flight, so that no memory is freed under the kernel. What does not end in time is leaked: safe,
+    /// and only ever at the end of a thread.
     fn drop(&mut self) {
-        if !self.sends.is_empty() || !self.polls.is_empty() {
+        if self.is_busy() {
             let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
             self.push(&entry.user_data(NOBODY));
-            let mut events = Vec::new();
-            for _ in 0..16 {
-                let _ = self.enter(1, Some(Duration::from_millis(10)));
-                self.reap(&mut events);
-                self.done.clear();
-                if self.sends.is_empty() {
-                    break;
-                }
+        }
+        let mut events = Vec::new();
+        for _ in 0..DROP_TURNS {
+            if !self.is_busy() {
+                break;
             }
-            for event in events {
+            let _ = self.enter_for(Duration::from_millis(10));
+            self.reap(&mut events);
+            self.tell_silent(&mut events);
+            for event in events.drain(..) {
                 if let Payload::Block(block) = event.payload {
                     self.buffers.give(&mut self.pool, block);
                 }
             }
-            std::mem::forget(std::mem::take(&mut self.sends));
         }
+        if self.is_busy() {
+            std::mem::forget(std::mem::take(&mut self.sends));
+            self.pool.leak();
+            self.buffers.leak();
+        }
+        self.entrance.unregister();
     }
 }
 

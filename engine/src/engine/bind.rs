@@ -39,7 +39,7 @@ pub(super) fn streams(address: &Address, options: &ListenOptions, workers: usize
 }
 
 /// Binds a datagram socket for each worker.
-pub(super) fn datagrams(address: &Address, workers: usize) -> Result<Bound, Error> {
+pub(super) fn datagrams(address: &Address, only_v6: bool, workers: usize) -> Result<Bound, Error> {
     let Address::Ip(ip) = address else {
         let source = io::Error::from(io::ErrorKind::Unsupported);
         return Err(Error::Listen { address: address.clone(), step: "datagrams over a Unix socket", source });
@@ -47,7 +47,7 @@ pub(super) fn datagrams(address: &Address, workers: usize) -> Result<Bound, Erro
     group(*ip, workers, Type::DGRAM, |socket, step| {
         if ip.is_ipv6() {
             *step = "setting IPV6_V6ONLY";
-            socket.set_only_v6(false)?;
+            socket.set_only_v6(only_v6)?;
         }
         // Without trains datagrams come one by one: slower and as correct.
         sys::datagrams::enable_trains(socket);
@@ -79,8 +79,6 @@ fn bind_group(
     prepare: Prepare<'_>,
     step: &mut &'static str,
 ) -> io::Result<Bound> {
-    *step = "binding";
-    refuse_shared_port(ip, kind)?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         *step = "opening a socket";
@@ -102,12 +100,20 @@ fn bind_group(
 }
 
 /// Another process of this user that listens with SO_REUSEPORT would silently share our connections. A bind
-/// without the option fails where anybody listens, so it tells.
-fn refuse_shared_port(ip: SocketAddr, kind: Type) -> io::Result<()> {
-    if ip.port() == 0 {
-        return Ok(());
-    }
+/// without the option fails where anybody listens, so it tells. To be done for all addresses before the first is
+/// bound for good: our own listeners are no obstacle.
+pub(super) fn refuse_shared_port(address: &Address, is_stream: bool, only_v6: bool) -> Result<(), Error> {
+    let Address::Ip(ip) = address else { return Ok(()) };
+    let kind = if is_stream { Type::STREAM } else { Type::DGRAM };
+    let listen_error = |source| Error::Listen { address: address.clone(), step: "binding", source };
+    if ip.port() == 0 { Ok(()) } else { try_bind(*ip, kind, only_v6).map_err(listen_error) }
+}
+
+fn try_bind(ip: SocketAddr, kind: Type, only_v6: bool) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(ip), kind, None)?;
+    if ip.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
     if kind == Type::STREAM {
         // Connections of an earlier server that linger in TIME_WAIT do not count.
         socket.set_reuse_address(true)?;

@@ -2,7 +2,8 @@
 
 use super::bind;
 use super::{Builder, DatagramFactory, Handle, Running, ServiceFactory, WorkerContext};
-use crate::config::{Config, DriverChoice, Pin};
+use crate::address::Address;
+use crate::config::{Config, DriverChoice, ListenOptions, Pin};
 use crate::driver::Driver;
 use crate::driver::poll::Poll;
 use crate::driver::uring::{self, Abilities, Uring};
@@ -31,19 +32,29 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     let cpus = assign_cpus(&config.pin, workers)?;
     let (choice, driver_reason) = choose_driver(config.driver)?;
 
+    let streams = without_overlaps(streams, |stream| &stream.address, |stream| stream.options.only_v6)?;
+    let datagrams = without_overlaps(datagrams, |listener| &listener.address, |_| false)?;
+    for (stream, only_v6) in &streams {
+        bind::refuse_shared_port(&stream.address, true, *only_v6)?;
+    }
+    for (listener, only_v6) in &datagrams {
+        bind::refuse_shared_port(&listener.address, false, *only_v6)?;
+    }
+
     // Everything is bound before anything runs.
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
     let (mut addresses, mut datagram_addresses, mut unix_paths) = (Vec::new(), Vec::new(), Vec::new());
-    for stream in streams {
-        let bound = bind::streams(&stream.address, &stream.options, workers)?;
+    for (stream, only_v6) in streams {
+        let options = ListenOptions { only_v6, ..stream.options };
+        let bound = bind::streams(&stream.address, &options, workers)?;
         unix_paths.extend(bound.unix_path);
         addresses.push(bound.address.clone());
         share_out(bound.sockets, |worker, socket| {
             shares[worker].streams.push((socket, stream.factory.clone()))
         });
     }
-    for listener in datagrams {
-        let bound = bind::datagrams(&listener.address, workers)?;
+    for (listener, only_v6) in datagrams {
+        let bound = bind::datagrams(&listener.address, only_v6, workers)?;
         datagram_addresses.push(bound.address.clone());
         share_out(bound.sockets, |worker, socket| {
             shares[worker].datagrams.push((socket, listener.factory.clone()))
@@ -74,8 +85,16 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         let context = WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone() };
         let job = Job { context, config: config.clone(), connections_max, share, mailbox, choice };
         let ready = ready.clone();
-        let thread =
-            std::thread::Builder::new().name(format!("ringmill-{index}")).spawn(move || job.run(ready));
+        let handle = running.handle.clone();
+        let thread = std::thread::Builder::new().name(format!("ringmill-{index}")).spawn(move || {
+            // One worker less would serve only part of the clients: whichever fails, all end.
+            let mut others = StopUnlessDisarmed(Some(handle));
+            let ended = job.run(ready);
+            if ended.is_ok() {
+                others.0 = None;
+            }
+            ended
+        });
         let step = "spawning a thread";
         running.threads.push(thread.map_err(|source| Error::Worker { worker: index, step, source })?);
     }
@@ -86,6 +105,41 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         running.join_threads()?;
     }
     Ok(running)
+}
+
+/// Refuses an address that is listed twice, and says which IPv6 listeners must leave IPv4 to one of their own: those
+/// that have an IPv4 listener beside them on the same port.
+fn without_overlaps<T>(
+    all: Vec<T>,
+    address: impl Fn(&T) -> &Address,
+    only_v6: impl Fn(&T) -> bool,
+) -> Result<Vec<(T, bool)>, Error> {
+    let addresses: Vec<Address> = all.iter().map(|one| address(one).clone()).collect();
+    for (n, one) in addresses.iter().enumerate() {
+        let any_port = one.ip().is_some_and(|ip| ip.port() == 0);
+        if !any_port && addresses[..n].contains(one) {
+            return Err(Error::Config { problems: vec![format!("{one} is listed twice")] });
+        }
+    }
+    let beside_v4 =
+        |port| addresses.iter().filter_map(Address::ip).any(|ip| ip.is_ipv4() && ip.port() == port);
+    let with_only_v6 = |one: T| {
+        let port = address(&one).ip().filter(|ip| ip.is_ipv6() && ip.port() != 0).map(|ip| ip.port());
+        let only_v6 = only_v6(&one) || port.is_some_and(beside_v4);
+        (one, only_v6)
+    };
+    Ok(all.into_iter().map(with_only_v6).collect())
+}
+
+/// Stops the engine when it is dropped, by a return or a panic.
+struct StopUnlessDisarmed(Option<Handle>);
+
+impl Drop for StopUnlessDisarmed {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.stop();
+        }
+    }
 }
 
 /// One worker's sockets with the factories of their protocols.
@@ -240,7 +294,7 @@ fn choose_driver(asked: DriverChoice) -> Result<(Choice, String), Error> {
             Ok(abilities) => Ok((Choice::Uring(abilities), by)),
             Err(reason) => Err(Error::Driver { driver: "uring", reason }),
         },
-        DriverChoice::Auto => Ok(match uring::probe() {
+        DriverChoice::Auto | DriverChoice::Probe => Ok(match uring::probe() {
             Ok(abilities) => (Choice::Uring(abilities), "io_uring works here".to_owned()),
             Err(reason) => (Choice::Poll, format!("no io_uring: {reason}")),
         }),

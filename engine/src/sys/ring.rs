@@ -10,11 +10,13 @@ use std::time::Duration;
 /// How the ring is entered: by its index in the thread's table where the kernel has one, which saves looking
 /// the descriptor up on each call.
 pub(crate) struct Entrance {
+    ring_fd: i32,
     fd: i32,
     flags: u32,
 }
 
 const REGISTER_RING_FDS: libc::c_long = 20;
+const UNREGISTER_RING_FDS: libc::c_long = 21;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
 
 #[repr(C)]
@@ -41,10 +43,30 @@ impl Entrance {
             libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_RING_FDS, &raw mut register, 1)
         };
         if answer == 1 {
-            Entrance { fd: register.offset as i32, flags: ENTER_REGISTERED_RING }
+            Entrance { ring_fd: fd, fd: register.offset as i32, flags: ENTER_REGISTERED_RING }
         } else {
-            Entrance { fd, flags: 0 }
+            Entrance { ring_fd: fd, fd, flags: 0 }
         }
+    }
+
+    /// Gives the index back: as long as the thread's table has the ring, closing its descriptor does not close it.
+    /// To be called on the thread that made the value, before the ring is dropped.
+    pub(crate) fn unregister(&mut self) {
+        if self.flags == 0 {
+            return;
+        }
+        let mut register = RegisterRing { offset: self.fd as u32, resv: 0, data: 0 };
+        // SAFETY: as in `new`; the ring's descriptor is still open.
+        unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                self.ring_fd,
+                UNREGISTER_RING_FDS,
+                &raw mut register,
+                1,
+            )
+        };
+        (self.fd, self.flags) = (self.ring_fd, 0);
     }
 
     /// Submits `to_submit` entries, runs the deferred work, and waits until `want` completions are there, or at
@@ -89,6 +111,8 @@ pub(crate) struct BufferRing {
     mask: u16,
     tail: u16,
     published: u16,
+    /// The kernel may still read it: never free it.
+    leaked: bool,
 }
 
 impl BufferRing {
@@ -104,7 +128,7 @@ impl BufferRing {
         let Some(entries) = std::ptr::NonNull::new(memory.cast()) else {
             std::alloc::handle_alloc_error(layout)
         };
-        let mut buffers = BufferRing { entries, mask: count - 1, tail: 0, published: 0 };
+        let mut buffers = BufferRing { entries, mask: count - 1, tail: 0, published: 0, leaked: false };
         let address = entries.as_ptr() as u64;
         // SAFETY: the memory is page-aligned, has `count` entries, and outlives the ring: the driver drops its ring
         // first (field order in `Uring`).
@@ -116,6 +140,11 @@ impl BufferRing {
         }
         buffers.publish();
         Ok(buffers)
+    }
+
+    /// Never frees the memory: a receive could not be ended before the ring was.
+    pub(crate) fn leak(&mut self) {
+        self.leaked = true;
     }
 
     /// Takes a block back from its reader and lends its buffer again.
@@ -160,6 +189,9 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
         // SAFETY: allocated in `register` with this layout; the ring that the kernel knew it by is closed.
         unsafe { std::alloc::dealloc(self.entries.as_ptr().cast(), BufferRing::layout(self.mask + 1)) }
     }

@@ -1,13 +1,17 @@
 //! Accepting: armed once, paused when descriptors or slots run out, never spinning.
 
 use super::{Life, Worker};
-use crate::conn::Conn;
+use crate::conn::{Conn, Phase};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::protocol::Io;
-use crate::service::Service;
+use crate::service::{Call, Service};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
+use std::time::Duration;
+
+/// A shortage of descriptors can come and go with every connection: the log says so once in this time.
+const ACCEPT_QUIET: Duration = Duration::from_secs(60);
 
 /// One listening socket of this worker.
 pub(super) struct Listener {
@@ -28,6 +32,10 @@ enum Accept {
 }
 
 impl Listener {
+    pub(super) fn socket(&self) -> Socket {
+        self.socket
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.state == Accept::Closed
     }
@@ -60,9 +68,10 @@ impl<D: Driver> Worker<D> {
             Err(errno) => {
                 // Out of descriptors or memory, or an error we do not know. Accepting again at once would spin:
                 // the connection stays in the queue. A closing connection, or time, gives the next try.
-                if self.accept_at == Tick::NEVER {
-                    tracing::warn!(%errno, retry = ?self.config.accept_retry, "accepting pauses");
-                    self.shared.stats.live.accept_paused.add(1);
+                self.shared.stats.live.accept_paused.add(1);
+                if self.accept_quiet_until <= self.shared.now {
+                    self.accept_quiet_until = self.shared.now.after(ACCEPT_QUIET);
+                    tracing::warn!(%errno, "accepting pauses until a connection closes; said once a minute");
                 }
                 self.accept_at = self.shared.now.after(self.config.accept_retry);
             }
@@ -180,6 +189,9 @@ impl<D: Driver> Worker<D> {
         match self.services[usize::from(service)].open(&mut io) {
             Ok(session) => conn.session = session,
             Err(panicked) => self.on_panic(index, panicked),
+        }
+        if self.shared.draining && self.conns[index as usize].phase == Phase::Open {
+            self.call(index, Call::Drain);
         }
         self.settle(index);
     }

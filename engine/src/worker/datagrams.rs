@@ -26,6 +26,10 @@ pub(super) struct DatagramSocket {
 }
 
 impl DatagramSocket {
+    pub(super) fn socket(&self) -> Socket {
+        self.socket
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }

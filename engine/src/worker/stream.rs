@@ -97,6 +97,11 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = self.conns.get_mut(index as usize) else { return };
         if conn.stall_deadline <= now {
             conn.stall_deadline = Tick::NEVER;
+            if conn.phase == Phase::Lingering {
+                // Not with a reset: the kernel may still be sending what it took from us.
+                conn.phase = conn.phase.step(Signal::Abort, conn.peer_eof);
+                return self.settle(index);
+            }
             self.shared.stats.live.write_timeouts.add(u64::from(conn.in_flight_bytes > 0));
             self.abort(index, CloseReason::WriteTimeout);
         } else if conn.deadline <= now {
@@ -286,9 +291,7 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         let (service, session) = (usize::from(conn.service), conn.session);
         let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
-        let step = self.services[service].data(session, input, &mut io)?;
-        assert!(step.consumed <= input.len(), "a protocol consumed more than it was given");
-        Ok(step)
+        self.services[service].data(session, input, &mut io)
     }
 
     #[inline]
@@ -296,7 +299,14 @@ impl<D: Driver> Worker<D> {
         self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
         self.apply(index, step.next);
         let conn = &mut self.conns[index as usize];
-        if conn.phase != Phase::Open || rest_bytes == 0 {
+        if conn.phase != Phase::Open {
+            return;
+        }
+        if step.need > self.config.input_bytes_max {
+            self.shared.stats.live.overflows.add(1);
+            return self.abort(index, CloseReason::InputOverflow);
+        }
+        if rest_bytes == 0 {
             return;
         }
         // What is left is the start of something incomplete; or it waits for room or a resume; or it is already what
@@ -304,7 +314,7 @@ impl<D: Driver> Worker<D> {
         let is_met = step.need > 0 && rest_bytes >= step.need && step.consumed > 0;
         let is_full = conn.queued_bytes() >= self.config.output_high_water_bytes;
         conn.input_due = conn.paused || is_full || is_met;
-        if !conn.input_due && rest_bytes.max(step.need) > self.config.input_bytes_max {
+        if !conn.input_due && rest_bytes > self.config.input_bytes_max {
             self.shared.stats.live.overflows.add(1);
             self.abort(index, CloseReason::InputOverflow);
         }
@@ -394,9 +404,7 @@ impl<D: Driver> Worker<D> {
         self.conns.remove(index as usize);
         self.shared.stats.live.connections.set(self.conns.len() as u64);
         self.shared.stats.live.closed.add(1);
-        if self.is_accept_paused() {
-            self.resume_accepting();
-        }
+        self.has_room |= self.is_accept_paused();
     }
 
     fn keep(&mut self, index: u32, bytes: &[u8]) {

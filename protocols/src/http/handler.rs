@@ -40,8 +40,8 @@ pub enum Plan {
 
 /// Takes a request's body piece by piece. Nothing is buffered: a piece is gone after its call.
 pub trait Upload {
-    /// The next bytes, at least one. Replying in full before the end closes the connection after the reply;
-    /// a reply that was begun with [`Reply::begin`] may be written here as the body comes in, and reading
+    /// The next bytes, at least one. Replying in full before the end closes the connection after the reply; one that
+    /// is begun and ended here should say so first, with [`Reply::close`]. A reply that was begun with [`Reply::begin`] may be written here as the body comes in, and reading
     /// pauses while the client does not read it.
     fn chunk(&mut self, bytes: &[u8], reply: &mut Reply<'_>);
 
@@ -62,7 +62,8 @@ pub enum Fill {
     More,
     /// That was all.
     End,
-    /// There is nothing now: call again after the [`Waker`] from [`BodyWriter::waker`] was used.
+    /// There is nothing now: call again after the [`Waker`] from [`BodyWriter::waker`] was used. Not for longer than
+    /// the server's limit: meanwhile nothing is read, so that a client that leaves is not noticed.
     Pending,
     /// The body cannot be completed: the connection is reset, so that the client does not take the part for
     /// the whole.

@@ -27,6 +27,8 @@ pub(super) struct ReplyState {
     /// The request's body has not arrived in full: a reply that is finished now ends the connection.
     pub(super) reading: bool,
     pub(super) source: Option<Box<dyn Source>>,
+    /// A Content-Type was written.
+    has_type: bool,
     status: u16,
 }
 
@@ -53,6 +55,7 @@ impl ReplyState {
             keep_alive: keep_alive && head.keep_alive,
             reading: false,
             source: None,
+            has_type: false,
             status: 200,
         }
     }
@@ -67,14 +70,15 @@ impl ReplyState {
     }
 
     /// The state for an error whose request could not be understood.
-    pub(super) fn for_error(status: u16) -> ReplyState {
+    pub(super) fn for_error(status: u16, head_only: bool) -> ReplyState {
         ReplyState {
             stage: Stage::Unsent,
-            head_only: false,
+            head_only,
             http10: false,
             keep_alive: false,
             reading: false,
             source: None,
+            has_type: false,
             status,
         }
     }
@@ -99,6 +103,7 @@ impl Reply<'_> {
             return self;
         }
         if self.start() {
+            self.state.has_type |= name.eq_ignore_ascii_case("content-type");
             let buffer = self.io.buffer();
             buffer.extend_from_slice(name.as_bytes());
             buffer.extend_from_slice(b": ");
@@ -114,13 +119,13 @@ impl Reply<'_> {
         self.field("content-type", value)
     }
 
-    /// Finishes with a text body, as `text/plain`.
+    /// Finishes with a text body, as `text/plain` unless a type was set.
     #[inline]
     pub fn text(&mut self, text: &str) {
         self.known_type(KnownType::Text, text.as_bytes());
     }
 
-    /// Finishes with a JSON body that is already serialised, as `application/json`.
+    /// Finishes with a JSON body that is already serialised, as `application/json` unless a type was set.
     #[inline]
     pub fn json(&mut self, json: &[u8]) {
         self.known_type(KnownType::Json, json);
@@ -240,7 +245,10 @@ impl Reply<'_> {
     #[inline]
     fn known_type(&mut self, known: KnownType, body: &[u8]) {
         if !self.state.is_plain() || body.len() > STREAM_BYTES_MIN {
-            return self.content_type(known.value()).body(body);
+            if !self.state.has_type {
+                self.content_type(known.value());
+            }
+            return self.body(body);
         }
         self.state.stage = Stage::Done;
         let head = self.preamble.typed(known);
@@ -404,6 +412,8 @@ fn is_field(name: &str, value: &str) -> bool {
             || byte.is_ascii_alphanumeric()
     };
     let ours = match name.len() {
+        4 => name.eq_ignore_ascii_case("date"),
+        6 => name.eq_ignore_ascii_case("server"),
         10 => name.eq_ignore_ascii_case("connection"),
         14 => name.eq_ignore_ascii_case("content-length"),
         17 => name.eq_ignore_ascii_case("transfer-encoding"),
@@ -489,6 +499,8 @@ mod tests {
         check("Content-Length", "5", false);
         check("transfer-encoding", "chunked", false);
         check("Connection", "upgrade", false);
+        check("Date", "today", false);
+        check("server", "mine", false);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Limits {
     pub head_bytes_per_sec_min: u32,
     /// A body of which nothing arrives for so long closes the connection.
     pub body_idle_timeout: Duration,
+    /// A reply's source that is pending for so long is given up: the connection is reset.
+    pub source_timeout: Duration,
     /// A connection without a request closes after this time.
     pub keep_alive_timeout: Duration,
     /// A connection closes after so many requests; `None` is never.
@@ -45,6 +47,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             head_bytes_per_sec_min: 256,
             body_idle_timeout: Duration::from_secs(30),
+            source_timeout: Duration::from_secs(60),
             keep_alive_timeout: Duration::from_secs(75),
             requests_max: None,
             drain_grace: Duration::from_millis(100),
@@ -127,6 +130,11 @@ impl<H: Handler> Server<H> {
     /// Takes one request, in full or in part, from the front of the input.
     #[inline]
     fn request(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+        if input == b"\r\n" {
+            // An empty line behind the last body (RFC 9112, 2.2) does not begin a head.
+            self.context.wait_for_request(io);
+            return Flow::Wait(0);
+        }
         let limits = &self.context.limits;
         if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
             return self.context.wait_for_head(session, input, io);
@@ -135,7 +143,11 @@ impl<H: Handler> Server<H> {
         let (head, len) = match &outcome {
             Outcome::Complete { head, len } => (head, *len),
             Outcome::Partial => return self.context.wait_for_head(session, input, io),
-            Outcome::Malformed(reject) => return self.context.refuse(reject.status(), reject.reason(), io),
+            Outcome::Malformed(reject) => {
+                // What was understood of the request is perhaps that its reply has no body.
+                let head_only = input.trim_ascii_start().starts_with(b"HEAD ");
+                return self.context.refuse(reject.status(), reject.reason(), head_only, io);
+            }
         };
         session.head_began = Tick::NEVER;
         session.searched = 0;
@@ -168,6 +180,7 @@ impl<H: Handler> Server<H> {
             return self.context.refuse(
                 501,
                 "CONNECT is not served here: nothing tunnels (RFC 9110, 9.3.6)",
+                false,
                 io,
             );
         }
@@ -180,7 +193,7 @@ impl<H: Handler> Server<H> {
         };
         if let Framing::Length(length) = head.framing {
             if length > bytes_max {
-                return self.context.refuse(413, TOO_LARGE, io);
+                return self.context.refuse(413, TOO_LARGE, reply.head_only, io);
             }
             if upload.is_none() && length <= rest.len() as u64 {
                 // The whole body is here: answer in place.
@@ -340,7 +353,8 @@ impl Context {
                     self.reply(reply, io).end();
                 }
                 Fill::Pending => {
-                    io.set_deadline(None);
+                    // Nothing is read now, so a client that leaves is not noticed: the wait must end by itself.
+                    io.set_timeout(self.limits.source_timeout);
                     return Flow::Hold(0);
                 }
                 Fill::Abort => return Flow::Abort,
@@ -354,14 +368,19 @@ impl Context {
             Sink::Ended => {}
             Sink::Collect { body, bytes_max, .. } => {
                 if body.len() as u64 + data.len() as u64 > *bytes_max {
-                    return Some(self.refuse(413, TOO_LARGE, io));
+                    return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
                 }
                 body.extend_from_slice(data);
             }
             Sink::Upload { upload, left } => {
                 let Some(rest) = left.checked_sub(data.len() as u64) else {
-                    let unsent = exchange.reply.stage == Stage::Unsent;
-                    return Some(if unsent { self.refuse(413, TOO_LARGE, io) } else { Flow::Abort });
+                    let (unsent, head_only) =
+                        (exchange.reply.stage == Stage::Unsent, exchange.reply.head_only);
+                    return Some(if unsent {
+                        self.refuse(413, TOO_LARGE, head_only, io)
+                    } else {
+                        Flow::Abort
+                    });
                 };
                 *left = rest;
                 let mut reply = self.reply(&mut exchange.reply, io);
@@ -378,8 +397,8 @@ impl Context {
 
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
     #[cold]
-    fn refuse(&self, status: u16, reason: &str, io: &mut Io<'_>) -> Flow {
-        let mut state = ReplyState::for_error(status);
+    fn refuse(&self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
+        let mut state = ReplyState::for_error(status, head_only);
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
         reply.body(format!("{status} {}: {reason}\n", super::reply::reason(status)).as_bytes());
@@ -388,7 +407,7 @@ impl Context {
 
     fn refuse_body(&self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
         match exchange.reply.stage {
-            Stage::Unsent => self.refuse(reject.status(), reject.reason(), io),
+            Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
             // A reply is under way: only a reset can say that it is not whole.
             _ => Flow::Abort,
         }
@@ -467,14 +486,22 @@ impl<H: Handler> Protocol for Server<H> {
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         if session.head_began != Tick::NEVER {
             self.context.preamble.refresh(io.unix_secs());
-            self.context.refuse(408, "the head did not arrive in time (RFC 9110, 15.5.9)", io);
+            self.context.refuse(408, "the head did not arrive in time (RFC 9110, 15.5.9)", false, io);
+        } else if session.exchange.is_none() && io.queued_bytes() > 0 {
+            // The time without a request counts from when the last reply was taken.
+            self.context.wait_for_request(io);
+            return Next::Continue;
         }
-        Next::Close
+        session.give_up()
+    }
+
+    fn eof(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+        session.give_up()
     }
 
     fn drain(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         let idle = session.exchange.is_none() && session.head_began == Tick::NEVER;
-        if idle {
+        if idle && !io.is_full() {
             self.context.wait_for_request(io);
         }
         if session.is_sending() { Next::Pause } else { Next::Continue }
@@ -483,17 +510,18 @@ impl<H: Handler> Protocol for Server<H> {
 
 impl<H: Handler> Server<H> {
     fn go_on(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
-        if !session.is_sending() {
-            if session.exchange.is_some() {
-                self.context.wait_for_body(io);
-            }
-            return Next::Continue;
-        }
-        match self.resume(session, 0, io) {
-            Flow::On(_) | Flow::Wait(_) => {
+        let flow = match &session.exchange {
+            None => return Next::Continue,
+            // The last of a body may have filled the output: its end is then still to be told.
+            Some(exchange) if exchange.decoder.is_some() => self.body(session, b"", io),
+            Some(_) => self.resume(session, 0, io),
+        };
+        match flow {
+            Flow::On(_) => {
                 self.context.wait_for_request(io);
                 Next::Continue
             }
+            Flow::Wait(_) => Next::Continue,
             Flow::Hold(_) => Next::Pause,
             Flow::Close => Next::Close,
             Flow::Abort => Next::Abort,
@@ -502,6 +530,14 @@ impl<H: Handler> Server<H> {
 }
 
 impl Session {
+    /// Ends a session whose peer stopped short. A reply that is under way is not whole, and where its only end is that of
+    /// the connection, only a reset can say so.
+    fn give_up(&self) -> Next {
+        let is_cut =
+            self.exchange.as_ref().is_some_and(|exchange| matches!(exchange.reply.stage, Stage::Body(_)));
+        if is_cut { Next::Abort } else { Next::Close }
+    }
+
     /// Whether a reply is being made while nothing is read.
     fn is_sending(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.decoder.is_none())
