@@ -38,6 +38,7 @@ impl Handler for Routes {
     fn plan(&mut self, request: &Request<'_>) -> Plan {
         match (request.path(), request.method()) {
             ("/echo", Method::Post) => Plan::Stream(Box::new(Back { begun: false })),
+            ("/big", _) => Plan::Stream(Box::new(Big)),
             ("/early", _) => Plan::Stream(Box::new(Early)),
             ("/small", _) => Plan::CollectUpTo(10),
             _ => Plan::Collect,
@@ -92,6 +93,20 @@ impl Upload for Back {
     }
 
     fn end(self: Box<Self>, reply: &mut Reply<'_>) {
+        reply.end();
+    }
+}
+
+/// Answers a few bytes with more than the output holds.
+struct Big;
+
+impl Upload for Big {
+    fn chunk(&mut self, _: &[u8], reply: &mut Reply<'_>) {
+        reply.begin(None).write(&vec![b'x'; 300 * 1024]);
+    }
+
+    fn end(self: Box<Self>, reply: &mut Reply<'_>) {
+        reply.write(b"end");
         reply.end();
     }
 }
@@ -272,6 +287,17 @@ fn statuses_and_connection_states() {
     assert!(!split.contains("evil"), "{split}");
     let close = check("GET /text HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n", &[200], true);
     assert!(close.contains("connection: close\r\n"), "{close}");
+}
+
+#[test]
+fn an_upload_whose_last_bytes_fill_the_output_is_ended() {
+    let head = "POST /big HTTP/1.1\r\nHost: a\r\n";
+    for body in
+        ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+    {
+        let text = check(&format!("{head}{body}"), &[200], false);
+        assert!(text.ends_with("\r\n3\r\nend\r\n0\r\n\r\n"), "{body:?}");
+    }
 }
 
 #[test]
