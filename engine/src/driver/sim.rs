@@ -405,7 +405,7 @@ impl Simulation {
         self.worker.is_done()
     }
 
-    /// The counters, as published by the last turn.
+    /// The counters.
     pub fn counters(&self) -> Counters {
         self.stats.total()
     }

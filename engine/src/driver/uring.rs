@@ -245,10 +245,6 @@ impl Uring {
         self.entrance.enter(queued, want, timeout)
     }
 
-    fn enter_for(&mut self, timeout: Duration) -> Result<usize, Errno> {
-        self.enter(1, Some(timeout))
-    }
-
     /// Awaited sends have a completion each. The others have none if all goes well, so that they neither end the next
     /// wait nor cost a completion: with MSG_DONTWAIT the kernel finishes with them while it takes them in, and with
     /// MSG_WAITALL anything less than everything is a failure, which it reports (io_uring_enter(2), CQE_SKIP_SUCCESS).
@@ -576,7 +572,7 @@ impl Drop for Uring {
             if !self.is_busy() {
                 break;
             }
-            let _ = self.enter_for(Duration::from_millis(10));
+            let _ = self.enter(1, Some(Duration::from_millis(10)));
             self.reap(&mut events);
             self.tell_silent(&mut events);
             for event in events.drain(..) {

@@ -7,7 +7,9 @@
 use super::body::{BodyLimits, Decoded, Decoder};
 use super::date::Preamble;
 use super::handler::{BodyWriter, Fill, Handler, Plan, Upload};
-use super::parse::{Expect, Framing, HeadLimits, Method, Outcome, Reject, Slots, parse_head, verdict_due};
+use super::parse::{
+    Expect, Framing, Head, HeadLimits, Method, Outcome, Reject, Slots, parse_head, verdict_due,
+};
 use super::reply::{Reply, ReplyState, Stage};
 use super::request::Request;
 use ringmill_engine::{Io, Next, Protocol, Step, Tick};
@@ -160,61 +162,8 @@ impl<H: Handler> Server<H> {
             self.context.answer(&mut self.handler, &request, &mut reply, io);
             return self.context.after(session, reply, len, io);
         }
-        self.request_with_body(session, input, len, reply, io)
-    }
-
-    /// As `request`, for a head that is known to be complete and to declare a body.
-    fn request_with_body(
-        &mut self,
-        session: &mut Session,
-        input: &[u8],
-        len: usize,
-        mut reply: ReplyState,
-        io: &mut Io<'_>,
-    ) -> Flow {
-        let Outcome::Complete { head, .. } = parse_head(input, &mut self.slots, &self.context.limits.head)
-        else {
-            unreachable!("the same head was complete before")
-        };
-        if head.method == Method::Connect {
-            return self.context.refuse(
-                501,
-                "CONNECT is not served here: nothing tunnels (RFC 9110, 9.3.6)",
-                false,
-                io,
-            );
-        }
-        let rest = &input[len..];
-        let (bytes_max, upload) = match self.handler.plan(&Request::new(&head, b"", b"")) {
-            Plan::Collect => (self.context.limits.body_bytes_max, None),
-            Plan::CollectUpTo(bytes_max) => (bytes_max, None),
-            Plan::Stream(upload) => (u64::MAX, Some(upload)),
-            Plan::StreamUpTo(bytes_max, upload) => (bytes_max, Some(upload)),
-        };
-        if let Framing::Length(length) = head.framing {
-            if length > bytes_max {
-                return self.context.refuse(413, TOO_LARGE, reply.head_only, io);
-            }
-            if upload.is_none() && length <= rest.len() as u64 {
-                // The whole body is here: answer in place.
-                let body = &rest[..length as usize];
-                let request = Request::new(&head, body, b"");
-                self.context.answer(&mut self.handler, &request, &mut reply, io);
-                return self.context.after(session, reply, len + body.len(), io);
-            }
-        }
-        if head.expect == Expect::Continue && rest.is_empty() {
-            io.write(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
-        reply.reading = true;
-        let sink = match upload {
-            Some(upload) => Sink::Upload { upload, left: bytes_max },
-            None => Sink::Collect { head: input[..len].to_vec(), body: Vec::new(), bytes_max },
-        };
-        // The one allocation of an exchange that outlives this call.
-        session.exchange =
-            Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
-        Flow::On(len)
+        let parts = input.split_at(len);
+        self.context.with_body(&mut self.handler, session, head, parts, reply, io)
     }
 
     /// Goes on with a body that is coming in.
@@ -322,6 +271,56 @@ impl Context {
             }
             flow => flow,
         }
+    }
+
+    /// Takes a request whose head declares a body, from the text of that head and what follows it.
+    fn with_body(
+        &self,
+        handler: &mut impl Handler,
+        session: &mut Session,
+        head: &Head<'_, '_>,
+        (text, rest): (&[u8], &[u8]),
+        mut reply: ReplyState,
+        io: &mut Io<'_>,
+    ) -> Flow {
+        if head.method == Method::Connect {
+            return self.refuse(
+                501,
+                "CONNECT is not served here: nothing tunnels (RFC 9110, 9.3.6)",
+                false,
+                io,
+            );
+        }
+        let (bytes_max, upload) = match handler.plan(&Request::new(head, b"", b"")) {
+            Plan::Collect => (self.limits.body_bytes_max, None),
+            Plan::CollectUpTo(bytes_max) => (bytes_max, None),
+            Plan::Stream(upload) => (u64::MAX, Some(upload)),
+            Plan::StreamUpTo(bytes_max, upload) => (bytes_max, Some(upload)),
+        };
+        if let Framing::Length(length) = head.framing {
+            if length > bytes_max {
+                return self.refuse(413, TOO_LARGE, reply.head_only, io);
+            }
+            if upload.is_none() && length <= rest.len() as u64 {
+                // The whole body is here: answer in place.
+                let body = &rest[..length as usize];
+                let request = Request::new(head, body, b"");
+                self.answer(handler, &request, &mut reply, io);
+                return self.after(session, reply, text.len() + body.len(), io);
+            }
+        }
+        if head.expect == Expect::Continue && rest.is_empty() {
+            io.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        reply.reading = true;
+        let sink = match upload {
+            Some(upload) => Sink::Upload { upload, left: bytes_max },
+            None => Sink::Collect { head: text.to_vec(), body: Vec::new(), bytes_max },
+        };
+        // The one allocation of an exchange that outlives this call.
+        session.exchange =
+            Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
+        Flow::On(text.len())
     }
 
     /// Lets a reply's source write while there is room.
