@@ -317,7 +317,7 @@ impl Context {
             Some(upload) => Sink::Upload { upload, left: bytes_max },
             None => Sink::Collect { head: text.to_vec(), body: Vec::new(), bytes_max },
         };
-        // The one allocation of an exchange that outlives this call.
+        // Allocated, because it outlives this call; a request that is all there has no exchange.
         session.exchange =
             Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
         Flow::On(text.len())
