@@ -220,7 +220,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// Goes on with a reply, and ends the exchange when it is complete.
-    fn resume(&self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
+    fn resume(&mut self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
         let Some(exchange) = session.exchange.as_mut() else { return Flow::On(consumed) };
         match self.context.pump(&mut exchange.reply, io) {
             Flow::On(_) => {
@@ -238,14 +238,14 @@ const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 
 
 impl Context {
     #[inline]
-    fn reply<'a>(&'a self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
+    fn reply<'a>(&'a mut self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
         state.keep_alive &= !io.is_draining();
-        Reply { io: io.reborrow(), preamble: &self.preamble, state }
+        Reply { io: io.reborrow(), preamble: &mut self.preamble, state }
     }
 
     #[inline]
     fn answer(
-        &self,
+        &mut self,
         handler: &mut impl Handler,
         request: &Request<'_>,
         state: &mut ReplyState,
@@ -258,7 +258,7 @@ impl Context {
 
     /// What follows an answer that was made in place.
     #[inline]
-    fn after(&self, session: &mut Session, mut reply: ReplyState, consumed: usize, io: &mut Io<'_>) -> Flow {
+    fn after(&mut self, session: &mut Session, mut reply: ReplyState, consumed: usize, io: &mut Io<'_>) -> Flow {
         if reply.stage == Stage::Done {
             return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
         }
@@ -275,7 +275,7 @@ impl Context {
 
     /// Takes a request whose head declares a body, from the text of that head and what follows it.
     fn with_body(
-        &self,
+        &mut self,
         handler: &mut impl Handler,
         session: &mut Session,
         head: &Head<'_, '_>,
@@ -324,7 +324,7 @@ impl Context {
     }
 
     /// Lets a reply's source write while there is room.
-    fn pump(&self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
+    fn pump(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
         loop {
             let (Stage::Body(length), Some(source)) = (reply.stage, reply.source.as_mut()) else {
                 return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::Abort };
@@ -362,7 +362,7 @@ impl Context {
     }
 
     /// Gives a piece of a body to whoever takes it; a flow if that ends the exchange.
-    fn body_data(&self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
+    fn body_data(&mut self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
         match &mut exchange.sink {
             Sink::Ended => {}
             Sink::Collect { body, bytes_max, .. } => {
@@ -396,7 +396,7 @@ impl Context {
 
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
     #[cold]
-    fn refuse(&self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
+    fn refuse(&mut self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
         let mut state = ReplyState::for_error(status, head_only);
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
@@ -404,7 +404,7 @@ impl Context {
         Flow::Close
     }
 
-    fn refuse_body(&self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
+    fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
         match exchange.reply.stage {
             Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
             // A reply is under way: only a reset can say that it is not whole.
