@@ -213,6 +213,19 @@ impl Conn {
         }
     }
 
+    /// Whether bytes that arrive can be handed to the protocol where they are.
+    #[inline]
+    pub(crate) fn takes_in_place(&self, bytes: usize) -> bool {
+        self.carry.is_none() && !(self.paused | self.held) && bytes >= self.need_bytes as usize
+    }
+
+    /// Whether an open connection may have to be called, held back or given up. The hot path has none of it.
+    #[inline]
+    pub(crate) fn may_have_calls_due(&self, output_high_water_bytes: usize) -> bool {
+        self.held | self.wants_drained | self.input_due | self.peer_eof
+            || self.queued_bytes() >= output_high_water_bytes
+    }
+
     /// Whether an open connection has nothing to do but to wait for input.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.phase == Phase::Open

@@ -2,11 +2,11 @@
 
 use super::{SPARE_CARRIES_MAX, Worker};
 use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
-use crate::driver::Driver;
+use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op};
 use crate::output::Output;
-use crate::protocol::{Io, Next, Step};
-use crate::service::{Call, Panicked};
+use crate::protocol::{Io, Next, Shared, Step};
+use crate::service::{Call, Panicked, Service};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 
@@ -25,9 +25,7 @@ impl<D: Driver> Worker<D> {
         }
         let index = token.index();
         if conn.phase == Phase::Open {
-            let in_place =
-                conn.carry.is_none() && !conn.paused && !conn.held && bytes.len() >= conn.need_bytes as usize;
-            if in_place {
+            if conn.takes_in_place(bytes.len()) {
                 self.deliver(index, bytes);
             } else {
                 self.keep(index, bytes);
@@ -188,19 +186,22 @@ impl<D: Driver> Worker<D> {
     /// Brings a connection to rest after anything happened to it: input it may see, callbacks that are due,
     /// then what has to be sent, received, timed or closed.
     pub(super) fn settle(&mut self, index: u32) {
-        if self.conns[index as usize].phase == Phase::Open {
+        let mut conn = &mut self.conns[index as usize];
+        if conn.phase == Phase::Open && conn.may_have_calls_due(self.config.output_high_water_bytes) {
             self.settle_open(index);
+            conn = &mut self.conns[index as usize];
         }
-        let conn = &mut self.conns[index as usize];
-        if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
-            conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
-            if conn.phase == Phase::Lingering {
-                conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
-                self.driver.submit(Op::Shutdown { socket: conn.socket });
+        if conn.phase != Phase::Open {
+            if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
+                conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
+                if conn.phase == Phase::Lingering {
+                    conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
+                    self.driver.submit(Op::Shutdown { socket: conn.socket });
+                }
             }
-        }
-        if conn.phase == Phase::Closing {
-            return self.close(index);
+            if conn.phase == Phase::Closing {
+                return self.close(index);
+            }
         }
         if let Some(output) = &conn.pending
             && !conn.dirty
@@ -212,9 +213,10 @@ impl<D: Driver> Worker<D> {
         }
         // A send that nobody waited for when it was submitted may have somebody waiting now.
         self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited && !conn.is_at_rest();
-        let due = conn.next_deadline();
-        self.update_recv(index);
-        self.timers.schedule(index, due);
+        self.timers.schedule(index, conn.next_deadline());
+        if conn.wants_input() != (conn.recv == Recv::Armed) {
+            self.update_recv(index);
+        }
     }
 
     /// The calls that are due. Ends because each turn of the loop uses up what it reacts to.
@@ -253,22 +255,29 @@ impl<D: Driver> Worker<D> {
     /// Calls `data` with bytes in place in a receive buffer, and keeps a copy of what it did not consume.
     #[inline]
     fn deliver(&mut self, index: u32, input: &[u8]) {
-        match self.data(index, input) {
-            Ok(step) => {
-                let rest = &input[step.consumed..];
-                if !rest.is_empty() {
-                    self.keep(index, rest);
-                }
-                self.apply_step(index, step, rest.len());
-            }
-            Err(panicked) => self.on_panic(index, panicked),
+        let conn = &mut self.conns[index as usize];
+        let step = match data(&mut self.services, &mut self.shared, &self.driver, conn, index, input) {
+            Ok(step) => step,
+            Err(panicked) => return self.on_panic(index, panicked),
+        };
+        if step == Step::consumed(input.len()) {
+            // The hot path: nothing is left, and nothing special is wanted.
+            conn.need_bytes = 0;
+            conn.paused = false;
+            return;
         }
+        let rest = &input[step.consumed..];
+        if !rest.is_empty() {
+            self.keep(index, rest);
+        }
+        self.apply_step(index, step, rest.len());
     }
 
     /// Calls `data` with bytes that were kept, and drops what it consumed of them.
     fn deliver_kept(&mut self, index: u32) {
         let mut carry = self.conns[index as usize].carry.take().expect("unread bytes are in the carry");
-        match self.data(index, carry.unread()) {
+        let conn = &mut self.conns[index as usize];
+        match data(&mut self.services, &mut self.shared, &self.driver, conn, index, carry.unread()) {
             Ok(step) => {
                 carry.consume(step.consumed);
                 let rest_bytes = carry.unread().len();
@@ -286,15 +295,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    #[inline]
-    fn data(&mut self, index: u32, input: &[u8]) -> Result<Step, Panicked> {
-        let conn = &mut self.conns[index as usize];
-        let (service, session) = (usize::from(conn.service), conn.session);
-        let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
-        self.services[service].data(session, input, &mut io)
-    }
-
-    #[inline]
     fn apply_step(&mut self, index: u32, step: Step, rest_bytes: usize) {
         self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
         self.apply(index, step.next);
@@ -320,7 +320,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    #[inline]
     fn apply(&mut self, index: u32, next: Next) {
         let conn = &mut self.conns[index as usize];
         match next {
@@ -369,7 +368,6 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Starts or ends receiving, as the connection now wants it.
-    #[inline]
     fn update_recv(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let token = Token::new(Kind::Recv, conn.generation, index);
@@ -420,4 +418,18 @@ impl<D: Driver> Worker<D> {
             self.spare_carries.push(carry);
         }
     }
+}
+
+/// Calls a session's `data`. Not a method, so that the caller keeps hold of the connection.
+#[inline]
+fn data(
+    services: &mut [Box<dyn Service>],
+    shared: &mut Shared,
+    names: &dyn Names,
+    conn: &mut Conn,
+    index: u32,
+    input: &[u8],
+) -> Result<Step, Panicked> {
+    let (service, session) = (usize::from(conn.service), conn.session);
+    services[service].data(session, input, &mut Io { conn, shared, index, names })
 }
