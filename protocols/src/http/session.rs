@@ -258,7 +258,13 @@ impl Context {
 
     /// What follows an answer that was made in place.
     #[inline]
-    fn after(&mut self, session: &mut Session, mut reply: ReplyState, consumed: usize, io: &mut Io<'_>) -> Flow {
+    fn after(
+        &mut self,
+        session: &mut Session,
+        mut reply: ReplyState,
+        consumed: usize,
+        io: &mut Io<'_>,
+    ) -> Flow {
         if reply.stage == Stage::Done {
             return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
         }
