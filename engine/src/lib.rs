@@ -30,6 +30,7 @@ pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
 mod mailbox;
+mod memory;
 #[cfg(feature = "sim")]
 pub mod output;
 #[cfg(not(feature = "sim"))]

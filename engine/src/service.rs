@@ -20,6 +20,7 @@ pub(crate) enum Call {
     Timeout,
     Wake,
     Drain,
+    Shed,
 }
 
 pub(crate) trait Service {
@@ -68,6 +69,7 @@ impl<P: Protocol> Service for Typed<P> {
             Call::Timeout => protocol.timeout(session, io),
             Call::Wake => protocol.wake(session, io),
             Call::Drain => protocol.drain(session, io),
+            Call::Shed => protocol.shed(session, io),
         })
     }
 

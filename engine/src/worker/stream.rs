@@ -4,6 +4,7 @@ use super::{SPARE_CARRIES_MAX, Worker};
 use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
 use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op};
+use crate::memory::Pressure;
 use crate::output::Output;
 use crate::protocol::{Io, Next, Shared, Step};
 use crate::service::{Call, Panicked, Service};
@@ -187,7 +188,7 @@ impl<D: Driver> Worker<D> {
     /// then what has to be sent, received, timed or closed.
     pub(super) fn settle(&mut self, index: u32) {
         let mut conn = &mut self.conns[index as usize];
-        if conn.phase == Phase::Open && conn.may_have_calls_due(self.config.output_high_water_bytes) {
+        if conn.phase == Phase::Open && conn.may_have_calls_due(self.shared.output_high) {
             self.settle_open(index);
             conn = &mut self.conns[index as usize];
         }
@@ -203,13 +204,13 @@ impl<D: Driver> Worker<D> {
                 return self.close(index);
             }
         }
-        if let Some(output) = &conn.pending
-            && !conn.dirty
-            && conn.in_flight_bytes == 0
-        {
-            conn.dirty = true;
-            self.dirty_bytes += output.len();
-            self.dirty.push(index);
+        if let Some(output) = &mut conn.pending {
+            output.count_memory(&mut self.shared.memory);
+            if !conn.dirty && conn.in_flight_bytes == 0 {
+                conn.dirty = true;
+                self.dirty_bytes += output.len();
+                self.dirty.push(index);
+            }
         }
         // A send that nobody waited for when it was submitted may have somebody waiting now.
         self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited && !conn.is_at_rest();
@@ -232,8 +233,8 @@ impl<D: Driver> Worker<D> {
                 self.shared.stats.live.overflows.add(1);
                 return self.abort(index, CloseReason::OutputOverflow);
             }
-            let low = queued <= self.config.output_low_water_bytes;
-            conn.held = if conn.held { !low } else { queued >= self.config.output_high_water_bytes };
+            let low = queued <= self.shared.output_low;
+            conn.held = if conn.held { !low } else { queued >= self.shared.output_high };
             if conn.wants_drained && low && may_tell_drained {
                 may_tell_drained = false;
                 conn.wants_drained = false;
@@ -312,11 +313,17 @@ impl<D: Driver> Worker<D> {
         // What is left is the start of something incomplete; or it waits for room or a resume; or it is already what
         // the protocol asked for (unless it consumed nothing: asking for what it has just seen would never end).
         let is_met = step.need > 0 && rest_bytes >= step.need && step.consumed > 0;
-        let is_full = conn.queued_bytes() >= self.config.output_high_water_bytes;
+        let is_full = conn.queued_bytes() >= self.shared.output_high;
         conn.input_due = conn.paused || is_full || is_met;
-        if !conn.input_due && rest_bytes > self.config.input_bytes_max {
+        if conn.input_due {
+            return;
+        }
+        if rest_bytes > self.config.input_bytes_max {
             self.shared.stats.live.overflows.add(1);
             self.abort(index, CloseReason::InputOverflow);
+        } else if self.shared.memory.is_exhausted() {
+            self.shared.stats.live.refused.add(1);
+            self.abort(index, CloseReason::MemoryExhausted);
         }
     }
 
@@ -345,6 +352,8 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         let session = std::mem::replace(&mut conn.session, u32::MAX);
         let (service, carry) = (usize::from(conn.service), conn.carry.take());
+        let held_kib = std::mem::take(&mut conn.held_kib);
+        self.shared.memory.change(held_kib as usize * 1024, 0);
         conn.deadline = Tick::NEVER;
         conn.wants_drained = false;
         if let Some(carry) = carry {
@@ -410,12 +419,17 @@ impl<D: Driver> Worker<D> {
         if conn.carry.is_none() {
             conn.carry = Some(self.spare_carries.pop().unwrap_or_default());
         }
-        conn.carry.as_mut().expect("set above").append(bytes);
+        let carry = conn.carry.as_mut().expect("set above");
+        carry.append(bytes);
+        carry.count_memory(&mut self.shared.memory);
     }
 
     fn spare_carry(&mut self, mut carry: Box<crate::conn::Carry>) {
-        if carry.reset() && self.spare_carries.len() < SPARE_CARRIES_MAX {
+        let is_kept = carry.reset() && self.spare_carries.len() < SPARE_CARRIES_MAX;
+        if is_kept && self.shortage.pressure == Pressure::None {
             self.spare_carries.push(carry);
+        } else {
+            self.shared.memory.change(carry.memory_bytes(), 0);
         }
     }
 }

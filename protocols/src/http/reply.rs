@@ -134,6 +134,7 @@ impl Reply<'_> {
     /// Finishes with a body, copied. A large one is sent as the client reads it.
     pub fn body(&mut self, bytes: &[u8]) {
         if self.is_streamed(bytes.len()) {
+            self.io.hold(bytes.len());
             self.stream(Some(bytes.len() as u64), Whole(Bytes::copy_from_slice(bytes)));
         } else if self.start_sized(bytes.len() as u64) {
             self.io.write(bytes);

@@ -137,6 +137,9 @@ impl<H: Handler> Server<H> {
             self.context.wait_for_request(io);
             return Flow::Wait(0);
         }
+        if io.is_exhausted() {
+            return self.context.refuse_for_memory(input.starts_with(b"HEAD "), io);
+        }
         let limits = &self.context.limits;
         if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
             return self.context.wait_for_head(session, input, io);
@@ -209,6 +212,8 @@ impl<H: Handler> Server<H> {
                 reply.finish();
             }
             Sink::Collect { head, body, .. } => {
+                // The reply may hold its own; this one goes with the exchange's sink.
+                io.hold(0);
                 let limits = &self.context.limits.head;
                 let Outcome::Complete { head, .. } = parse_head(&head, &mut self.slots, limits) else {
                     unreachable!("the same head was complete before")
@@ -355,6 +360,7 @@ impl Context {
                 Fill::More => {}
                 Fill::End => {
                     reply.source = None;
+                    io.hold(0);
                     self.reply(reply, io).end();
                 }
                 Fill::Pending => {
@@ -376,6 +382,9 @@ impl Context {
                     return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
                 }
                 body.extend_from_slice(data);
+                if !io.hold(body.capacity()) {
+                    return Some(self.refuse_for_memory(exchange.reply.head_only, io));
+                }
             }
             Sink::Upload { upload, left } => {
                 let Some(rest) = left.checked_sub(data.len() as u64) else {
@@ -407,6 +416,16 @@ impl Context {
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
         reply.body(format!("{status} {}: {reason}\n", super::reply::reason(status)).as_bytes());
+        Flow::Close
+    }
+
+    /// The worker's memory budget is used up: the client may come back later (RFC 9110, 15.6.4).
+    #[cold]
+    fn refuse_for_memory(&mut self, head_only: bool, io: &mut Io<'_>) -> Flow {
+        io.hold(0);
+        io.count_refused(1);
+        let mut state = ReplyState::for_error(503, head_only);
+        self.reply(&mut state, io).field("retry-after", "1").text("503 Service Unavailable: out of memory\n");
         Flow::Close
     }
 
@@ -510,6 +529,14 @@ impl<H: Handler> Protocol for Server<H> {
             self.context.wait_for_request(io);
         }
         if session.is_sending() { Next::Pause } else { Next::Continue }
+    }
+
+    fn shed(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+        if session.exchange.is_none() && session.head_began == Tick::NEVER {
+            Next::Close
+        } else {
+            Next::Continue
+        }
     }
 }
 
