@@ -42,6 +42,7 @@ mod pool;
 mod protocol;
 mod service;
 mod stats;
+mod sync;
 mod sys;
 mod time;
 mod timer;
