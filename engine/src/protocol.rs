@@ -40,8 +40,9 @@ pub trait Protocol: 'static {
         Next::Continue
     }
 
-    /// The peer will send no more; `data` has seen everything. `Continue` keeps our side open.
-    fn eof(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+    /// The peer will send no more. `data` has seen everything; `rest` is what it did not consume, perhaps a last message
+    /// without its end. `Continue` keeps our side open.
+    fn eof(&mut self, _session: &mut Self::Session, _rest: &[u8], _io: &mut Io<'_>) -> Next {
         Next::Close
     }
 

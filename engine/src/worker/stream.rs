@@ -114,7 +114,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Calls a session without input and does what it wants next.
-    pub(super) fn call(&mut self, index: u32, call: Call) {
+    pub(super) fn call(&mut self, index: u32, call: Call<'_>) {
         let conn = &mut self.conns[index as usize];
         let (service, session) = (usize::from(conn.service), conn.session);
         let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
@@ -246,10 +246,22 @@ impl<D: Driver> Worker<D> {
                 self.deliver_kept(index);
             } else if conn.peer_eof && !conn.eof_told {
                 conn.eof_told = true;
-                self.call(index, Call::Eof);
+                self.tell_eof(index);
             } else {
                 return;
             }
+        }
+    }
+
+    fn tell_eof(&mut self, index: u32) {
+        let carry = self.conns[index as usize].carry.take();
+        self.call(index, Call::Eof(carry.as_ref().map_or(&[], |carry| carry.unread())));
+        let Some(carry) = carry else { return };
+        let conn = &mut self.conns[index as usize];
+        if conn.phase == Phase::Open {
+            conn.carry = Some(carry);
+        } else {
+            self.spare_carry(carry);
         }
     }
 

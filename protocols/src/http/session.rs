@@ -148,11 +148,7 @@ impl<H: Handler> Server<H> {
         let (head, len) = match &outcome {
             Outcome::Complete { head, len } => (head, *len),
             Outcome::Partial => return self.context.wait_for_head(session, input, io),
-            Outcome::Malformed(reject) => {
-                // What was understood of the request is perhaps that its reply has no body.
-                let head_only = input.trim_ascii_start().starts_with(b"HEAD ");
-                return self.context.refuse(reject.status(), reject.reason(), head_only, io);
-            }
+            Outcome::Malformed(reject) => return self.context.refuse_head(*reject, input, io),
         };
         session.head_began = Tick::NEVER;
         session.searched = 0;
@@ -409,6 +405,12 @@ impl Context {
         None
     }
 
+    fn refuse_head(&mut self, reject: Reject, input: &[u8], io: &mut Io<'_>) -> Flow {
+        // What was understood of the request is perhaps that its reply has no body.
+        let head_only = input.trim_ascii_start().starts_with(b"HEAD ");
+        self.refuse(reject.status(), reject.reason(), head_only, io)
+    }
+
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
     #[cold]
     fn refuse(&mut self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
@@ -519,7 +521,14 @@ impl<H: Handler> Protocol for Server<H> {
         session.give_up()
     }
 
-    fn eof(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+    fn eof(&mut self, session: &mut Session, rest: &[u8], io: &mut Io<'_>) -> Next {
+        // A head that dripped in was not looked at with every drop: it may have been malformed for long.
+        if session.exchange.is_none()
+            && let Outcome::Malformed(reject) = parse_head(rest, &mut self.slots, &self.context.limits.head)
+        {
+            self.context.preamble.refresh(io.unix_secs());
+            self.context.refuse_head(reject, rest, io);
+        }
         session.give_up()
     }
 
