@@ -1,0 +1,121 @@
+//! A whole HTTP session on a simulated worker: no panic, nothing left behind, and the same replies however the input
+//! is cut.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ringmill_engine::Config;
+use ringmill_engine::driver::sim::{Chaos, Simulation};
+use ringmill_protocols::http::{
+    BodyWriter, Fill, Handler, Limits, Plan, Reply, Request, Server, Source, Upload,
+};
+use std::time::Duration;
+
+/// One route for each way to read and to answer.
+struct Routes;
+
+impl Handler for Routes {
+    fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) {
+        match request.path_bytes() {
+            b"/b" => reply.body(request.body()),
+            b"/n" => reply.status(204).empty(),
+            b"/s" => reply.stream(Some(3000), Ramp(3000)),
+            b"/c" => reply.stream(None, Ramp(3000)),
+            b"/t" => reply.body(request.trailers()),
+            _ => reply.status(404).text(request.path()),
+        }
+    }
+
+    fn plan(&mut self, request: &Request<'_>) -> Plan {
+        match request.path_bytes() {
+            b"/u" => Plan::StreamUpTo(500, Box::new(Back(false))),
+            _ => Plan::CollectUpTo(200),
+        }
+    }
+}
+
+struct Ramp(usize);
+
+impl Source for Ramp {
+    fn fill(&mut self, body: &mut BodyWriter<'_>) -> Fill {
+        let bytes = self.0.min(700);
+        self.0 -= bytes;
+        body.write(&vec![b'0' + (self.0 / 700) as u8; bytes]);
+        if self.0 == 0 { Fill::End } else { Fill::More }
+    }
+}
+
+/// Sends a body back as it comes.
+struct Back(bool);
+
+impl Upload for Back {
+    fn chunk(&mut self, bytes: &[u8], reply: &mut Reply<'_>) {
+        if !std::mem::replace(&mut self.0, true) {
+            reply.begin(None);
+        }
+        reply.write(bytes);
+    }
+
+    fn end(self: Box<Self>, reply: &mut Reply<'_>) {
+        if !self.0 {
+            reply.begin(None);
+        }
+        reply.end();
+    }
+}
+
+/// What the client receives, without dates, and how it ended. Replies of `/u` are chunks as they came: joined.
+fn converse(input: &[u8], piece: usize) -> (Vec<u8>, bool) {
+    let config = Config { recv_buffers: 8, recv_buffer_bytes: 512, ..Config::default() };
+    let mut simulation = Simulation::new(0, Chaos::CALM, config);
+    let limits = Limits { requests_max: Some(20), ..Limits::default() };
+    let listener = simulation.listen(Server::new(Routes).with_limits(limits));
+    simulation.start();
+    let peer = simulation.net().connect(listener).expect("the listener is open");
+    let mut received = Vec::new();
+    for bytes in input.chunks(piece.max(1)) {
+        peer.send(bytes);
+        simulation.run_for(Duration::from_millis(2));
+        received.extend(peer.take());
+    }
+    peer.shutdown();
+    simulation.run_for(Duration::from_millis(50));
+    received.extend(peer.take());
+    simulation.drain(Duration::ZERO);
+    simulation.run_for(Duration::from_secs(5));
+    received.extend(peer.take());
+    assert!(simulation.is_done(), "something is left");
+    assert_eq!((simulation.buffers_out(), simulation.net().open_sockets()), (0, 0));
+    let counters = simulation.counters();
+    assert_eq!((counters.panics, counters.connections), (0, 0));
+    (without_dates(&received), peer.was_reset())
+}
+
+/// Virtual time goes on with every piece; and a streamed body has a chunk for each piece of its request.
+fn without_dates(received: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for line in received.split(|byte| *byte == b'\n') {
+        let is_chunk_size = line.len() < 6
+            && line.strip_suffix(b"\r").is_some_and(|size| size.iter().all(u8::is_ascii_hexdigit));
+        if !line.starts_with(b"date: ") && !is_chunk_size {
+            lines.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        }
+    }
+    lines
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&piece, input)) = data.split_first() else { return };
+    if input.len() > 4096 {
+        return;
+    }
+    let (whole, whole_reset) = converse(input, input.len());
+    let (pieces, pieces_reset) = converse(input, usize::from(piece));
+    assert_eq!(pieces_reset, whole_reset, "in pieces of {piece}");
+    if whole_reset {
+        // A reset overtakes what was written: how much came before it is a matter of time.
+        let len = whole.len().min(pieces.len());
+        assert!(whole[..len] == pieces[..len], "in pieces of {piece}");
+    } else {
+        assert_eq!(String::from_utf8_lossy(&pieces), String::from_utf8_lossy(&whole), "in pieces of {piece}");
+    }
+});
