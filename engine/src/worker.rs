@@ -49,6 +49,8 @@ pub(crate) struct Worker<D: Driver> {
     impatient: bool,
     /// A connection went away while accepting was paused.
     has_room: bool,
+    /// Time leapt: until then, what arrived meanwhile comes before the deadlines that passed meanwhile.
+    catching_up_until: Option<Tick>,
     /// Connections that found no receive buffer.
     starved: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
@@ -76,6 +78,10 @@ enum Life {
 
 /// How long a stopping worker waits for the last completions.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Deadlines that are looked at so late tell of a leap: the machine was suspended, the process stopped, a handler slow.
+const LEAP: Duration = Duration::from_millis(250);
+/// How long they may then be put off.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 /// Carry buffers kept for the next use.
 const SPARE_CARRIES_MAX: usize = 256;
 
@@ -105,6 +111,7 @@ impl<D: Driver> Worker<D> {
             dirty_bytes: 0,
             impatient: false,
             has_room: false,
+            catching_up_until: None,
             starved: Vec::new(),
             parked: VecDeque::new(),
             accept_at: Tick::NEVER,
@@ -150,6 +157,7 @@ impl<D: Driver> Worker<D> {
         self.refresh_clock();
         self.shared.stats.live.turns.add(1);
         self.shared.stats.live.events.add(events.len() as u64);
+        let is_idle = events.is_empty();
         for event in events.drain(..) {
             self.dispatch(event);
             if self.dirty_bytes >= self.config.flush_bytes {
@@ -157,7 +165,9 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.events = events;
-        self.look_at_deadlines();
+        if !self.is_catching_up(is_idle) {
+            self.look_at_deadlines();
+        }
         if std::mem::take(&mut self.has_room) {
             self.resume_accepting();
             // What was just opened may be closed again already: look once more, and do not wait before.
@@ -228,6 +238,25 @@ impl<D: Driver> Worker<D> {
             }
             (kind, payload) => unreachable!("a driver answered {kind:?} with {payload:?}"),
         }
+    }
+
+    /// After a leap of time, turns without waiting come first, until one brings nothing: one turn need not bring all that
+    /// has arrived (a signal may have cut it short), and whoever was in time must not be timed out.
+    fn is_catching_up(&mut self, is_idle: bool) -> bool {
+        let now = self.shared.now;
+        if self.timers.next_due().is_none_or(|due| now < due.after(LEAP)) {
+            self.catching_up_until = None;
+            return false;
+        }
+        let goes_on = match self.catching_up_until {
+            None => true,
+            Some(until) => !is_idle && now < until,
+        };
+        if goes_on {
+            self.catching_up_until.get_or_insert(now.after(CATCH_UP_MAX));
+            self.impatient = true;
+        }
+        goes_on
     }
 
     fn look_at_deadlines(&mut self) {
