@@ -52,7 +52,7 @@ pub(crate) struct Worker<D: Driver> {
     /// Time leapt: until then, what arrived meanwhile comes before the deadlines that passed meanwhile.
     catching_up_until: Option<Tick>,
     /// Connections that found no receive buffer.
-    starved: Vec<u32>,
+    starved: VecDeque<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
     /// When to accept again after the process ran out of descriptors.
@@ -112,7 +112,7 @@ impl<D: Driver> Worker<D> {
             impatient: false,
             has_room: false,
             catching_up_until: None,
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             parked: VecDeque::new(),
             accept_at: Tick::NEVER,
             accept_quiet_until: Tick(0),
