@@ -37,7 +37,8 @@ fn a_hundred_clients_send_one_byte_at_a_time_and_take_turns() {
     const CLIENTS: usize = 100;
     alone(|| {
         on_both_drivers(|driver| {
-            let (running, address) = start(driver, Limits::default());
+            let limits = Limits { head_timeout: 6 * PATIENCE, ..Limits::default() };
+            let (running, address) = start(driver, limits);
             check(address, get("/hello"), ok("hello"));
             let traces = Traces::before(&running);
             let mut clients: Vec<(TcpStream, String, String)> = (0..CLIENTS)

