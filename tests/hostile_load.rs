@@ -140,10 +140,11 @@ fn clients_that_never_read_their_replies_cost_little_and_hold_nobody_up() {
             let mut deaf: Vec<TcpStream> = (0..DEAF).map(|_| connect_narrow(address, 32 * 1024)).collect();
             for (n, client) in deaf.iter_mut().enumerate() {
                 client.set_nonblocking(true).unwrap();
-                match n % 2 {
+                // As many requests as it takes: for replies that are made at once, and for such that stream.
+                let requests = get(["/hello", "/bytes/20000"][n % 2]).repeat(100);
+                match n % 3 {
                     0 => client.send(get("/bytes/1000000000")),
-                    // As many requests as it takes.
-                    _ => while client.write(get("/bytes/20000").repeat(100).as_bytes()).is_ok() {},
+                    _ => while client.write(requests.as_bytes()).is_ok() {},
                 }
             }
             // They are all stuck, and stay so while somebody else is served.
