@@ -68,4 +68,15 @@ mod tests {
         assert!(!wall.is_stale(Tick(1_000 + 749_999_999)));
         assert!(wall.is_stale(Tick(1_000 + 750_000_000)));
     }
+
+    #[test]
+    fn a_wall_clock_that_is_set_moves_the_date_and_no_tick() {
+        let mut wall = WallClock::default();
+        for secs in [1_000_000_000, 5, 0, u64::MAX, 1_000_000_000] {
+            let now = Tick(7_000);
+            wall.set(now, Duration::from_secs(secs));
+            assert_eq!(wall.unix_secs(), secs);
+            assert!(!wall.is_stale(now) && wall.is_stale(now.after(Duration::from_secs(1))));
+        }
+    }
 }

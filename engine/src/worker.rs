@@ -51,8 +51,10 @@ pub(crate) struct Worker<D: Driver> {
     impatient: bool,
     /// A connection went away while accepting was paused.
     has_room: bool,
+    /// Time leapt: until then, what arrived meanwhile comes before the deadlines that passed meanwhile.
+    catching_up_until: Option<Tick>,
     /// Connections that found no receive buffer.
-    starved: Vec<u32>,
+    starved: VecDeque<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
     shortage: Shortage,
@@ -79,6 +81,10 @@ enum Life {
 
 /// How long a stopping worker waits for the last completions.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Deadlines that are looked at so late tell of a leap: the machine was suspended, the process stopped, a handler slow.
+const LEAP: Duration = Duration::from_millis(250);
+/// How long they may then be put off.
+const CATCH_UP_MAX: Duration = Duration::from_secs(1);
 /// Carry buffers kept for the next use.
 const SPARE_CARRIES_MAX: usize = 256;
 
@@ -108,7 +114,8 @@ impl<D: Driver> Worker<D> {
             dirty_bytes: 0,
             impatient: false,
             has_room: false,
-            starved: Vec::new(),
+            catching_up_until: None,
+            starved: VecDeque::new(),
             parked: VecDeque::new(),
             shortage: Shortage::new(),
             accept_at: Tick::NEVER,
@@ -154,6 +161,7 @@ impl<D: Driver> Worker<D> {
         self.refresh_clock();
         self.shared.stats.live.turns.add(1);
         self.shared.stats.live.events.add(events.len() as u64);
+        let is_idle = events.is_empty();
         for event in events.drain(..) {
             self.dispatch(event);
             if self.dirty_bytes >= self.config.flush_bytes {
@@ -161,7 +169,9 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.events = events;
-        self.look_at_deadlines();
+        if !self.is_catching_up(is_idle) {
+            self.look_at_deadlines();
+        }
         self.look_at_memory();
         if std::mem::take(&mut self.has_room) {
             self.resume_accepting();
@@ -233,6 +243,25 @@ impl<D: Driver> Worker<D> {
             }
             (kind, payload) => unreachable!("a driver answered {kind:?} with {payload:?}"),
         }
+    }
+
+    /// After a leap of time, turns without waiting come first, until one brings nothing: one turn need not bring all that
+    /// has arrived (a signal may have cut it short), and whoever was in time must not be timed out.
+    fn is_catching_up(&mut self, is_idle: bool) -> bool {
+        let now = self.shared.now;
+        if self.timers.next_due().is_none_or(|due| now < due.after(LEAP)) {
+            self.catching_up_until = None;
+            return false;
+        }
+        let goes_on = match self.catching_up_until {
+            None => true,
+            Some(until) => !is_idle && now < until,
+        };
+        if goes_on {
+            self.catching_up_until.get_or_insert(now.after(CATCH_UP_MAX));
+            self.impatient = true;
+        }
+        goes_on
     }
 
     fn look_at_deadlines(&mut self) {

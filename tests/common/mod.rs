@@ -7,6 +7,7 @@ pub mod http;
 pub mod program;
 pub mod puppet;
 pub mod site;
+pub mod traces;
 
 pub use program::{Program, alone, descriptors, rss_anon_bytes};
 

@@ -44,8 +44,9 @@ pub struct Poll {
 struct Entry {
     registered: bool,
     may_read: bool,
-    /// The peer closed its side: a short receive does not mean that there is no more.
-    read_closed: bool,
+    /// The peer closed its side, or sent urgent data, before which receives stop: a short receive does not mean that
+    /// there is no more.
+    may_fall_short: bool,
     is_ready: bool,
     is_listener: bool,
     input: Input,
@@ -100,7 +101,7 @@ impl Poll {
         if self.entry(socket).registered {
             return Ok(());
         }
-        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY;
         let token = mio::Token(socket.0 as usize);
         let registered = self.poll.registry().register(&mut SourceFd(&socket.0), token, interest);
         registered.map_err(|error| Errno::from_io(&error))?;
@@ -207,7 +208,7 @@ impl Poll {
             let Some(entry) = self.sockets.get_mut(index).filter(|entry| entry.registered) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 entry.may_read = true;
-                entry.read_closed |= event.is_read_closed() || event.is_error();
+                entry.may_fall_short |= event.is_read_closed() || event.is_error() || event.is_priority();
                 if !entry.is_ready && !matches!(entry.input, Input::None) {
                     entry.is_ready = true;
                     self.ready.push(index as i32);
@@ -377,7 +378,7 @@ fn recv(
                 events.push(Event { token, result, more: true, payload: Payload::Block(block) });
                 received += bytes;
                 // A receive that did not fill its buffer emptied the socket; more bytes make a new edge.
-                if bytes < pool.block_bytes() && !entry.read_closed {
+                if bytes < pool.block_bytes() && !entry.may_fall_short {
                     entry.may_read = false;
                     break;
                 }

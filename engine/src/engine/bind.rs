@@ -130,6 +130,10 @@ fn tcp_options(
     // Set on the listener, inherited by every connection: no call per connection.
     *step = "setting TCP_NODELAY";
     socket.set_tcp_nodelay(options.nodelay)?;
+    // Urgent data is read in line, as RFC 6093 (section 6) wants it. Out of line, its byte would be cut out of the stream,
+    // and a multishot receive that stopped before it would take the rest for not there (Linux 6.18).
+    *step = "setting SO_OOBINLINE";
+    socket.set_out_of_band_inline(true)?;
     if ip.is_ipv6() {
         *step = "setting IPV6_V6ONLY";
         socket.set_only_v6(options.only_v6)?;

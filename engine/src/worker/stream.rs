@@ -52,7 +52,7 @@ impl<D: Driver> Worker<D> {
             Err(Errno::ENOBUFS) => {
                 if !more {
                     conn.recv = Recv::Starved;
-                    self.starved.push(index);
+                    self.starved.push_back(index);
                 }
                 self.shared.stats.live.buffers_starved.add(1);
             }
@@ -166,14 +166,11 @@ impl<D: Driver> Worker<D> {
         self.dirty = dirty;
     }
 
-    /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying
-    /// again at once would spin on ENOBUFS.
+    /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
+    /// would spin on ENOBUFS. And no more of them than there are buffers: of thousands most would be refused again.
     pub(super) fn rearm_starved(&mut self) {
-        if self.starved.is_empty() {
-            return;
-        }
-        let mut starved = std::mem::take(&mut self.starved);
-        for index in starved.drain(..) {
+        for _ in 0..self.config.recv_buffers {
+            let Some(index) = self.starved.pop_front() else { return };
             if let Some(conn) = self.conns.get_mut(index as usize)
                 && conn.recv == Recv::Starved
             {
@@ -181,7 +178,8 @@ impl<D: Driver> Worker<D> {
                 self.update_recv(index);
             }
         }
-        self.starved = starved;
+        // The others have nothing in flight that would end a wait.
+        self.impatient |= !self.starved.is_empty();
     }
 
     /// Brings a connection to rest after anything happened to it: input it may see, callbacks that are due,
