@@ -62,7 +62,8 @@ impl Outcome {
             None => View { did: Did::Silent, detail: self.reason.clone() },
             Some(Answer { seen: Some(seen), .. }) => View { did: Did::Accepts, detail: seen.clone() },
             Some(Answer { status, body, .. }) => {
-                let reason = if body.is_empty() { &self.reason } else { body };
+                let is_said = body.contains(": ");
+                let reason = if is_said { body } else { &self.reason };
                 // Ringmill repeats the status first.
                 let reason = reason.trim_end().split_once(": ").map_or(reason.as_str(), |(_, reason)| reason);
                 let reason = reason.lines().next().unwrap_or_default();

@@ -12,6 +12,8 @@ struct Rule {
     line: usize,
     ringmill: Option<Wanted>,
     peer: Option<Wanted>,
+    /// Part of what was sent.
+    input: String,
     has_section: bool,
     has_reason: bool,
 }
@@ -55,7 +57,7 @@ impl Judge {
             self.agreed += 1;
             return;
         };
-        match self.rules.iter().position(|rule| rule.fits(&difference)) {
+        match self.rules.iter().position(|rule| rule.fits(bytes, &difference)) {
             Some(rule) => self.applied[rule] += 1,
             None => {
                 let Difference { ringmill, peer } = &difference;
@@ -99,13 +101,15 @@ impl Judge {
 }
 
 impl Rule {
-    fn fits(&self, difference: &Difference) -> bool {
+    fn fits(&self, sent: &[u8], difference: &Difference) -> bool {
+        let input = self.input.as_bytes();
         let fits = |wanted: &Option<Wanted>, view: &View| {
             wanted
                 .as_ref()
                 .is_some_and(|wanted| wanted.did == view.did && view.detail.contains(&wanted.detail))
         };
-        fits(&self.ringmill, &difference.ringmill) && fits(&self.peer, &difference.peer)
+        let is_in = input.is_empty() || sent.windows(input.len()).any(|window| window == input);
+        is_in && fits(&self.ringmill, &difference.ringmill) && fits(&self.peer, &difference.peer)
     }
 
     fn is_whole(&self) -> bool {
@@ -133,6 +137,7 @@ fn parse(text: &str) -> Result<Vec<Rule>, (usize, String)> {
                 line,
                 ringmill: None,
                 peer: None,
+                input: String::new(),
                 has_section: false,
                 has_reason: false,
             });
@@ -144,9 +149,15 @@ fn parse(text: &str) -> Result<Vec<Rule>, (usize, String)> {
                 rule.ringmill = Some(wanted(rest).ok_or((line_number, format!("not an outcome: {rest}")))?)
             }
             "peer" => rule.peer = Some(wanted(rest).ok_or((line_number, format!("not an outcome: {rest}")))?),
+            "input" => rule.input = rest.to_owned(),
             "rfc" => rule.has_section = true,
             "why" => rule.has_reason = true,
-            _ => return Err((line_number, format!("expected ringmill, peer, rfc or why, found `{word}`"))),
+            _ => {
+                return Err((
+                    line_number,
+                    format!("expected ringmill, peer, input, rfc or why, found `{word}`"),
+                ));
+            }
         }
     }
     check_last(&rules)?;
