@@ -119,9 +119,9 @@ impl Nginx {
         self.log.borrow_mut().read_to_end(&mut text).expect("a log");
         let text = String::from_utf8_lossy(&text).into_owned();
         let said = |line: &str| {
-            let said = &line[line.find("client ")?..];
+            let said = &line[line.find("client sent ")?..];
             let end = said.find(" while ").or(said.find(": \"")).unwrap_or(said.len());
-            (!said.starts_with("client closed")).then(|| said[..end].to_owned())
+            Some(said[..end].to_owned())
         };
         text.lines().filter_map(said).collect::<Vec<_>>().join("; ")
     }
@@ -166,7 +166,7 @@ fn configuration(directory: &Path) -> String {
                 listen unix:{directory}/back;
                 set $length $http_content_length;
                 if ($length = '') {{ set $length 0; }}
-                location / {{ add_header x-seen \"$request_method $length\"; return 200; }}
+                location / {{ add_header x-seen \"$request_method $length\"; return 200 seen; }}
             }}\n"
     );
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {

@@ -17,7 +17,7 @@ const CUT_BYTES_MAX: usize = 2000;
 /// Longer conversations are cut so often that this many bytes go either way, near both ends of a stage and at even
 /// distances between: a cut in the midst of a repetition is like its neighbour. The server with small limits
 /// reaches each of them with short stages.
-const CUTS_BYTES_MAX: usize = 2 << 20;
+const CUTS_BYTES_MAX: usize = 512 << 10;
 
 /// A stage is sent in at most so many pieces: byte by byte, if it is not longer.
 const PIECES_MAX: usize = 2000;

@@ -78,9 +78,11 @@ fn request(random: &mut Random) -> Vec<u8> {
                 true => random.pick(LENGTHS).to_vec(),
                 false => body.len().to_string().into_bytes(),
             };
-            put(&[b"Content-Length: ", &length[..], b"\r\n"].concat());
+            let line = [b"Content-Length: ", &length[..], b"\r\n"].concat();
+            put(&line);
             if random.one_in(40) {
-                put(random.pick(SECOND_FRAMING));
+                let second = random.pick(SECOND_FRAMING);
+                put(if second.is_empty() { &line } else { second });
             }
             put(random.odd(&[b"\r\n"], HEAD_ENDS));
             put(&body);
@@ -267,7 +269,9 @@ const LENGTHS: &[&[u8]] = &[
     b"99999999",
     b"\t3 ",
 ];
+/// Beside the first Content-Length; the empty one stands for that field once more.
 const SECOND_FRAMING: &[&[u8]] = &[
+    b"",
     b"Content-Length: 3\r\n",
     b"Transfer-Encoding: chunked\r\n",
     b"Transfer-Encoding: identity\r\n",

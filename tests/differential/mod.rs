@@ -13,13 +13,13 @@ pub fn rules_of(server: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/differential/{server}.rules"))
 }
 
-/// The seeds of a fixed run of so many, or the one in `RINGMILL_TEST_SEED`; and whether it is the fixed run.
+/// The seeds of a fixed run of so many, and whether it is that. `RINGMILL_TEST_SEED` runs one seed alone, and
+/// `RINGMILL_TEST_CONVERSATIONS` another number of them.
 pub fn seeds(count: u64) -> (std::ops::Range<u64>, bool) {
-    match std::env::var("RINGMILL_TEST_SEED") {
-        Ok(seed) => {
-            let seed = seed.parse().expect("RINGMILL_TEST_SEED is a number");
-            (seed..seed + 1, false)
-        }
-        Err(_) => (0..count, true),
+    let number = |name: &str| Some(std::env::var(name).ok()?.parse().expect(name));
+    match (number("RINGMILL_TEST_SEED"), number("RINGMILL_TEST_CONVERSATIONS")) {
+        (Some(seed), _) => (seed..seed + 1, false),
+        (None, Some(other)) => (0..other, other >= count),
+        (None, None) => (0..count, true),
     }
 }

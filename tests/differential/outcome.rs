@@ -62,11 +62,9 @@ impl Outcome {
             None => View { did: Did::Silent, detail: self.reason.clone() },
             Some(Answer { seen: Some(seen), .. }) => View { did: Did::Accepts, detail: seen.clone() },
             Some(Answer { status, body, .. }) => {
-                let is_said = body.contains(": ");
-                let reason = if is_said { body } else { &self.reason };
-                // Ringmill repeats the status first.
-                let reason = reason.trim_end().split_once(": ").map_or(reason.as_str(), |(_, reason)| reason);
-                let reason = reason.lines().next().unwrap_or_default();
+                // Ringmill repeats the status first; other servers say little there.
+                let said = body.trim_end().split_once(": ").map(|(_, said)| said);
+                let reason = said.unwrap_or(&self.reason).lines().next().unwrap_or_default();
                 View { did: Did::Rejects, detail: format!("{status} {reason}") }
             }
         }
@@ -102,6 +100,7 @@ impl Outcome {
             rest = &rest[body.len()..];
             answers.push(Answer { status, seen, body: String::from_utf8_lossy(body).into_owned() });
         }
+        let reason = if rest.is_empty() { reason } else { format!("an answer without a head; {reason}") };
         Outcome { answers, reason }
     }
 }
