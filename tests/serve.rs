@@ -131,6 +131,12 @@ fn statistics_count_what_was_done() {
         };
         eventually(40, || stats(&mut client)["total"]["closed"].as_u64().unwrap());
         let stats = stats(&mut client);
+        let limits = &stats["limits"];
+        assert_eq!(
+            (&limits["worker_memory_bytes_max"], &limits["head_bytes_max"]),
+            (&(256 << 20).into(), &16384.into())
+        );
+        assert!(limits["worker_connections_max"].as_u64().unwrap() > 0, "{stats}");
         let workers = stats["workers"].as_array().unwrap();
         assert_eq!(workers.len(), 2);
         assert!(workers.iter().all(|worker| worker["cpu_ns"].as_u64().unwrap() > 0), "{stats}");
@@ -197,6 +203,7 @@ fn help_names_every_option_its_variable_and_examples() {
         "backlog",
         "congestion",
         "max-connections",
+        "max-memory",
         "max-body",
         "head-timeout",
         "body-timeout",
@@ -213,7 +220,7 @@ fn help_names_every_option_its_variable_and_examples() {
     // The list above is complete: two more are --help and its like.
     let options =
         help.lines().filter(|line| line.trim_start().starts_with("--") || line.contains("-h, --help"));
-    assert_eq!(options.count(), 16 + 1, "an option without a test: {help}");
+    assert_eq!(options.count(), 17 + 1, "an option without a test: {help}");
 }
 
 #[test]

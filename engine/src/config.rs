@@ -34,6 +34,10 @@ pub struct Config {
     /// Queued output of all connections at which a turn sends before it has handled all its events:
     /// about half the second-level cache, in bytes.
     pub flush_bytes: usize,
+    /// Memory a worker spends on receive buffers, queued output, unconsumed input and what sessions hold, in bytes.
+    /// From three quarters of it on the worker accepts no more, from seven eighths on it closes idle connections,
+    /// and at the full budget it refuses requests. What is under way in that turn may pass it a little.
+    pub memory_bytes_max: usize,
     /// A peer that takes no output for so long is closed.
     pub write_timeout: Duration,
     /// How long a closing connection waits for the peer to close, so that the last reply arrives.
@@ -59,6 +63,7 @@ impl Default for Config {
             output_low_water_bytes: 64 * 1024,
             output_bytes_max: 4 * 1024 * 1024,
             flush_bytes: 512 * 1024,
+            memory_bytes_max: 256 * 1024 * 1024,
             write_timeout: Duration::from_secs(30),
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
@@ -92,6 +97,17 @@ impl Config {
         self
     }
 
+    /// Sets the memory budget of a worker, in bytes.
+    pub fn with_memory_bytes_max(mut self, bytes: usize) -> Config {
+        self.memory_bytes_max = bytes;
+        self
+    }
+
+    /// Bytes of receive buffers a worker.
+    pub(crate) fn pool_bytes(&self) -> usize {
+        usize::from(self.recv_buffers) * self.recv_buffer_bytes
+    }
+
     /// Reports every problem at once.
     pub fn check(&self) -> Result<(), Error> {
         let mut problems = Vec::new();
@@ -122,6 +138,10 @@ impl Config {
             "output_high_water_bytes must be below output_bytes_max, the hard cap",
         );
         need(self.output_bytes_max <= 1 << 31, "output_bytes_max must be at most 2 GiB");
+        need(
+            self.memory_bytes_max / 2 >= self.pool_bytes(),
+            "memory_bytes_max must be at least twice the receive buffers (recv_buffers * recv_buffer_bytes)",
+        );
         need(!self.write_timeout.is_zero(), "write_timeout is zero: no output could ever be sent");
         need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
         need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");

@@ -7,6 +7,7 @@
 //! The worker (`worker.rs`) carries out what the table says.
 
 use crate::event::{Errno, Socket};
+use crate::memory::Memory;
 use crate::output::Output;
 use crate::time::Tick;
 
@@ -63,6 +64,8 @@ pub enum CloseReason {
     Failed(Errno),
     /// The peer took no output for `Config::write_timeout`.
     WriteTimeout,
+    /// The worker's memory budget is used up, and this connection needed more.
+    MemoryExhausted,
     /// Queued output passed `Config::output_bytes_max`.
     OutputOverflow,
     /// The protocol left more than `Config::input_bytes_max` unconsumed.
@@ -91,9 +94,22 @@ pub(crate) enum Recv {
 pub(crate) struct Carry {
     bytes: Vec<u8>,
     start: usize,
+    /// What the worker's ledger has for this buffer.
+    counted_bytes: usize,
 }
 
 impl Carry {
+    /// Tells the ledger when the buffer has grown.
+    pub(crate) fn count_memory(&mut self, memory: &mut Memory) {
+        memory.change(self.counted_bytes, self.bytes.capacity());
+        self.counted_bytes = self.bytes.capacity();
+    }
+
+    /// What the ledger has for this buffer.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.counted_bytes
+    }
+
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         // Move the rest to the front before growing: at most one move for each doubling of the input.
         if self.start > 0 && self.bytes.len() + bytes.len() > self.bytes.capacity() {
@@ -147,6 +163,8 @@ pub(crate) struct Conn {
     /// Everything in flight was asked to end.
     pub(crate) cancelled: bool,
     pub(crate) session: u32,
+    /// Memory the session said it holds, in KiB rounded up.
+    pub(crate) held_kib: u32,
     /// Call `data` only with at least this many bytes.
     pub(crate) need_bytes: u32,
     /// Output in the send operation; zero when none is in flight.
@@ -180,6 +198,7 @@ impl Conn {
             reset: false,
             cancelled: false,
             session: u32::MAX,
+            held_kib: 0,
             need_bytes: 0,
             in_flight_bytes: 0,
             awaited: false,
@@ -211,6 +230,19 @@ impl Conn {
             Phase::Draining | Phase::Lingering => !self.peer_eof,
             Phase::Closing => false,
         }
+    }
+
+    /// Whether bytes that arrive can be handed to the protocol where they are.
+    #[inline]
+    pub(crate) fn takes_in_place(&self, bytes: usize) -> bool {
+        self.carry.is_none() && !(self.paused | self.held) && bytes >= self.need_bytes as usize
+    }
+
+    /// Whether an open connection may have to be called, held back or given up. The hot path has none of it.
+    #[inline]
+    pub(crate) fn may_have_calls_due(&self, output_high_water_bytes: usize) -> bool {
+        self.held | self.wants_drained | self.input_due | self.peer_eof
+            || self.queued_bytes() >= output_high_water_bytes
     }
 
     /// Whether an open connection has nothing to do but to wait for input.

@@ -32,6 +32,8 @@ pub struct WorkerContext {
     pub cpu: Option<usize>,
     /// The counters of all workers.
     pub stats: Stats,
+    /// What the engine runs with; `connections_max` is always there.
+    pub config: Arc<Config>,
 }
 
 /// A server engine. Start with [`Engine::builder`].

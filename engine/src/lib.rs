@@ -30,6 +30,7 @@ pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
 mod mailbox;
+mod memory;
 #[cfg(feature = "sim")]
 pub mod output;
 #[cfg(not(feature = "sim"))]
@@ -41,6 +42,7 @@ mod pool;
 mod protocol;
 mod service;
 mod stats;
+mod sync;
 mod sys;
 mod time;
 mod timer;

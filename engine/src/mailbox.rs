@@ -1,14 +1,10 @@
-//! Messages from other threads to a worker.
-//!
-//! A bounded queue and an event counter. The counter is raised only by the sender that finds the flag
-//! down, and the worker takes the flag down *before* it empties the queue: a message is either seen by
-//! that emptying or raises the counter again, which stays raised until it is read. So there is no race between
-//! sleeping and waking, and an idle mailbox costs the worker nothing, not even a load.
+//! Messages from other threads to a worker: a bounded queue that wakes it (`mailbox/queue.rs`).
+
+mod queue;
 
 use crate::sys::EventCounter;
+use queue::Queue;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 
 /// What a worker can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +25,7 @@ pub struct ConnId {
 }
 
 pub(crate) struct Mailbox {
-    queue: Mutex<Vec<Message>>,
-    raised: AtomicBool,
-    counter: EventCounter,
+    queue: Queue<Message>,
     messages_max: usize,
 }
 
@@ -41,34 +35,22 @@ pub struct MailboxFull;
 
 impl Mailbox {
     pub(crate) fn new(messages_max: usize) -> std::io::Result<Mailbox> {
-        let counter = EventCounter::new()?;
-        Ok(Mailbox { queue: Mutex::default(), raised: AtomicBool::new(false), counter, messages_max })
+        Ok(Mailbox { queue: Queue::new(EventCounter::new()?), messages_max })
     }
 
     pub(crate) fn counter(&self) -> &EventCounter {
-        &self.counter
+        self.queue.counter()
     }
 
     /// Queues a message and wakes the worker if nobody has yet. Control messages are never refused.
     pub(crate) fn post(&self, message: Message) -> Result<(), MailboxFull> {
-        {
-            let mut queue = self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if queue.len() >= self.messages_max && matches!(message, Message::Wake(_)) {
-                return Err(MailboxFull);
-            }
-            queue.push(message);
-        }
-        if !self.raised.swap(true, AcqRel) {
-            self.counter.raise();
-        }
-        Ok(())
+        let messages_max = if matches!(message, Message::Wake(_)) { self.messages_max } else { usize::MAX };
+        if self.queue.post(message, messages_max) { Ok(()) } else { Err(MailboxFull) }
     }
 
     /// Moves all messages into `into`. Call it after the counter was seen raised.
     pub(crate) fn take(&self, into: &mut Vec<Message>) {
-        self.raised.store(false, Release);
-        let mut queue = self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        into.append(&mut queue);
+        self.queue.take(into);
     }
 }
 

@@ -4,6 +4,7 @@
 //! `Bytes` is not copied: its place in the buffer is remembered. The whole value moves into the send
 //! operation and comes back with the completion; the box and its buffer are then used again.
 
+use crate::memory::Memory;
 use bytes::Bytes;
 use std::io::IoSlice;
 
@@ -21,6 +22,8 @@ pub struct Output {
     splices: Vec<Splice>,
     shared_bytes: usize,
     sent: usize,
+    /// What the worker's ledger has for this buffer.
+    counted_bytes: usize,
 }
 
 struct Splice {
@@ -53,6 +56,21 @@ impl Output {
         }
         self.shared_bytes += shared.len();
         self.splices.push(Splice { at: self.buffer.len(), shared });
+    }
+
+    /// Tells the ledger when the buffer has grown. Shared bytes are their owner's to count.
+    #[inline]
+    pub(crate) fn count_memory(&mut self, memory: &mut Memory) {
+        let bytes = self.buffer.capacity();
+        if bytes != self.counted_bytes {
+            memory.change(self.counted_bytes, bytes);
+            self.counted_bytes = bytes;
+        }
+    }
+
+    /// What the ledger has for this output.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.counted_bytes
     }
 
     /// Counts `bytes` as sent.

@@ -11,6 +11,7 @@ use crate::datagram::Datagrams;
 use crate::driver::Names;
 use crate::event::Socket;
 use crate::mailbox::{ConnId, Mailbox, Waker};
+use crate::memory::Memory;
 use crate::output::Output;
 use crate::stats::WorkerStats;
 use crate::time::{Tick, WallClock};
@@ -39,8 +40,9 @@ pub trait Protocol: 'static {
         Next::Continue
     }
 
-    /// The peer will send no more; `data` has seen everything. `Continue` keeps our side open.
-    fn eof(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+    /// The peer will send no more. `data` has seen everything; `rest` is what it did not consume, perhaps a last message
+    /// without its end. `Continue` keeps our side open.
+    fn eof(&mut self, _session: &mut Self::Session, _rest: &[u8], _io: &mut Io<'_>) -> Next {
         Next::Close
     }
 
@@ -58,6 +60,12 @@ pub trait Protocol: 'static {
     /// the engine drains, right after `open`.
     fn drain(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
         Next::Close
+    }
+
+    /// The worker is short of memory, and this connection is idle as far as the engine can see: nothing is kept for it
+    /// and nothing waits to be sent. `Close` helps where nothing is lost by it.
+    fn shed(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Continue
     }
 
     /// The session is over. Output written before may still be on its way.
@@ -132,24 +140,36 @@ pub(crate) struct Shared {
     pub(crate) now: Tick,
     pub(crate) wall: WallClock,
     pub(crate) draining: bool,
+    pub(crate) memory: Memory,
+    /// Queued output of one connection at which it is held back; lower while memory is short.
     pub(crate) output_high: usize,
+    pub(crate) output_low: usize,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
+    /// Memory is short: keep nothing for later.
+    is_pressed: bool,
 }
 
 /// Outputs a worker keeps for the next turns; more are freed.
 const SPARE_OUTPUTS_MAX: usize = 1024;
+/// High water of a connection's output while memory is short: enough to go on, slowly.
+const PRESSED_HIGH_WATER_BYTES: usize = 16 * 1024;
 
 impl Shared {
     pub(crate) fn new(config: &Config, mailbox: Arc<Mailbox>, stats: Arc<WorkerStats>) -> Shared {
+        let mut memory = Memory::new(config.memory_bytes_max);
+        memory.change(0, config.pool_bytes());
         Shared {
+            memory,
             now: Tick(0),
             wall: WallClock::default(),
             draining: false,
             output_high: config.output_high_water_bytes,
+            output_low: config.output_low_water_bytes,
+            is_pressed: false,
             stats,
             mailbox,
             spare: Vec::new(),
@@ -158,8 +178,22 @@ impl Shared {
 
     /// Takes an output that is done, for the next connection that writes.
     pub(crate) fn recycle(&mut self, mut output: Box<Output>) {
-        if output.reset() && self.spare.len() < SPARE_OUTPUTS_MAX {
+        output.count_memory(&mut self.memory);
+        if output.reset() && self.spare.len() < SPARE_OUTPUTS_MAX && !self.is_pressed {
             self.spare.push(output);
+        } else {
+            self.memory.change(output.memory_bytes(), 0);
+        }
+    }
+
+    /// While memory is short, connections queue less and nothing is kept for later.
+    pub(crate) fn press(&mut self, config: &Config, is_pressed: bool) {
+        self.is_pressed = is_pressed;
+        (self.output_high, self.output_low) = (config.output_high_water_bytes, config.output_low_water_bytes);
+        if is_pressed {
+            self.output_high = self.output_high.min(PRESSED_HIGH_WATER_BYTES);
+            self.output_low = self.output_low.min(self.output_high / 4);
+            self.spare.drain(..).for_each(|output| self.memory.change(output.memory_bytes(), 0));
         }
     }
 }
@@ -202,6 +236,27 @@ impl Io<'_> {
     /// Whether queued output is at or above high water: stop producing, and return.
     pub fn is_full(&self) -> bool {
         self.conn.queued_bytes() >= self.shared.output_high
+    }
+
+    /// Declares how much memory this session keeps for its peer, such as a body that is being collected: the worker's
+    /// budget (`Config::memory_bytes_max`) counts it until the next call, or the session's end. `false` says that the
+    /// budget is used up: keep no more, refuse.
+    pub fn hold(&mut self, bytes: usize) -> bool {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        self.shared.memory.change(self.conn.held_kib as usize * 1024, kib as usize * 1024);
+        self.conn.held_kib = kib;
+        !self.shared.memory.is_exhausted()
+    }
+
+    /// Whether the worker's memory budget is used up: refuse what would need more.
+    #[inline]
+    pub fn is_exhausted(&self) -> bool {
+        self.shared.memory.is_exhausted()
+    }
+
+    /// Adds to the worker's count of requests refused for want of memory.
+    pub fn count_refused(&mut self, requests: u64) {
+        self.shared.stats.live.refused.add(requests);
     }
 
     /// Asks for one call of [`Protocol::drained`] once output is below low water.

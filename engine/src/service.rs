@@ -12,21 +12,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// The calls that have no input.
+/// The calls besides `data`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Call {
+pub(crate) enum Call<'a> {
     Drained,
-    Eof,
+    /// With the input that was not consumed.
+    Eof(&'a [u8]),
     Timeout,
     Wake,
     Drain,
+    Shed,
 }
 
 pub(crate) trait Service {
     /// Opens a session and returns its key.
     fn open(&mut self, io: &mut Io<'_>) -> Result<u32, Panicked>;
     fn data(&mut self, session: u32, input: &[u8], io: &mut Io<'_>) -> Result<Step, Panicked>;
-    fn call(&mut self, call: Call, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked>;
+    fn call(&mut self, call: Call<'_>, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked>;
     fn close(&mut self, session: u32, reason: CloseReason) -> Result<(), Panicked>;
 }
 
@@ -59,15 +61,16 @@ impl<P: Protocol> Service for Typed<P> {
         })
     }
 
-    fn call(&mut self, call: Call, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked> {
+    fn call(&mut self, call: Call<'_>, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked> {
         let session = &mut self.sessions[session as usize];
         let protocol = &mut self.protocol;
         guard(|| match call {
             Call::Drained => protocol.drained(session, io),
-            Call::Eof => protocol.eof(session, io),
+            Call::Eof(rest) => protocol.eof(session, rest, io),
             Call::Timeout => protocol.timeout(session, io),
             Call::Wake => protocol.wake(session, io),
             Call::Drain => protocol.drain(session, io),
+            Call::Shed => protocol.shed(session, io),
         })
     }
 

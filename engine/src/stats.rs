@@ -65,6 +65,14 @@ counters! {
     overflows,
     /// Connections that the peer reset or that failed.
     failures,
+    /// Bytes that receive buffers, output, unconsumed input and what sessions hold take now.
+    memory_bytes,
+    /// Times memory ran short, and accepting paused for it.
+    memory_shortages,
+    /// Idle connections closed because memory was short.
+    shed,
+    /// Requests that were refused, and connections that were closed, because the memory budget was used up.
+    refused,
     /// Panics of protocol code, each of which closed its connection.
     panics,
 }

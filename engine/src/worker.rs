@@ -3,10 +3,11 @@
 //! A turn: give returned buffers back and re-arm; one `Driver::turn`, which submits, waits and reaps; for
 //! each event call the connection's protocol with the bytes in place; then one send for each connection
 //! that has output and none in flight. All policy lives here and in `worker/*.rs`: connections
-//! (`stream.rs`), accepting (`accept.rs`), datagrams (`datagrams.rs`). Nothing here knows which driver runs.
+//! (`stream.rs`), accepting (`accept.rs`), datagrams (`datagrams.rs`), want of memory (`pressure.rs`). Nothing here knows which driver runs.
 
 mod accept;
 mod datagrams;
+mod pressure;
 mod stream;
 
 use crate::config::Config;
@@ -22,6 +23,7 @@ use crate::timer::Timers;
 use crate::token::{Kind, Token};
 use accept::Listener;
 use datagrams::DatagramSocket;
+use pressure::Shortage;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,6 +55,7 @@ pub(crate) struct Worker<D: Driver> {
     starved: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
+    shortage: Shortage,
     /// When to accept again after the process ran out of descriptors.
     accept_at: Tick,
     /// Until when nothing more is said about that.
@@ -107,6 +110,7 @@ impl<D: Driver> Worker<D> {
             has_room: false,
             starved: Vec::new(),
             parked: VecDeque::new(),
+            shortage: Shortage::new(),
             accept_at: Tick::NEVER,
             accept_quiet_until: Tick(0),
             spare_carries: Vec::new(),
@@ -158,6 +162,7 @@ impl<D: Driver> Worker<D> {
         }
         self.events = events;
         self.look_at_deadlines();
+        self.look_at_memory();
         if std::mem::take(&mut self.has_room) {
             self.resume_accepting();
             // What was just opened may be closed again already: look once more, and do not wait before.

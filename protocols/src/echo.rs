@@ -37,7 +37,7 @@ impl Protocol for Echo {
         Step::consumed(input.len())
     }
 
-    fn eof(&mut self, _: &mut (), _: &mut Io<'_>) -> Next {
+    fn eof(&mut self, _: &mut (), _: &[u8], _: &mut Io<'_>) -> Next {
         Next::Close
     }
 }

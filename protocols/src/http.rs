@@ -12,9 +12,15 @@
 //! Read on in this order: [`Handler`] (what you write), `session.rs` (the state machine that calls it),
 //! `parse.rs` and `body.rs` (bytes to requests, pure), `reply.rs` (replies to bytes).
 
+#[cfg(feature = "internals")]
+pub mod body;
+#[cfg(not(feature = "internals"))]
 mod body;
 mod date;
 mod handler;
+#[cfg(feature = "internals")]
+pub mod parse;
+#[cfg(not(feature = "internals"))]
 mod parse;
 mod reject;
 mod reply;

@@ -221,6 +221,8 @@ const CONVERSATIONS: &[&str] = &[
     "\r\nGET /text HTTP/1.1\r\nHost: a\r\n\r\n",
     "nonsense\r\n\r\n",
     "GET /te",
+    // Malformed from the first x on, with no line end after which a head that drips in is looked at again.
+    "GET /text HTTP/1.1x: y",
     "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel",
 ];
 

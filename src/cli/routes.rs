@@ -1,13 +1,14 @@
 //! The bundled server's routes. Every body is read and counted, never assumed.
 
 use bytes::Bytes;
-use ringmill::http::{BodyWriter, Fill, Handler, Method, Plan, Reply, Request, Source, Upload};
-use ringmill::{Counters, Stats, WorkerContext};
+use ringmill::http::{BodyWriter, Fill, Handler, Limits, Method, Plan, Reply, Request, Source, Upload};
+use ringmill::{Config, Counters, Stats, WorkerContext};
 use serde::Serialize;
 
 /// One worker's routes.
 pub(crate) struct Routes {
     stats: Stats,
+    limits: LimitsPage,
     stream_bytes_max: u64,
     items: Vec<Item>,
     pattern: Bytes,
@@ -21,9 +22,10 @@ const POST: &str = "POST, OPTIONS";
 const GET_POST: &str = "GET, HEAD, POST, OPTIONS";
 
 impl Routes {
-    pub(crate) fn new(worker: &WorkerContext, stream_bytes_max: u64) -> Routes {
+    pub(crate) fn new(worker: &WorkerContext, limits: &Limits, stream_bytes_max: u64) -> Routes {
         Routes {
             stats: worker.stats.clone(),
+            limits: LimitsPage::new(&worker.config, limits, stream_bytes_max),
             stream_bytes_max,
             items: (1..=50).map(Item::new).collect(),
             pattern: pattern(),
@@ -49,7 +51,7 @@ impl Handler for Routes {
             b"/" if get => reply.content_type("text/html; charset=utf-8").body(PAGE.as_bytes()),
             b"/" if post => reply.content_type(&media_type(request)).body(request.body()),
             b"/headers" if get => headers(request, reply),
-            b"/stats" if get => self.json(&StatsPage::new(&self.stats), reply),
+            b"/stats" if get => self.json(&StatsPage::new(&self.stats, self.limits.clone()), reply),
             _ => match request.path() {
                 path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
                 path if get && path.starts_with("/json/") => {
@@ -287,6 +289,7 @@ struct ItemsPage<'a> {
 /// `/stats`.
 #[derive(Serialize)]
 struct StatsPage {
+    limits: LimitsPage,
     workers: Vec<WorkerPage>,
     total: serde_json::Map<String, serde_json::Value>,
 }
@@ -299,13 +302,66 @@ struct WorkerPage {
     counters: serde_json::Map<String, serde_json::Value>,
 }
 
+/// The limits that hold, each for one worker or one connection. Times are in milliseconds.
+#[derive(Clone, Serialize)]
+struct LimitsPage {
+    worker_connections_max: Option<usize>,
+    worker_memory_bytes_max: usize,
+    worker_recv_buffers: u16,
+    worker_mailbox_messages_max: usize,
+    recv_buffer_bytes: usize,
+    turn_bytes_max: u32,
+    input_bytes_max: usize,
+    output_high_water_bytes: usize,
+    output_bytes_max: usize,
+    request_line_bytes_max: usize,
+    head_bytes_max: usize,
+    head_fields_max: usize,
+    body_bytes_max: u64,
+    stream_bytes_max: u64,
+    chunk_framing_bytes_max: usize,
+    requests_max: Option<u32>,
+    head_timeout_ms: u128,
+    body_idle_timeout_ms: u128,
+    keep_alive_timeout_ms: u128,
+    write_timeout_ms: u128,
+}
+
+impl LimitsPage {
+    fn new(config: &Config, limits: &Limits, stream_bytes_max: u64) -> LimitsPage {
+        LimitsPage {
+            worker_connections_max: config.connections_max,
+            worker_memory_bytes_max: config.memory_bytes_max,
+            worker_recv_buffers: config.recv_buffers,
+            worker_mailbox_messages_max: config.mailbox_messages_max,
+            recv_buffer_bytes: config.recv_buffer_bytes,
+            turn_bytes_max: config.turn_bytes_max,
+            input_bytes_max: config.input_bytes_max,
+            output_high_water_bytes: config.output_high_water_bytes,
+            output_bytes_max: config.output_bytes_max,
+            request_line_bytes_max: limits.head.request_line_bytes_max,
+            head_bytes_max: limits.head.head_bytes_max,
+            head_fields_max: limits.head.fields_max,
+            body_bytes_max: limits.body_bytes_max,
+            stream_bytes_max,
+            chunk_framing_bytes_max: limits.body.framing_bytes_max,
+            requests_max: limits.requests_max,
+            head_timeout_ms: limits.head_timeout.as_millis(),
+            body_idle_timeout_ms: limits.body_idle_timeout.as_millis(),
+            keep_alive_timeout_ms: limits.keep_alive_timeout.as_millis(),
+            write_timeout_ms: config.write_timeout.as_millis(),
+        }
+    }
+}
+
 impl StatsPage {
-    fn new(stats: &Stats) -> StatsPage {
+    fn new(stats: &Stats, limits: LimitsPage) -> StatsPage {
         let counters = |counters: Counters| {
             counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
         };
         let workers = stats.workers().into_iter().enumerate();
         StatsPage {
+            limits,
             workers: workers
                 .map(|(worker, snapshot)| WorkerPage {
                     worker,

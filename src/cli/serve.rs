@@ -57,6 +57,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
 
+    /// Memory a worker spends on buffers, queued replies and bodies, as 64MiB; near it, accepting pauses and idle
+    /// connections close, at it requests are refused with 503
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_MEMORY", default_value = "256MiB", value_parser = options::size)]
+    max_memory: u64,
+
     /// Largest request body, as 64KiB or 1GiB [default: 1MiB where it is collected, no limit where it streams]
     #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_BODY", value_parser = options::size)]
     max_body: Option<u64>,
@@ -120,6 +125,7 @@ impl Serve {
             // The environment was asked by the option already, which comes first.
             driver: if self.driver == DriverChoice::Auto { DriverChoice::Probe } else { self.driver },
             connections_max: self.max_connections.map(|connections| connections as usize),
+            memory_bytes_max: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
             write_timeout: self.write_timeout,
             ..Config::default()
         };
@@ -140,7 +146,7 @@ impl Serve {
         for address in self.listen {
             let limits = limits.clone();
             builder = builder.listen_with(address, options.clone(), move |worker| {
-                Server::new(Routes::new(worker, stream_bytes_max)).with_limits(limits.clone())
+                Server::new(Routes::new(worker, &limits, stream_bytes_max)).with_limits(limits.clone())
             });
         }
         for address in self.tcp_echo {

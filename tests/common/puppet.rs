@@ -152,7 +152,7 @@ impl Protocol for Puppet {
         Next::Continue
     }
 
-    fn eof(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+    fn eof(&mut self, session: &mut Session, _: &[u8], io: &mut Io<'_>) -> Next {
         self.tell(Called::Eof);
         session.may_panic("eof");
         io.write(b"eof\n");

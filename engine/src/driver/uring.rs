@@ -76,6 +76,8 @@ pub struct Uring {
     spare_messages: Vec<Box<Message>>,
     /// Events that were made without the kernel.
     done: Vec<Event>,
+    /// Empty between turns: where completions wait for what goes before them.
+    reported: Vec<Event>,
     transfer: sys::datagrams::Transfer,
     /// Datagram sockets whose last batch was full: there is likely more.
     likely_more: Vec<Socket>,
@@ -221,6 +223,7 @@ impl Uring {
             polls: Slab::new(),
             spare_messages: Vec::new(),
             done: Vec::new(),
+            reported: Vec::new(),
             transfer: sys::datagrams::Transfer::new(),
             likely_more: Vec::new(),
             timer_at: Tick::NEVER,
@@ -530,12 +533,12 @@ impl Driver for Uring {
             Err(errno) => return Err(errno),
         }
         self.now = sys::clock();
-        let start = events.len();
-        self.reap(events);
-        // Before the rest: what is told here was done before what the kernel reported.
-        let reported = events.len();
+        // First it must be known who failed; but what went well was done before what is reported with it.
+        let mut reported = std::mem::take(&mut self.reported);
+        self.reap(&mut reported);
         self.tell_silent(events);
-        events[start..].rotate_left(reported - start);
+        events.append(&mut reported);
+        self.reported = reported;
         events.append(&mut self.done);
         Ok(())
     }

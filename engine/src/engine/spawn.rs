@@ -80,10 +80,12 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         unix_paths,
     };
     let connections_max = config.connections_max.unwrap_or_else(|| connections_max(workers));
+    let config = Arc::new(Config { connections_max: Some(connections_max), ..config });
     let (ready, all_ready) = mpsc::channel();
     for (index, (share, mailbox)) in shares.into_iter().zip(mailboxes).enumerate() {
-        let context = WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone() };
-        let job = Job { context, config: config.clone(), connections_max, share, mailbox, choice };
+        let context =
+            WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone(), config: config.clone() };
+        let job = Job { context, connections_max, share, mailbox, choice };
         let ready = ready.clone();
         let handle = running.handle.clone();
         let thread = std::thread::Builder::new().name(format!("ringmill-{index}")).spawn(move || {
@@ -158,7 +160,6 @@ fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2:
 /// Everything a worker's thread needs.
 struct Job {
     context: WorkerContext,
-    config: Config,
     connections_max: usize,
     share: Share,
     mailbox: Arc<Mailbox>,
@@ -192,7 +193,7 @@ impl Job {
                 "cannot be pinned to this CPU: it runs where the scheduler likes"
             );
         }
-        let (buffers, bytes) = (self.config.recv_buffers, self.config.recv_buffer_bytes);
+        let (buffers, bytes) = (self.context.config.recv_buffers, self.context.config.recv_buffer_bytes);
         let failed = |step| move |source| Error::Worker { worker, step, source };
         match self.choice {
             Choice::Uring(abilities) => {
@@ -213,7 +214,13 @@ impl Job {
         // All protocols are made before any socket is handed over: a failure here closes them all.
         let streams = make_all(index, &self.context, self.share.streams)?;
         let datagrams = make_all(index, &self.context, self.share.datagrams)?;
-        let mut worker = Worker::new(driver, self.config, self.connections_max, self.mailbox, stats.clone());
+        let mut worker = Worker::new(
+            driver,
+            Config::clone(&self.context.config),
+            self.connections_max,
+            self.mailbox,
+            stats.clone(),
+        );
         for (socket, service) in streams {
             worker.add_listener(Socket(socket.into_raw_fd()), service);
         }

@@ -4,6 +4,7 @@ use super::{Life, Worker};
 use crate::conn::{Conn, Phase};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
+use crate::memory::Pressure;
 use crate::protocol::Io;
 use crate::service::{Call, Service};
 use crate::time::Tick;
@@ -91,7 +92,7 @@ impl<D: Driver> Worker<D> {
     /// A connection went away, or time passed: try again whatever was paused.
     pub(super) fn resume_accepting(&mut self) {
         self.accept_at = Tick::NEVER;
-        while self.conns.len() < self.connections_max
+        while self.has_slot()
             && let Some((service, socket)) = self.parked.pop_front()
         {
             self.open(service, socket);
@@ -146,13 +147,18 @@ impl<D: Driver> Worker<D> {
     }
 
     fn may_accept(&self) -> bool {
-        self.accept_at == Tick::NEVER && self.parked.is_empty() && self.conns.len() < self.connections_max
+        self.accept_at == Tick::NEVER && self.parked.is_empty() && self.has_slot()
+    }
+
+    /// Whether one more connection may be opened.
+    fn has_slot(&self) -> bool {
+        self.conns.len() < self.connections_max && self.shortage.pressure == Pressure::None
     }
 
     fn take_in(&mut self, service: u16, socket: Socket) {
         if matches!(self.life, Life::Stopping(_)) {
             self.driver.submit(Op::Close { socket, reset: true });
-        } else if self.conns.len() < self.connections_max && self.parked.is_empty() {
+        } else if self.has_slot() && self.parked.is_empty() {
             self.open(service, socket);
         } else {
             self.parked.push_back((service, socket));
@@ -163,7 +169,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn pause_accepting(&mut self) {
+    pub(super) fn pause_accepting(&mut self) {
         for index in 0..self.listeners.len() {
             if self.listeners[index].state == Accept::Armed {
                 self.shared.stats.live.accept_paused.add(1);

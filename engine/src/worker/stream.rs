@@ -2,11 +2,12 @@
 
 use super::{SPARE_CARRIES_MAX, Worker};
 use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
-use crate::driver::Driver;
+use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op};
+use crate::memory::Pressure;
 use crate::output::Output;
-use crate::protocol::{Io, Next, Step};
-use crate::service::{Call, Panicked};
+use crate::protocol::{Io, Next, Shared, Step};
+use crate::service::{Call, Panicked, Service};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 
@@ -25,9 +26,7 @@ impl<D: Driver> Worker<D> {
         }
         let index = token.index();
         if conn.phase == Phase::Open {
-            let in_place =
-                conn.carry.is_none() && !conn.paused && !conn.held && bytes.len() >= conn.need_bytes as usize;
-            if in_place {
+            if conn.takes_in_place(bytes.len()) {
                 self.deliver(index, bytes);
             } else {
                 self.keep(index, bytes);
@@ -115,7 +114,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Calls a session without input and does what it wants next.
-    pub(super) fn call(&mut self, index: u32, call: Call) {
+    pub(super) fn call(&mut self, index: u32, call: Call<'_>) {
         let conn = &mut self.conns[index as usize];
         let (service, session) = (usize::from(conn.service), conn.session);
         let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
@@ -188,33 +187,37 @@ impl<D: Driver> Worker<D> {
     /// Brings a connection to rest after anything happened to it: input it may see, callbacks that are due,
     /// then what has to be sent, received, timed or closed.
     pub(super) fn settle(&mut self, index: u32) {
-        if self.conns[index as usize].phase == Phase::Open {
+        let mut conn = &mut self.conns[index as usize];
+        if conn.phase == Phase::Open && conn.may_have_calls_due(self.shared.output_high) {
             self.settle_open(index);
+            conn = &mut self.conns[index as usize];
         }
-        let conn = &mut self.conns[index as usize];
-        if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
-            conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
-            if conn.phase == Phase::Lingering {
-                conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
-                self.driver.submit(Op::Shutdown { socket: conn.socket });
+        if conn.phase != Phase::Open {
+            if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
+                conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
+                if conn.phase == Phase::Lingering {
+                    conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
+                    self.driver.submit(Op::Shutdown { socket: conn.socket });
+                }
+            }
+            if conn.phase == Phase::Closing {
+                return self.close(index);
             }
         }
-        if conn.phase == Phase::Closing {
-            return self.close(index);
-        }
-        if let Some(output) = &conn.pending
-            && !conn.dirty
-            && conn.in_flight_bytes == 0
-        {
-            conn.dirty = true;
-            self.dirty_bytes += output.len();
-            self.dirty.push(index);
+        if let Some(output) = &mut conn.pending {
+            output.count_memory(&mut self.shared.memory);
+            if !conn.dirty && conn.in_flight_bytes == 0 {
+                conn.dirty = true;
+                self.dirty_bytes += output.len();
+                self.dirty.push(index);
+            }
         }
         // A send that nobody waited for when it was submitted may have somebody waiting now.
         self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited && !conn.is_at_rest();
-        let due = conn.next_deadline();
-        self.update_recv(index);
-        self.timers.schedule(index, due);
+        self.timers.schedule(index, conn.next_deadline());
+        if conn.wants_input() != (conn.recv == Recv::Armed) {
+            self.update_recv(index);
+        }
     }
 
     /// The calls that are due. Ends because each turn of the loop uses up what it reacts to.
@@ -230,8 +233,8 @@ impl<D: Driver> Worker<D> {
                 self.shared.stats.live.overflows.add(1);
                 return self.abort(index, CloseReason::OutputOverflow);
             }
-            let low = queued <= self.config.output_low_water_bytes;
-            conn.held = if conn.held { !low } else { queued >= self.config.output_high_water_bytes };
+            let low = queued <= self.shared.output_low;
+            conn.held = if conn.held { !low } else { queued >= self.shared.output_high };
             if conn.wants_drained && low && may_tell_drained {
                 may_tell_drained = false;
                 conn.wants_drained = false;
@@ -243,32 +246,51 @@ impl<D: Driver> Worker<D> {
                 self.deliver_kept(index);
             } else if conn.peer_eof && !conn.eof_told {
                 conn.eof_told = true;
-                self.call(index, Call::Eof);
+                self.tell_eof(index);
             } else {
                 return;
             }
         }
     }
 
+    fn tell_eof(&mut self, index: u32) {
+        let carry = self.conns[index as usize].carry.take();
+        self.call(index, Call::Eof(carry.as_ref().map_or(&[], |carry| carry.unread())));
+        let Some(carry) = carry else { return };
+        let conn = &mut self.conns[index as usize];
+        if conn.phase == Phase::Open {
+            conn.carry = Some(carry);
+        } else {
+            self.spare_carry(carry);
+        }
+    }
+
     /// Calls `data` with bytes in place in a receive buffer, and keeps a copy of what it did not consume.
     #[inline]
     fn deliver(&mut self, index: u32, input: &[u8]) {
-        match self.data(index, input) {
-            Ok(step) => {
-                let rest = &input[step.consumed..];
-                if !rest.is_empty() {
-                    self.keep(index, rest);
-                }
-                self.apply_step(index, step, rest.len());
-            }
-            Err(panicked) => self.on_panic(index, panicked),
+        let conn = &mut self.conns[index as usize];
+        let step = match data(&mut self.services, &mut self.shared, &self.driver, conn, index, input) {
+            Ok(step) => step,
+            Err(panicked) => return self.on_panic(index, panicked),
+        };
+        if step == Step::consumed(input.len()) {
+            // The hot path: nothing is left, and nothing special is wanted.
+            conn.need_bytes = 0;
+            conn.paused = false;
+            return;
         }
+        let rest = &input[step.consumed..];
+        if !rest.is_empty() {
+            self.keep(index, rest);
+        }
+        self.apply_step(index, step, rest.len());
     }
 
     /// Calls `data` with bytes that were kept, and drops what it consumed of them.
     fn deliver_kept(&mut self, index: u32) {
         let mut carry = self.conns[index as usize].carry.take().expect("unread bytes are in the carry");
-        match self.data(index, carry.unread()) {
+        let conn = &mut self.conns[index as usize];
+        match data(&mut self.services, &mut self.shared, &self.driver, conn, index, carry.unread()) {
             Ok(step) => {
                 carry.consume(step.consumed);
                 let rest_bytes = carry.unread().len();
@@ -286,15 +308,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    #[inline]
-    fn data(&mut self, index: u32, input: &[u8]) -> Result<Step, Panicked> {
-        let conn = &mut self.conns[index as usize];
-        let (service, session) = (usize::from(conn.service), conn.session);
-        let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
-        self.services[service].data(session, input, &mut io)
-    }
-
-    #[inline]
     fn apply_step(&mut self, index: u32, step: Step, rest_bytes: usize) {
         self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
         self.apply(index, step.next);
@@ -312,15 +325,20 @@ impl<D: Driver> Worker<D> {
         // What is left is the start of something incomplete; or it waits for room or a resume; or it is already what
         // the protocol asked for (unless it consumed nothing: asking for what it has just seen would never end).
         let is_met = step.need > 0 && rest_bytes >= step.need && step.consumed > 0;
-        let is_full = conn.queued_bytes() >= self.config.output_high_water_bytes;
+        let is_full = conn.queued_bytes() >= self.shared.output_high;
         conn.input_due = conn.paused || is_full || is_met;
-        if !conn.input_due && rest_bytes > self.config.input_bytes_max {
+        if conn.input_due {
+            return;
+        }
+        if rest_bytes > self.config.input_bytes_max {
             self.shared.stats.live.overflows.add(1);
             self.abort(index, CloseReason::InputOverflow);
+        } else if self.shared.memory.is_exhausted() {
+            self.shared.stats.live.refused.add(1);
+            self.abort(index, CloseReason::MemoryExhausted);
         }
     }
 
-    #[inline]
     fn apply(&mut self, index: u32, next: Next) {
         let conn = &mut self.conns[index as usize];
         match next {
@@ -346,6 +364,8 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         let session = std::mem::replace(&mut conn.session, u32::MAX);
         let (service, carry) = (usize::from(conn.service), conn.carry.take());
+        let held_kib = std::mem::take(&mut conn.held_kib);
+        self.shared.memory.change(held_kib as usize * 1024, 0);
         conn.deadline = Tick::NEVER;
         conn.wants_drained = false;
         if let Some(carry) = carry {
@@ -369,7 +389,6 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Starts or ends receiving, as the connection now wants it.
-    #[inline]
     fn update_recv(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let token = Token::new(Kind::Recv, conn.generation, index);
@@ -412,12 +431,31 @@ impl<D: Driver> Worker<D> {
         if conn.carry.is_none() {
             conn.carry = Some(self.spare_carries.pop().unwrap_or_default());
         }
-        conn.carry.as_mut().expect("set above").append(bytes);
+        let carry = conn.carry.as_mut().expect("set above");
+        carry.append(bytes);
+        carry.count_memory(&mut self.shared.memory);
     }
 
     fn spare_carry(&mut self, mut carry: Box<crate::conn::Carry>) {
-        if carry.reset() && self.spare_carries.len() < SPARE_CARRIES_MAX {
+        let is_kept = carry.reset() && self.spare_carries.len() < SPARE_CARRIES_MAX;
+        if is_kept && self.shortage.pressure == Pressure::None {
             self.spare_carries.push(carry);
+        } else {
+            self.shared.memory.change(carry.memory_bytes(), 0);
         }
     }
+}
+
+/// Calls a session's `data`. Not a method, so that the caller keeps hold of the connection.
+#[inline]
+fn data(
+    services: &mut [Box<dyn Service>],
+    shared: &mut Shared,
+    names: &dyn Names,
+    conn: &mut Conn,
+    index: u32,
+    input: &[u8],
+) -> Result<Step, Panicked> {
+    let (service, session) = (usize::from(conn.service), conn.session);
+    services[service].data(session, input, &mut Io { conn, shared, index, names })
 }

@@ -6,9 +6,34 @@ use std::time::{Duration, UNIX_EPOCH};
 pub(super) struct Preamble {
     server: String,
     ok: Vec<u8>,
-    text: Vec<u8>,
-    json: Vec<u8>,
+    text: Typed,
+    json: Typed,
     unix_secs: u64,
+}
+
+/// The whole head of a reply of one type. Lengths repeat, so the last one stays rendered.
+#[derive(Default)]
+struct Typed {
+    head: Vec<u8>,
+    /// Where the digits of the length begin.
+    digits_at: usize,
+    length: usize,
+}
+
+impl Typed {
+    fn render(&mut self, ok: &[u8], known: KnownType) {
+        self.head = [ok, b"content-type: ", known.value().as_bytes(), b"\r\ncontent-length: "].concat();
+        self.digits_at = self.head.len();
+        self.set_length(self.length);
+    }
+
+    #[inline(never)]
+    fn set_length(&mut self, length: usize) {
+        self.length = length;
+        self.head.truncate(self.digits_at);
+        self.head.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        self.head.extend_from_slice(b"\r\n\r\n");
+    }
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
@@ -18,7 +43,8 @@ impl Preamble {
         // A name that cannot stand in a field would break every reply: it is left out.
         let plain = !server.is_empty() && server.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         let server = if plain { format!("server: {server}\r\n") } else { String::new() };
-        Preamble { server, ok: Vec::new(), text: Vec::new(), json: Vec::new(), unix_secs: u64::MAX }
+        let (text, json) = (Typed::default(), Typed::default());
+        Preamble { server, ok: Vec::new(), text, json, unix_secs: u64::MAX }
     }
 
     /// Renders anew when the second has changed.
@@ -39,13 +65,17 @@ impl Preamble {
         &self.ok[OK.len().min(self.ok.len())..]
     }
 
-    /// As `ok`, with the type and up to the value of Content-Length.
+    /// The whole head of a reply of this type with a body of `length` bytes.
     #[inline]
-    pub(super) fn typed(&self, known: KnownType) -> &[u8] {
-        match known {
-            KnownType::Text => &self.text,
-            KnownType::Json => &self.json,
+    pub(super) fn typed(&mut self, known: KnownType, length: usize) -> &[u8] {
+        let typed = match known {
+            KnownType::Text => &mut self.text,
+            KnownType::Json => &mut self.json,
+        };
+        if typed.length != length {
+            typed.set_length(length);
         }
+        &typed.head
     }
 
     #[cold]
@@ -54,11 +84,8 @@ impl Preamble {
         let time = UNIX_EPOCH + Duration::from_secs(unix_secs.min(LATEST_SECS));
         let date = format!("date: {}\r\n", httpdate::fmt_http_date(time));
         self.ok = [OK, self.server.as_bytes(), date.as_bytes()].concat();
-        let typed = |known: KnownType| {
-            [&self.ok, b"content-type: ".as_slice(), known.value().as_bytes(), b"\r\ncontent-length: "]
-                .concat()
-        };
-        (self.text, self.json) = (typed(KnownType::Text), typed(KnownType::Json));
+        self.text.render(&self.ok, KnownType::Text);
+        self.json.render(&self.ok, KnownType::Json);
     }
 }
 
@@ -90,6 +117,25 @@ mod tests {
         preamble.refresh(unix_secs);
         assert_eq!(String::from_utf8_lossy(preamble.ok()), expected);
         assert_eq!(preamble.fields(), expected.as_bytes().strip_prefix(OK).unwrap());
+    }
+
+    #[test]
+    fn heads_of_every_length() {
+        let mut preamble = Preamble::new("");
+        for unix_secs in [0, 1] {
+            preamble.refresh(unix_secs);
+            for length in [0, 1, 1, 9, 10, 12_345, 9, usize::MAX, 0] {
+                let date = format!("date: Thu, 01 Jan 1970 00:00:0{unix_secs} GMT\r\n");
+                let check = |head: &[u8], value| {
+                    let expected = format!(
+                        "HTTP/1.1 200 OK\r\n{date}content-type: {value}\r\ncontent-length: {length}\r\n\r\n"
+                    );
+                    assert_eq!(String::from_utf8_lossy(head), expected);
+                };
+                check(preamble.typed(KnownType::Text, length), "text/plain");
+                check(preamble.typed(KnownType::Json, length), "application/json");
+            }
+        }
     }
 
     #[test]

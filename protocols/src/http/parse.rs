@@ -359,12 +359,16 @@ impl KnownFields {
     #[inline(always)]
     fn note(&mut self, window: &[u8], name: Span, value: Span) {
         let name = name.of(window);
-        match (name.len(), name[0] | 0x20) {
-            (4, b'h') if name.eq_ignore_ascii_case(b"host") => {
+        match *name {
+            // Setting bit 5 makes a letter small, and nothing else a letter.
+            [h, o, s, t] if [h | 0x20, o | 0x20, s | 0x20, t | 0x20] == *b"host" => {
                 self.repeated = self.repeated.or(self.host.replace(value).map(|_| Reject::HostRepeated));
             }
-            (6, b'e') | (10 | 14, b'c') | (17, b't') => self.note_rare(window, name, value),
-            _ => {}
+            [first, ..] => match (name.len(), first | 0x20) {
+                (6, b'e') | (10 | 14, b'c') | (17, b't') => self.note_rare(window, name, value),
+                _ => {}
+            },
+            [] => {}
         }
     }
 

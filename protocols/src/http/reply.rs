@@ -11,7 +11,7 @@ use ringmill_engine::{Address, Io};
 /// Server, Date, Connection and the framing fields are the server's business.
 pub struct Reply<'a> {
     pub(super) io: Io<'a>,
-    pub(super) preamble: &'a Preamble,
+    pub(super) preamble: &'a mut Preamble,
     pub(super) state: &'a mut ReplyState,
 }
 
@@ -134,6 +134,7 @@ impl Reply<'_> {
     /// Finishes with a body, copied. A large one is sent as the client reads it.
     pub fn body(&mut self, bytes: &[u8]) {
         if self.is_streamed(bytes.len()) {
+            self.io.hold(bytes.len());
             self.stream(Some(bytes.len() as u64), Whole(Bytes::copy_from_slice(bytes)));
         } else if self.start_sized(bytes.len() as u64) {
             self.io.write(bytes);
@@ -244,7 +245,7 @@ impl Reply<'_> {
         }
     }
 
-    /// The hot path: three copies and the digits of a length.
+    /// The hot path: two copies.
     #[inline]
     fn known_type(&mut self, known: KnownType, body: &[u8]) {
         if !self.state.is_plain() || body.len() > STREAM_BYTES_MIN {
@@ -254,12 +255,9 @@ impl Reply<'_> {
             return self.body(body);
         }
         self.state.stage = Stage::Done;
-        let head = self.preamble.typed(known);
-        let length = LengthEnd::new(body.len());
+        let head = self.preamble.typed(known, body.len());
         let buffer = self.io.buffer();
-        buffer.reserve(head.len() + LengthEnd::BYTES_MAX + body.len());
         buffer.extend_from_slice(head);
-        buffer.extend_from_slice(length.bytes());
         buffer.extend_from_slice(body);
     }
 
@@ -346,36 +344,6 @@ impl Source for Whole {
         let bytes = self.0.len().min(body.room_bytes().max(1));
         body.queue(self.0.split_to(bytes));
         if self.0.is_empty() { Fill::End } else { Fill::More }
-    }
-}
-
-/// The digits of a length with the end of the head behind them.
-struct LengthEnd {
-    bytes: [u8; LengthEnd::BYTES_MAX],
-    start: usize,
-}
-
-impl LengthEnd {
-    /// The digits of `u64::MAX`, and two line ends.
-    const BYTES_MAX: usize = 24;
-
-    #[inline(always)]
-    fn new(length: usize) -> LengthEnd {
-        let mut end = LengthEnd { bytes: *b"00000000000000000000\r\n\r\n", start: 20 };
-        let mut rest = length;
-        loop {
-            end.start -= 1;
-            end.bytes[end.start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                return end;
-            }
-        }
-    }
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
     }
 }
 
@@ -478,13 +446,6 @@ pub(super) fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lengths() {
-        for length in [0, 1, 9, 10, 99, 100, 12_345, usize::MAX] {
-            assert_eq!(LengthEnd::new(length).bytes(), format!("{length}\r\n\r\n").as_bytes());
-        }
-    }
 
     #[test]
     fn chunks() {

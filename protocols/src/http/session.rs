@@ -137,6 +137,9 @@ impl<H: Handler> Server<H> {
             self.context.wait_for_request(io);
             return Flow::Wait(0);
         }
+        if io.is_exhausted() {
+            return self.context.refuse_for_memory(input.starts_with(b"HEAD "), io);
+        }
         let limits = &self.context.limits;
         if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
             return self.context.wait_for_head(session, input, io);
@@ -145,11 +148,7 @@ impl<H: Handler> Server<H> {
         let (head, len) = match &outcome {
             Outcome::Complete { head, len } => (head, *len),
             Outcome::Partial => return self.context.wait_for_head(session, input, io),
-            Outcome::Malformed(reject) => {
-                // What was understood of the request is perhaps that its reply has no body.
-                let head_only = input.trim_ascii_start().starts_with(b"HEAD ");
-                return self.context.refuse(reject.status(), reject.reason(), head_only, io);
-            }
+            Outcome::Malformed(reject) => return self.context.refuse_head(*reject, input, io),
         };
         session.head_began = Tick::NEVER;
         session.searched = 0;
@@ -209,6 +208,8 @@ impl<H: Handler> Server<H> {
                 reply.finish();
             }
             Sink::Collect { head, body, .. } => {
+                // The reply may hold its own; this one goes with the exchange's sink.
+                io.hold(0);
                 let limits = &self.context.limits.head;
                 let Outcome::Complete { head, .. } = parse_head(&head, &mut self.slots, limits) else {
                     unreachable!("the same head was complete before")
@@ -220,7 +221,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// Goes on with a reply, and ends the exchange when it is complete.
-    fn resume(&self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
+    fn resume(&mut self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
         let Some(exchange) = session.exchange.as_mut() else { return Flow::On(consumed) };
         match self.context.pump(&mut exchange.reply, io) {
             Flow::On(_) => {
@@ -238,14 +239,14 @@ const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 
 
 impl Context {
     #[inline]
-    fn reply<'a>(&'a self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
+    fn reply<'a>(&'a mut self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
         state.keep_alive &= !io.is_draining();
-        Reply { io: io.reborrow(), preamble: &self.preamble, state }
+        Reply { io: io.reborrow(), preamble: &mut self.preamble, state }
     }
 
     #[inline]
     fn answer(
-        &self,
+        &mut self,
         handler: &mut impl Handler,
         request: &Request<'_>,
         state: &mut ReplyState,
@@ -258,7 +259,13 @@ impl Context {
 
     /// What follows an answer that was made in place.
     #[inline]
-    fn after(&self, session: &mut Session, mut reply: ReplyState, consumed: usize, io: &mut Io<'_>) -> Flow {
+    fn after(
+        &mut self,
+        session: &mut Session,
+        mut reply: ReplyState,
+        consumed: usize,
+        io: &mut Io<'_>,
+    ) -> Flow {
         if reply.stage == Stage::Done {
             return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
         }
@@ -275,7 +282,7 @@ impl Context {
 
     /// Takes a request whose head declares a body, from the text of that head and what follows it.
     fn with_body(
-        &self,
+        &mut self,
         handler: &mut impl Handler,
         session: &mut Session,
         head: &Head<'_, '_>,
@@ -324,7 +331,7 @@ impl Context {
     }
 
     /// Lets a reply's source write while there is room.
-    fn pump(&self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
+    fn pump(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
         loop {
             let (Stage::Body(length), Some(source)) = (reply.stage, reply.source.as_mut()) else {
                 return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::Abort };
@@ -349,6 +356,7 @@ impl Context {
                 Fill::More => {}
                 Fill::End => {
                     reply.source = None;
+                    io.hold(0);
                     self.reply(reply, io).end();
                 }
                 Fill::Pending => {
@@ -362,7 +370,7 @@ impl Context {
     }
 
     /// Gives a piece of a body to whoever takes it; a flow if that ends the exchange.
-    fn body_data(&self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
+    fn body_data(&mut self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
         match &mut exchange.sink {
             Sink::Ended => {}
             Sink::Collect { body, bytes_max, .. } => {
@@ -370,6 +378,9 @@ impl Context {
                     return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
                 }
                 body.extend_from_slice(data);
+                if !io.hold(body.capacity()) {
+                    return Some(self.refuse_for_memory(exchange.reply.head_only, io));
+                }
             }
             Sink::Upload { upload, left } => {
                 let Some(rest) = left.checked_sub(data.len() as u64) else {
@@ -394,9 +405,15 @@ impl Context {
         None
     }
 
+    fn refuse_head(&mut self, reject: Reject, input: &[u8], io: &mut Io<'_>) -> Flow {
+        // What was understood of the request is perhaps that its reply has no body.
+        let head_only = input.trim_ascii_start().starts_with(b"HEAD ");
+        self.refuse(reject.status(), reject.reason(), head_only, io)
+    }
+
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
     #[cold]
-    fn refuse(&self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
+    fn refuse(&mut self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
         let mut state = ReplyState::for_error(status, head_only);
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
@@ -404,7 +421,17 @@ impl Context {
         Flow::Close
     }
 
-    fn refuse_body(&self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
+    /// The worker's memory budget is used up: the client may come back later (RFC 9110, 15.6.4).
+    #[cold]
+    fn refuse_for_memory(&mut self, head_only: bool, io: &mut Io<'_>) -> Flow {
+        io.hold(0);
+        io.count_refused(1);
+        let mut state = ReplyState::for_error(503, head_only);
+        self.reply(&mut state, io).field("retry-after", "1").text("503 Service Unavailable: out of memory\n");
+        Flow::Close
+    }
+
+    fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
         match exchange.reply.stage {
             Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
             // A reply is under way: only a reset can say that it is not whole.
@@ -494,7 +521,14 @@ impl<H: Handler> Protocol for Server<H> {
         session.give_up()
     }
 
-    fn eof(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+    fn eof(&mut self, session: &mut Session, rest: &[u8], io: &mut Io<'_>) -> Next {
+        // A head that dripped in was not looked at with every drop: it may have been malformed for long.
+        if session.exchange.is_none()
+            && let Outcome::Malformed(reject) = parse_head(rest, &mut self.slots, &self.context.limits.head)
+        {
+            self.context.preamble.refresh(io.unix_secs());
+            self.context.refuse_head(reject, rest, io);
+        }
         session.give_up()
     }
 
@@ -504,6 +538,14 @@ impl<H: Handler> Protocol for Server<H> {
             self.context.wait_for_request(io);
         }
         if session.is_sending() { Next::Pause } else { Next::Continue }
+    }
+
+    fn shed(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+        if session.exchange.is_none() && session.head_began == Tick::NEVER {
+            Next::Close
+        } else {
+            Next::Continue
+        }
     }
 }
 

@@ -1,0 +1,84 @@
+//! What a worker does when its memory runs short, in this order: accept no more, close idle connections, refuse
+//! (`memory.rs` says from when on). Nothing is done while there is no pressure but one comparison a turn.
+
+use super::{Life, Worker};
+use crate::conn::Phase;
+use crate::driver::Driver;
+use crate::memory::Pressure;
+use crate::service::Call;
+use crate::time::Tick;
+use std::time::Duration;
+
+/// Idle connections are looked for at most once in this time: looking costs a walk over all connections.
+const SHED_INTERVAL: Duration = Duration::from_millis(100);
+/// The log says that memory is short at most once in this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What the worker remembers of it.
+pub(super) struct Shortage {
+    pub(super) pressure: Pressure,
+    shed_at: Tick,
+    quiet_until: Tick,
+}
+
+impl Shortage {
+    pub(super) fn new() -> Shortage {
+        Shortage { pressure: Pressure::None, shed_at: Tick(0), quiet_until: Tick(0) }
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    #[inline]
+    pub(super) fn look_at_memory(&mut self) {
+        let pressure = self.shared.memory.pressure(self.shortage.pressure);
+        self.shared.stats.live.memory_bytes.set(self.shared.memory.used() as u64);
+        if pressure != Pressure::None || self.shortage.pressure != Pressure::None {
+            self.on_pressure(pressure);
+        }
+    }
+
+    #[cold]
+    fn on_pressure(&mut self, pressure: Pressure) {
+        let before = std::mem::replace(&mut self.shortage.pressure, pressure);
+        if pressure == Pressure::None {
+            self.shared.press(&self.config, false);
+            // Accepting may be paused for this alone.
+            self.has_room = true;
+            return;
+        }
+        if before == Pressure::None {
+            self.shared.stats.live.memory_shortages.add(1);
+            self.shared.press(&self.config, true);
+            self.spare_carries.drain(..).for_each(|carry| self.shared.memory.change(carry.memory_bytes(), 0));
+            if self.shortage.quiet_until <= self.shared.now {
+                self.shortage.quiet_until = self.shared.now.after(QUIET);
+                tracing::warn!(
+                    used = self.shared.memory.used(),
+                    budget = self.config.memory_bytes_max,
+                    "memory runs short: accepting pauses, then idle connections close, then requests are refused; \
+                     raise memory_bytes_max, or lower connections_max; said once a minute"
+                );
+            }
+            if self.life == Life::Running {
+                self.pause_accepting();
+            }
+        }
+        if pressure >= Pressure::CloseIdle && self.shortage.shed_at <= self.shared.now {
+            self.shortage.shed_at = self.shared.now.after(SHED_INTERVAL);
+            self.shed();
+        }
+    }
+
+    /// Asks every connection that waits for input, and for nothing else, to close.
+    fn shed(&mut self) {
+        for index in self.open_connections() {
+            let conn = &self.conns[index as usize];
+            if conn.is_at_rest() && conn.carry.is_none() && conn.in_flight_bytes == 0 {
+                self.call(index, Call::Shed);
+                let closed = self.conns[index as usize].phase != Phase::Open;
+                self.shared.stats.live.shed.add(u64::from(closed));
+                self.settle(index);
+            }
+        }
+    }
+}
