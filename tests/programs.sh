@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests that need other programs: ringmill and the custom_protocol example against curl, wrk, h2load, redis-cli,
-# redis-benchmark and Python's http.client, on both drivers. Traffic stays on loopback.
+# redis-benchmark and Python's http.client, on both drivers; and against nginx, on generated requests. Traffic stays on
+# loopback.
 #
 #   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
 #
@@ -9,7 +10,8 @@
 set -euo pipefail
 
 main() {
-    need curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
+    PATH=$PATH:/usr/sbin # where Debian keeps nginx
+    need cargo:cargo nginx:nginx-light curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
         echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --bins --examples" >&2
@@ -45,6 +47,8 @@ main() {
             check "no panic in the log of custom_protocol" "" "$(grep -i panicked "$log" || true)"
         fi
     done
+    driver=${drivers%% *}
+    check "generated requests: nginx does the same, or it is said why" "test result: ok. 1 passed" "$(compare_with_nginx)"
     echo "$passed passed, $failed failed"
     ((failed == 0))
 }
@@ -106,6 +110,16 @@ end_everything() {
 
 ipv6=
 if grep -qs '^00000000000000000000000000000001 ' /proc/net/if_inet6; then ipv6='[::1]:0'; fi
+
+# ---- nginx
+
+# What the test says at its end; all of its output where it failed.
+compare_with_nginx() {
+    local output
+    output=$(cd "$(dirname "$0")/.." && RINGMILL_DRIVER=$driver timeout --foreground --kill-after=5 580 \
+        cargo test --quiet --locked --test differential_nginx 2>&1) || true
+    grep -oE '^test result: ok\. 1 passed' <<<"$output" || echo "$output"
+}
 
 # ---- curl
 

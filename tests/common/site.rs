@@ -48,7 +48,6 @@ pub struct Site;
 
 impl Handler for Site {
     fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) {
-        let number = |prefix| request.path().strip_prefix(prefix).and_then(|rest| rest.parse::<usize>().ok());
         match request.path() {
             "/hello" => reply.text("hello"),
             "/json" => reply.json(b"{}"),
@@ -72,11 +71,19 @@ impl Handler for Site {
             "/panic-source" => reply.stream(None, Panics),
             "/short" => reply.stream(Some(10), Pattern { at: 0, end: 5, waits: false }),
             "/slow" => reply.stream(None, Pattern { at: 0, end: 3, waits: true }),
-            _ => match (number("/bytes/"), number("/chunked/")) {
-                (Some(end), _) => reply.stream(Some(end as u64), Pattern { at: 0, end, waits: false }),
-                (_, Some(end)) => reply.stream(None, Pattern { at: 0, end, waits: false }),
-                _ => reply.status(404).text("nothing"),
-            },
+            path => {
+                match path.rsplit_once('/').and_then(|(route, n)| Some((route, n.parse::<usize>().ok()?))) {
+                    Some(("/bytes", end)) => {
+                        reply.stream(Some(end as u64), Pattern { at: 0, end, waits: false })
+                    }
+                    Some(("/chunked", end)) => reply.stream(None, Pattern { at: 0, end, waits: false }),
+                    Some(("/status", status)) => reply.status(status as u16).text("text"),
+                    Some(("/stream", status)) => {
+                        reply.status(status as u16).stream(None, Pattern { at: 0, end: 3, waits: false });
+                    }
+                    _ => reply.status(404).text("nothing"),
+                }
+            }
         }
     }
 

@@ -466,18 +466,18 @@ fn connect_path(target: &str) -> Result<&'static str, Reject> {
 /// RFC 9112 section 3.2.2: the URI's authority is the host, and the Host field has to agree with it.
 fn absolute_form<'b>(uri: &'b str, host: Option<&'b str>) -> Result<(&'b str, Option<&'b str>), Reject> {
     let (scheme, rest) = uri.split_once("://").ok_or(Reject::TargetForm)?;
-    let default_port = match scheme {
-        _ if scheme.eq_ignore_ascii_case("http") => "80",
-        _ if scheme.eq_ignore_ascii_case("https") => "443",
+    match scheme {
+        _ if scheme.eq_ignore_ascii_case("http") => {}
+        _ if scheme.eq_ignore_ascii_case("https") => return Err(Reject::TargetSecured),
         _ => return Err(Reject::TargetScheme),
-    };
+    }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if !is_authority(authority.as_bytes()) {
         return Err(Reject::TargetAuthority);
     }
     // RFC 9110 section 4.2.3: an absent, an empty and the default port are the same.
     let bare = |authority: &'b str| match authority.rsplit_once(':') {
-        Some((name, port)) if port.is_empty() || port == default_port => name,
+        Some((name, port)) if port.is_empty() || port == "80" => name,
         _ => authority,
     };
     if host.is_some_and(|host| !bare(host).eq_ignore_ascii_case(bare(authority))) {
@@ -698,12 +698,12 @@ mod tests {
         check_line("GET http://a?b HTTP/1.1", "GET /?b 1.1 a none keep");
         check_line("GET http://a/?http://b/ HTTP/1.1", "GET /?http://b/ 1.1 a none keep");
         check_line("GET HTTP://A/ HTTP/1.1", "GET / 1.1 A none keep"); // the URI's authority wins
-        check_line("GET https://a/ HTTP/1.1", "GET / 1.1 a none keep");
+        check_line("GET https://a/ HTTP/1.1", "421 TargetSecured"); // RFC 9110 section 7.4
         check_line("GET http://a:80/ HTTP/1.1", "GET / 1.1 a:80 none keep"); // RFC 9110 section 4.2.3
         check_line("GET http://a:/ HTTP/1.1", "GET / 1.1 a: none keep");
         check_line("OPTIONS http://a HTTP/1.1", "OPTIONS / 1.1 a none keep");
-        check_line("GET https://a:443/ HTTP/1.1", "GET / 1.1 a:443 none keep");
-        check_line("GET https://a:80/ HTTP/1.1", "400 HostMismatch");
+        check_line("GET HTTPS://a:443/ HTTP/1.1", "421 TargetSecured");
+        check_line("GET https://b/ HTTP/1.1", "421 TargetSecured");
         check_line("GET http://a:443/ HTTP/1.1", "400 HostMismatch");
         check_line("GET http://b/ HTTP/1.1", "400 HostMismatch");
         check_line("GET http://aa/ HTTP/1.1", "400 HostMismatch");
@@ -1061,7 +1061,7 @@ mod tests {
     #[test]
     fn every_reject_has_a_status_and_cites_its_rule() {
         for reject in Reject::ALL {
-            assert!(matches!(reject.status(), 400 | 414 | 417 | 431 | 501 | 505), "{reject:?}");
+            assert!(matches!(reject.status(), 400 | 414 | 417 | 421 | 431 | 501 | 505), "{reject:?}");
             let reason = reject.reason();
             assert!(
                 reason.contains("(RFC ") && reason.contains(" section") && reason.ends_with(")."),

@@ -39,6 +39,7 @@ rejects! {
     TargetAsterisk 400 "The target '*' is for OPTIONS only (RFC 9112 section 3.2.4)."
     TargetConnect 400 "The target of CONNECT is a host, a colon and a port (RFC 9112 section 3.2.3)."
     TargetScheme 400 "An absolute target has the scheme http or https (RFC 9110 section 4.2)."
+    TargetSecured 421 "A target with the scheme https needs a secured connection, and this is none (RFC 9110 section 7.4)."
     TargetAuthority 400 "An absolute target has a host and perhaps a port, and no userinfo (RFC 9110 section 4.2)."
     VersionMissing 400 "The request line ends in a space and the HTTP version (RFC 9112 section 3)."
     VersionMalformed 400 "The request line must end in HTTP/1.1 or HTTP/1.0 and nothing after it (RFC 9112 section 2.3)."

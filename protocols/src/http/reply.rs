@@ -175,6 +175,9 @@ impl Reply<'_> {
         if is_bodiless(self.state.status) {
             // What is written is dropped, as for HEAD.
             self.state.head_only = true;
+            if self.state.status == RESET_CONTENT {
+                self.write_length(0);
+            }
             self.finish_head();
             self.state.stage = Stage::Body(BodyLength::Sized(Some(0)));
             return self;
@@ -304,6 +307,8 @@ impl Reply<'_> {
         let bodiless = is_bodiless(self.state.status);
         if !bodiless || (self.state.status == 304 && length > 0) {
             self.write_length(length);
+        } else if self.state.status == RESET_CONTENT {
+            self.write_length(0);
         }
         self.finish_head();
         self.state.stage = Stage::Done;
@@ -361,9 +366,12 @@ pub(super) fn write_chunk_size(buffer: &mut Vec<u8>, size: usize) {
     buffer.extend_from_slice(b"\r\n");
 }
 
+/// Has no body (RFC 9110, 15.3.6), but no framing of its own either: a client waits for the length it declares.
+const RESET_CONTENT: u16 = 205;
+
 /// Statuses that never have a body (RFC 9110, 6.4.1).
 fn is_bodiless(status: u16) -> bool {
-    matches!(status, 100..=199 | 204 | 304)
+    matches!(status, 100..=199 | 204 | RESET_CONTENT | 304)
 }
 
 fn status_line(status: u16) -> [u8; 13] {

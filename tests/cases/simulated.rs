@@ -1,0 +1,238 @@
+//! Cases on the simulated driver: whole, with every cut in two, byte by byte, on a wild kernel, and, where the server
+//! closes, with one more request behind. All of these must give the same replies.
+
+use super::format::{Case, State};
+use super::replies::{Reply, judge, without_interim};
+use super::{limits, small_limits};
+use crate::common::http::get;
+use crate::common::site::Site;
+use ringmill::Config;
+use ringmill::http::Server;
+use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
+use std::time::Duration;
+
+/// A stage is cut at every byte where it and its replies are not longer than this.
+const CUT_BYTES_MAX: usize = 2000;
+
+/// Longer conversations are cut so often that this many bytes go either way, near both ends of a stage and at even
+/// distances between: a cut in the midst of a repetition is like its neighbour. The server with small limits
+/// reaches each of them with short stages.
+const CUTS_BYTES_MAX: usize = 512 << 10;
+
+/// A stage is sent in at most so many pieces: byte by byte, if it is not longer.
+const PIECES_MAX: usize = 2000;
+
+/// How one case is sent: for each stage, its pieces.
+struct Variant {
+    name: String,
+    stages: Vec<Vec<Vec<u8>>>,
+}
+
+/// Runs a case in all ways; how many those were, or what was wrong.
+pub fn run(case: &Case) -> Result<usize, String> {
+    let stages: Vec<Vec<u8>> = case.stages().into_iter().map(|(bytes, _)| bytes).collect();
+    let whole = Variant { name: "whole".into(), stages: pieces(&stages, |stage| vec![stage.to_vec()]) };
+    let expected = one(case, &whole, 1, Chaos::CALM)?;
+    let mut count = 1;
+    let mut same = |variants: &[Variant], seed: u64, chaos: Chaos| {
+        count += variants.len();
+        for (variant, received) in variants.iter().zip(converse(case, variants, seed, chaos)) {
+            check(case, &expected, received).map_err(|what| format!("{}: {what}", variant.name))?;
+        }
+        Ok::<(), String>(())
+    };
+    // In batches: each connection of a simulation looks at all others.
+    let reply_bytes = expected.iter().map(|reply| reply.body.len()).sum();
+    for cuts in cuts(&stages, reply_bytes).chunks(200) {
+        same(cuts, 1, Chaos::CALM)?;
+    }
+    let single = |stage: &[u8]| {
+        let bytes = stage.len().div_ceil(PIECES_MAX).max(1);
+        stage.chunks(bytes).map(<[u8]>::to_vec).collect()
+    };
+    same(&[Variant { name: "byte by byte".into(), stages: pieces(&stages, single) }], 1, Chaos::CALM)?;
+    for seed in 0..4 {
+        let name = format!("a wild kernel, seed {seed}");
+        same(&[Variant { name, stages: whole.stages.clone() }], seed, Chaos::WILD)?;
+    }
+    if case.state == State::Closed && !case.ends() {
+        // RFC 9112, 9.6: nothing is answered after the reply that closes.
+        let mut stages = whole.stages;
+        stages.last_mut().expect("a case sends something").push(get("/hello").into_bytes());
+        same(&[Variant { name: "with a request behind".into(), stages: stages.clone() }], 1, Chaos::CALM)?;
+        for stage in &mut stages {
+            *stage = vec![stage.concat()];
+        }
+        same(&[Variant { name: "with a request joined".into(), stages }], 1, Chaos::CALM)?;
+    }
+    Ok(count)
+}
+
+fn pieces(stages: &[Vec<u8>], cut: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    stages.iter().map(|stage| cut(stage)).collect()
+}
+
+/// Each stage cut in two at each byte, the others whole.
+fn cuts(stages: &[Vec<u8>], reply_bytes: usize) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for (n, stage) in stages.iter().enumerate() {
+        for at in cut_places(stage.len(), reply_bytes) {
+            let mut cut = pieces(stages, |stage| vec![stage.to_vec()]);
+            cut[n] = vec![stage[..at].to_vec(), stage[at..].to_vec()];
+            variants.push(Variant { name: format!("stage {n} cut at {at}"), stages: cut });
+        }
+    }
+    variants
+}
+
+fn cut_places(len: usize, reply_bytes: usize) -> Vec<usize> {
+    let third = CUTS_BYTES_MAX / (len + reply_bytes) / 3 + 1;
+    if len + reply_bytes <= CUT_BYTES_MAX || 3 * third >= len {
+        return (1..len).collect();
+    }
+    let between = (1..third).map(|n| n * len / third);
+    (1..=third).chain(between).chain(len - third..len).collect()
+}
+
+/// Judges a run that all others are compared with.
+fn one(case: &Case, variant: &Variant, seed: u64, chaos: Chaos) -> Result<Vec<Reply>, String> {
+    let [ending] = converse(case, std::slice::from_ref(variant), seed, chaos).try_into().expect("one run");
+    ending.state(case)?;
+    judge(case, &ending.received, ending.is_over).map_err(|what| format!("{}: {what}", variant.name))
+}
+
+/// A run has the state of the case and the replies of the first run. Which of them is interim may depend on the
+/// cut where there is an expectation: nobody need be told to send what is there (RFC 9110, 10.1.1).
+fn check(case: &Case, expected: &[Reply], ending: Ending) -> Result<(), String> {
+    ending.state(case)?;
+    let expects = case
+        .stages()
+        .iter()
+        .any(|(stage, _)| stage.to_ascii_lowercase().windows(6).any(|part| part == b"expect"));
+    let interim = |reply: &&Reply| expects && reply.status < 200;
+    let received = if expects { without_interim(&ending.received) } else { ending.received };
+    let head_only: Vec<bool> = case
+        .replies()
+        .filter(|reply| !expects || reply.statuses[0] >= 200)
+        .map(|reply| reply.is_head_only)
+        .collect();
+    let (replies, len) = super::replies::parse(&received, &head_only, ending.is_over)?;
+    if len < received.len() {
+        return Err(format!("after {} replies came {}", replies.len(), received[len..].escape_ascii()));
+    }
+    let text = |reply: &Reply| {
+        let fields: Vec<_> = reply.fields.iter().filter(|(name, _)| name != "date").collect();
+        format!("{} {fields:?} {}", reply.status, reply.body.escape_ascii())
+    };
+    let found: Vec<String> = replies.iter().map(text).collect();
+    let wanted: Vec<String> = expected.iter().filter(|reply| !interim(reply)).map(text).collect();
+    if found != wanted {
+        return Err(format!("replies {found:#?}\nand whole {wanted:#?}"));
+    }
+    Ok(())
+}
+
+/// One connection's end.
+#[derive(Debug)]
+struct Ending {
+    received: Vec<u8>,
+    /// The server has ended it, before the client ended its side or, if the case does that, after.
+    is_over: bool,
+    was_reset: bool,
+    /// What came of one more request, or of the client's end, where the server had not ended it.
+    after: Vec<u8>,
+    is_over_after: bool,
+}
+
+impl Ending {
+    fn state(&self, case: &Case) -> Result<(), String> {
+        let state = match (self.was_reset, self.is_over) {
+            (true, _) => State::Reset,
+            (_, true) => State::Closed,
+            _ if self.after.is_empty() && self.is_over_after => State::Waits,
+            _ => State::Kept,
+        };
+        if state != case.state {
+            let (received, after) = (self.received.escape_ascii(), self.after.escape_ascii());
+            return Err(format!(
+                "the connection is {state:?}, expected {:?}: {received}\nthen {after}",
+                case.state
+            ));
+        }
+        let is_hello = || self.after.starts_with(b"HTTP/1.1 200 ") && self.after.ends_with(b"\r\n\r\nhello");
+        if state == State::Kept && !is_hello() {
+            return Err(format!("the next request was answered: {}", self.after.escape_ascii()));
+        }
+        Ok(())
+    }
+}
+
+/// Sends a case in several ways at once, each on a connection of its own.
+fn converse(case: &Case, variants: &[Variant], seed: u64, chaos: Chaos) -> Vec<Ending> {
+    let mut simulation = Simulation::new(seed, chaos, Config::default());
+    let limits = if case.small { small_limits() } else { limits() };
+    let listener = simulation.listen(Server::new(Site).with_limits(limits));
+    simulation.start();
+    let net = simulation.net();
+    let mut peers: Vec<(Peer, Vec<u8>)> =
+        variants.iter().map(|_| (net.connect(listener).expect("a listener"), Vec::new())).collect();
+    for stage in 0..case.stages().len() {
+        let turns = variants.iter().map(|variant| variant.stages[stage].len()).max().unwrap_or(0);
+        for turn in 0..turns {
+            for (variant, (peer, _)) in variants.iter().zip(&peers) {
+                if let Some(piece) = variant.stages[stage].get(turn) {
+                    peer.send(piece);
+                }
+            }
+            // Shorter where there are many: the sum must stay below the server's timeouts.
+            let pause = if turns > 1000 { Duration::from_micros(100) } else { Duration::from_millis(8) };
+            simulation.run_for(pause);
+        }
+        settle(&mut simulation, &mut peers);
+    }
+    if case.ends() {
+        peers.iter().for_each(|(peer, _)| peer.shutdown());
+        settle(&mut simulation, &mut peers);
+    }
+    let mut endings: Vec<Ending> = peers
+        .iter_mut()
+        .map(|(peer, received)| Ending {
+            received: std::mem::take(received),
+            is_over: peer.is_at_end(),
+            was_reset: peer.was_reset(),
+            after: Vec::new(),
+            is_over_after: false,
+        })
+        .collect();
+    for (peer, _) in &peers {
+        match case.state {
+            State::Kept => peer.send(get("/hello").as_bytes()),
+            _ => peer.shutdown(),
+        }
+    }
+    settle(&mut simulation, &mut peers);
+    for ((peer, received), ending) in peers.into_iter().zip(&mut endings) {
+        ending.after = received;
+        ending.is_over_after = peer.is_at_end();
+        peer.shutdown();
+    }
+    simulation.run_for(Duration::from_secs(3));
+    assert_eq!(simulation.buffers_out(), 0, "{}: receive buffers are lost", case.name);
+    assert_eq!(simulation.counters().connections, 0, "{}: connections are left", case.name);
+    endings
+}
+
+/// Lets things happen until nothing more moves, either way.
+fn settle(simulation: &mut Simulation, peers: &mut [(Peer, Vec<u8>)]) {
+    let mut quiet = 0;
+    let mut moved = 0;
+    while quiet < 3 {
+        simulation.run_for(Duration::from_millis(15));
+        for (peer, received) in peers.iter_mut() {
+            received.extend(peer.take());
+        }
+        let counters = simulation.counters();
+        let now = counters.received_bytes + counters.sent_bytes;
+        quiet = if std::mem::replace(&mut moved, now) == now { quiet + 1 } else { 0 };
+    }
+}
