@@ -3,7 +3,7 @@
 //! The order is: read what is there, see that every file can be written, write the backup, change, and read each
 //! value back. When a step fails, what was done is undone and the former backup is put back.
 
-use super::knob::{Knob, Setting, State, name_of};
+use super::knob::{Knob, Setting, State, name_of, printable};
 use super::knobs;
 use super::machine::{Machine, chosen_word};
 use super::write_atomically;
@@ -29,7 +29,7 @@ impl Change {
     }
 
     fn line(&self) -> String {
-        let shown = |value: &str| if value.is_empty() { "(empty)".to_owned() } else { value.to_owned() };
+        let shown = |value: &str| if value.is_empty() { "(empty)".to_owned() } else { printable(value) };
         format!("{}: {} -> {} ({})", name_of(&self.path), shown(&self.before), shown(&self.after), self.knob)
     }
 }

@@ -1,7 +1,7 @@
 //! Files that keep settings over a restart of the machine.
 
 use super::apply::is_in_place;
-use super::knob::{State, name_of};
+use super::knob::{State, name_of, printable};
 use super::knobs;
 use super::machine::Machine;
 use std::fmt::Write;
@@ -30,8 +30,7 @@ pub(super) fn sysctl(machine: &Machine, all: bool) -> String {
         }
         let _ = writeln!(text, "\n# {}: {}.", knob.name, knob.title);
         for setting in settings {
-            let before = machine.text(&setting.path).unwrap_or_default();
-            let before = before.split_whitespace().collect::<Vec<_>>().join(" ");
+            let before = printable(&machine.text(&setting.path).unwrap_or_default());
             match setting.path.starts_with("proc/sys/") {
                 true => {
                     let _ = writeln!(text, "# was {before}\n{} = {}", name_of(&setting.path), setting.value);

@@ -131,7 +131,7 @@ impl Finding {
                 "{sysctl} is not there: an older kernel, or a sandbox that hides it"
             ));
         };
-        let start: String = text.chars().filter(|letter| !letter.is_control()).take(40).collect();
+        let start: String = printable(&text).chars().take(40).collect();
         Finding::skip(format!("{sysctl} holds {start:?}, which is not understood"))
     }
 }
@@ -157,6 +157,16 @@ impl Setting {
     pub(super) fn name(&self) -> String {
         name_of(&self.path)
     }
+}
+
+/// Longer than all that doctor has to say about something.
+const PRINTABLE_MAX: usize = 1000;
+
+/// A text on one line, without control characters and not without end: what odd files hold must not reach a
+/// terminal.
+pub(super) fn printable(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().filter(|letter| !letter.is_control()).take(PRINTABLE_MAX).collect()
 }
 
 /// The usual name of what is at a path.

@@ -86,9 +86,9 @@ impl Machine {
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
-        names.sort_by_key(|name| {
-            let digits = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-            (name.len() - digits.len(), digits.parse::<u64>().unwrap_or(0), name.clone())
+        names.sort_by_cached_key(|name| {
+            let start = name.find(|letter: char| letter.is_ascii_digit()).unwrap_or(name.len());
+            (name[..start].to_owned(), name[start..].parse::<u64>().ok(), name.clone())
         });
         names
     }

@@ -1,6 +1,6 @@
 //! The report: a table for people, JSON for programs. Both say the same.
 
-use super::knob::{Finding, Knob, Scope, State};
+use super::knob::{Finding, Knob, Scope, State, printable};
 use super::knobs::{self, GROUPS};
 use super::machine::Machine;
 use clap::builder::styling::{AnsiColor, Style as Colour};
@@ -107,15 +107,15 @@ impl Report {
             |knob: &&'static Knob| chosen.is_empty() || chosen.iter().any(|other| other.name == knob.name);
         Report {
             machine: MachineFacts {
-                kernel: machine.sysctl("kernel.osrelease"),
-                container: machine.container(),
+                kernel: machine.sysctl("kernel.osrelease").map(|text| printable(&text)),
+                container: machine.container().map(|text| printable(&text)),
                 cpus: machine.cpus().map(|cpus| cpus.len()),
                 workers: machine.workers(),
                 port: machine.asked.port,
                 backlog: machine.asked.backlog,
                 interfaces: machine.interfaces(),
             },
-            entries: knobs::all().filter(is_chosen).map(|knob| (knob, (knob.probe)(machine))).collect(),
+            entries: knobs::all().filter(is_chosen).map(|knob| (knob, probe(knob, machine))).collect(),
         }
     }
 
@@ -244,17 +244,21 @@ impl Report {
     }
 }
 
+/// Runs a probe; its evidence quotes files, which may hold anything.
+fn probe(knob: &Knob, machine: &Machine) -> Finding {
+    let found = (knob.probe)(machine);
+    Finding { evidence: printable(&found.evidence), ..found }
+}
+
 fn group_of(knob: &Knob) -> &'static str {
     let is_in = |group: &&knobs::Group| group.knobs.iter().any(|other| other.name == knob.name);
     GROUPS.iter().find(is_in).map_or("", |group| group.title)
 }
 
-/// Breaks a text at spaces; further lines start after `indent` spaces. Control characters, which odd files may
-/// hold, do not reach the terminal.
+/// Breaks a text at spaces; further lines start after `indent` spaces.
 fn wrap(text: &str, indent: usize) -> String {
     let (mut wrapped, mut column) = (String::new(), indent);
-    for word in text.split_whitespace() {
-        let word: String = word.chars().filter(|letter| !letter.is_control()).collect();
+    for word in printable(text).split(' ') {
         let length = word.chars().count();
         if column > indent && column + 1 + length > WIDTH {
             wrapped.push('\n');
@@ -264,7 +268,7 @@ fn wrap(text: &str, indent: usize) -> String {
             wrapped.push(' ');
             column += 1;
         }
-        wrapped.push_str(&word);
+        wrapped.push_str(word);
         column += length;
     }
     wrapped

@@ -16,9 +16,9 @@ pub(super) static KNOBS: &[Knob] = &[
         undo: "`ringmill doctor --revert`, or write the old word.",
         scope: Scope::Host,
         probe: thp,
-        settings: Some(|machine| match machine.exists(THP) {
-            true => vec![Setting::file(THP, "madvise")],
-            false => Vec::new(),
+        settings: Some(|machine| match machine.chosen(THP).as_deref() {
+            Some("always" | "madvise" | "never") => vec![Setting::file(THP, "madvise")],
+            _ => Vec::new(),
         }),
         trial: Trial::Settings,
     },
@@ -34,7 +34,7 @@ pub(super) static KNOBS: &[Knob] = &[
         undo: "`ringmill doctor --revert`, or set it to 1.",
         scope: Scope::Host,
         probe: numa,
-        settings: Some(|machine| match (nodes(machine), machine.sysctl("kernel.numa_balancing")) {
+        settings: Some(|machine| match (nodes(machine), machine.sysctl_number("kernel.numa_balancing")) {
             (Some(2..), Some(_)) => vec![Setting::sysctl("kernel.numa_balancing", 0)],
             _ => Vec::new(),
         }),

@@ -225,7 +225,7 @@ fn rfs(machine: &Machine) -> Finding {
 }
 
 fn rfs_settings(machine: &Machine) -> Vec<Setting> {
-    if machine.sysctl("net.core.rps_sock_flow_entries").is_none() {
+    if machine.sysctl_number("net.core.rps_sock_flow_entries").is_none() {
         return Vec::new();
     }
     let mut settings = vec![Setting::sysctl("net.core.rps_sock_flow_entries", FLOWS)];

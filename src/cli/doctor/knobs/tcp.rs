@@ -1,7 +1,7 @@
 //! TCP: queues of new connections, congestion control, buffers, ports.
 
 use crate::cli::doctor::knob::{Finding, Knob, Scope, Setting, Trial};
-use crate::cli::doctor::machine::Machine;
+use crate::cli::doctor::machine::{Machine, parse_cpu_list};
 
 const NETSTAT: &str = "proc/net/netstat";
 
@@ -264,12 +264,12 @@ fn port_range(machine: &Machine) -> Finding {
     let Some([first, last]) = machine.sysctl_numbers("net.ipv4.ip_local_port_range") else {
         return Finding::unreadable(machine, "net.ipv4.ip_local_port_range");
     };
-    let count = (last + 1).saturating_sub(first);
-    let port = u64::from(machine.asked.port);
-    let is_reserved =
-        is_reserved(&machine.sysctl("net.ipv4.ip_local_reserved_ports").unwrap_or_default(), port);
+    let count = last.saturating_add(1).saturating_sub(first);
+    let port = machine.asked.port;
+    let reserved = machine.sysctl("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
+    let is_reserved = is_reserved(&reserved, port).unwrap_or(false);
     let evidence = format!("{first} to {last}: {count} connections from one address to one port");
-    if (first..=last).contains(&port) && !is_reserved {
+    if (first..=last).contains(&u64::from(port)) && !is_reserved {
         let advice = format!("add {port} to net.ipv4.ip_local_reserved_ports");
         return Finding::warn(
             format!("{evidence}; port {port} is within, and an outgoing connection may take it"),
@@ -282,33 +282,30 @@ fn port_range(machine: &Machine) -> Finding {
     }
 }
 
-/// Whether a port is in a list such as `8080,9000-9009`.
-fn is_reserved(list: &str, port: u64) -> bool {
-    list.split(',').any(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
-            (Ok(first), Ok(last)) => (first..=last).contains(&port),
-            _ => false,
-        }
-    })
+/// Whether a port is in a list such as `8080,9000-9009`, which is written as a list of CPUs is; `None` if it is
+/// no list.
+fn is_reserved(list: &str, port: u16) -> Option<bool> {
+    parse_cpu_list(list).map(|ports| ports.contains(&usize::from(port)))
 }
 
 fn port_range_settings(machine: &Machine) -> Vec<Setting> {
     let port = machine.asked.port;
-    let mut settings = Vec::new();
+    let Some(list) = machine.sysctl("net.ipv4.ip_local_reserved_ports") else { return Vec::new() };
+    let is_range = machine.sysctl_numbers::<2>("net.ipv4.ip_local_port_range").is_some();
+    let list = match (is_reserved(&list, port), list.as_str()) {
+        (Some(true), _) => list,
+        (Some(false), "") => port.to_string(),
+        (Some(false), _) => format!("{list},{port}"),
+        (None, _) => return Vec::new(),
+    };
+    if !is_range {
+        return Vec::new();
+    }
     // Reserved before the range is widened: no moment in which the port can be taken.
-    if let Some(list) = machine.sysctl("net.ipv4.ip_local_reserved_ports") {
-        let list = match (list.as_str(), is_reserved(&list, u64::from(port))) {
-            (_, true) => list,
-            ("", false) => port.to_string(),
-            (_, false) => format!("{list},{port}"),
-        };
-        settings.push(Setting::sysctl("net.ipv4.ip_local_reserved_ports", list));
-    }
-    if machine.sysctl("net.ipv4.ip_local_port_range").is_some() {
-        settings.push(Setting::sysctl("net.ipv4.ip_local_port_range", "1024 65535"));
-    }
-    settings
+    vec![
+        Setting::sysctl("net.ipv4.ip_local_reserved_ports", list),
+        Setting::sysctl("net.ipv4.ip_local_port_range", "1024 65535"),
+    ]
 }
 
 fn tw_reuse(machine: &Machine) -> Finding {

@@ -1,0 +1,166 @@
+//! `--measure` with a program in place of `serve` and `load` that says what it should find: the order of the runs,
+//! the arithmetic, and that the knob is undone however it ends.
+
+use crate::common::{PATIENCE, Program, eventually};
+use crate::fixture::{BAD, GOOD, Machine};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+const SOMAXCONN: &str = "proc/sys/net/core/somaxconn";
+
+/// `serve` prints an address and waits; `load` prints the rate that fits the knob as it is now.
+const FAKE: &str = r#"#!/bin/sh
+root=$(dirname "$0")
+case $1 in
+serve)
+    echo "$*" >>"$root/served"
+    echo "INFO listening on 127.0.0.1:1" >&2
+    exec sleep 60 ;;
+load)
+    echo "$* $(cat "$root/proc/sys/net/core/somaxconn")" >>"$root/loaded"
+    run=$(wc -l <"$root/loaded")
+    [ -e "$root/hang" ] && exec sleep 60
+    [ -e "$root/silent" ] && echo "no figures today" >&2 && exit 1
+    errors=0
+    [ -e "$root/errors" ] && errors=3
+    rate=1000
+    [ "$(cat "$root/proc/sys/net/core/somaxconn")" = 4096 ] && rate=1200
+    grep -q reno "$root/served" && [ "$(tail -n 1 "$root/served" | grep -c reno)" = 1 ] && rate=900
+    echo "{\"requests_per_second\": $((rate + run)), \"errors\": $errors, \"latency_us\": {\"p50\": 10, \"p99\": 50}}" ;;
+esac
+"#;
+
+fn machine() -> Machine {
+    let machine = Machine::new(&[GOOD, BAD]);
+    machine.set("fake", FAKE);
+    std::fs::set_permissions(machine.path("fake"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    machine
+}
+
+fn arguments<'a>(machine: &'a Machine, knob: &'a str) -> Vec<String> {
+    let path = |name: &str| machine.path(name).to_str().unwrap().to_owned();
+    let mut arguments: Vec<String> =
+        ["--measure", knob, "--pairs", "4", "--duration", "10ms"].map(str::to_owned).to_vec();
+    arguments.extend(["--program".to_owned(), path("fake")]);
+    arguments.extend(["--backup".to_owned(), path("state/backup.json")]);
+    arguments
+}
+
+fn measure(machine: &Machine, knob: &str, more: &[&str]) -> (i32, String, String) {
+    let arguments = arguments(machine, knob);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    machine.doctor(&arguments)
+}
+
+/// No trace: the old value, and no backup.
+#[track_caller]
+fn is_undone(machine: &Machine) {
+    assert_eq!(machine.value(SOMAXCONN), "128");
+    assert!(!machine.path("state/backup-measure.json").exists());
+}
+
+#[test]
+fn settings_are_tried_in_turns_and_undone() {
+    let machine = machine();
+    let (status, output, errors) = measure(&machine, "somaxconn", &["--json"]);
+    assert_eq!(status, 0, "{errors}");
+    let json: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((json["pairs"].as_array().unwrap().len(), &json["void_pairs"]), (4, &Value::from(0)));
+    let median = json["requests_per_second_ratio"]["median"].as_f64().unwrap();
+    assert!((1.18..1.21).contains(&median), "{json:#}");
+    assert_eq!((&json["verdict"], &json["undone"]), (&Value::from("faster with it"), &Value::from(true)));
+    assert_eq!(json["p99_ratio"]["median"], 1.0);
+    let loaded = machine.value("loaded");
+    let values: Vec<&str> = loaded.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert_eq!(values, ["128", "4096", "4096", "128", "128", "4096", "4096", "128"]);
+    assert!(loaded.lines().all(|line| {
+        line.starts_with("load http://127.0.0.1:1/ --connections 64 --workers 2 --duration 10ms --json")
+    }));
+    is_undone(&machine);
+}
+
+#[test]
+fn options_of_serve_are_tried_in_turns() {
+    let machine = machine();
+    let (status, output, errors) = measure(&machine, "congestion", &[]);
+    assert_eq!(status, 0, "{errors}");
+    assert!(output.contains("slower with it"), "{output}");
+    assert!(output.contains("99th percentile    1.000"), "{output}");
+    let served = machine.value("served");
+    let with: Vec<bool> = served.lines().map(|line| line.ends_with("--congestion reno")).collect();
+    assert_eq!(with, [false, true, true, false, false, true, true, false]);
+    is_undone(&machine);
+}
+
+#[test]
+fn failures_undo_the_knob() {
+    for (file, words) in
+        [("silent", "no figures today; somaxconn is undone"), ("errors", "pairs without an error")]
+    {
+        let machine = machine();
+        machine.set(file, "");
+        let (status, output, errors) = measure(&machine, "somaxconn", &[]);
+        assert_eq!((status, output.as_str()), (2, ""), "{errors}");
+        assert!(errors.contains(words), "{errors}");
+        is_undone(&machine);
+    }
+}
+
+#[test]
+fn a_signal_undoes_the_knob() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let machine = machine();
+        machine.set("hang", "");
+        // The first run is without the knob: let it pass, and hang in the second.
+        machine.set(
+            "fake",
+            FAKE.replace("[ -e \"$root/hang\" ]", "[ -e \"$root/hang\" ] && [ \"$run\" -ge 2 ]"),
+        );
+        let arguments = arguments(&machine, "somaxconn");
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut program = Program::start(machine.command(&arguments), "measuring somaxconn");
+        let deadline = Instant::now() + PATIENCE;
+        let both_runs =
+            || std::fs::read_to_string(machine.path("loaded")).is_ok_and(|text| text.lines().count() == 2);
+        while !both_runs() {
+            assert!(Instant::now() < deadline, "it does not come to the second run: {:#?}", program.lines());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(machine.value(SOMAXCONN), "4096");
+        assert!(machine.path("state/backup-measure.json").exists(), "for the case of SIGKILL");
+        program.signal(signal);
+        assert_eq!(program.wait().code(), Some(2));
+        eventually(true, || program.line_with("interrupted; somaxconn is undone").is_some());
+        is_undone(&machine);
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let check = |knob: &str, words: &str| {
+        let machine = machine();
+        let (status, output, errors) = measure(&machine, knob, &[]);
+        assert_eq!((status, output.as_str()), (2, ""), "{knob}: {errors}");
+        assert!(errors.contains(words), "{knob}: {errors}");
+        assert!(!machine.path("loaded").exists(), "{knob}: nothing was run");
+    };
+    check("rps", "runs over loopback: measure it between two machines");
+    check("mitigations", "mitigations are never touched");
+    check("nofile", "it is a limit");
+
+    let machine = machine();
+    machine.set(SOMAXCONN, "4096");
+    let (_, _, errors) = measure(&machine, "somaxconn", &[]);
+    assert!(errors.contains("as advised already"), "{errors}");
+    machine.set(SOMAXCONN, "128");
+    machine.set("state/backup-measure.json", "{}");
+    let (_, _, errors) = measure(&machine, "somaxconn", &[]);
+    assert!(errors.contains("another measurement runs, or one was killed"), "{errors}");
+    std::fs::remove_file(machine.path("fake")).unwrap();
+    std::fs::remove_file(machine.path("state/backup-measure.json")).unwrap();
+    let (status, _, errors) = measure(&machine, "somaxconn", &[]);
+    assert_eq!(status, 2);
+    assert!(errors.contains("starting `") && errors.contains("is undone"), "{errors}");
+    is_undone(&machine);
+}
