@@ -61,7 +61,7 @@ pub(crate) struct Doctor {
     measure: Option<String>,
 
     /// With --measure: pairs of runs
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(i64::from(measure::PAIRS_MIN)..=1000))]
     pairs: u32,
 
     /// With --measure: length of each run

@@ -29,8 +29,10 @@ pub(super) struct Plan {
     pub(super) is_json: bool,
 }
 
-/// With fewer pairs an interval means nothing.
-const PAIRS_MIN: usize = 3;
+/// With fewer pairs, all of them on one side of 1 happens by chance more often than once in twenty: 2 in 2^5.
+pub(super) const PAIRS_MIN: u32 = 6;
+/// Above this load average before the start, whoever reads the figure should know.
+const LOAD_QUIET_MAX: f64 = 0.5;
 const START_MAX: Duration = Duration::from_secs(20);
 /// What a run of load may take beyond its duration: warm-up, connecting, closing.
 const LOAD_EXTRA_MAX: Duration = Duration::from_secs(60);
@@ -72,7 +74,7 @@ pub(super) fn measure(
     }
     let bench = Bench::new(plan, machine, interrupted)?;
     let mut trial = Reversible::new(machine, changes, backup)?;
-    describe(knob, plan, &bench, &trial.changes, before, after);
+    describe(machine, knob, plan, &bench, &trial.changes, (before, after));
     let measured = run_pairs(&bench, plan, &mut trial, before, after);
     let undone = trial.undo();
     match (measured, undone) {
@@ -88,7 +90,14 @@ pub(super) fn measure(
 }
 
 /// What is about to happen, on standard error: the machine changes for a while.
-fn describe(knob: &Knob, plan: &Plan, bench: &Bench, changes: &[Change], before: &[&str], after: &[&str]) {
+fn describe(
+    machine: &Machine,
+    knob: &Knob,
+    plan: &Plan,
+    bench: &Bench,
+    changes: &[Change],
+    (before, after): (&[&str], &[&str]),
+) {
     let (pairs, duration, connections) = (plan.pairs, plan.duration, plan.connections);
     let seconds = duration.as_secs_f64() * 2.0 * f64::from(pairs);
     eprintln!(
@@ -96,6 +105,10 @@ fn describe(knob: &Knob, plan: &Plan, bench: &Bench, changes: &[Change], before:
          for serve and load; at least {seconds:.0} s",
         knob.name, bench.workers
     );
+    let busy = machine.text("proc/loadavg").and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    if let Some(busy) = busy.filter(|busy| *busy > LOAD_QUIET_MAX) {
+        eprintln!("  the load average is {busy}: other programs run, and the interval will be wide");
+    }
     for change in changes {
         eprintln!("  {}: {} against {}", super::knob::name_of(&change.path), change.before, change.after);
     }
@@ -140,9 +153,9 @@ fn run_pairs(
             }
         }
     }
-    match pairs.len() {
-        0..PAIRS_MIN => Err(format!("only {} pairs without an error: no figure", pairs.len())),
-        _ => Ok((pairs, void)),
+    match pairs.len() < PAIRS_MIN as usize {
+        true => Err(format!("only {} pairs without an error: no figure", pairs.len())),
+        false => Ok((pairs, void)),
     }
 }
 

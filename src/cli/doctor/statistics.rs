@@ -64,7 +64,7 @@ mod tests {
         let estimate = Estimate::of(&[1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 9.0]).unwrap();
         assert_eq!(estimate.median, 1.3);
         let (low, high) = estimate.interval_95;
-        assert!(1.0 <= low && low < 1.3 && 1.3 < high && high <= 9.0);
+        assert!((1.0..1.3).contains(&low) && 1.3 < high && high <= 9.0);
         assert!(Estimate::of(&[]).is_none());
     }
 
