@@ -152,6 +152,13 @@ fn what_cannot_be_done_is_said_in_one_line() {
     };
     check(&bad(), &["--revert"], "no backup at ");
     check(&bad(), &["--apply", "nofile"], "nofile has nothing to write here");
+    let machine = bad();
+    std::fs::remove_file(machine.path(MIGRATE)).unwrap();
+    check(
+        &machine,
+        &["--apply", "somaxconn", "tcp_migrate_req"],
+        "(net.ipv4.tcp_migrate_req is not there: an older",
+    );
     check(&bad(), &["--apply", "mitigations"], "Never: doctor reports them");
     check(&bad(), &["--apply", "somaxconn", "nonsense"], "unknown knob");
 

@@ -269,9 +269,10 @@ fn explain(machine: &Machine, path: &str, error: &std::io::Error) -> String {
         ErrorKind::NotFound => {
             format!("{name}: not on this machine (an older kernel, or a module that is not loaded)")
         }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem if inside => {
-            format!("{name}: {error}; in a container it is the host's business, or `docker run --sysctl`")
-        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem if inside => format!(
+            "{name}: no permission: root is needed, and in a container it is the host's business or that of its start \
+             (`docker run --sysctl`)"
+        ),
         ErrorKind::PermissionDenied => format!("{name}: no permission: run it as root"),
         _ => format!("{name}: {error}"),
     }
@@ -320,6 +321,24 @@ pub(super) fn remove_backup(path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_say_what_helps() {
+        let root = std::env::temp_dir().join(format!("ringmill-apply-{}", std::process::id()));
+        let asked = super::super::Asked { port: 1, workers: None, backlog: 1, interface: None };
+        let machine = Machine::new(root.clone(), asked);
+        let check = |kind: ErrorKind, words: &str| {
+            let line = explain(&machine, "proc/sys/net/core/somaxconn", &kind.into());
+            assert!(line.starts_with("net.core.somaxconn: ") && line.contains(words), "{line}");
+        };
+        check(ErrorKind::PermissionDenied, "run it as root");
+        check(ErrorKind::NotFound, "not on this machine");
+        check(ErrorKind::StorageFull, "");
+        std::fs::create_dir_all(root.join(".dockerenv")).unwrap();
+        check(ErrorKind::PermissionDenied, "host's business");
+        check(ErrorKind::ReadOnlyFilesystem, "host's business");
+        std::fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn values_that_mean_the_same() {

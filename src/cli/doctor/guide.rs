@@ -29,7 +29,7 @@ servers need the limits (nofile, somaxconn) and nothing else. Change one thing, 
 | `ringmill doctor --emit systemd` into /etc/systemd/system/ringmill.service | the unit is removed | `systemctl disable --now ringmill` |
 
 `--apply` writes its backup before the first change, changes all or nothing, and keeps the oldest values however often it
-runs. In a container, knobs of the machine are the host's business: doctor marks them, and writing to them is refused there.
+runs. In a container, knobs of the machine are the host's business: doctor marks them, and writing them is mostly refused there.
 
 ## The files here
 

@@ -9,7 +9,7 @@ pub(super) static KNOBS: &[Knob] = &[
     Knob {
         name: "somaxconn",
         title: "Queue of connections that wait to be accepted",
-        what: "net.core.somaxconn caps the backlog that listen(2) asks for; each worker's listener has a queue of its own. A full queue drops the client's last packet of the handshake, and it tries again after a second.",
+        what: "net.core.somaxconn caps the backlog that listen(2) asks for; each worker's listener has a queue of its own. A full queue drops handshakes, and the next try comes a second later.",
         when: "Many clients that connect at once: after a restart, behind a load balancer, one request a connection.",
         source: "listen(2): the backlog is silently capped at somaxconn, 4096 since Linux 5.4, 128 before. ListenOverflows in /proc/net/netstat counts what a full queue dropped.",
         measured: "not measured",
