@@ -81,7 +81,12 @@ impl Machine {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = ringmill();
-        command.arg("doctor").arg("--root").arg(self.path("")).args(arguments);
+        command
+            .arg("doctor")
+            .arg("--root")
+            .arg(self.path(""))
+            .args(arguments)
+            .env("FAKE_ROOT", self.path(""));
         command
     }
 

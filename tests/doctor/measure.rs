@@ -1,48 +1,25 @@
 //! `--measure` with a program in place of `serve` and `load` that says what it should find: the order of the runs,
 //! the arithmetic, and that the knob is undone however it ends.
 
+use crate::common::program::ringmill_path;
 use crate::common::{PATIENCE, Program, eventually};
 use crate::fixture::{BAD, GOOD, Machine};
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 const SOMAXCONN: &str = "proc/sys/net/core/somaxconn";
 
-/// `serve` prints an address and waits; `load` prints the rate that fits the knob as it is now.
-const FAKE: &str = r#"#!/bin/sh
-root=$(dirname "$0")
-case $1 in
-serve)
-    echo "$*" >>"$root/served"
-    echo "INFO listening on 127.0.0.1:1" >&2
-    exec sleep 60 ;;
-load)
-    echo "$* $(cat "$root/proc/sys/net/core/somaxconn")" >>"$root/loaded"
-    run=$(wc -l <"$root/loaded")
-    [ -e "$root/hang" ] && exec sleep 60
-    [ -e "$root/silent" ] && echo "no figures today" >&2 && exit 1
-    errors=0
-    [ -e "$root/errors" ] && errors=3
-    rate=1000
-    [ "$(cat "$root/proc/sys/net/core/somaxconn")" = 4096 ] && rate=1200
-    grep -q reno "$root/served" && [ "$(tail -n 1 "$root/served" | grep -c reno)" = 1 ] && rate=900
-    echo "{\"requests_per_second\": $((rate + run)), \"errors\": $errors, \"latency_us\": {\"p50\": 10, \"p99\": 50}}" ;;
-esac
-"#;
+const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doctor/fake.sh");
 
 fn machine() -> Machine {
-    let machine = Machine::new(&[GOOD, BAD]);
-    machine.set("fake", FAKE);
-    std::fs::set_permissions(machine.path("fake"), std::fs::Permissions::from_mode(0o755)).unwrap();
-    machine
+    Machine::new(&[GOOD, BAD])
 }
 
-fn arguments<'a>(machine: &'a Machine, knob: &'a str) -> Vec<String> {
+fn arguments(machine: &Machine, knob: &str) -> Vec<String> {
     let path = |name: &str| machine.path(name).to_str().unwrap().to_owned();
     let mut arguments: Vec<String> =
         ["--measure", knob, "--pairs", "6", "--duration", "10ms"].map(str::to_owned).to_vec();
-    arguments.extend(["--program".to_owned(), path("fake")]);
+    arguments.extend(["--program".to_owned(), FAKE.to_owned()]);
     arguments.extend(["--backup".to_owned(), path("state/backup.json")]);
     arguments
 }
@@ -96,7 +73,7 @@ fn options_of_serve_are_tried_in_turns() {
 #[test]
 fn failures_undo_the_knob() {
     for (file, words) in
-        [("silent", "no figures today; somaxconn is undone"), ("errors", "pairs without an error")]
+        [("silent", "no figures today; somaxconn is undone"), ("failing", "pairs without an error")]
     {
         let machine = machine();
         machine.set(file, "");
@@ -111,12 +88,8 @@ fn failures_undo_the_knob() {
 fn a_signal_undoes_the_knob() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let machine = machine();
-        machine.set("hang", "");
-        // The first run is without the knob: let it pass, and hang in the second.
-        machine.set(
-            "fake",
-            FAKE.replace("[ -e \"$root/hang\" ]", "[ -e \"$root/hang\" ] && [ \"$run\" -ge 2 ]"),
-        );
+        // The first run is without the knob.
+        machine.set("hang_in_run_2", "");
         let arguments = arguments(&machine, "somaxconn");
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut program = Program::start(machine.command(&arguments), "measuring somaxconn");
@@ -133,7 +106,22 @@ fn a_signal_undoes_the_knob() {
         assert_eq!(program.wait().code(), Some(2));
         eventually(true, || program.line_with("interrupted; somaxconn is undone").is_some());
         is_undone(&machine);
+        let pids = machine.value("pids");
+        assert_eq!(pids.lines().count(), 2);
+        for pid in pids.lines() {
+            assert!(!std::path::Path::new("/proc").join(pid).exists(), "server {pid} was left behind");
+        }
     }
+}
+
+#[test]
+fn the_real_server_is_found_and_answers() {
+    let machine = machine();
+    machine.set("real", ringmill_path());
+    let (status, output, errors) = measure(&machine, "pinning", &["--workers", "1"]);
+    assert_eq!(status, 0, "{errors}");
+    assert!(output.contains("requests a second  1.000 (95% 1.000 to 1.000): no difference"), "{output}");
+    assert!(errors.contains("serve --pin off against serve --pin auto"), "{errors}");
 }
 
 #[test]
@@ -157,9 +145,12 @@ fn what_cannot_be_measured_is_said() {
     machine.set("state/backup-measure.json", "{}");
     let (_, _, errors) = measure(&machine, "somaxconn", &[]);
     assert!(errors.contains("another measurement runs, or one was killed"), "{errors}");
-    std::fs::remove_file(machine.path("fake")).unwrap();
     std::fs::remove_file(machine.path("state/backup-measure.json")).unwrap();
-    let (status, _, errors) = measure(&machine, "somaxconn", &[]);
+    let mut arguments = arguments(&machine, "somaxconn");
+    let program = arguments.iter_mut().find(|argument| *argument == FAKE).unwrap();
+    *program = "/nonexistent".to_owned();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (status, _, errors) = machine.doctor(&arguments);
     assert_eq!(status, 2);
     assert!(errors.contains("starting `") && errors.contains("is undone"), "{errors}");
     is_undone(&machine);

@@ -107,6 +107,10 @@ fn who_is_on_the_port() {
     machine.check(&[], "port", "ok", "2 socket(s) listen on port 8080: ringmill (900)");
     machine.set("proc/900/comm", "nginx");
     machine.check(&[], "port", "warn", "nginx (900)");
+    // A child that has its parent's sockets is no other program.
+    machine.set("proc/950/comm", "nginx");
+    machine.link("proc/950/fd/5", "socket:[777]");
+    machine.check(&[], "port", "warn", "2 socket(s) listen on port 8080: nginx (900)");
 }
 
 #[test]

@@ -113,7 +113,8 @@ fn describe(
         eprintln!("  {}: {} against {}", super::knob::name_of(&change.path), change.before, change.after);
     }
     if changes.is_empty() {
-        eprintln!("  serve {} against serve {}", before.join(" "), after.join(" "));
+        let command = |options: &[&str]| [&["serve"], options].concat().join(" ");
+        eprintln!("  {} against {}", command(before), command(after));
     }
 }
 

@@ -86,10 +86,12 @@ fn port(machine: &Machine) -> Finding {
     }
 }
 
-/// Who has these sockets open, by process id and command; and whether some have an owner that cannot be seen.
+/// Who has these sockets open, by process id and command; and whether some have an owner that cannot be seen. A
+/// socket that a process shares with its children counts as its own: they are one service.
 fn owners(machine: &Machine, sockets: &BTreeSet<u64>) -> (BTreeMap<u32, String>, bool) {
     let mut unseen = sockets.clone();
     let mut owners = BTreeMap::new();
+    // By number, so mostly the parent first.
     for pid in machine.processes() {
         for fd in machine.names(&format!("proc/{pid}/fd")) {
             let Ok(target) = std::fs::read_link(machine.path(&format!("proc/{pid}/fd/{fd}"))) else {
@@ -97,10 +99,10 @@ fn owners(machine: &Machine, sockets: &BTreeSet<u64>) -> (BTreeMap<u32, String>,
             };
             let target = target.to_string_lossy();
             let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
-            let Some(inode) = inode.filter(|inode| sockets.contains(inode)) else { continue };
-            unseen.remove(&inode);
-            let name = machine.text(&format!("proc/{pid}/comm")).unwrap_or_default();
-            owners.insert(pid, name);
+            if inode.is_some_and(|inode| unseen.remove(&inode)) {
+                let name = machine.text(&format!("proc/{pid}/comm")).unwrap_or_default();
+                owners.insert(pid, name);
+            }
         }
     }
     (owners, !unseen.is_empty())
