@@ -1,6 +1,6 @@
 //! The files that doctor prints, and those in tuning/.
 
-use crate::common::program::{clean, run};
+use crate::common::program::clean;
 use crate::fixture::{BAD, GOOD, Machine};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -172,10 +172,10 @@ fn the_seccomp_profile_allows_io_uring_and_not_the_dangerous_rest() {
 }
 
 /// Runs the script on a fixture.
-fn script(machine: &Machine, arguments: &[&str]) -> (Option<i32>, String, String) {
+fn script(machine: &Machine, arguments: &[&str]) -> (i32, String, String) {
     let mut command = clean(Command::new("bash"));
     command.arg(tuning("irq-rps.sh")).args(arguments).env("IRQ_RPS_ROOT", machine.path(""));
-    run(command)
+    machine.run(command)
 }
 
 #[test]
@@ -191,23 +191,23 @@ fn the_script_shows_applies_and_undoes() {
     let before = machine.files();
     for arguments in [&["eth0"][..], &["eth1"]] {
         let (status, output, errors) = script(&machine, arguments);
-        assert_eq!((status, errors.as_str()), (Some(0), ""), "{output}");
+        assert_eq!((status, errors.as_str()), (0, ""), "{output}");
         assert!(output.contains("would set ") && output.contains("nothing was changed"), "{output}");
         assert!(machine.files() == before);
     }
     let backup = machine.path("irq.backup");
     let backup = backup.to_str().unwrap();
     let (status, output, errors) = script(&machine, &["eth0", "--apply", "--backup", backup]);
-    assert_eq!((status, errors.as_str()), (Some(0), ""), "{output}");
+    assert_eq!((status, errors.as_str()), (0, ""), "{output}");
     assert_eq!(machine.value("proc/irq/42/smp_affinity_list"), "1");
     assert_eq!(machine.value("proc/irq/44/smp_affinity_list"), "3");
     assert_eq!(machine.value("proc/irq/40/smp_affinity_list"), "0", "its configuration interrupt stays");
     assert_eq!(machine.value("sys/class/net/eth0/queues/tx-3/xps_cpus"), "8");
     let (status, _, errors) = script(&machine, &["eth0", "--apply", "--backup", backup]);
-    assert_eq!(status, Some(2));
+    assert_eq!(status, 2);
     assert!(errors.contains("there is a backup"), "{errors}");
     let (status, output, errors) = script(&machine, &["--undo", backup]);
-    assert_eq!((status, errors.as_str()), (Some(0), ""), "{output}");
+    assert_eq!((status, errors.as_str()), (0, ""), "{output}");
     let plain = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<(PathBuf, String)> {
         files
             .into_iter()
@@ -228,7 +228,7 @@ fn the_script_refuses_what_it_does_not_understand() {
     let check = |arguments: &[&str], words: &str| {
         let before = machine.files();
         let (status, output, errors) = script(&machine, arguments);
-        assert_eq!((status, output.as_str()), (Some(2), ""), "{arguments:?}: {errors}");
+        assert_eq!((status, output.as_str()), (2, ""), "{arguments:?}: {errors}");
         assert!(errors.contains(words), "{arguments:?}: {errors}");
         assert!(machine.files() == before);
     };

@@ -1,7 +1,7 @@
 //! A directory that looks like a machine, and `ringmill doctor` run on it.
 
+use crate::common::Directory;
 use crate::common::program::ringmill;
-use crate::common::{Directory, PATIENCE};
 use serde_json::Value;
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 pub const GOOD: &str = include_str!("good.txt");
 pub const BAD: &str = include_str!("bad.txt");
 pub const CONTAINER: &str = include_str!("container.txt");
+
+/// For what starts dozens of processes, on a machine where all tests run at once.
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// A machine of files, removed in the end.
 pub struct Machine(Directory);
@@ -92,12 +95,16 @@ impl Machine {
 
     /// Exit status, standard output, standard error.
     pub fn doctor(&self, arguments: &[&str]) -> (i32, String, String) {
-        // Into files: the JSON of all knobs is more than a pipe holds.
+        self.run(self.command(arguments))
+    }
+
+    /// The same of any command.
+    pub fn run(&self, mut command: Command) -> (i32, String, String) {
+        // Into files: the JSON of all knobs can be more than a pipe holds.
         let (output, errors) = (self.path("stdout"), self.path("stderr"));
-        let mut command = self.command(arguments);
         command.stdout(File::create(&output).unwrap()).stderr(File::create(&errors).unwrap());
         let mut child = command.spawn().unwrap();
-        let deadline = Instant::now() + 6 * PATIENCE;
+        let deadline = Instant::now() + LONG;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
@@ -105,7 +112,7 @@ impl Machine {
             if Instant::now() > deadline {
                 child.kill().unwrap();
                 child.wait().unwrap();
-                panic!("doctor {arguments:?} does not end");
+                panic!("{command:?} does not end");
             }
             std::thread::sleep(Duration::from_millis(1));
         };

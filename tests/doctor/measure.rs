@@ -2,8 +2,8 @@
 //! the arithmetic, and that the knob is undone however it ends.
 
 use crate::common::program::ringmill_path;
-use crate::common::{PATIENCE, Program, eventually};
-use crate::fixture::{BAD, GOOD, Machine};
+use crate::common::{Program, eventually};
+use crate::fixture::{BAD, GOOD, LONG, Machine};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ fn a_signal_undoes_the_knob() {
         let arguments = arguments(&machine, "somaxconn");
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut program = Program::start(machine.command(&arguments), "measuring somaxconn");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LONG;
         let both_runs =
             || std::fs::read_to_string(machine.path("loaded")).is_ok_and(|text| text.lines().count() == 2);
         while !both_runs() {
