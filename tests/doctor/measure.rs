@@ -17,8 +17,7 @@ fn machine() -> Machine {
 
 fn arguments(machine: &Machine, knob: &str) -> Vec<String> {
     let path = |name: &str| machine.path(name).to_str().unwrap().to_owned();
-    let mut arguments: Vec<String> =
-        ["--measure", knob, "--pairs", "6", "--duration", "10ms"].map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> = ["--measure", knob, "--duration", "10ms"].map(str::to_owned).to_vec();
     arguments.extend(["--program".to_owned(), FAKE.to_owned()]);
     arguments.extend(["--backup".to_owned(), path("state/backup.json")]);
     arguments
@@ -26,7 +25,9 @@ fn arguments(machine: &Machine, knob: &str) -> Vec<String> {
 
 fn measure(machine: &Machine, knob: &str, more: &[&str]) -> (i32, String, String) {
     let arguments = arguments(machine, knob);
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let pairs = if more.contains(&"--pairs") { &[][..] } else { &["--pairs", "6"] };
+    let arguments: Vec<&str> =
+        arguments.iter().map(String::as_str).chain(more.iter().chain(pairs).copied()).collect();
     machine.doctor(&arguments)
 }
 
@@ -54,6 +55,17 @@ fn settings_are_tried_in_turns_and_undone() {
     assert!(loaded.lines().all(|line| {
         line.starts_with("load http://127.0.0.1:1/ --connections 64 --workers 2 --duration 10ms --json")
     }));
+    is_undone(&machine);
+}
+
+#[test]
+fn a_run_without_a_reply_voids_its_pair() {
+    let machine = machine();
+    machine.set("slow_in_run_2", "");
+    let (status, output, errors) = measure(&machine, "somaxconn", &["--pairs", "7"]);
+    assert_eq!(status, 0, "{errors}");
+    assert!(output.contains("6 pairs, 1 void"), "{output}");
+    assert!(errors.contains("pair 1 is void: load got no reply in its time"), "{errors}");
     is_undone(&machine);
 }
 

@@ -322,8 +322,12 @@ impl Bench {
         drop(server);
         match parse_load(&output) {
             Some((_, failed)) if failed > 0 => Ok(Err(format!("load met {failed} errors"))),
+            Some((run, _)) if run.requests_per_second <= 0.0 => {
+                Ok(Err("load got no reply in its time".to_owned()))
+            }
             Some((run, _)) if status.success() => Ok(Ok(run)),
-            _ => {
+            Some(_) => Ok(Err(format!("load says that its run is void ({status})"))),
+            None => {
                 let last = errors.lines().last().unwrap_or("it said nothing");
                 Err(format!("load gave no figures ({status}): {last}"))
             }
@@ -420,9 +424,6 @@ fn parse_load(text: &str) -> Option<(Run, u64)> {
     let json: Value = serde_json::from_str(&text[text.find('{')?..]).ok()?;
     let requests_per_second = json["requests_per_second"].as_f64().filter(|rate| rate.is_finite())?;
     let errors = json["errors"].as_u64()?;
-    if requests_per_second <= 0.0 && errors == 0 {
-        return None;
-    }
     let p99_us = json["latency_us"]["p99"].as_f64().filter(|p99| *p99 > 0.0);
     Some((Run { requests_per_second, p99_us }, errors))
 }
@@ -442,7 +443,7 @@ mod tests {
             Some((1000.5, Some(90.0), 0)),
         );
         check(r#"{"requests_per_second": 1000, "errors": 7}"#, Some((1000.0, None, 7)));
-        check(r#"{"requests_per_second": 0, "errors": 0}"#, None);
+        check(r#"{"requests_per_second": 0, "errors": 0}"#, Some((0.0, None, 0)));
         check(r#"{"errors": 0}"#, None);
         check("nothing", None);
         check("", None);
