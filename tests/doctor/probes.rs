@@ -84,6 +84,17 @@ fn other_states_of_single_knobs() {
 }
 
 #[test]
+fn flow_steering_needs_both_of_its_tables() {
+    let machine = Machine::new(&[GOOD, BAD]);
+    machine.set("proc/sys/net/core/rps_sock_flow_entries", "32768\n");
+    machine.check(&[], "rfs", "warn", "eth0: off, although RPS is on");
+    machine.set("sys/class/net/eth0/queues/rx-0/rps_flow_cnt", "8192\n");
+    machine.check(&[], "rfs", "ok", "eth0: on, 32768 entries");
+    machine.set("proc/sys/net/core/rps_sock_flow_entries", "0\n");
+    machine.check(&[], "rfs", "warn", "eth0: off, although RPS is on");
+}
+
+#[test]
 fn quotas_and_workers() {
     let machine = Machine::good();
     let group = "sys/fs/cgroup/system.slice/ringmill.service";
