@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod doctor;
 mod options;
 mod routes;
 mod serve;
@@ -15,12 +16,15 @@ use clap::Parser;
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
     Serve(Box<serve::Serve>),
+    /// Say what the machine could do better for a server, and change it when told to
+    Doctor(Box<doctor::Doctor>),
 }
 
 impl Command {
     pub(crate) fn run(self) -> Result<(), ringmill::Error> {
         match self {
             Command::Serve(serve) => serve.run(),
+            Command::Doctor(doctor) => doctor.run(),
         }
     }
 }

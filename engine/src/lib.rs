@@ -68,3 +68,9 @@ pub use time::Tick;
 pub fn raise_descriptor_limit() -> u64 {
     sys::raise_descriptor_limit()
 }
+
+/// Tries io_uring as an engine would: sets up a ring and a buffer ring and receives over them. The error says
+/// which step failed and what can be done; an engine that may choose runs on epoll then.
+pub fn probe_io_uring() -> Result<(), String> {
+    driver::uring::probe().map(drop)
+}
