@@ -146,7 +146,7 @@ fn connections_are_made_over_ipv4_ipv6_and_unix() {
         let v6 = TcpListener::bind("[::1]:0").unwrap();
         let v6_address = Address::Ip(v6.local_addr().unwrap());
         let unix = UnixListener::bind(&path).unwrap();
-        let accept: [(Address, Box<dyn Fn() -> Box<dyn Conversation>>); 3] = [
+        let accept: [(Address, Accept<'_>); 3] = [
             (v4_address, Box::new(|| Box::new(with_patience(v4.accept().unwrap().0)))),
             (v6_address, Box::new(|| Box::new(with_patience(v6.accept().unwrap().0)))),
             (Address::Unix(path.into()), Box::new(|| Box::new(unix.accept().unwrap().0))),
@@ -167,6 +167,8 @@ fn connections_are_made_over_ipv4_ipv6_and_unix() {
         }
     });
 }
+
+type Accept<'a> = Box<dyn Fn() -> Box<dyn Conversation> + 'a>;
 
 trait Conversation: Read + Write {}
 impl<S: Read + Write> Conversation for S {}
