@@ -257,7 +257,8 @@ impl<W: Wire> Client<W> {
         let is_quiet = |lane: &Lane<W::Reader>| {
             lane.asked.is_empty() && (lane.waiting.is_empty() || lane.conn.is_none())
         };
-        let is_done = self.lanes.iter().all(is_quiet);
+        // An attempt to connect counts as soon as the server has it.
+        let is_done = self.dialing == 0 && self.lanes.iter().all(is_quiet);
         if !is_done && !is_late {
             return;
         }
