@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::program::{Program, ringmill, run};
+use common::program::{self, Program, ringmill, run};
 use common::{Directory, config, eventually, ip, on_both_drivers, start};
 use ringmill::http::{self, Limits, Server};
 use ringmill::{DriverChoice, Echo, Engine, Running, UdpEcho};
@@ -430,6 +430,16 @@ fn bad_input_is_one_clear_line() {
     check(&[&deaf, "--header", "nonsense"], 2, "NAME: VALUE");
     check(&[&deaf, "--raw", "/nonexistent"], 1, "os error");
     check(&[&deaf, "--raw", "a", "--body", "b"], 2, "cannot be used with");
+}
+
+#[test]
+fn too_few_descriptors_are_said_beforehand() {
+    let mut command = program::clean(Command::new("sh"));
+    command.args(["-c", "ulimit -n 100; exec \"$0\" load http://127.0.0.1:1/ --connections 64"]);
+    command.arg(program::ringmill_path());
+    let (code, _, errors) = run(command);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("room is for 36; raise `ulimit -n`"), "{errors}");
 }
 
 #[test]
