@@ -73,6 +73,7 @@ fn client_and_server_count_the_same() {
             &["--workers", "2"],
             &["--requests-per-connection", "1"],
             &["--requests-per-connection", "7", "--pipeline", "3"],
+            &["--requests-per-connection", "1", "--sources", "20"],
             &["--rate", "400"],
             &["--rate", "400", "--workers", "2", "--requests-per-connection", "5", "--pipeline", "2"],
             &["--connections", "1", "--warmup", "0", "--duration", "200ms"],
@@ -422,6 +423,8 @@ fn bad_input_is_one_clear_line() {
     check(&["127.0.0.1:80"], 2, "no scheme");
     check(&["tcp://127.0.0.1:7", "--header", "a: b"], 1, "--header is for http://");
     check(&["udp://127.0.0.1:7", "--requests-per-connection", "1"], 1, "not for udp://");
+    check(&["udp://127.0.0.1:7", "--sources", "2"], 1, "--sources is for");
+    check(&["http://[::1]:1/", "--sources", "2"], 1, "--sources is for");
     check(&["udp://127.0.0.1:7", "--size", "4"], 1, "from 8 to 65507");
     check(&[&deaf, "--rate", "0"], 2, "requests a second");
     check(&[&deaf, "--connections", "0"], 2, "--connections");

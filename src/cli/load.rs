@@ -110,6 +110,11 @@ pub(crate) struct Load {
     #[arg(long)]
     expect_same: bool,
 
+    /// Connect from so many addresses in turn, 127.0.0.1 onwards: each has its own ports, which run out where
+    /// connections are short. For targets in 127.0.0.0/8
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=250))]
+    sources: u8,
+
     /// Allow a target that is neither loopback nor in a private network
     #[arg(long)]
     allow_public: bool,
@@ -190,6 +195,11 @@ impl Load {
         self.check()?;
         let descriptors = ringmill::raise_descriptor_limit();
         let address = self.target.resolve(self.allow_public)?;
+        let can_choose = self.target.scheme != Scheme::Udp && address.is_ipv4() && address.ip().is_loopback();
+        if self.sources > 1 && !can_choose {
+            let problem = "--sources is for http:// and tcp:// targets in 127.0.0.0/8";
+            return Err(LoadError::Options(problem.to_owned()));
+        }
         let timeout = self.timeout.unwrap_or(match self.target.scheme {
             Scheme::Udp => Duration::from_secs(1),
             Scheme::Http | Scheme::Tcp => Duration::from_secs(10),
@@ -227,6 +237,7 @@ impl Load {
             connections: self.connections as usize,
             pipeline: self.pipeline as usize,
             requests_per_connection: self.requests_per_connection,
+            sources: self.sources,
             rate: self.rate,
             warmup: self.warmup,
             duration: self.duration,

@@ -3,6 +3,7 @@
 
 use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
+use crate::address::Address;
 use crate::conn::Phase;
 use crate::dialer::{Dialer, Refusal, Request};
 use crate::driver::Driver;
@@ -13,6 +14,7 @@ use crate::time::Tick;
 use crate::token::{Kind, Token};
 use slab::Slab;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// Attempts to connect, and the timers of protocols.
 pub(super) struct Outbound {
@@ -122,7 +124,9 @@ impl<D: Driver> Worker<D> {
         self.shared.requests.swap(&mut requests);
         for request in requests.drain(..) {
             match request {
-                Request::Connect { service, address, tag } => self.connect(service, address, tag),
+                Request::Connect { service, address, from, tag } => {
+                    self.connect(service, address, from, tag);
+                }
                 Request::Wake(conn) => self.wake(conn),
                 Request::Timer(service, at) => self.outbound.set_timer(service, at),
             }
@@ -170,14 +174,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn connect(&mut self, service: u16, address: Box<crate::address::Address>, tag: u64) {
+    fn connect(&mut self, service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64) {
         if matches!(self.life, Life::Stopping(_)) {
             return self.refuse(service, tag, Refusal::Stopped);
         }
         if self.open_count() >= self.connections_max {
             return self.refuse(service, tag, Refusal::Limit);
         }
-        let socket = match self.driver.stream_socket(&address) {
+        let socket = match self.driver.stream_socket(&address, from) {
             Ok(socket) => socket,
             Err(errno) => return self.refuse(service, tag, Refusal::Failed(errno)),
         };
