@@ -73,6 +73,16 @@ impl Outbound {
         self.attempts.get_mut(token.index() as usize).filter(|attempt| attempt.token == token)
     }
 
+    /// Forgets the timeouts of attempts that are over, as far as they are at the front: so the list is not longer than
+    /// what was begun since the oldest attempt that goes on.
+    fn forget_timeouts(&mut self) {
+        while let Some((_, token)) = self.timeouts.front().copied()
+            && self.find(token).is_none()
+        {
+            self.timeouts.pop_front();
+        }
+    }
+
     fn set_timer(&mut self, service: u16, at: Tick) {
         let service = usize::from(service);
         if self.timers.len() <= service {
@@ -144,6 +154,7 @@ impl<D: Driver> Worker<D> {
         }
         let Attempt { socket, service, tag, refusal, .. } =
             self.outbound.attempts.remove(token.index() as usize);
+        self.outbound.forget_timeouts();
         match (result, refusal) {
             // A timeout that came too late is none.
             (Ok(_), None | Some(Refusal::TimedOut)) => {
@@ -195,14 +206,13 @@ impl<D: Driver> Worker<D> {
     }
 
     fn time_attempts_out(&mut self, now: Tick) {
-        while let Some((at, token)) = self.outbound.timeouts.front().copied() {
+        while let Some((at, token)) = self.outbound.timeouts.front().copied()
+            && at <= now
+        {
             let Some(attempt) = self.outbound.find(token) else {
                 self.outbound.timeouts.pop_front();
                 continue;
             };
-            if at > now {
-                return;
-            }
             attempt.refusal.get_or_insert(Refusal::TimedOut);
             let socket = attempt.socket;
             self.outbound.timeouts.pop_front();
