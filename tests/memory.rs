@@ -51,7 +51,7 @@ fn short_memory_pauses_accepting_then_closes_idle_connections_then_refuses() {
                     client.send(GET);
                     waiting = Some(client);
                 }
-                if now.refused > 0 {
+                if now.memory_refused > 0 {
                     refusal = Some(String::from_utf8(upload.rest()).unwrap());
                     break 'filling;
                 }
@@ -60,7 +60,7 @@ fn short_memory_pauses_accepting_then_closes_idle_connections_then_refuses() {
         let refusal = refusal.expect("the uploads pass the budget");
         assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
         assert!(refusal.contains("\r\nretry-after: 1\r\n"), "{refusal}");
-        assert_eq!(settled(|| total(&running).refused), 1, "only what passed the budget is refused");
+        assert_eq!(settled(|| total(&running).memory_refused), 1, "only what passed the budget is refused");
         assert_eq!((total(&running).shed, total(&running).accepted), (1, 9), "{:?}", total(&running));
         assert!(idle.rest().starts_with(b"HTTP/1.1 200 OK\r\n"), "it had its answer, then the end");
 

@@ -40,7 +40,10 @@ pub struct Config {
     pub memory_bytes_max: usize,
     /// A peer that takes no output for so long is closed.
     pub write_timeout: Duration,
-    /// How long a closing connection waits for the peer to close, so that the last reply arrives.
+    /// How long an outbound connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long a closing connection waits for the peer to close, so that the last reply arrives. Zero is for clients,
+    /// which have read all they asked for: the socket is closed at once.
     pub linger_timeout: Duration,
     /// How long accepting pauses when the process is out of descriptors, unless a connection closes.
     pub accept_retry: Duration,
@@ -65,6 +68,7 @@ impl Default for Config {
             flush_bytes: 512 * 1024,
             memory_bytes_max: 256 * 1024 * 1024,
             write_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
             mailbox_messages_max: 65_536,
@@ -143,6 +147,7 @@ impl Config {
             "memory_bytes_max must be at least twice the receive buffers (recv_buffers * recv_buffer_bytes)",
         );
         need(!self.write_timeout.is_zero(), "write_timeout is zero: no output could ever be sent");
+        need(!self.connect_timeout.is_zero(), "connect_timeout is zero: no connection could ever be made");
         need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
         need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");
         if let Pin::List(cpus) = &self.pin

@@ -12,6 +12,13 @@
 //! 4. After the batch of events the worker submits one send for each connection that has output. The output
 //!    moves into the operation and comes back with its completion, where a short send goes on.
 //!
+//! # Outbound connections
+//!
+//! A session opens one with [`Io::connect`], a protocol without a session with the [`Dialer`] that [`Protocol::start`]
+//! hands it; [`Builder::outbound`] adds a protocol that has no listener at all. The answer is a call of the same
+//! protocol value: [`Protocol::connected`] opens a session, which from then on is like any other, or
+//! [`Protocol::refused`] says why not. Sessions of one value reach each other through it and [`Dialer::wake`].
+//!
 //! Start with [`Engine::builder`].
 #![deny(unsafe_code)]
 
@@ -19,6 +26,7 @@ mod address;
 mod config;
 mod conn;
 mod datagram;
+mod dialer;
 #[cfg(feature = "sim")]
 pub mod driver;
 #[cfg(not(feature = "sim"))]
@@ -56,8 +64,10 @@ pub use address::{Address, BadAddress};
 pub use config::{Config, DriverChoice, ListenOptions, Pin};
 pub use conn::CloseReason;
 pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
+pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
 pub use error::Error;
+pub use event::Errno;
 pub use mailbox::{ConnId, MailboxFull, Waker};
 pub use protocol::{Datagram, DatagramIo, Io, Next, Protocol, Step};
 pub use stats::{Counters, Stats, WorkerSnapshot};

@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::conn::{CloseReason, Conn};
 use crate::datagram::Datagrams;
+use crate::dialer::{Dialer, Refusal, Requests};
 use crate::driver::Names;
 use crate::event::Socket;
 use crate::mailbox::{ConnId, Mailbox, Waker};
@@ -28,7 +29,7 @@ pub trait Protocol: 'static {
     /// What the protocol keeps for each connection.
     type Session: 'static;
 
-    /// A connection was accepted. Nothing has been received yet.
+    /// A connection was accepted, or made ([`Protocol::connected`]). Nothing has been received yet.
     fn open(&mut self, io: &mut Io<'_>) -> Self::Session;
 
     /// `input` is everything received and not consumed yet. Consume what is complete; the rest comes again
@@ -70,12 +71,34 @@ pub trait Protocol: 'static {
 
     /// The session is over. Output written before may still be on its way.
     fn closed(&mut self, _session: Self::Session, _reason: CloseReason) {}
+
+    /// The worker starts; nothing was accepted yet. Keep the dialer for outbound connections that no session asks for,
+    /// for waking other sessions, and for a timer.
+    fn start(&mut self, _dialer: Dialer) {}
+
+    /// An outbound connection is there, which [`Io::connect`] or [`Dialer::connect`] asked for with this tag. From
+    /// here on it is like an accepted one.
+    fn connected(&mut self, _tag: u64, io: &mut Io<'_>) -> Self::Session {
+        self.open(io)
+    }
+
+    /// An outbound connection could not be made. There is no session.
+    fn refused(&mut self, _tag: u64, _refusal: Refusal) {}
+
+    /// The time set with [`Dialer::set_timer`] has come; it is no longer set.
+    fn tick(&mut self, _now: Tick) {}
 }
 
 /// A datagram protocol: one call for each datagram, answers in batches.
 pub trait Datagram: 'static {
     /// A datagram of 0 to 65,507 bytes arrived.
     fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>);
+
+    /// The worker starts; nothing was received yet. A client sends its first datagrams here.
+    fn start(&mut self, _io: &mut DatagramIo<'_>) {}
+
+    /// The time set with [`DatagramIo::set_timer`] has come; it is no longer set.
+    fn tick(&mut self, _io: &mut DatagramIo<'_>) {}
 }
 
 /// What `data` did and what it wants next.
@@ -146,6 +169,7 @@ pub(crate) struct Shared {
     pub(crate) output_low: usize,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) requests: Requests,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
@@ -172,6 +196,7 @@ impl Shared {
             is_pressed: false,
             stats,
             mailbox,
+            requests: Requests::default(),
             spare: Vec::new(),
         }
     }
@@ -256,7 +281,7 @@ impl Io<'_> {
 
     /// Adds to the worker's count of requests refused for want of memory.
     pub fn count_refused(&mut self, requests: u64) {
-        self.shared.stats.live.refused.add(requests);
+        self.shared.stats.live.memory_refused.add(requests);
     }
 
     /// Asks for one call of [`Protocol::drained`] once output is below low water.
@@ -303,6 +328,12 @@ impl Io<'_> {
         ConnId { index: self.index, generation: self.conn.generation }
     }
 
+    /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
+    /// type. See [`Dialer::connect`].
+    pub fn connect(&mut self, address: &Address, tag: u64) {
+        self.shared.requests.connect(self.conn.service, address, None, tag);
+    }
+
     /// A handle that can call [`Protocol::wake`] of this connection from any thread.
     pub fn waker(&self) -> Waker {
         Waker { mailbox: self.shared.mailbox.clone(), conn: self.id() }
@@ -334,6 +365,7 @@ pub struct DatagramIo<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) names: &'a dyn Names,
     pub(crate) socket: Socket,
+    pub(crate) timer: &'a mut Tick,
 }
 
 impl DatagramIo<'_> {
@@ -341,6 +373,11 @@ impl DatagramIo<'_> {
     /// waits already: answers to one datagram are bounded.
     pub fn send_to(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
         !self.batch.is_full() && self.batch.push(peer, bytes)
+    }
+
+    /// Sets or clears this socket's one timer, which is exact: see [`Dialer::set_timer`].
+    pub fn set_timer(&mut self, at: Option<Tick>) {
+        *self.timer = at.unwrap_or(Tick::NEVER);
     }
 
     /// Our address. Costs a system call.

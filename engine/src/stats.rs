@@ -35,6 +35,10 @@ counters! {
     connections,
     /// Connections accepted.
     accepted,
+    /// Outbound connections made.
+    connected,
+    /// Outbound connections that could not be made.
+    refused,
     /// Connections closed.
     closed,
     /// Requests that protocols counted.
@@ -72,7 +76,7 @@ counters! {
     /// Idle connections closed because memory was short.
     shed,
     /// Requests that were refused, and connections that were closed, because the memory budget was used up.
-    refused,
+    memory_refused,
     /// Panics of protocol code, each of which closed its connection.
     panics,
 }

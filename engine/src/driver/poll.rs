@@ -14,6 +14,7 @@ use crate::sys;
 use crate::time::Tick;
 use crate::token::Token;
 use mio::unix::SourceFd;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Connections accepted in one turn before others have theirs.
@@ -69,6 +70,7 @@ enum Out {
     None,
     Send(Token, Box<Output>),
     Datagrams(Token, Box<Datagrams>),
+    Connect(Token),
 }
 
 impl Poll {
@@ -150,6 +152,18 @@ impl Poll {
         }
     }
 
+    fn connect(&mut self, token: Token, socket: Socket, address: &Address) {
+        let result = match sys::connect(socket, address) {
+            Err(Errno::EINPROGRESS) => match self.register(socket) {
+                // Registered while it goes on: the edge is still to come.
+                Ok(()) => return self.entry(socket).output = Out::Connect(token),
+                Err(errno) => Err(errno),
+            },
+            result => result.map(|()| 0),
+        };
+        self.done.push(connected(token, result));
+    }
+
     fn cancel_input(&mut self, socket: Socket, target: Option<Token>) {
         let entry = self.entry(socket);
         let token = match &entry.input {
@@ -170,6 +184,7 @@ impl Poll {
             Out::None => {}
             Out::Send(token, output) => self.done.push(sent(token, Err(Errno::ECANCELED), output)),
             Out::Datagrams(token, batch) => self.done.push(datagrams(token, Err(Errno::ECANCELED), batch)),
+            Out::Connect(token) => self.done.push(connected(token, Err(Errno::ECANCELED))),
         }
     }
 
@@ -220,6 +235,10 @@ impl Poll {
                 match std::mem::take(&mut entry.output) {
                     Out::None => {}
                     Out::Send(token, output) => send_again(&mut self.done, entry, token, socket, output),
+                    Out::Connect(token) => match sys::connect_result(socket) {
+                        Some(result) => self.done.push(connected(token, result)),
+                        None => entry.output = Out::Connect(token),
+                    },
                     Out::Datagrams(token, mut batch) => match self.transfer.send(socket, &mut batch) {
                         Err(Errno::EAGAIN) => entry.output = Out::Datagrams(token, batch),
                         result => {
@@ -276,6 +295,7 @@ impl Driver for Poll {
                 sys::set_nonblocking(listener, true);
                 self.want(listener, Input::Accept(token));
             }
+            Op::Connect { token, socket, address } => self.connect(token, socket, &address),
             Op::Recv { token, socket, turn_bytes_max } => {
                 self.want(socket, Input::Recv(token, turn_bytes_max))
             }
@@ -317,6 +337,10 @@ impl Driver for Poll {
         // Serving submits nothing, so nothing was added to the list meanwhile.
         self.ready = ready;
         Ok(())
+    }
+
+    fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno> {
+        sys::stream_socket(address, from, false)
     }
 
     fn now(&self) -> Tick {
@@ -430,6 +454,10 @@ fn refused(input: Input, errno: Errno) -> Event {
         Input::None => unreachable!("nothing was refused"),
     };
     Event { token, result: Err(errno), more: false, payload }
+}
+
+fn connected(token: Token, result: Result<u32, Errno>) -> Event {
+    Event { token, result, more: false, payload: Payload::None }
 }
 
 fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {

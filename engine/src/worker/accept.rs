@@ -6,7 +6,7 @@ use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::memory::Pressure;
 use crate::protocol::Io;
-use crate::service::{Call, Service};
+use crate::service::{Call, Panicked, Service};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::time::Duration;
@@ -17,6 +17,8 @@ const ACCEPT_QUIET: Duration = Duration::from_secs(60);
 /// One listening socket of this worker.
 pub(super) struct Listener {
     socket: Socket,
+    /// Which protocol.
+    service: u16,
     state: Accept,
 }
 
@@ -45,7 +47,8 @@ impl Listener {
 impl<D: Driver> Worker<D> {
     /// Adds a listening socket, which the worker closes in the end, and the protocol behind it.
     pub(crate) fn add_listener(&mut self, socket: Socket, service: Box<dyn Service>) {
-        self.listeners.push(Listener { socket, state: Accept::Paused });
+        let index = self.services.len() as u16;
+        self.listeners.push(Listener { socket, service: index, state: Accept::Paused });
         self.services.push(service);
     }
 
@@ -63,7 +66,7 @@ impl<D: Driver> Worker<D> {
             self.listeners[index].state = Accept::Paused;
         }
         match result {
-            Ok(socket) => self.take_in(index as u16, Socket(socket as i32)),
+            Ok(socket) => self.take_in(self.listeners[index].service, Socket(socket as i32)),
             // The peer gave up before we came, or a signal did: there may be others.
             Err(Errno::ECANCELED | Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN | Errno::EPROTO) => {}
             Err(errno) => {
@@ -152,7 +155,7 @@ impl<D: Driver> Worker<D> {
 
     /// Whether one more connection may be opened.
     fn has_slot(&self) -> bool {
-        self.conns.len() < self.connections_max && self.shortage.pressure == Pressure::None
+        self.open_count() < self.connections_max && self.shortage.pressure == Pressure::None
     }
 
     fn take_in(&mut self, service: u16, socket: Socket) {
@@ -164,7 +167,7 @@ impl<D: Driver> Worker<D> {
             self.parked.push_back((service, socket));
             return self.pause_accepting();
         }
-        if self.conns.len() >= self.connections_max {
+        if self.open_count() >= self.connections_max {
             self.pause_accepting();
         }
     }
@@ -187,12 +190,22 @@ impl<D: Driver> Worker<D> {
 
     fn open(&mut self, service: u16, socket: Socket) {
         self.shared.stats.live.accepted.add(1);
+        self.open_with(service, socket, |service, io| service.open(io));
+    }
+
+    /// Makes a connection of a socket, accepted or connected; `open` opens its session.
+    pub(super) fn open_with(
+        &mut self,
+        service: u16,
+        socket: Socket,
+        open: impl FnOnce(&mut dyn Service, &mut Io<'_>) -> Result<u32, Panicked>,
+    ) {
         self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
         let index = self.conns.insert(Conn::new(self.next_generation, socket, service)) as u32;
         self.shared.stats.live.connections.set(self.conns.len() as u64);
         let conn = &mut self.conns[index as usize];
         let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
-        match self.services[usize::from(service)].open(&mut io) {
+        match open(&mut *self.services[usize::from(service)], &mut io) {
             Ok(session) => conn.session = session,
             Err(panicked) => self.on_panic(index, panicked),
         }

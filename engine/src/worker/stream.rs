@@ -192,7 +192,8 @@ impl<D: Driver> Worker<D> {
         }
         if conn.phase != Phase::Open {
             if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
-                conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
+                let at_once = conn.peer_eof || self.config.linger_timeout.is_zero();
+                conn.phase = conn.phase.step(Signal::Flushed, at_once);
                 if conn.phase == Phase::Lingering {
                     conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
                     self.driver.submit(Op::Shutdown { socket: conn.socket });
@@ -332,7 +333,7 @@ impl<D: Driver> Worker<D> {
             self.shared.stats.live.overflows.add(1);
             self.abort(index, CloseReason::InputOverflow);
         } else if self.shared.memory.is_exhausted() {
-            self.shared.stats.live.refused.add(1);
+            self.shared.stats.live.memory_refused.add(1);
             self.abort(index, CloseReason::MemoryExhausted);
         }
     }
