@@ -8,5 +8,7 @@ pub mod blind;
 pub mod buffer_ring;
 pub mod datagrams;
 pub mod epoll;
+pub mod handwritten;
 pub mod http;
 pub mod net;
+pub mod site;

@@ -7,12 +7,16 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsRawFd;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Longest queue of connections not yet accepted; the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
+/// How long a worker waits after a failed accept (descriptors used up, for example) before the next.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait of a blocking connection for its handshake, and then for room to write.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,6 +29,65 @@ pub struct ListenArgs {
     /// Congestion control of the connections, as in /proc/sys/net/ipv4/tcp_available_congestion_control.
     #[arg(long, value_name = "NAME")]
     pub congestion: Option<String>,
+}
+
+/// What the peers that take workers have in common.
+#[derive(clap::Args, Clone)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// Threads that serve.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: u16,
+}
+
+/// Listens once a worker on one address, says so, and runs `work` on a thread for each listener. It returns when one
+/// of them fails.
+pub fn serve<W>(args: &ServerArgs, work: W) -> Result<()>
+where
+    W: Fn(std::net::TcpListener) -> Result<()> + Send + Sync + 'static,
+{
+    raise_open_files_limit()?;
+    // All listeners exist before the first accepts: a later one would change which worker gets a connection.
+    let listeners = tcp_listeners(args)?;
+    announce(&listeners[0])?;
+    let work = Arc::new(work);
+    let threads: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let work = work.clone();
+            std::thread::spawn(move || work(listener.into()))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().expect("panics abort the process")?;
+    }
+    Ok(())
+}
+
+fn tcp_listeners(args: &ServerArgs) -> Result<Vec<Socket>> {
+    let mut listen = args.listen.clone();
+    let first = tcp_listener(&listen).context("cannot listen")?;
+    listen.listen = first
+        .local_addr()?
+        .as_socket()
+        .context("the listener has no IP address")?;
+    let mut listeners = vec![first];
+    for _ in 1..args.workers {
+        listeners.push(tcp_listener(&listen).context("cannot listen")?);
+    }
+    Ok(listeners)
+}
+
+/// A non-blocking UDP socket.
+pub fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM.nonblocking().cloexec(),
+        Some(Protocol::UDP),
+    )?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// A TCP listener with SO_REUSEADDR, SO_REUSEPORT, TCP_NODELAY (inherited by its connections) and the congestion
@@ -71,7 +134,7 @@ impl LoopbackAddress {
 impl FromStr for LoopbackAddress {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let address: SocketAddrV4 = text
             .parse()
             .map_err(|_| "expected an IPv4 address with a port".to_string())?;
