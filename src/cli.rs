@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand.
 
+mod load;
 mod options;
 mod routes;
 mod serve;
 
 use clap::Parser;
+use std::process::ExitCode;
 
 /// A thread-per-core server engine for Linux, on io_uring and epoll.
 #[derive(Parser)]
@@ -15,12 +17,15 @@ use clap::Parser;
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
     Serve(Box<serve::Serve>),
+    /// Put load on a server: HTTP/1.1, TCP echo or UDP echo, and report rate and latency
+    Load(Box<load::Load>),
 }
 
 impl Command {
-    pub(crate) fn run(self) -> Result<(), ringmill::Error> {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
         match self {
-            Command::Serve(serve) => serve.run(),
+            Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Command::Load(load) => load.run().map_err(Into::into),
         }
     }
 }

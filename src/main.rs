@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     match command.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("ringmill: error: {error}");
             ExitCode::FAILURE

@@ -36,6 +36,8 @@ pub struct Config {
     pub flush_bytes: usize,
     /// A peer that takes no output for so long is closed.
     pub write_timeout: Duration,
+    /// How long an outbound connection may take to be made.
+    pub connect_timeout: Duration,
     /// How long a closing connection waits for the peer to close, so that the last reply arrives.
     pub linger_timeout: Duration,
     /// How long accepting pauses when the process is out of descriptors, unless a connection closes.
@@ -60,6 +62,7 @@ impl Default for Config {
             output_bytes_max: 4 * 1024 * 1024,
             flush_bytes: 512 * 1024,
             write_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
             mailbox_messages_max: 65_536,
@@ -123,6 +126,7 @@ impl Config {
         );
         need(self.output_bytes_max <= 1 << 31, "output_bytes_max must be at most 2 GiB");
         need(!self.write_timeout.is_zero(), "write_timeout is zero: no output could ever be sent");
+        need(!self.connect_timeout.is_zero(), "connect_timeout is zero: no connection could ever be made");
         need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
         need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");
         if let Pin::List(cpus) = &self.pin

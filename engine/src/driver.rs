@@ -36,6 +36,9 @@ pub trait Driver: Names {
     /// events when the wait is over or a signal came. An error means that the driver is broken.
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno>;
 
+    /// A stream socket for connecting to `address`, with TCP_NODELAY where it applies. A plain call, which never waits.
+    fn stream_socket(&mut self, address: &Address) -> Result<Socket, Errno>;
+
     /// The time when the last turn came back. Reads no clock.
     fn now(&self) -> Tick;
 

@@ -40,7 +40,13 @@ pub struct Engine;
 impl Engine {
     /// A builder with the default configuration and no listener.
     pub fn builder() -> Builder {
-        Builder { config: Config::default(), streams: Vec::new(), datagrams: Vec::new(), problem: None }
+        Builder {
+            config: Config::default(),
+            streams: Vec::new(),
+            datagrams: Vec::new(),
+            outbound: Vec::new(),
+            problem: None,
+        }
     }
 }
 
@@ -50,6 +56,7 @@ pub struct Builder {
     config: Config,
     streams: Vec<Stream>,
     datagrams: Vec<DatagramListener>,
+    outbound: Vec<Arc<ServiceFactory>>,
     /// The first bad address: said by `start`, so that listeners can be chained.
     problem: Option<Error>,
 }
@@ -112,6 +119,16 @@ impl Builder {
             let factory: Arc<DatagramFactory> = Arc::new(move |worker| Box::new(factory(worker)));
             self.datagrams.push(DatagramListener { address, factory });
         }
+        self
+    }
+
+    /// Adds a protocol without a listener, one value a worker: its connections are those it opens through the
+    /// [`Dialer`](crate::Dialer) that [`Protocol::start`] hands it. A protocol that listens as well has one too.
+    pub fn outbound<P: Protocol>(
+        mut self,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Builder {
+        self.outbound.push(Arc::new(move |worker| Box::new(Typed::new(factory(worker)))));
         self
     }
 

@@ -4,6 +4,7 @@
 //! are errno numbers, and completions may come after nobody wants them. Memory moves into an operation
 //! and comes back in its event; in between nobody can name it.
 
+use crate::address::Address;
 use crate::datagram::Datagrams;
 use crate::output::Output;
 use crate::pool::Block;
@@ -30,6 +31,16 @@ pub enum Op {
         token: Token,
         /// A listening socket on which nothing is in flight.
         listener: Socket,
+    },
+    /// Connect a socket that [`Driver::stream_socket`](crate::driver::Driver::stream_socket) made. One event, `Ok(0)` or
+    /// the failure. A Unix listener whose queue is full may mean `EAGAIN` at once, or a wait.
+    Connect {
+        /// Comes back in the event.
+        token: Token,
+        /// A stream socket of the address's family, not connected.
+        socket: Socket,
+        /// Where to. Boxed: connecting is rare, and operations are moved often.
+        address: Box<Address>,
     },
     /// Receive until end, cancelled or failed, into buffers of the driver's pool. Events carry a block;
     /// zero without a block is the end of the stream; `ENOBUFS` says that no buffer was free.
@@ -156,6 +167,12 @@ impl Errno {
     pub const EPIPE: Errno = Errno(32);
     /// Interrupted by a signal.
     pub const EINTR: Errno = Errno(4);
+    /// Connecting goes on.
+    pub const EINPROGRESS: Errno = Errno(115);
+    /// No answer in the kernel's time.
+    pub const ETIMEDOUT: Errno = Errno(110);
+    /// Nobody listens there.
+    pub const ECONNREFUSED: Errno = Errno(111);
     /// Would block.
     pub const EAGAIN: Errno = Errno(11);
     /// Invalid argument.

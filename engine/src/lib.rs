@@ -19,6 +19,7 @@ mod address;
 mod config;
 mod conn;
 mod datagram;
+mod dialer;
 #[cfg(feature = "sim")]
 pub mod driver;
 #[cfg(not(feature = "sim"))]
@@ -54,8 +55,10 @@ pub use address::{Address, BadAddress};
 pub use config::{Config, DriverChoice, ListenOptions, Pin};
 pub use conn::CloseReason;
 pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
+pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
 pub use error::Error;
+pub use event::Errno;
 pub use mailbox::{ConnId, MailboxFull, Waker};
 pub use protocol::{Datagram, DatagramIo, Io, Next, Protocol, Step};
 pub use stats::{Counters, Stats, WorkerSnapshot};

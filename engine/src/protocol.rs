@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::conn::{CloseReason, Conn};
 use crate::datagram::Datagrams;
+use crate::dialer::{Dialer, Refusal, Requests};
 use crate::driver::Names;
 use crate::event::Socket;
 use crate::mailbox::{ConnId, Mailbox, Waker};
@@ -27,7 +28,7 @@ pub trait Protocol: 'static {
     /// What the protocol keeps for each connection.
     type Session: 'static;
 
-    /// A connection was accepted. Nothing has been received yet.
+    /// A connection was accepted, or made ([`Protocol::connected`]). Nothing has been received yet.
     fn open(&mut self, io: &mut Io<'_>) -> Self::Session;
 
     /// `input` is everything received and not consumed yet. Consume what is complete; the rest comes again
@@ -62,6 +63,22 @@ pub trait Protocol: 'static {
 
     /// The session is over. Output written before may still be on its way.
     fn closed(&mut self, _session: Self::Session, _reason: CloseReason) {}
+
+    /// The worker starts; nothing was accepted yet. Keep the dialer for outbound connections that no session asks for,
+    /// for waking other sessions, and for a timer.
+    fn start(&mut self, _dialer: Dialer) {}
+
+    /// An outbound connection is there, which [`Io::connect`] or [`Dialer::connect`] asked for with this tag. From
+    /// here on it is like an accepted one.
+    fn connected(&mut self, _tag: u64, io: &mut Io<'_>) -> Self::Session {
+        self.open(io)
+    }
+
+    /// An outbound connection could not be made. There is no session.
+    fn refused(&mut self, _tag: u64, _refusal: Refusal) {}
+
+    /// The time set with [`Dialer::set_timer`] has come; it is no longer set.
+    fn tick(&mut self, _now: Tick) {}
 }
 
 /// A datagram protocol: one call for each datagram, answers in batches.
@@ -135,6 +152,7 @@ pub(crate) struct Shared {
     pub(crate) output_high: usize,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) requests: Requests,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
@@ -152,6 +170,7 @@ impl Shared {
             output_high: config.output_high_water_bytes,
             stats,
             mailbox,
+            requests: Requests::default(),
             spare: Vec::new(),
         }
     }
@@ -246,6 +265,12 @@ impl Io<'_> {
     /// Names this connection.
     pub fn id(&self) -> ConnId {
         ConnId { index: self.index, generation: self.conn.generation }
+    }
+
+    /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
+    /// type. See [`Dialer::connect`].
+    pub fn connect(&mut self, address: &Address, tag: u64) {
+        self.shared.requests.connect(self.conn.service, address, tag);
     }
 
     /// A handle that can call [`Protocol::wake`] of this connection from any thread.

@@ -4,7 +4,9 @@
 //! protocol code end here: the caller learns of them as [`Panicked`].
 
 use crate::conn::CloseReason;
+use crate::dialer::{Dialer, Refusal};
 use crate::protocol::{Io, Next, Protocol, Step};
+use crate::time::Tick;
 use slab::Slab;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -28,6 +30,11 @@ pub(crate) trait Service {
     fn data(&mut self, session: u32, input: &[u8], io: &mut Io<'_>) -> Result<Step, Panicked>;
     fn call(&mut self, call: Call, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked>;
     fn close(&mut self, session: u32, reason: CloseReason) -> Result<(), Panicked>;
+    fn start(&mut self, dialer: Dialer) -> Result<(), Panicked>;
+    /// Opens a session for an outbound connection and returns its key.
+    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Result<u32, Panicked>;
+    fn refused(&mut self, tag: u64, refusal: Refusal) -> Result<(), Panicked>;
+    fn tick(&mut self, now: Tick) -> Result<(), Panicked>;
 }
 
 pub(crate) struct Typed<P: Protocol> {
@@ -74,6 +81,23 @@ impl<P: Protocol> Service for Typed<P> {
     fn close(&mut self, session: u32, reason: CloseReason) -> Result<(), Panicked> {
         let session = self.sessions.remove(session as usize);
         guard(|| self.protocol.closed(session, reason))
+    }
+
+    fn start(&mut self, dialer: Dialer) -> Result<(), Panicked> {
+        guard(|| self.protocol.start(dialer))
+    }
+
+    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Result<u32, Panicked> {
+        let session = guard(|| self.protocol.connected(tag, io))?;
+        Ok(self.sessions.insert(session) as u32)
+    }
+
+    fn refused(&mut self, tag: u64, refusal: Refusal) -> Result<(), Panicked> {
+        guard(|| self.protocol.refused(tag, refusal))
+    }
+
+    fn tick(&mut self, now: Tick) -> Result<(), Panicked> {
+        guard(|| self.protocol.tick(now))
     }
 }
 

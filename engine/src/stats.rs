@@ -35,6 +35,10 @@ counters! {
     connections,
     /// Connections accepted.
     accepted,
+    /// Outbound connections made.
+    connected,
+    /// Outbound connections that could not be made.
+    refused,
     /// Connections closed.
     closed,
     /// Requests that protocols counted.

@@ -10,7 +10,7 @@ use crate::event::{Errno, Event, Payload, Socket};
 use crate::output::Output;
 use crate::time::Tick;
 use crate::token::Token;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,44 @@ pub(crate) fn accept(listener: Socket, blocking: bool) -> Result<Socket, Errno> 
     // SAFETY: both address arguments may be null, as accept(2) says.
     let answer = unsafe { libc::accept4(listener.0, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
     check(answer as isize).map(|fd| Socket(fd as i32))
+}
+
+/// A stream socket of the address's family: small segments leave at once, as on accepted connections.
+pub(crate) fn stream_socket(address: &Address, blocking: bool) -> Result<Socket, Errno> {
+    let domain = match address {
+        Address::Ip(ip) => socket2::Domain::for_address(*ip),
+        Address::Unix(_) => socket2::Domain::UNIX,
+    };
+    let kind = if blocking { socket2::Type::STREAM } else { socket2::Type::STREAM.nonblocking() };
+    let made = socket2::Socket::new(domain, kind, None).and_then(|socket| {
+        if domain != socket2::Domain::UNIX {
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Socket(socket.into_raw_fd()))
+    });
+    made.map_err(|error| Errno::from_io(&error))
+}
+
+/// The address as the kernel reads it. Fails for a Unix path that is too long.
+pub(crate) fn to_kernel(address: &Address) -> Result<socket2::SockAddr, Errno> {
+    match address {
+        Address::Ip(ip) => Ok(socket2::SockAddr::from(*ip)),
+        Address::Unix(path) => socket2::SockAddr::unix(path).map_err(|error| Errno::from_io(&error)),
+    }
+}
+
+/// Starts to connect a socket that does not wait. `EINPROGRESS` when it goes on.
+pub(crate) fn connect(socket: Socket, address: &Address) -> Result<(), Errno> {
+    let address = to_kernel(address)?;
+    with_ref(socket, |socket| socket.connect(&address)).map_err(|error| Errno::from_io(&error))
+}
+
+/// What became of connecting; `None` while it goes on (connect(2), EINPROGRESS).
+pub(crate) fn connect_result(socket: Socket) -> Option<Result<u32, Errno>> {
+    with_ref(socket, |socket| match socket.take_error() {
+        Ok(Some(error)) | Err(error) => Some(Err(Errno::from_io(&error))),
+        Ok(None) => socket.peer_addr().is_ok().then_some(Ok(0)),
+    })
 }
 
 /// Takes everything off the queue of a listener, as events of an `Op::AcceptRest`.

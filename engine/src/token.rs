@@ -20,6 +20,8 @@ pub enum Kind {
     RecvDatagrams = 5,
     /// Datagrams that leave.
     SendDatagrams = 6,
+    /// An outbound connection; the index names the attempt.
+    Connect = 7,
 }
 
 /// Identifies one operation of one tenant of one slot.
@@ -43,7 +45,7 @@ impl Token {
     /// Unpacks what `to_bits` gave; `None` for a number that is no token.
     pub const fn from_bits(bits: u64) -> Option<Token> {
         match bits >> 56 {
-            1..=6 => Some(Token(bits)),
+            1..=7 => Some(Token(bits)),
             _ => None,
         }
     }
@@ -56,7 +58,8 @@ impl Token {
             3 => Kind::Send,
             4 => Kind::Wake,
             5 => Kind::RecvDatagrams,
-            _ => Kind::SendDatagrams,
+            6 => Kind::SendDatagrams,
+            _ => Kind::Connect,
         }
     }
 
@@ -83,9 +86,15 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for kind in
-            [Kind::Accept, Kind::Recv, Kind::Send, Kind::Wake, Kind::RecvDatagrams, Kind::SendDatagrams]
-        {
+        for kind in [
+            Kind::Accept,
+            Kind::Recv,
+            Kind::Send,
+            Kind::Wake,
+            Kind::RecvDatagrams,
+            Kind::SendDatagrams,
+            Kind::Connect,
+        ] {
             for (generation, index) in [(0, 0), (1, 2), (Token::GENERATIONS - 1, u32::MAX)] {
                 let token = Token::from_bits(Token::new(kind, generation, index).to_bits()).unwrap();
                 assert_eq!((token.kind(), token.generation(), token.index()), (kind, generation, index));
@@ -97,6 +106,6 @@ mod tests {
     fn generations_wrap_and_foreign_numbers_are_refused() {
         assert_eq!(Token::new(Kind::Recv, Token::GENERATIONS, 7), Token::new(Kind::Recv, 0, 7));
         assert_eq!(Token::from_bits(0), None);
-        assert_eq!(Token::from_bits(7 << 56), None);
+        assert_eq!(Token::from_bits(8 << 56), None);
     }
 }

@@ -3,10 +3,11 @@
 //! A turn: give returned buffers back and re-arm; one `Driver::turn`, which submits, waits and reaps; for
 //! each event call the connection's protocol with the bytes in place; then one send for each connection
 //! that has output and none in flight. All policy lives here and in `worker/*.rs`: connections
-//! (`stream.rs`), accepting (`accept.rs`), datagrams (`datagrams.rs`). Nothing here knows which driver runs.
+//! (`stream.rs`), accepting (`accept.rs`), connecting (`outbound.rs`), datagrams (`datagrams.rs`). Nothing here knows which driver runs.
 
 mod accept;
 mod datagrams;
+mod outbound;
 mod stream;
 
 use crate::config::Config;
@@ -22,6 +23,7 @@ use crate::timer::Timers;
 use crate::token::{Kind, Token};
 use accept::Listener;
 use datagrams::DatagramSocket;
+use outbound::Outbound;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub(crate) struct Worker<D: Driver> {
     services: Vec<Box<dyn Service>>,
     listeners: Vec<Listener>,
     datagrams: Vec<DatagramSocket>,
+    outbound: Outbound,
     shared: Shared,
     timers: Timers,
     life: Life,
@@ -97,6 +100,7 @@ impl<D: Driver> Worker<D> {
             services: Vec::new(),
             listeners: Vec::new(),
             datagrams: Vec::new(),
+            outbound: Outbound::new(),
             shared,
             timers,
             life: Life::Running,
@@ -135,6 +139,7 @@ impl<D: Driver> Worker<D> {
         for index in 0..self.datagrams.len() {
             self.arm_datagrams(index);
         }
+        self.start_services();
     }
 
     /// One turn.
@@ -158,6 +163,9 @@ impl<D: Driver> Worker<D> {
         }
         self.events = events;
         self.look_at_deadlines();
+        if self.outbound.next_due() <= self.shared.now || !self.shared.requests.is_empty() {
+            self.look_at_outbound();
+        }
         if std::mem::take(&mut self.has_room) {
             self.resume_accepting();
             // What was just opened may be closed again already: look once more, and do not wait before.
@@ -189,6 +197,7 @@ impl<D: Driver> Worker<D> {
 
     fn is_empty(&self) -> bool {
         self.conns.is_empty()
+            && self.outbound.len() == 0
             && self.parked.is_empty()
             && self.listeners.iter().all(Listener::is_closed)
             && self.datagrams.iter().all(DatagramSocket::is_closed)
@@ -196,6 +205,7 @@ impl<D: Driver> Worker<D> {
 
     fn next_wait(&self, until: Tick) -> Wait {
         let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at).min(until);
+        until = until.min(self.outbound.next_due());
         if let Life::Draining(at) | Life::Stopping(at) = self.life {
             until = until.min(at);
         }
@@ -220,6 +230,7 @@ impl<D: Driver> Worker<D> {
             (Kind::Send, Payload::Output(output)) => self.on_sent(token, event.result, output),
             (Kind::Accept, _) => self.on_accept(token.index() as usize, event.result, event.more),
             (Kind::Wake, _) => self.on_wake(),
+            (Kind::Connect, _) => self.on_connected(token, event.result),
             (Kind::RecvDatagrams, Payload::Datagrams(batch)) => {
                 self.on_datagrams(token.index() as usize, event.result, batch);
             }
@@ -259,13 +270,7 @@ impl<D: Driver> Worker<D> {
         self.shared.mailbox.take(&mut messages);
         for message in messages.drain(..) {
             match message {
-                Message::Wake(conn) => {
-                    let token = Token::new(Kind::Recv, conn.generation, conn.index);
-                    if self.live(token).is_some_and(|conn| conn.phase == Phase::Open) {
-                        self.call(conn.index, Call::Wake);
-                        self.settle(conn.index);
-                    }
-                }
+                Message::Wake(conn) => self.wake(conn),
                 Message::Drain(timeout) => self.drain(timeout),
                 Message::Stop => self.stop(),
             }
@@ -305,6 +310,12 @@ impl<D: Driver> Worker<D> {
             self.abort(index, CloseReason::Stopped);
             self.settle(index);
         }
+        self.stop_connecting();
+    }
+
+    /// Connections, and attempts that will be connections: what `connections_max` limits.
+    fn open_count(&self) -> usize {
+        self.conns.len() + self.outbound.len()
     }
 
     fn open_connections(&self) -> Vec<u32> {
@@ -320,7 +331,9 @@ impl<D: Driver> Drop for Worker<D> {
         let datagrams = self.datagrams.iter().filter(|entry| !entry.is_closed()).map(DatagramSocket::socket);
         let parked = self.parked.iter().map(|(_, socket)| *socket);
         let open = self.conns.iter().map(|(_, conn)| conn.socket);
-        let sockets: Vec<Socket> = listeners.chain(datagrams).chain(parked).chain(open).collect();
+        let connecting = self.outbound.sockets();
+        let sockets: Vec<Socket> =
+            listeners.chain(datagrams).chain(parked).chain(open).chain(connecting).collect();
         if sockets.is_empty() {
             return;
         }

@@ -68,6 +68,7 @@ enum Out {
     None,
     Send(Token, Box<Output>),
     Datagrams(Token, Box<Datagrams>),
+    Connect(Token),
 }
 
 impl Poll {
@@ -149,6 +150,18 @@ impl Poll {
         }
     }
 
+    fn connect(&mut self, token: Token, socket: Socket, address: &Address) {
+        let result = match sys::connect(socket, address) {
+            Err(Errno::EINPROGRESS) => match self.register(socket) {
+                // Registered while it goes on: the edge is still to come.
+                Ok(()) => return self.entry(socket).output = Out::Connect(token),
+                Err(errno) => Err(errno),
+            },
+            result => result.map(|()| 0),
+        };
+        self.done.push(connected(token, result));
+    }
+
     fn cancel_input(&mut self, socket: Socket, target: Option<Token>) {
         let entry = self.entry(socket);
         let token = match &entry.input {
@@ -169,6 +182,7 @@ impl Poll {
             Out::None => {}
             Out::Send(token, output) => self.done.push(sent(token, Err(Errno::ECANCELED), output)),
             Out::Datagrams(token, batch) => self.done.push(datagrams(token, Err(Errno::ECANCELED), batch)),
+            Out::Connect(token) => self.done.push(connected(token, Err(Errno::ECANCELED))),
         }
     }
 
@@ -219,6 +233,10 @@ impl Poll {
                 match std::mem::take(&mut entry.output) {
                     Out::None => {}
                     Out::Send(token, output) => send_again(&mut self.done, entry, token, socket, output),
+                    Out::Connect(token) => match sys::connect_result(socket) {
+                        Some(result) => self.done.push(connected(token, result)),
+                        None => entry.output = Out::Connect(token),
+                    },
                     Out::Datagrams(token, mut batch) => match self.transfer.send(socket, &mut batch) {
                         Err(Errno::EAGAIN) => entry.output = Out::Datagrams(token, batch),
                         result => {
@@ -275,6 +293,7 @@ impl Driver for Poll {
                 sys::set_nonblocking(listener, true);
                 self.want(listener, Input::Accept(token));
             }
+            Op::Connect { token, socket, address } => self.connect(token, socket, &address),
             Op::Recv { token, socket, turn_bytes_max } => {
                 self.want(socket, Input::Recv(token, turn_bytes_max))
             }
@@ -316,6 +335,10 @@ impl Driver for Poll {
         // Serving submits nothing, so nothing was added to the list meanwhile.
         self.ready = ready;
         Ok(())
+    }
+
+    fn stream_socket(&mut self, address: &Address) -> Result<Socket, Errno> {
+        sys::stream_socket(address, false)
     }
 
     fn now(&self) -> Tick {
@@ -429,6 +452,10 @@ fn refused(input: Input, errno: Errno) -> Event {
         Input::None => unreachable!("nothing was refused"),
     };
     Event { token, result: Err(errno), more: false, payload }
+}
+
+fn connected(token: Token, result: Result<u32, Errno>) -> Event {
+    Event { token, result, more: false, payload: Payload::None }
 }
 
 fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {

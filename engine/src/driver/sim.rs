@@ -6,7 +6,7 @@
 
 mod net;
 
-pub use net::{Net, Peer};
+pub use net::{Answer, Net, Peer};
 
 use crate::address::Address;
 use crate::config::Config;
@@ -100,6 +100,7 @@ struct Out {
 enum OutKind {
     Send(Box<Output>),
     Datagrams(Box<Datagrams>),
+    Connect(Box<Address>),
 }
 
 impl Sim {
@@ -172,7 +173,11 @@ impl Sim {
             plan(*socket, Side::In, &mut input.is_due, can);
         }
         for (socket, out) in &mut self.outputs {
-            plan(*socket, Side::Out, &mut out.is_due, world.has_room(*socket));
+            let can = match &out.kind {
+                OutKind::Connect(address) => world.answers(address),
+                OutKind::Send(_) | OutKind::Datagrams(_) => world.has_room(*socket),
+            };
+            plan(*socket, Side::Out, &mut out.is_due, can);
         }
     }
 
@@ -237,6 +242,7 @@ impl Sim {
                 world.send_datagrams(socket, batch);
                 Ok(batch.len() as u32)
             }
+            OutKind::Connect(address) => world.connect(socket, address),
         };
         events.push(finished(out.token, result, out.kind));
     }
@@ -246,6 +252,7 @@ fn finished(token: Token, result: Result<u32, Errno>, kind: OutKind) -> Event {
     let payload = match kind {
         OutKind::Send(output) => Payload::Output(output),
         OutKind::Datagrams(batch) => Payload::Datagrams(batch),
+        OutKind::Connect(_) => Payload::None,
     };
     Event { token, result, more: false, payload }
 }
@@ -266,6 +273,7 @@ impl Driver for Sim {
             Op::Recv { token, socket, turn_bytes_max } => {
                 self.want(socket, token, InputKind::Recv { turn_bytes_max });
             }
+            Op::Connect { token, socket, address } => self.push(socket, token, OutKind::Connect(address)),
             Op::Watch { token, socket } => self.want(socket, token, InputKind::Watch),
             Op::RecvDatagrams { token, socket, batch } => {
                 self.want(socket, token, InputKind::Datagrams(batch))
@@ -308,6 +316,10 @@ impl Driver for Sim {
             }
         }
         Ok(())
+    }
+
+    fn stream_socket(&mut self, _: &Address) -> Result<Socket, Errno> {
+        Ok(self.world.borrow_mut().stream_socket())
     }
 
     fn now(&self) -> Tick {
@@ -364,6 +376,11 @@ impl Simulation {
         let socket = self.net.datagram_socket();
         self.worker.add_datagrams(socket, Box::new(protocol));
         socket
+    }
+
+    /// Adds a protocol that only connects outwards.
+    pub fn outbound(&mut self, protocol: impl Protocol) {
+        self.worker.add_outbound(Box::new(Typed::new(protocol)));
     }
 
     /// Starts the worker. Call it once, after all protocols were added.

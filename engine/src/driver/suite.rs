@@ -1,6 +1,7 @@
 //! The contract of a driver as tests: every driver passes all of them, so that the simulated one cannot drift
 //! from the kernel. A case gets a [`Fixture`], which makes a driver with sockets and peers of its kind.
 
+use crate::address::Address;
 use crate::datagram::Datagrams;
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket};
@@ -28,6 +29,14 @@ trait Fixture: Sized {
     fn send_datagram(&mut self, to: Socket, bytes: &[u8]);
     /// Waits for the next datagram that `from` sent.
     fn take_datagram(&mut self, from: Socket) -> Vec<u8>;
+    /// An address that takes connections.
+    fn remote(&mut self) -> Address;
+    /// The other end of the connection that was made to it.
+    fn take_connection(&mut self, remote: &Address) -> Self::Peer;
+    /// An address where nobody listens.
+    fn deaf(&mut self) -> Address;
+    /// An address that does not answer.
+    fn silent(&mut self) -> Address;
 }
 
 trait Peer {
@@ -453,6 +462,77 @@ fn datagrams_come_and_go<F: Fixture>() {
     fixture.driver().submit(Op::Close { socket, reset: false });
 }
 
+const CONNECT: Token = Token::new(Kind::Connect, 9, 2);
+
+/// A socket that is being connected.
+fn connecting<F: Fixture>(fixture: &mut F, address: &Address) -> Socket {
+    let socket = fixture.driver().stream_socket(address).unwrap();
+    fixture.driver().submit(Op::Connect { token: CONNECT, socket, address: Box::new(address.clone()) });
+    socket
+}
+
+fn connects_and_talks<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let address = fixture.remote();
+    let socket = connecting(&mut fixture, &address);
+    turn_until(&mut fixture, "the connection", |_, event| {
+        assert_eq!((event.token, event.result, event.more), (CONNECT, Ok(0), false));
+        true
+    });
+    let mut peer = fixture.take_connection(&address);
+    let sent = pattern(5_000);
+    recv(&mut fixture, socket);
+    peer.send(&sent);
+    peer.shutdown();
+    assert!(recv_all(&mut fixture, socket) == sent);
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[b"out"]), awaited: true });
+    turn_until(&mut fixture, "the end of sending", |_, event| {
+        // So short that it leaves in one piece, unless the driver splits on purpose.
+        (event.token, event.more) == (SEND, false) && event.result.is_ok_and(|bytes| bytes > 0)
+    });
+    let mut received = Vec::new();
+    for _ in 0..TURNS_MAX {
+        received.extend(peer.take());
+        if !received.is_empty() {
+            break;
+        }
+        fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    }
+    assert!(!received.is_empty() && b"out".starts_with(&received), "{received:?}");
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn connecting_to_nobody_is_refused<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let address = fixture.deaf();
+    let socket = connecting(&mut fixture, &address);
+    turn_until(&mut fixture, "the refusal", |_, event| {
+        let expected = (CONNECT, Err(Errno::ECONNREFUSED), false);
+        assert_eq!((event.token, event.result, event.more), expected);
+        true
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn a_cancelled_connect_ends_once<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let address = fixture.silent();
+    let socket = connecting(&mut fixture, &address);
+    for _ in 0..5 {
+        let mut events = Vec::new();
+        let until = fixture.driver().now().after(Duration::from_millis(5));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        assert!(events.is_empty(), "{events:?}");
+    }
+    fixture.driver().submit(Op::CancelAll { socket });
+    turn_until(&mut fixture, "the last event", |_, event| {
+        assert_eq!((event.token, event.result, event.more), (CONNECT, Err(Errno::ECANCELED), false));
+        true
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+    turn_while(&mut fixture, |_| false);
+}
+
 macro_rules! suite {
     ($fixture:ty: $($case:ident)*) => {
         $(#[test]
@@ -484,6 +564,9 @@ macro_rules! all_cases {
             a_wait_ends_at_its_time
             a_counter_is_reported_once_for_each_watch
             datagrams_come_and_go
+            connects_and_talks
+            connecting_to_nobody_is_refused
+            a_cancelled_connect_ends_once
         }
     };
 }
@@ -528,8 +611,9 @@ mod poll {
 
 mod sim {
     use super::{Fixture, Peer};
-    use crate::driver::sim::{self, Chaos, Net, Sim};
-    use crate::event::Socket;
+    use crate::address::Address;
+    use crate::driver::sim::{self, Answer, Chaos, Net, Sim};
+    use crate::event::{Errno, Socket};
     use std::net::SocketAddr;
 
     pub(super) struct Simulated<const WILD: bool> {
@@ -570,6 +654,30 @@ mod sim {
         fn take_datagram(&mut self, from: Socket) -> Vec<u8> {
             self.net.take_datagram(from).expect("a simulated datagram arrives with its completion").1
         }
+
+        fn remote(&mut self) -> Address {
+            self.answering(1, Answer::Accept)
+        }
+
+        fn take_connection(&mut self, remote: &Address) -> sim::Peer {
+            self.net.take_connection(remote).expect("it was connected")
+        }
+
+        fn deaf(&mut self) -> Address {
+            self.answering(2, Answer::Fail(Errno::ECONNREFUSED))
+        }
+
+        fn silent(&mut self) -> Address {
+            self.answering(3, Answer::Silence)
+        }
+    }
+
+    impl<const WILD: bool> Simulated<WILD> {
+        fn answering(&mut self, port: u16, answer: Answer) -> Address {
+            let address = Address::Ip(SocketAddr::from(([127, 0, 0, 3], port)));
+            self.net.set_remote(address.clone(), answer);
+            address
+        }
     }
 
     impl Peer for sim::Peer {
@@ -608,6 +716,7 @@ mod sim {
 /// Real sockets on loopback.
 mod sockets {
     use super::{Fixture, Peer};
+    use crate::address::Address;
     use crate::driver::Driver;
     use crate::event::Socket;
     use std::io::{ErrorKind, Read, Write};
@@ -627,6 +736,9 @@ mod sockets {
     pub(super) struct Sockets<M: Make> {
         driver: M::Driver,
         datagrams: UdpSocket,
+        remotes: Vec<TcpListener>,
+        /// Kept so that their addresses stay taken.
+        others: Vec<socket2::Socket>,
         make: PhantomData<M>,
     }
 
@@ -641,7 +753,13 @@ mod sockets {
         fn new(buffers: u16, bytes: usize) -> Self {
             let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
             datagrams.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            Sockets { driver: M::make(buffers, bytes), datagrams, make: PhantomData }
+            Sockets {
+                driver: M::make(buffers, bytes),
+                datagrams,
+                remotes: Vec::new(),
+                others: Vec::new(),
+                make: PhantomData,
+            }
         }
 
         fn driver(&mut self) -> &mut M::Driver {
@@ -673,6 +791,47 @@ mod sockets {
             let bytes = self.datagrams.recv(&mut buffer).unwrap();
             buffer.truncate(bytes);
             buffer
+        }
+
+        fn remote(&mut self) -> Address {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            self.remotes.push(listener);
+            Address::Ip(address)
+        }
+
+        fn take_connection(&mut self, remote: &Address) -> Client {
+            let found =
+                self.remotes.iter().find(|listener| listener.local_addr().ok() == remote.ip()).unwrap();
+            let (peer, _) = found.accept().unwrap();
+            peer.set_nonblocking(true).unwrap();
+            Client(Some(peer))
+        }
+
+        fn deaf(&mut self) -> Address {
+            // Bound, so that nobody else gets the port, and not listening.
+            let socket = self.bound();
+            let address = socket.local_addr().unwrap().as_socket().unwrap();
+            self.others.push(socket);
+            Address::Ip(address)
+        }
+
+        fn silent(&mut self) -> Address {
+            // A queue for one, and it is full: the kernel drops what else comes (listen(2)).
+            let socket = self.bound();
+            socket.listen(0).unwrap();
+            let address = socket.local_addr().unwrap().as_socket().unwrap();
+            self.others.push(socket);
+            self.others.push(TcpStream::connect(address).unwrap().into());
+            Address::Ip(address)
+        }
+    }
+
+    impl<M: Make> Sockets<M> {
+        fn bound(&self) -> socket2::Socket {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            socket
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Uring {
     /// Entries pushed since the start.
     pushed: u64,
     polls: Slab<PollSlot>,
+    /// Addresses that the kernel reads until the completion.
+    connects: Slab<(Token, Box<socket2::SockAddr>)>,
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare_messages: Vec<Box<Message>>,
     /// Events that were made without the kernel.
@@ -219,6 +221,7 @@ impl Uring {
             armed: 0,
             pushed: 0,
             polls: Slab::new(),
+            connects: Slab::new(),
             spare_messages: Vec::new(),
             done: Vec::new(),
             transfer: sys::datagrams::Transfer::new(),
@@ -322,7 +325,18 @@ impl Uring {
 
     /// Whether the kernel holds memory of ours, or may use a buffer.
     fn is_busy(&self) -> bool {
-        self.armed > 0 || !self.sends.is_empty() || !self.polls.is_empty()
+        self.armed > 0 || !self.sends.is_empty() || !self.polls.is_empty() || !self.connects.is_empty()
+    }
+
+    fn connect(&mut self, token: Token, socket: Socket, address: &Address) {
+        let address = match sys::to_kernel(address) {
+            Ok(address) => Box::new(address),
+            Err(errno) => return self.done.push(connected(token, Err(errno))),
+        };
+        let (name, len) = (address.as_ptr().cast(), address.len());
+        let key = self.connects.insert((token, address)) as u32;
+        let entry = opcode::Connect::new(Fd(socket.0), name, len).build();
+        self.push(&entry.user_data(Token::new(Kind::Connect, 0, key).to_bits()));
     }
 
     /// Waits for readiness through the ring, once.
@@ -414,6 +428,10 @@ impl Uring {
             }
             Kind::Accept => events.push(Event { token, result, more, payload: Payload::None }),
             Kind::Send => self.complete_send(token.index() as usize, result, events),
+            Kind::Connect => {
+                let (token, _) = self.connects.remove(token.index() as usize);
+                events.push(connected(token, result));
+            }
             Kind::Wake | Kind::RecvDatagrams | Kind::SendDatagrams => {
                 let slot = self.polls.remove(token.index() as usize);
                 self.polled(slot, result, events);
@@ -485,6 +503,7 @@ impl Driver for Uring {
                 let entry = opcode::AcceptMulti::new(Fd(listener.0)).flags(libc::SOCK_CLOEXEC).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
+            Op::Connect { token, socket, address } => self.connect(token, socket, &address),
             // The ring would wait where a plain call says that the queue is empty.
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, true, &mut self.done),
             Op::Watch { token, socket } => self.poll(PollSlot::Watch(token, socket)),
@@ -540,6 +559,10 @@ impl Driver for Uring {
         Ok(())
     }
 
+    fn stream_socket(&mut self, address: &Address) -> Result<Socket, Errno> {
+        sys::stream_socket(address, true)
+    }
+
     fn now(&self) -> Tick {
         self.now
     }
@@ -583,6 +606,7 @@ impl Drop for Uring {
         }
         if self.is_busy() {
             std::mem::forget(std::mem::take(&mut self.sends));
+            std::mem::forget(std::mem::take(&mut self.connects));
             self.pool.leak();
             self.buffers.leak();
         }
@@ -606,6 +630,10 @@ impl Message {
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();
     }
+}
+
+fn connected(token: Token, result: Result<u32, Errno>) -> Event {
+    Event { token, result, more: false, payload: Payload::None }
 }
 
 fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {

@@ -21,10 +21,10 @@ use std::sync::{Arc, mpsc};
 const RESERVED_DESCRIPTORS: u64 = 64;
 
 pub(super) fn start(builder: Builder) -> Result<Running, Error> {
-    let Builder { config, streams, datagrams, problem } = builder;
+    let Builder { config, streams, datagrams, outbound, problem } = builder;
     problem.map_or(Ok(()), Err)?;
     config.check()?;
-    if streams.is_empty() && datagrams.is_empty() {
+    if streams.is_empty() && datagrams.is_empty() && outbound.is_empty() {
         let problems = vec!["nothing to listen on: add a listener".to_owned()];
         return Err(Error::Config { problems });
     }
@@ -59,6 +59,10 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         share_out(bound.sockets, |worker, socket| {
             shares[worker].datagrams.push((socket, listener.factory.clone()))
         });
+    }
+
+    for share in &mut shares {
+        share.outbound.clone_from(&outbound);
     }
 
     let stats = Stats::new(workers);
@@ -147,6 +151,7 @@ impl Drop for StopUnlessDisarmed {
 struct Share {
     streams: Vec<(socket2::Socket, Arc<ServiceFactory>)>,
     datagrams: Vec<(socket2::Socket, Arc<DatagramFactory>)>,
+    outbound: Vec<Arc<ServiceFactory>>,
 }
 
 fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2::Socket)) {
@@ -213,12 +218,17 @@ impl Job {
         // All protocols are made before any socket is handed over: a failure here closes them all.
         let streams = make_all(index, &self.context, self.share.streams)?;
         let datagrams = make_all(index, &self.context, self.share.datagrams)?;
+        let outbound: Vec<_> = self.share.outbound.into_iter().map(|factory| ((), factory)).collect();
+        let outbound = make_all(index, &self.context, outbound)?;
         let mut worker = Worker::new(driver, self.config, self.connections_max, self.mailbox, stats.clone());
         for (socket, service) in streams {
             worker.add_listener(Socket(socket.into_raw_fd()), service);
         }
         for (socket, protocol) in datagrams {
             worker.add_datagrams(Socket(socket.into_raw_fd()), protocol);
+        }
+        for ((), service) in outbound {
+            worker.add_outbound(service);
         }
         // Nobody may wait for us any more: then there is nobody to tell.
         let _ = ready.send(());
@@ -234,12 +244,12 @@ impl Job {
 
 type Factory<T> = dyn Fn(&WorkerContext) -> Box<T> + Send + Sync;
 
-fn make_all<T: ?Sized>(
+fn make_all<S, T: ?Sized>(
     worker: usize,
     context: &WorkerContext,
-    share: Vec<(socket2::Socket, Arc<Factory<T>>)>,
-) -> Result<Vec<(socket2::Socket, Box<T>)>, Error> {
-    let make = |(socket, factory): (socket2::Socket, Arc<Factory<T>>)| {
+    share: Vec<(S, Arc<Factory<T>>)>,
+) -> Result<Vec<(S, Box<T>)>, Error> {
+    let make = |(socket, factory): (S, Arc<Factory<T>>)| {
         let made = catch_unwind(AssertUnwindSafe(|| factory(context)));
         made.map(|made| (socket, made)).map_err(|_| Error::Factory { worker })
     };

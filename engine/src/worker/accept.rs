@@ -5,7 +5,7 @@ use crate::conn::{Conn, Phase};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::protocol::Io;
-use crate::service::{Call, Service};
+use crate::service::{Call, Panicked, Service};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::time::Duration;
@@ -16,6 +16,8 @@ const ACCEPT_QUIET: Duration = Duration::from_secs(60);
 /// One listening socket of this worker.
 pub(super) struct Listener {
     socket: Socket,
+    /// Which protocol.
+    service: u16,
     state: Accept,
 }
 
@@ -44,7 +46,8 @@ impl Listener {
 impl<D: Driver> Worker<D> {
     /// Adds a listening socket, which the worker closes in the end, and the protocol behind it.
     pub(crate) fn add_listener(&mut self, socket: Socket, service: Box<dyn Service>) {
-        self.listeners.push(Listener { socket, state: Accept::Paused });
+        let index = self.services.len() as u16;
+        self.listeners.push(Listener { socket, service: index, state: Accept::Paused });
         self.services.push(service);
     }
 
@@ -62,7 +65,7 @@ impl<D: Driver> Worker<D> {
             self.listeners[index].state = Accept::Paused;
         }
         match result {
-            Ok(socket) => self.take_in(index as u16, Socket(socket as i32)),
+            Ok(socket) => self.take_in(self.listeners[index].service, Socket(socket as i32)),
             // The peer gave up before we came, or a signal did: there may be others.
             Err(Errno::ECANCELED | Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN | Errno::EPROTO) => {}
             Err(errno) => {
@@ -91,7 +94,7 @@ impl<D: Driver> Worker<D> {
     /// A connection went away, or time passed: try again whatever was paused.
     pub(super) fn resume_accepting(&mut self) {
         self.accept_at = Tick::NEVER;
-        while self.conns.len() < self.connections_max
+        while self.open_count() < self.connections_max
             && let Some((service, socket)) = self.parked.pop_front()
         {
             self.open(service, socket);
@@ -146,19 +149,19 @@ impl<D: Driver> Worker<D> {
     }
 
     fn may_accept(&self) -> bool {
-        self.accept_at == Tick::NEVER && self.parked.is_empty() && self.conns.len() < self.connections_max
+        self.accept_at == Tick::NEVER && self.parked.is_empty() && self.open_count() < self.connections_max
     }
 
     fn take_in(&mut self, service: u16, socket: Socket) {
         if matches!(self.life, Life::Stopping(_)) {
             self.driver.submit(Op::Close { socket, reset: true });
-        } else if self.conns.len() < self.connections_max && self.parked.is_empty() {
+        } else if self.open_count() < self.connections_max && self.parked.is_empty() {
             self.open(service, socket);
         } else {
             self.parked.push_back((service, socket));
             return self.pause_accepting();
         }
-        if self.conns.len() >= self.connections_max {
+        if self.open_count() >= self.connections_max {
             self.pause_accepting();
         }
     }
@@ -181,12 +184,22 @@ impl<D: Driver> Worker<D> {
 
     fn open(&mut self, service: u16, socket: Socket) {
         self.shared.stats.live.accepted.add(1);
+        self.open_with(service, socket, |service, io| service.open(io));
+    }
+
+    /// Makes a connection of a socket, accepted or connected; `open` opens its session.
+    pub(super) fn open_with(
+        &mut self,
+        service: u16,
+        socket: Socket,
+        open: impl FnOnce(&mut dyn Service, &mut Io<'_>) -> Result<u32, Panicked>,
+    ) {
         self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
         let index = self.conns.insert(Conn::new(self.next_generation, socket, service)) as u32;
         self.shared.stats.live.connections.set(self.conns.len() as u64);
         let conn = &mut self.conns[index as usize];
         let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
-        match self.services[usize::from(service)].open(&mut io) {
+        match open(&mut *self.services[usize::from(service)], &mut io) {
             Ok(session) => conn.session = session,
             Err(panicked) => self.on_panic(index, panicked),
         }

@@ -1,5 +1,9 @@
 //! The simulated network: sockets as queues, and the peers at their other ends.
 
+mod remote;
+
+pub use remote::Answer;
+
 use crate::address::Address;
 use crate::datagram::{Datagrams, Entry, SLOT_BYTES};
 use crate::event::{Errno, Socket};
@@ -21,6 +25,7 @@ pub struct Net(Rc<RefCell<World>>);
 pub(super) struct World {
     sockets: BTreeMap<Socket, Kind>,
     next: i32,
+    remotes: remote::Remotes,
 }
 
 enum Kind {
@@ -47,7 +52,11 @@ struct Stream {
 
 impl Net {
     pub(super) fn new() -> Net {
-        Net(Rc::new(RefCell::new(World { sockets: BTreeMap::new(), next: FIRST_SOCKET })))
+        Net(Rc::new(RefCell::new(World {
+            sockets: BTreeMap::new(),
+            next: FIRST_SOCKET,
+            remotes: remote::Remotes::default(),
+        })))
     }
 
     pub(super) fn world(&self) -> Rc<RefCell<World>> {

@@ -1,0 +1,101 @@
+//! What a protocol asks of its worker outside the calls of one session: outbound connections, wake-ups of other
+//! sessions, a timer of its own. Plain data: the worker carries the requests out (`worker/outbound.rs`).
+//!
+//! A request made during a call is carried out before the worker waits next, never inside the call: so calls do
+//! not nest.
+
+use crate::address::Address;
+use crate::event::Errno;
+use crate::mailbox::ConnId;
+use crate::time::Tick;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A protocol's handle on its worker: [`Protocol::start`](crate::Protocol::start) hands it over, clones are cheap,
+/// and it can be used in every call of the protocol. It never leaves the worker's thread.
+#[derive(Clone)]
+pub struct Dialer {
+    requests: Requests,
+    service: u16,
+}
+
+impl Dialer {
+    pub(crate) fn new(requests: Requests, service: u16) -> Dialer {
+        Dialer { requests, service }
+    }
+
+    /// Connects to `address`. The answer is a call of this protocol with the same `tag`: `connected`, or `refused`
+    /// with the reason. Attempts in progress count as connections, and end after `Config::connect_timeout`.
+    pub fn connect(&self, address: &Address, tag: u64) {
+        self.requests.connect(self.service, address, tag);
+    }
+
+    /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. Unlike a
+    /// [`Waker`](crate::Waker) it takes no lock and cannot be refused.
+    pub fn wake(&self, conn: ConnId) {
+        self.requests.push(Request::Wake(conn));
+    }
+
+    /// Sets the protocol's one timer, or clears it: [`Protocol::tick`](crate::Protocol::tick) is called once, not before
+    /// `at`. Unlike the deadlines of sessions it is exact: io_uring waits to the microsecond, epoll to the
+    /// millisecond.
+    pub fn set_timer(&self, at: Option<Tick>) {
+        self.requests.push(Request::Timer(self.service, at.unwrap_or(Tick::NEVER)));
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dialer({})", self.service)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The kernel's answer: nobody listens there, no route, out of descriptors or ports.
+    #[error("{0}")]
+    Failed(Errno),
+    /// No answer within `Config::connect_timeout`.
+    #[error("no answer within the connect timeout")]
+    TimedOut,
+    /// The worker has `Config::connections_max` connections already.
+    #[error("the limit of open connections is reached")]
+    Limit,
+    /// The engine stops.
+    #[error("the engine stops")]
+    Stopped,
+}
+
+/// One thing asked for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Connect { service: u16, address: Box<Address>, tag: u64 },
+    Wake(ConnId),
+    Timer(u16, Tick),
+}
+
+/// What was asked since the worker last looked. One list a worker, used by its thread alone.
+#[derive(Clone, Default)]
+pub(crate) struct Requests(Rc<RefCell<Vec<Request>>>);
+
+impl Requests {
+    pub(crate) fn connect(&self, service: u16, address: &Address, tag: u64) {
+        self.push(Request::Connect { service, address: Box::new(address.clone()), tag });
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Exchanges the list with an empty one.
+    pub(crate) fn swap(&self, list: &mut Vec<Request>) {
+        std::mem::swap(&mut *self.0.borrow_mut(), list);
+    }
+
+    fn push(&self, request: Request) {
+        self.0.borrow_mut().push(request);
+    }
+}

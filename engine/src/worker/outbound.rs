@@ -1,0 +1,215 @@
+//! Outbound connections: attempts until they are connections, and the other requests that protocols make outside
+//! the calls of a session (`dialer.rs`). Looked at once a turn; costs a turn without any two comparisons.
+
+use super::{Life, Worker};
+use crate::conn::Phase;
+use crate::dialer::{Dialer, Refusal, Request};
+use crate::driver::Driver;
+use crate::event::{Errno, Op, Socket};
+use crate::mailbox::ConnId;
+use crate::service::{Call, Panicked, Service};
+use crate::time::Tick;
+use crate::token::{Kind, Token};
+use slab::Slab;
+use std::collections::VecDeque;
+
+/// Attempts to connect, and the timers of protocols.
+pub(super) struct Outbound {
+    attempts: Slab<Attempt>,
+    /// When attempts time out: one timeout for all, so the first begun is the first here. Entries of attempts that
+    /// are over are passed by.
+    timeouts: VecDeque<(Tick, Token)>,
+    /// The timers of protocols, by service.
+    timers: Vec<Tick>,
+    /// Nothing here is due before.
+    next_due: Tick,
+    requests: Vec<Request>,
+}
+
+/// One attempt to connect. The slot is freed with the last completion.
+struct Attempt {
+    token: Token,
+    socket: Socket,
+    service: u16,
+    tag: u64,
+    /// Why it was given up, if it was.
+    refusal: Option<Refusal>,
+}
+
+impl Outbound {
+    pub(super) fn new() -> Outbound {
+        Outbound {
+            attempts: Slab::new(),
+            timeouts: VecDeque::new(),
+            timers: Vec::new(),
+            next_due: Tick::NEVER,
+            requests: Vec::new(),
+        }
+    }
+
+    /// Attempts in progress: each has a descriptor and becomes a connection.
+    pub(super) fn len(&self) -> usize {
+        self.attempts.len()
+    }
+
+    pub(super) fn next_due(&self) -> Tick {
+        self.next_due
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = Socket> {
+        self.attempts.iter().map(|(_, attempt)| attempt.socket)
+    }
+
+    fn find(&mut self, token: Token) -> Option<&mut Attempt> {
+        self.attempts.get_mut(token.index() as usize).filter(|attempt| attempt.token == token)
+    }
+
+    fn set_timer(&mut self, service: u16, at: Tick) {
+        let service = usize::from(service);
+        if self.timers.len() <= service {
+            self.timers.resize(service + 1, Tick::NEVER);
+        }
+        self.timers[service] = at;
+    }
+
+    fn refresh_due(&mut self) {
+        let timeout = self.timeouts.front().map_or(Tick::NEVER, |(at, _)| *at);
+        self.next_due = self.timers.iter().fold(timeout, |due, at| due.min(*at));
+    }
+}
+
+impl<D: Driver> Worker<D> {
+    /// Adds a protocol that has no listener.
+    pub(crate) fn add_outbound(&mut self, service: Box<dyn Service>) {
+        self.services.push(service);
+    }
+
+    pub(super) fn start_services(&mut self) {
+        for index in 0..self.services.len() {
+            let dialer = Dialer::new(self.shared.requests.clone(), index as u16);
+            let started = self.services[index].start(dialer);
+            self.count_panic(started);
+        }
+        self.look_at_outbound();
+    }
+
+    /// Timers and timeouts that are due, then what protocols asked for. What they ask for meanwhile is for the next
+    /// turn, which then does not wait: a protocol cannot keep the worker here.
+    pub(super) fn look_at_outbound(&mut self) {
+        let now = self.shared.now;
+        if self.outbound.next_due <= now {
+            self.time_attempts_out(now);
+            for service in 0..self.outbound.timers.len() {
+                if self.outbound.timers[service] <= now {
+                    self.outbound.timers[service] = Tick::NEVER;
+                    let ticked = self.services[service].tick(now);
+                    self.count_panic(ticked);
+                }
+            }
+        }
+        let mut requests = std::mem::take(&mut self.outbound.requests);
+        self.shared.requests.swap(&mut requests);
+        for request in requests.drain(..) {
+            match request {
+                Request::Connect { service, address, tag } => self.connect(service, address, tag),
+                Request::Wake(conn) => self.wake(conn),
+                Request::Timer(service, at) => self.outbound.set_timer(service, at),
+            }
+        }
+        self.outbound.requests = requests;
+        self.outbound.refresh_due();
+        self.impatient |= !self.shared.requests.is_empty();
+    }
+
+    /// An attempt has come to its end.
+    pub(super) fn on_connected(&mut self, token: Token, result: Result<u32, Errno>) {
+        if self.outbound.find(token).is_none() {
+            return;
+        }
+        let Attempt { socket, service, tag, refusal, .. } =
+            self.outbound.attempts.remove(token.index() as usize);
+        match (result, refusal) {
+            // A timeout that came too late is none.
+            (Ok(_), None | Some(Refusal::TimedOut)) => {
+                self.shared.stats.live.connected.add(1);
+                self.open_with(service, socket, |service, io| service.connected(tag, io));
+            }
+            (Ok(_), Some(refusal)) => self.give_up(service, socket, tag, refusal),
+            (Err(errno), refusal) => {
+                self.give_up(service, socket, tag, refusal.unwrap_or(Refusal::Failed(errno)));
+            }
+        }
+    }
+
+    /// Ends every attempt; their protocols are told with the last completion.
+    pub(super) fn stop_connecting(&mut self) {
+        for (_, attempt) in &mut self.outbound.attempts {
+            attempt.refusal = Some(Refusal::Stopped);
+            self.driver.submit(Op::CancelAll { socket: attempt.socket });
+        }
+    }
+
+    /// Calls `wake` of a connection that is still the same one.
+    pub(super) fn wake(&mut self, conn: ConnId) {
+        let token = Token::new(Kind::Recv, conn.generation, conn.index);
+        if self.live(token).is_some_and(|conn| conn.phase == Phase::Open) {
+            self.call(conn.index, Call::Wake);
+            self.settle(conn.index);
+        }
+    }
+
+    fn connect(&mut self, service: u16, address: Box<crate::address::Address>, tag: u64) {
+        if matches!(self.life, Life::Stopping(_)) {
+            return self.refuse(service, tag, Refusal::Stopped);
+        }
+        if self.open_count() >= self.connections_max {
+            return self.refuse(service, tag, Refusal::Limit);
+        }
+        let socket = match self.driver.stream_socket(&address) {
+            Ok(socket) => socket,
+            Err(errno) => return self.refuse(service, tag, Refusal::Failed(errno)),
+        };
+        self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
+        let slot = self.outbound.attempts.vacant_entry();
+        let token = Token::new(Kind::Connect, self.next_generation, slot.key() as u32);
+        slot.insert(Attempt { token, socket, service, tag, refusal: None });
+        let at = self.shared.now.after(self.config.connect_timeout);
+        self.outbound.timeouts.push_back((at, token));
+        self.driver.submit(Op::Connect { token, socket, address });
+    }
+
+    fn time_attempts_out(&mut self, now: Tick) {
+        while let Some((at, token)) = self.outbound.timeouts.front().copied() {
+            let Some(attempt) = self.outbound.find(token) else {
+                self.outbound.timeouts.pop_front();
+                continue;
+            };
+            if at > now {
+                return;
+            }
+            attempt.refusal.get_or_insert(Refusal::TimedOut);
+            let socket = attempt.socket;
+            self.outbound.timeouts.pop_front();
+            self.driver.submit(Op::CancelAll { socket });
+        }
+    }
+
+    fn give_up(&mut self, service: u16, socket: Socket, tag: u64, refusal: Refusal) {
+        self.driver.submit(Op::Close { socket, reset: false });
+        self.has_room |= self.is_accept_paused();
+        self.refuse(service, tag, refusal);
+    }
+
+    fn refuse(&mut self, service: u16, tag: u64, refusal: Refusal) {
+        self.shared.stats.live.refused.add(1);
+        let told = self.services[usize::from(service)].refused(tag, refusal);
+        self.count_panic(told);
+    }
+
+    fn count_panic(&mut self, called: Result<(), Panicked>) {
+        if called.is_err() {
+            self.shared.stats.live.panics.add(1);
+            tracing::error!("protocol code panicked outside a session");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! `ringmill load`: a load generator on the engine itself, from options to the report.
+//!
+//! Each worker is a client with connections of its own (`load/client.rs`) that counts for itself; the parts are added
+//! up at the end. What is sent and how a response is judged is in `load/wire.rs`, when in `load/pace.rs`.
+
+mod client;
+mod pace;
+mod report;
+mod response;
+mod tally;
+mod target;
+mod template;
+mod wire;
+mod worker;
+
+use super::options::{self, Workers};
+use clap::Args;
+use client::Client;
+use report::Report;
+use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tally::Tally;
+use target::{Scheme, Target};
+use template::{Header, RawFile, Templates};
+use wire::{Echo, Expected, ExpectedBody, Http};
+use worker::{Live, Setup};
+
+/// Options of `ringmill load`.
+#[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Load {
+    /// http://HOST[:PORT]/PATH, tcp://HOST:PORT (echo) or udp://HOST:PORT (echo)
+    #[arg(value_name = "URL")]
+    target: Target,
+
+    /// Connections in all
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
+
+    /// Worker threads: a number, or auto for one a CPU
+    #[arg(long, short = 't', value_name = "N", default_value = "1")]
+    workers: Workers,
+
+    /// Measured time
+    #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = options::timeout)]
+    duration: Duration,
+
+    /// Time under load before that, which does not count
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = options::duration)]
+    warmup: Duration,
+
+    /// Requests under way on one connection
+    #[arg(long, short = 'p', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pipeline: u32,
+
+    /// Open loop: so many requests a second in all, each timed from when it was due [default: as fast as it goes]
+    #[arg(long, short = 'r', value_name = "N", value_parser = rate)]
+    rate: Option<f64>,
+
+    /// Close a connection after so many requests, and open another [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    requests_per_connection: Option<u32>,
+
+    /// A connection or a response that takes longer is an error
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = options::timeout)]
+    timeout: Duration,
+
+    /// Method [default: GET, or POST with a body]
+    #[arg(long, short = 'X', value_name = "NAME")]
+    method: Option<String>,
+
+    /// Header field, as "Name: value"; repeat for several
+    #[arg(long = "header", short = 'H', value_name = "FIELD")]
+    headers: Vec<Header>,
+
+    /// Request body: text, or @FILE
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+
+    /// File with a whole request as it is sent, "{host}" filled in, and how often it comes: FILE or WEIGHT:FILE; repeat
+    /// for a mix
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "headers", "body"])]
+    raw: Vec<RawFile>,
+
+    /// Bytes of an echo
+    #[arg(long, value_name = "SIZE", default_value = "64", value_parser = options::size)]
+    size: u64,
+
+    /// A response with another status is an error [default: 200 to 299]
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..=599))]
+    expect_status: Option<u16>,
+
+    /// A response with another body is an error: text, or @FILE
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["expect_length", "expect_same"])]
+    expect_body: Option<String>,
+
+    /// A response with a body of another length is an error
+    #[arg(long, value_name = "SIZE", value_parser = options::size, conflicts_with = "expect_same")]
+    expect_length: Option<u64>,
+
+    /// A response whose body is not that of the first one to the same request is an error
+    #[arg(long)]
+    expect_same: bool,
+
+    /// Allow a target that is neither loopback nor in a private network
+    #[arg(long)]
+    allow_public: bool,
+
+    /// Print the result as JSON on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
+
+    /// CPUs to pin workers to: auto, off, or a list such as 0,2,4-7
+    #[arg(long, value_name = "LIST", default_value = "auto")]
+    pin: Pin,
+
+    /// How bytes move: auto (io_uring where it works, else epoll), uring, poll
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    driver: DriverChoice,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmill load http://127.0.0.1:8080/plaintext --connections 64 --duration 10s
+      as fast as it goes, on 64 keep-alive connections
+  ringmill load http://127.0.0.1:8080/plaintext --rate 20000
+      20000 requests a second whatever happens; a response that waited for a stall shows it
+  ringmill load http://127.0.0.1:8080/ --requests-per-connection 1
+  ringmill load http://127.0.0.1:8080/upload --body @file --expect-status 200
+  ringmill load http://127.0.0.1:8080/ --raw 9:get.http --raw 1:post.http
+  ringmill load tcp://127.0.0.1:7 --size 1KiB --pipeline 8
+  ringmill load udp://127.0.0.1:7 --connections 16 --pipeline 16
+
+Exit status: 0 for a run without errors, 1 for one with errors or none at all, 2 for bad options.";
+
+/// Why there was no run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("cannot resolve {host}: {source}")]
+    Name { host: String, source: std::io::Error },
+    #[error(
+        "{address} is neither loopback nor in a private network: load only what is yours, and say so with --allow-public"
+    )]
+    Public { address: SocketAddr },
+    #[error("cannot connect to {address}: {source}{}", hint(source))]
+    Connect { address: SocketAddr, source: std::io::Error },
+    #[error("cannot read {}: {source}", path.display())]
+    File { path: std::path::PathBuf, source: std::io::Error },
+    #[error("bad request: {0}")]
+    Request(String),
+    #[error("{0}")]
+    Options(String),
+    #[error(transparent)]
+    Engine(#[from] ringmill::Error),
+    #[error("cannot handle signals: {0}")]
+    Signals(std::io::Error),
+    #[error("a worker ended without its results: see the messages above")]
+    Lost,
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => " (nobody listens there: is the server running?)",
+        std::io::ErrorKind::TimedOut => " (no answer: is a firewall in between?)",
+        _ => "",
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
+        _ => Err("expected requests a second, such as 20000".to_owned()),
+    }
+}
+
+impl Load {
+    /// Runs the load and prints the result.
+    pub(crate) fn run(self) -> Result<ExitCode, LoadError> {
+        self.check()?;
+        ringmill::raise_descriptor_limit();
+        let address = self.target.resolve(self.allow_public)?;
+        let workers =
+            self.workers.0.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        // A worker without a connection would only look busy.
+        let workers = workers.min(self.connections as usize);
+        if self.target.scheme != Scheme::Udp {
+            // To say what is wrong before anything starts; the server sees one connection without a request.
+            TcpStream::connect_timeout(&address, self.timeout)
+                .map_err(|source| LoadError::Connect { address, source })?;
+        }
+        let signals = Signals::new([SIGTERM, SIGINT]).map_err(LoadError::Signals)?;
+        let (results, handed_in) = channel();
+        let shows = !self.json && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let setup = Arc::new(Setup {
+            address: Address::Ip(address),
+            workers,
+            connections: self.connections as usize,
+            pipeline: self.pipeline as usize,
+            requests_per_connection: self.requests_per_connection,
+            rate: self.rate,
+            warmup: self.warmup,
+            duration: self.duration,
+            timeout: self.timeout,
+            stop: AtomicBool::new(false),
+            live: (0..if shows { workers } else { 0 }).map(|_| Mutex::new(Live::new())).collect(),
+            results,
+        });
+        let builder = self.add_clients(Engine::builder().config(self.config(workers)), &setup)?;
+        let running = builder.start()?;
+        report::announce(&self, &setup, address, &running);
+        stop_on_signals(signals, setup.clone())?;
+        let report = self.collect(&setup, handed_in, running)?;
+        if self.json {
+            report.print_json()
+        } else {
+            report.print()
+        }
+        Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// What the option parser cannot see.
+    fn check(&self) -> Result<(), LoadError> {
+        let http = [
+            ("--method", self.method.is_some()),
+            ("--header", !self.headers.is_empty()),
+            ("--body", self.body.is_some()),
+            ("--raw", !self.raw.is_empty()),
+            ("--expect-status", self.expect_status.is_some()),
+            ("--expect-body", self.expect_body.is_some()),
+            ("--expect-length", self.expect_length.is_some()),
+            ("--expect-same", self.expect_same),
+        ];
+        let wrong = |option: &str| {
+            Err(LoadError::Options(format!("{option} is for http:// only: an echo is checked byte by byte")))
+        };
+        if self.target.scheme != Scheme::Http
+            && let Some((option, _)) = http.into_iter().find(|(_, is_given)| *is_given)
+        {
+            return wrong(option);
+        }
+        if self.size == 0 || self.size > 16 << 20 {
+            return Err(LoadError::Options("--size must be from 1 byte to 16 MiB".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn config(&self, workers: usize) -> Config {
+        Config {
+            workers: Some(workers),
+            pin: self.pin.clone(),
+            driver: self.driver,
+            connect_timeout: self.timeout,
+            write_timeout: self.timeout,
+            ..Config::default()
+        }
+    }
+
+    fn add_clients(&self, builder: Builder, setup: &Arc<Setup>) -> Result<Builder, LoadError> {
+        let setup = setup.clone();
+        match self.target.scheme {
+            Scheme::Http => {
+                let templates = Arc::new(Templates::new(self, &self.target)?);
+                let expected = self.expected()?;
+                Ok(builder.outbound(move |worker| {
+                    // Far apart in the order, so that workers do not go in step.
+                    let start = worker.index * templates.order.len() / worker.workers;
+                    let http = Http::new(templates.clone(), expected.clone(), start);
+                    Client::new(http, setup.clone(), worker.index)
+                }))
+            }
+            Scheme::Tcp => {
+                let payload = payload(self.size as usize);
+                Ok(builder.outbound(move |worker| {
+                    Client::new(Echo { payload: payload.clone() }, setup.clone(), worker.index)
+                }))
+            }
+            Scheme::Udp => Err(LoadError::Options("udp:// is not there yet".to_owned())),
+        }
+    }
+
+    fn expected(&self) -> Result<Expected, LoadError> {
+        let body = match (&self.expect_body, self.expect_length) {
+            (Some(text), _) => ExpectedBody::Exactly(template::text_or_file(text)?.into()),
+            (None, Some(length)) => ExpectedBody::Length(length),
+            (None, None) if self.expect_same => ExpectedBody::Same,
+            (None, None) => ExpectedBody::Any,
+        };
+        Ok(Expected { status: self.expect_status, body })
+    }
+
+    /// Waits for the results of all workers, and adds them up.
+    fn collect(
+        &self,
+        setup: &Setup,
+        handed_in: Receiver<Tally>,
+        running: Running,
+    ) -> Result<Report, LoadError> {
+        let mut total = Tally::new();
+        let mut missing = setup.workers;
+        let mut line = report::ProgressLine::new(setup);
+        // A worker that is alive hands in within its time and the last wait; the rest is for a slow machine.
+        let deadline = Instant::now() + self.warmup + self.duration + Duration::from_secs(30);
+        while missing > 0 {
+            match handed_in.recv_timeout(report::ProgressLine::INTERVAL) {
+                Ok(tally) => {
+                    total.merge(&tally);
+                    missing -= 1;
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => line.show(),
+                Err(_) => return Err(running.join().err().map_or(LoadError::Lost, Into::into)),
+            }
+        }
+        line.clear();
+        let stats = running.stats();
+        let cpu = stats.workers().iter().map(|worker| Duration::from_nanos(worker.cpu_ns)).sum();
+        let counters = stats.total();
+        (total.sent_bytes, total.received_bytes) = (counters.sent_bytes, counters.received_bytes);
+        let report = Report::new(self, setup, total, cpu, running.driver());
+        running.handle().stop();
+        running.join()?;
+        Ok(report)
+    }
+}
+
+/// Bytes that differ from their neighbours, so that a lost or doubled piece shows.
+fn payload(bytes: usize) -> Arc<[u8]> {
+    (0..251).cycle().take(bytes).collect()
+}
+
+/// The first signal ends the run early, with a result; a second one ends the process.
+fn stop_on_signals(mut signals: Signals, setup: Arc<Setup>) -> Result<(), LoadError> {
+    let watch = move || {
+        for signal in signals.forever() {
+            if setup.stop.swap(true, Relaxed) {
+                std::process::exit(128 + signal);
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
+    thread.map(drop).map_err(LoadError::Signals)
+}

@@ -1,0 +1,406 @@
+//! Responses as a strict client reads them: head, framing, body. Pure: bytes in, verdicts out.
+//!
+//! However the bytes are cut, the result is the same (tested below). What a correct server never sends is malformed,
+//! not repaired: a load generator that guesses counts answers that nobody sent. RFC 9112.
+
+use memchr::{memchr, memmem};
+
+/// A head longer than this is malformed.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// A chunk's size line, or a line of the trailer, longer than this is malformed.
+const LINE_BYTES_MAX: usize = 4096;
+/// Trailer lines a body may have.
+const TRAILER_LINES_MAX: u32 = 100;
+
+/// The bytes are no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// What a head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Bytes of the head, with its empty line.
+    pub(super) bytes: usize,
+    pub(super) status: u16,
+    pub(super) framing: Framing,
+    /// The server goes on with this connection.
+    pub(super) keep_alive: bool,
+}
+
+/// How the end of a body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+/// Reads the head at the front of `input`; `None` while it is not complete. `to_head` says that the request was HEAD,
+/// whose response has no body.
+pub(super) fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed> {
+    let Some(end) = memmem::find(input, b"\r\n\r\n") else {
+        return if input.len() > HEAD_BYTES_MAX { Err(Malformed) } else { Ok(None) };
+    };
+    if end > HEAD_BYTES_MAX {
+        return Err(Malformed);
+    }
+    let mut lines = Lines(&input[..end + 2]);
+    let (status, is_10) = parse_status_line(lines.next().ok_or(Malformed)?)?;
+    let (mut length, mut chunked, mut close, mut keep) = (None, false, false, false);
+    for line in lines {
+        let colon = memchr(b':', line).ok_or(Malformed)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.is_empty() || !line.iter().all(|byte| is_field_byte(*byte)) {
+            return Err(Malformed);
+        }
+        // Most names are told apart by their first letter and length.
+        match (name[0] | 0x20, name.len()) {
+            (b'c', 14) if name.eq_ignore_ascii_case(b"content-length") => {
+                let value = parse_length(value)?;
+                if length.replace(value).is_some() {
+                    return Err(Malformed);
+                }
+            }
+            (b't', 17) if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if chunked || is_10 || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Malformed);
+                }
+                chunked = true;
+            }
+            (b'c', 10) if name.eq_ignore_ascii_case(b"connection") => {
+                for option in value.split(|byte| *byte == b',') {
+                    close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
+                    keep |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ if !name.iter().all(|byte| is_token_byte(*byte)) => return Err(Malformed),
+            _ => {}
+        }
+    }
+    let has_no_body = to_head || matches!(status, 100..=199 | 204 | 304);
+    let framing = match (length, chunked) {
+        (Some(_), true) => return Err(Malformed),
+        _ if has_no_body => Framing::Length(0),
+        (Some(length), false) => Framing::Length(length),
+        (None, true) => Framing::Chunked,
+        (None, false) => Framing::UntilClose,
+    };
+    let keep_alive = !close && (!is_10 || keep) && framing != Framing::UntilClose;
+    Ok(Some(Head { bytes: end + 4, status, framing, keep_alive }))
+}
+
+/// Lines of a head, each with its CRLF, which is taken off. A lone CR or LF stays in its line, where no field may
+/// have it.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let line_feed = memchr(b'\n', self.0)?;
+        let line = &self.0[..line_feed];
+        self.0 = &self.0[line_feed + 1..];
+        // Without its CR it keeps a byte that no field may have.
+        Some(line.strip_suffix(b"\r").unwrap_or(b"\n"))
+    }
+}
+
+/// Status and whether the version is 1.0. The reason may be missing: many servers leave it out.
+fn parse_status_line(line: &[u8]) -> Result<(u16, bool), Malformed> {
+    let rest = line.strip_prefix(b"HTTP/1.").ok_or(Malformed)?;
+    let [minor @ (b'0' | b'1'), b' ', status @ ..] = rest else { return Err(Malformed) };
+    let (digits, reason) = status.split_at_checked(3).ok_or(Malformed)?;
+    if !digits.iter().all(u8::is_ascii_digit) || digits[0] == b'0' {
+        return Err(Malformed);
+    }
+    if !(reason.is_empty() || reason[0] == b' ') || !reason.iter().all(|byte| is_field_byte(*byte)) {
+        return Err(Malformed);
+    }
+    let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+    Ok((status, *minor == b'0'))
+}
+
+fn parse_length(digits: &[u8]) -> Result<u64, Malformed> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed);
+    }
+    let add = |length: u64, digit: &u8| length.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    digits.iter().try_fold(0, add).ok_or(Malformed)
+}
+
+/// Visible, space, tab, or beyond ASCII.
+fn is_field_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// tchar of RFC 9110, 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The rest of a body that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Left(u64),
+    /// At the size line of a chunk.
+    ChunkSize,
+    /// In a chunk's data.
+    Chunk(u64),
+    /// At the CRLF after a chunk's data.
+    ChunkEnd,
+    /// In the trailer, with so many lines still allowed.
+    Trailer(u32),
+    UntilClose,
+}
+
+/// What one look at a body gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) consumed: usize,
+    pub(super) is_complete: bool,
+}
+
+impl Body {
+    pub(super) fn new(framing: Framing) -> Body {
+        match framing {
+            Framing::Length(length) => Body::Left(length),
+            Framing::Chunked => Body::ChunkSize,
+            Framing::UntilClose => Body::UntilClose,
+        }
+    }
+
+    /// Reads as much as `input` has of the body and hands its data to `each`. What is not consumed comes again with
+    /// more behind it.
+    pub(super) fn read(&mut self, input: &[u8], mut each: impl FnMut(&[u8])) -> Result<Progress, Malformed> {
+        let mut at = 0;
+        let stop = |consumed, is_complete| Ok(Progress { consumed, is_complete });
+        loop {
+            let rest = &input[at..];
+            match self {
+                Body::Left(left) => {
+                    let bytes = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    if bytes > 0 {
+                        each(&rest[..bytes]);
+                    }
+                    *left -= bytes as u64;
+                    return stop(at + bytes, *left == 0);
+                }
+                Body::UntilClose => {
+                    each(rest);
+                    return stop(input.len(), false);
+                }
+                Body::ChunkSize => {
+                    let Some(line) = whole_line(rest)? else { return stop(at, false) };
+                    at += line.len() + 2;
+                    *self = match chunk_size(line)? {
+                        0 => Body::Trailer(TRAILER_LINES_MAX),
+                        size => Body::Chunk(size),
+                    };
+                }
+                Body::Chunk(left) => {
+                    let bytes = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    if bytes > 0 {
+                        each(&rest[..bytes]);
+                    }
+                    at += bytes;
+                    *left -= bytes as u64;
+                    if *left > 0 {
+                        return stop(at, false);
+                    }
+                    *self = Body::ChunkEnd;
+                }
+                Body::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        at += 2;
+                        *self = Body::ChunkSize;
+                    }
+                    [] | [b'\r'] => return stop(at, false),
+                    _ => return Err(Malformed),
+                },
+                Body::Trailer(lines_left) => {
+                    let Some(line) = whole_line(rest)? else { return stop(at, false) };
+                    at += line.len() + 2;
+                    if line.is_empty() {
+                        return stop(at, true);
+                    }
+                    if memchr(b':', line).is_none_or(|colon| colon == 0) || *lines_left == 0 {
+                        return Err(Malformed);
+                    }
+                    *lines_left -= 1;
+                }
+            }
+        }
+    }
+}
+
+/// The line at the front of `input`, without its CRLF; `None` while it is not complete.
+fn whole_line(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    match memchr(b'\n', input) {
+        Some(line_feed) if line_feed <= LINE_BYTES_MAX => {
+            let line = input[..line_feed].strip_suffix(b"\r").ok_or(Malformed)?;
+            if line.iter().all(|byte| is_field_byte(*byte)) { Ok(Some(line)) } else { Err(Malformed) }
+        }
+        None if input.len() <= LINE_BYTES_MAX => Ok(None),
+        _ => Err(Malformed),
+    }
+}
+
+/// Up to 16 hexadecimal digits; an extension is passed over.
+fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let digits = if digits.len() < line.len() { digits.trim_ascii_end() } else { digits };
+    if digits.is_empty() || digits.len() > 16 {
+        return Err(Malformed);
+    }
+    let add = |size: u64, digit: &u8| Some(size << 4 | u64::from(char::from(*digit).to_digit(16)?));
+    digits.iter().try_fold(0, add).ok_or(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<Head>, Malformed> {
+        parse_head(text.as_bytes(), false)
+    }
+
+    #[track_caller]
+    fn check(text: &str, status: u16, framing: Framing, keep_alive: bool) {
+        let expected = Head { bytes: text.len(), status, framing, keep_alive };
+        assert_eq!(head(text), Ok(Some(expected)), "{text:?}");
+        assert_eq!(head(&format!("{text}more")), Ok(Some(expected)), "{text:?} with more behind it");
+        for cut in 0..text.len() {
+            assert_eq!(head(&text[..cut]), Ok(None), "{text:?} cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn heads() {
+        use Framing::*;
+        check("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n", 200, Length(13), true);
+        check("HTTP/1.1 200\r\ncontent-length:0\r\n\r\n", 200, Length(0), true);
+        check("HTTP/1.1 404 Not Found\r\nDate: x\r\nCONTENT-LENGTH:  7 \r\n\r\n", 404, Length(7), true);
+        check("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", 200, Chunked, true);
+        check("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: x, Close\r\n\r\n", 200, Length(1), false);
+        check("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", 200, Length(1), false);
+        check("HTTP/1.0 200 OK\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n", 200, Length(1), true);
+        check("HTTP/1.1 200 OK\r\n\r\n", 200, UntilClose, false);
+        check("HTTP/1.1 204 No Content\r\n\r\n", 204, Length(0), true);
+        check("HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", 304, Length(0), true);
+        check("HTTP/1.1 100 Continue\r\n\r\n", 100, Length(0), true);
+    }
+
+    #[test]
+    fn a_response_to_head_has_no_body() {
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n";
+        assert_eq!(parse_head(text, true).unwrap().unwrap().framing, Framing::Length(0));
+    }
+
+    #[test]
+    fn malformed_heads() {
+        for text in [
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.2 200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\nContent-Length: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\nX: y\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(head(text), Err(Malformed), "{text:?}");
+        }
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_BYTES_MAX));
+        assert_eq!(head(&long), Err(Malformed));
+    }
+
+    /// Reads a body in pieces that end at `cuts`: data, bytes consumed, whether it is complete.
+    fn read(framing: Framing, input: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, usize, bool), Malformed> {
+        let (mut body, mut data, mut at) = (Body::new(framing), Vec::new(), 0);
+        for end in cuts.iter().copied().chain([input.len()]) {
+            let progress = body.read(&input[at..end], |bytes| data.extend_from_slice(bytes))?;
+            at += progress.consumed;
+            if progress.is_complete {
+                return Ok((data, at, true));
+            }
+        }
+        Ok((data, at, false))
+    }
+
+    #[test]
+    fn bodies_read_the_same_however_they_are_cut() {
+        let check = |framing, input: &str, data: &str, consumed: usize, is_complete| {
+            let expected = Ok((data.as_bytes().to_vec(), consumed, is_complete));
+            assert_eq!(read(framing, input.as_bytes(), &[]), expected, "{input:?}");
+            for first in 0..=input.len() {
+                for second in first..=input.len() {
+                    let cut = read(framing, input.as_bytes(), &[first, second]);
+                    assert_eq!(cut, expected, "{input:?} cut at {first} and {second}");
+                }
+            }
+            let everywhere: Vec<usize> = (0..input.len()).collect();
+            assert_eq!(read(framing, input.as_bytes(), &everywhere), expected, "{input:?} byte by byte");
+        };
+        check(Framing::Length(0), "next", "", 0, true);
+        check(Framing::Length(5), "helloHTTP", "hello", 5, true);
+        check(Framing::Length(5), "hell", "hell", 4, false);
+        check(Framing::Chunked, "0\r\n\r\nHTTP", "", 5, true);
+        check(
+            Framing::Chunked,
+            "5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
+            "hello0123456789",
+            34,
+            true,
+        );
+        check(Framing::Chunked, "1 ;x\r\nh\r\n0\r\nx: y\r\nz: \r\n\r\n!", "h", 25, true);
+        check(Framing::UntilClose, "anything", "anything", 8, false);
+    }
+
+    #[test]
+    fn malformed_chunks() {
+        for text in [
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "+1\r\nh\r\n",
+            "1\nh\r\n",
+            " 1\r\nh\r\n",
+            "1 \r\nh\r\n",
+            "0x1\r\nh\r\n",
+            "00000000000000001\r\nh\r\n",
+            "1\r\nhX",
+            "1\r\nh\rX",
+            "0\r\nno colon\r\n",
+            "0\r\n: y\r\n",
+            "1;\0\r\nh\r\n",
+        ] {
+            for cut in 0..text.len() {
+                assert_eq!(
+                    read(Framing::Chunked, text.as_bytes(), &[cut]),
+                    Err(Malformed),
+                    "{text:?} at {cut}"
+                );
+            }
+        }
+        let endless = format!("1;{}", "x".repeat(LINE_BYTES_MAX));
+        assert_eq!(read(Framing::Chunked, endless.as_bytes(), &[]), Err(Malformed));
+    }
+}

@@ -1,0 +1,120 @@
+//! What a worker counts and measures, and how the parts become one. Plain data: each worker has its own.
+
+use hdrhistogram::Histogram;
+use std::time::Duration;
+
+/// What can go wrong with a request or a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No connection could be made.
+    Connect,
+    /// No connection, or no response, in time.
+    Timeout,
+    /// The connection was reset or broke.
+    Reset,
+    /// The connection was closed with a response missing or incomplete.
+    Closed,
+    /// The bytes are no response, or one that nobody asked for.
+    Malformed,
+    /// The status is not the expected one.
+    Status,
+    /// The body is not the expected one.
+    Body,
+}
+
+impl Failure {
+    /// All of them, with the names of the report.
+    pub(super) const ALL: [(Failure, &'static str); 7] = [
+        (Failure::Connect, "connect"),
+        (Failure::Timeout, "timeout"),
+        (Failure::Reset, "reset"),
+        (Failure::Closed, "closed"),
+        (Failure::Malformed, "malformed"),
+        (Failure::Status, "status"),
+        (Failure::Body, "body"),
+    ];
+}
+
+/// The counts and latencies of one worker, or of all.
+pub(super) struct Tally {
+    /// Good responses within the measured time.
+    pub(super) requests: u64,
+    /// Good responses in all: with the warm-up, and with what was still on its way at the end.
+    pub(super) requests_all: u64,
+    /// Requests sent.
+    pub(super) sent: u64,
+    /// Requests that were due by the schedule and could not even be sent by the end.
+    pub(super) unsent: u64,
+    /// By kind, in the order of `Failure::ALL`.
+    pub(super) failures: [u64; Failure::ALL.len()],
+    /// An example of the first failure in words.
+    pub(super) first_failure: Option<String>,
+    /// Connections made.
+    pub(super) connects: u64,
+    /// Responses within the measured time, by the first digit of their status; echoes have none.
+    pub(super) statuses: [u64; 6],
+    /// Bytes sent and received in all.
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    /// The measured time.
+    pub(super) elapsed: Duration,
+    /// Nanoseconds from the time a request was due to its complete response.
+    pub(super) latency: Histogram<u64>,
+}
+
+/// Latencies beyond this are counted as this.
+const LATENCY_NS_MAX: u64 = 600_000_000_000;
+
+impl Tally {
+    pub(super) fn new() -> Tally {
+        Tally {
+            requests: 0,
+            requests_all: 0,
+            sent: 0,
+            unsent: 0,
+            failures: Default::default(),
+            first_failure: None,
+            connects: 0,
+            statuses: Default::default(),
+            sent_bytes: 0,
+            received_bytes: 0,
+            elapsed: Duration::ZERO,
+            latency: histogram(),
+        }
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure, say: impl FnOnce() -> String) {
+        self.failures[failure as usize] += 1;
+        self.first_failure.get_or_insert_with(say);
+    }
+
+    pub(super) fn errors(&self) -> u64 {
+        self.failures.iter().sum()
+    }
+
+    pub(super) fn merge(&mut self, other: &Tally) {
+        self.requests += other.requests;
+        self.requests_all += other.requests_all;
+        self.sent += other.sent;
+        self.unsent += other.unsent;
+        for (sum, part) in self.failures.iter_mut().zip(other.failures) {
+            *sum += part;
+        }
+        for (sum, part) in self.statuses.iter_mut().zip(other.statuses) {
+            *sum += part;
+        }
+        if self.first_failure.is_none() {
+            self.first_failure.clone_from(&other.first_failure);
+        }
+        self.connects += other.connects;
+        self.sent_bytes += other.sent_bytes;
+        self.received_bytes += other.received_bytes;
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.latency.add(&other.latency).expect("all histograms have the same bounds");
+    }
+}
+
+/// Three digits from a nanosecond to ten minutes.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds that are sound")
+}
