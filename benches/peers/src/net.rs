@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Longest queue of connections not yet accepted; the kernel cuts it to net.core.somaxconn.
@@ -60,7 +60,10 @@ where
         })
         .collect();
     for thread in threads {
-        thread.join().expect("panics abort the process")?;
+        match thread.join() {
+            Ok(ended) => ended?,
+            Err(_) => bail!("a worker panicked: see the message above"),
+        }
     }
     Ok(())
 }
