@@ -3,16 +3,16 @@
 //! Labels are black on white: the report puts every plot on a light ground.
 
 use anyhow::{Result, anyhow};
-use plotters::coord::ranged1d::{KeyPointHint, Ranged};
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use std::ops::Range;
 
 /// Pixels.
-const WIDTH: u32 = 860;
+const WIDTH: u32 = 1100;
 const BAR_HEIGHT: u32 = 26;
-const LABEL_WIDTH: i32 = 110;
-const AXIS_HEIGHT: i32 = 44;
-const CURVES_HEIGHT: u32 = 340;
+const LABEL_WIDTH: i32 = 120;
+const AXIS_HEIGHT: i32 = 48;
+const CURVES_HEIGHT: u32 = 380;
 const MARGIN: i32 = 12;
 const FONT: &str = "sans-serif";
 
@@ -87,8 +87,8 @@ fn horizontal(axis: &str, bars: &[Bar], values: Range<f64>, line: Option<f64>) -
             .y_labels(bars.len())
             .y_label_formatter(&name)
             .x_desc(axis)
-            .label_style((FONT, 12))
-            .axis_desc_style((FONT, 13))
+            .label_style((FONT, 14))
+            .axis_desc_style((FONT, 14))
             .draw()
             .map_err(failed)?;
         for (row, bar) in bars.iter().enumerate() {
@@ -119,7 +119,7 @@ fn horizontal(axis: &str, bars: &[Bar], values: Range<f64>, line: Option<f64>) -
                     .map_err(failed)?;
             }
             let behind = end + 0.008 * (values.end - values.start);
-            let text = Text::new(bar.text.clone(), (behind, top + 0.24), (FONT, 12));
+            let text = Text::new(bar.text.clone(), (behind, top + 0.22), (FONT, 14));
             chart.draw_series([text]).map_err(failed)?;
         }
         if let Some(at) = line {
@@ -147,19 +147,18 @@ pub(super) fn curves(axis: &str, curves: &[Curve]) -> Result<String> {
             .margin_right(MARGIN * 2)
             .x_label_area_size(AXIS_HEIGHT)
             .y_label_area_size(64)
-            .build_cartesian_2d(nines(50.0)..nines(99.99), (low..high).log_scale())
+            .build_cartesian_2d(Nines, (low..high).log_scale())
             .map_err(failed)?;
         chart
             .configure_mesh()
             .light_line_style(BLACK.mix(0.05))
             .bold_line_style(BLACK.mix(0.14))
-            .x_labels(5)
             .x_label_formatter(&|nines| format!("{}%", percentile(*nines)))
             .y_label_formatter(&|value| format!("{value}"))
             .x_desc("percentile of responses")
             .y_desc(axis)
-            .label_style((FONT, 12))
-            .axis_desc_style((FONT, 13))
+            .label_style((FONT, 14))
+            .axis_desc_style((FONT, 14))
             .draw()
             .map_err(failed)?;
         for (index, curve) in curves.iter().enumerate() {
@@ -182,7 +181,7 @@ pub(super) fn curves(axis: &str, curves: &[Curve]) -> Result<String> {
             .position(SeriesLabelPosition::UpperLeft)
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.2))
-            .label_font((FONT, 12))
+            .label_font((FONT, 14))
             .draw()
             .map_err(failed)?;
         Ok(())
@@ -232,7 +231,7 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
 struct Rows(usize);
 
 impl Ranged for Rows {
-    type FormatOption = plotters::coord::ranged1d::NoDefaultFormatting;
+    type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
 
     fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
@@ -250,7 +249,36 @@ impl Ranged for Rows {
     }
 }
 
-impl plotters::coord::ranged1d::ValueFormatter<f64> for Rows {
+impl ValueFormatter<f64> for Rows {
+    fn format(value: &f64) -> String {
+        value.to_string()
+    }
+}
+
+/// The horizontal axis of percentiles, in nines: labels where they are measured.
+#[derive(Clone)]
+struct Nines;
+
+impl Ranged for Nines {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        let Range { start, end } = self.range();
+        let share = (value - start) / (end - start);
+        limit.0 + (f64::from(limit.1 - limit.0) * share) as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        [50.0, 90.0, 99.0, 99.9, 99.99].map(nines).into()
+    }
+
+    fn range(&self) -> Range<f64> {
+        nines(50.0)..nines(99.99)
+    }
+}
+
+impl ValueFormatter<f64> for Nines {
     fn format(value: &f64) -> String {
         value.to_string()
     }
@@ -293,7 +321,7 @@ mod tests {
     fn curves_have_a_legend() {
         let points = vec![(50.0, 100.0), (90.0, 200.0), (99.0, 1000.0), (99.99, 9000.0)];
         let svg = curves("us", &[Curve { name: "axum".to_owned(), points }]).unwrap();
-        assert!(svg.contains("axum") && svg.contains("99.9%"), "{svg}");
+        assert!(svg.contains("axum") && svg.contains("50%") && svg.contains("99.99%"), "{svg}");
     }
 
     #[test]

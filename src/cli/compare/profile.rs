@@ -24,7 +24,7 @@ pub(super) const MIXED_BYTES: [usize; 20] = [
     300, 700, 1_200, 1_800, 2_500, 3_400, 4_700, 6_100, 8_000, 10_500, 13_800, 18_000, 23_500, 30_600,
     40_000, 52_000, 64_000, 88_000, 115_000, 150_000,
 ];
-pub(super) const DOWNLOAD_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const DOWNLOAD_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const UPLOAD_BYTES: usize = 1024 * 1024;
 /// Datagrams of `udp-echo`.
 pub(super) const DATAGRAM_BYTES: usize = 64;
@@ -93,7 +93,7 @@ impl Profile {
             Profile::TenRequests => "GET /plaintext, a new connection for every ten requests, 64 at a time",
             Profile::Json => "GET /json on 64 keep-alive connections, serialised for every request",
             Profile::Mixed => "20 bodies of 300 to 150,000 bytes in turn, on 64 keep-alive connections",
-            Profile::Download => "GET of 16 MiB on 8 keep-alive connections",
+            Profile::Download => "GET of 8 MiB on 4 keep-alive connections",
             Profile::Upload => "POST of 1 MiB on 16 keep-alive connections; the answer is the size received",
             Profile::Idle => "anonymous memory of a connection that does nothing",
             Profile::UdpEcho => "UDP echo of 64-byte datagrams, 16 flows with 16 outstanding each",
@@ -113,7 +113,7 @@ impl Profile {
             Profile::TenRequests => Shape { requests_per_connection: Some(10), ..plain },
             Profile::Json => keep_alive(Ask::Json, 64),
             Profile::Mixed => keep_alive(Ask::Mixed, 64),
-            Profile::Download => keep_alive(Ask::Download, 8),
+            Profile::Download => keep_alive(Ask::Download, 4),
             Profile::Upload => keep_alive(Ask::Upload, 16),
             Profile::UdpEcho => Shape { pipeline: 16, ..keep_alive(Ask::Datagram, 16) },
             Profile::Idle => return None,
