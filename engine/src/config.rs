@@ -38,7 +38,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// How long an outbound connection may take to be made.
     pub connect_timeout: Duration,
-    /// How long a closing connection waits for the peer to close, so that the last reply arrives.
+    /// How long a closing connection waits for the peer to close, so that the last reply arrives. Zero is for clients,
+    /// which have read all they asked for: the socket is closed at once.
     pub linger_timeout: Duration,
     /// How long accepting pauses when the process is out of descriptors, unless a connection closes.
     pub accept_retry: Duration,

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 type ServiceFactory = dyn Fn(&WorkerContext) -> Box<dyn Service> + Send + Sync;
+type DatagramClientsFactory = dyn Fn(&WorkerContext) -> Vec<Box<dyn Datagram>> + Send + Sync;
 type DatagramFactory = dyn Fn(&WorkerContext) -> Box<dyn Datagram> + Send + Sync;
 
 /// What a factory is told about the worker it builds for.
@@ -45,6 +46,7 @@ impl Engine {
             streams: Vec::new(),
             datagrams: Vec::new(),
             outbound: Vec::new(),
+            datagram_clients: Vec::new(),
             problem: None,
         }
     }
@@ -57,6 +59,7 @@ pub struct Builder {
     streams: Vec<Stream>,
     datagrams: Vec<DatagramListener>,
     outbound: Vec<Arc<ServiceFactory>>,
+    datagram_clients: Vec<DatagramClients>,
     /// The first bad address: said by `start`, so that listeners can be chained.
     problem: Option<Error>,
 }
@@ -70,6 +73,12 @@ struct Stream {
 struct DatagramListener {
     address: Address,
     factory: Arc<DatagramFactory>,
+}
+
+#[derive(Clone)]
+struct DatagramClients {
+    address: Address,
+    factory: Arc<DatagramClientsFactory>,
 }
 
 impl Builder {
@@ -129,6 +138,22 @@ impl Builder {
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Builder {
         self.outbound.push(Arc::new(move |worker| Box::new(Typed::new(factory(worker)))));
+        self
+    }
+
+    /// Adds datagram sockets that belong to one worker alone, for protocols that send first: one socket for each value
+    /// that `factory` makes on the worker's thread. Bind to port 0: each socket gets a port of its own.
+    pub fn datagram_clients<P: Datagram>(
+        mut self,
+        address: impl TryInto<Address, Error: Into<Error>>,
+        factory: impl Fn(&WorkerContext) -> Vec<P> + Send + Sync + 'static,
+    ) -> Builder {
+        if let Some(address) = self.address(address) {
+            let boxed = |protocol| -> Box<dyn Datagram> { Box::new(protocol) };
+            let factory: Arc<DatagramClientsFactory> =
+                Arc::new(move |worker| factory(worker).into_iter().map(boxed).collect());
+            self.datagram_clients.push(DatagramClients { address, factory });
+        }
         self
     }
 

@@ -85,6 +85,12 @@ pub trait Protocol: 'static {
 pub trait Datagram: 'static {
     /// A datagram of 0 to 65,507 bytes arrived.
     fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>);
+
+    /// The worker starts; nothing was received yet. A client sends its first datagrams here.
+    fn start(&mut self, _io: &mut DatagramIo<'_>) {}
+
+    /// The time set with [`DatagramIo::set_timer`] has come; it is no longer set.
+    fn tick(&mut self, _io: &mut DatagramIo<'_>) {}
 }
 
 /// What `data` did and what it wants next.
@@ -304,6 +310,7 @@ pub struct DatagramIo<'a> {
     pub(crate) shared: &'a mut Shared,
     pub(crate) names: &'a dyn Names,
     pub(crate) socket: Socket,
+    pub(crate) timer: &'a mut Tick,
 }
 
 impl DatagramIo<'_> {
@@ -311,6 +318,11 @@ impl DatagramIo<'_> {
     /// waits already: answers to one datagram are bounded.
     pub fn send_to(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
         !self.batch.is_full() && self.batch.push(peer, bytes)
+    }
+
+    /// Sets or clears this socket's one timer, which is exact: see [`Dialer::set_timer`].
+    pub fn set_timer(&mut self, at: Option<Tick>) {
+        *self.timer = at.unwrap_or(Tick::NEVER);
     }
 
     /// Our address. Costs a system call.

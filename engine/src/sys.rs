@@ -96,11 +96,11 @@ pub(crate) fn stream_socket(address: &Address, blocking: bool) -> Result<Socket,
     made.map_err(|error| Errno::from_io(&error))
 }
 
-/// The address as the kernel reads it. Fails for a Unix path that is too long.
+/// The address as the kernel reads it. A Unix path that is too long gives what connect(2) would: EINVAL.
 pub(crate) fn to_kernel(address: &Address) -> Result<socket2::SockAddr, Errno> {
     match address {
         Address::Ip(ip) => Ok(socket2::SockAddr::from(*ip)),
-        Address::Unix(path) => socket2::SockAddr::unix(path).map_err(|error| Errno::from_io(&error)),
+        Address::Unix(path) => socket2::SockAddr::unix(path).map_err(|_| Errno::EINVAL),
     }
 }
 

@@ -10,6 +10,7 @@ mod response;
 mod tally;
 mod target;
 mod template;
+mod udp;
 mod wire;
 mod worker;
 
@@ -68,9 +69,9 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     requests_per_connection: Option<u32>,
 
-    /// A connection or a response that takes longer is an error
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = options::timeout)]
-    timeout: Duration,
+    /// A connection or a response that takes longer is an error [default: 10s; 1s for UDP]
+    #[arg(long, value_name = "TIME", value_parser = options::timeout)]
+    timeout: Option<Duration>,
 
     /// Method [default: GET, or POST with a body]
     #[arg(long, short = 'X', value_name = "NAME")]
@@ -165,6 +166,9 @@ pub(crate) enum LoadError {
     Lost,
 }
 
+/// Requests under way on one connection, in bytes: what a worker may have to keep for each.
+const OUTPUT_BYTES_MAX: usize = 256 << 20;
+
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => " (nobody listens there: is the server running?)",
@@ -186,14 +190,27 @@ impl Load {
         self.check()?;
         ringmill::raise_descriptor_limit();
         let address = self.target.resolve(self.allow_public)?;
+        let timeout = self.timeout.unwrap_or(match self.target.scheme {
+            Scheme::Udp => Duration::from_secs(1),
+            Scheme::Http | Scheme::Tcp => Duration::from_secs(10),
+        });
         let workers =
             self.workers.0.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         // A worker without a connection would only look busy.
         let workers = workers.min(self.connections as usize);
         if self.target.scheme != Scheme::Udp {
             // To say what is wrong before anything starts; the server sees one connection without a request.
-            TcpStream::connect_timeout(&address, self.timeout)
+            TcpStream::connect_timeout(&address, timeout)
                 .map_err(|source| LoadError::Connect { address, source })?;
+        }
+        let templates = Templates::new(&self, &self.target)?;
+        let output_bytes = templates.largest().max(self.size as usize) * self.pipeline as usize;
+        if output_bytes > OUTPUT_BYTES_MAX {
+            let problem =
+                format!("{output_bytes} bytes of requests under way on one connection are too many");
+            return Err(LoadError::Options(format!(
+                "{problem}: at most {OUTPUT_BYTES_MAX}; lower --pipeline"
+            )));
         }
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(LoadError::Signals)?;
         let (results, handed_in) = channel();
@@ -207,12 +224,13 @@ impl Load {
             rate: self.rate,
             warmup: self.warmup,
             duration: self.duration,
-            timeout: self.timeout,
+            timeout,
             stop: AtomicBool::new(false),
             live: (0..if shows { workers } else { 0 }).map(|_| Mutex::new(Live::new())).collect(),
             results,
         });
-        let builder = self.add_clients(Engine::builder().config(self.config(workers)), &setup)?;
+        let builder = Engine::builder().config(self.config(&setup, output_bytes));
+        let builder = self.add_clients(builder, &setup, templates)?;
         let running = builder.start()?;
         report::announce(&self, &setup, address, &running);
         stop_on_signals(signals, setup.clone())?;
@@ -245,28 +263,47 @@ impl Load {
         {
             return wrong(option);
         }
-        if self.size == 0 || self.size > 16 << 20 {
-            return Err(LoadError::Options("--size must be from 1 byte to 16 MiB".to_owned()));
+        let (least, most) = match self.target.scheme {
+            Scheme::Udp => (udp::NUMBER_BYTES as u64, 65_507),
+            Scheme::Http | Scheme::Tcp => (1, 1 << 20),
+        };
+        if self.size < least || self.size > most {
+            return Err(LoadError::Options(format!("--size must be from {least} to {most} bytes")));
+        }
+        if self.requests_per_connection.is_some() && self.target.scheme == Scheme::Udp {
+            return Err(LoadError::Options("--requests-per-connection is not for udp://".to_owned()));
         }
         Ok(())
     }
 
-    fn config(&self, workers: usize) -> Config {
+    fn config(&self, setup: &Setup, output_bytes: usize) -> Config {
+        let defaults = Config::default();
+        // Never stop reading because much is still to be sent: an echo server would then stop as well, for ever.
+        let output_high_water_bytes = defaults.output_high_water_bytes.max(output_bytes + 1);
         Config {
-            workers: Some(workers),
+            workers: Some(setup.workers),
+            output_high_water_bytes,
+            output_bytes_max: output_high_water_bytes + defaults.output_bytes_max,
             pin: self.pin.clone(),
             driver: self.driver,
-            connect_timeout: self.timeout,
-            write_timeout: self.timeout,
-            ..Config::default()
+            connect_timeout: setup.timeout,
+            write_timeout: setup.timeout,
+            // Every response was read by then: nothing can be lost.
+            linger_timeout: Duration::ZERO,
+            ..defaults
         }
     }
 
-    fn add_clients(&self, builder: Builder, setup: &Arc<Setup>) -> Result<Builder, LoadError> {
+    fn add_clients(
+        &self,
+        builder: Builder,
+        setup: &Arc<Setup>,
+        templates: Templates,
+    ) -> Result<Builder, LoadError> {
         let setup = setup.clone();
         match self.target.scheme {
             Scheme::Http => {
-                let templates = Arc::new(Templates::new(self, &self.target)?);
+                let templates = Arc::new(templates);
                 let expected = self.expected()?;
                 Ok(builder.outbound(move |worker| {
                     // Far apart in the order, so that workers do not go in step.
@@ -281,7 +318,18 @@ impl Load {
                     Client::new(Echo { payload: payload.clone() }, setup.clone(), worker.index)
                 }))
             }
-            Scheme::Udp => Err(LoadError::Options("udp:// is not there yet".to_owned())),
+            Scheme::Udp => {
+                let payload = payload(self.size as usize);
+                let target = setup.address.ip().expect("a target is an IP address");
+                let own = match target {
+                    // Where only this machine can answer.
+                    _ if target.ip().is_loopback() => SocketAddr::new(target.ip(), 0),
+                    SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+                    SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+                };
+                Ok(builder
+                    .datagram_clients(own, move |worker| udp::flows(&setup, target, &payload, worker.index)))
+            }
         }
     }
 
@@ -321,7 +369,9 @@ impl Load {
         let stats = running.stats();
         let cpu = stats.workers().iter().map(|worker| Duration::from_nanos(worker.cpu_ns)).sum();
         let counters = stats.total();
-        (total.sent_bytes, total.received_bytes) = (counters.sent_bytes, counters.received_bytes);
+        // Datagrams count for themselves.
+        total.sent_bytes += counters.sent_bytes;
+        total.received_bytes += counters.received_bytes;
         let report = Report::new(self, setup, total, cpu, running.driver());
         running.handle().stop();
         running.join()?;

@@ -55,6 +55,21 @@ pub(super) fn datagrams(address: &Address, only_v6: bool, workers: usize) -> Res
     })
 }
 
+/// Binds a datagram socket that shares its port with nobody: with SO_REUSEPORT, port 0 could mean a taken one.
+pub(super) fn own_datagrams(address: &Address) -> Result<Socket, Error> {
+    let listen_error = |step| move |source| Error::Listen { address: address.clone(), step, source };
+    let Address::Ip(ip) = address else {
+        let source = io::Error::from(io::ErrorKind::Unsupported);
+        return Err(listen_error("datagrams over a Unix socket")(source));
+    };
+    let socket = Socket::new(Domain::for_address(*ip), Type::DGRAM, None);
+    let socket = socket.map_err(listen_error("opening a socket"))?;
+    socket.bind(&SockAddr::from(*ip)).map_err(listen_error("binding"))?;
+    // Without trains datagrams come one by one: slower and as correct.
+    sys::datagrams::enable_trains(&socket);
+    Ok(socket)
+}
+
 type Prepare<'a> = &'a dyn Fn(&Socket, &mut &'static str) -> io::Result<()>;
 
 fn group(

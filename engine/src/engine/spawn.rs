@@ -1,7 +1,7 @@
 //! Choosing the driver, starting the threads, and telling whoever asked when all of them run.
 
 use super::bind;
-use super::{Builder, DatagramFactory, Handle, Running, ServiceFactory, WorkerContext};
+use super::{Builder, DatagramClients, DatagramFactory, Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
 use crate::config::{Config, DriverChoice, ListenOptions, Pin};
 use crate::driver::Driver;
@@ -21,10 +21,11 @@ use std::sync::{Arc, mpsc};
 const RESERVED_DESCRIPTORS: u64 = 64;
 
 pub(super) fn start(builder: Builder) -> Result<Running, Error> {
-    let Builder { config, streams, datagrams, outbound, problem } = builder;
+    let Builder { config, streams, datagrams, outbound, datagram_clients, problem } = builder;
     problem.map_or(Ok(()), Err)?;
     config.check()?;
-    if streams.is_empty() && datagrams.is_empty() && outbound.is_empty() {
+    let is_client = !outbound.is_empty() || !datagram_clients.is_empty();
+    if streams.is_empty() && datagrams.is_empty() && !is_client {
         let problems = vec!["nothing to listen on: add a listener".to_owned()];
         return Err(Error::Config { problems });
     }
@@ -63,6 +64,7 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
 
     for share in &mut shares {
         share.outbound.clone_from(&outbound);
+        share.datagram_clients.clone_from(&datagram_clients);
     }
 
     let stats = Stats::new(workers);
@@ -152,6 +154,7 @@ struct Share {
     streams: Vec<(socket2::Socket, Arc<ServiceFactory>)>,
     datagrams: Vec<(socket2::Socket, Arc<DatagramFactory>)>,
     outbound: Vec<Arc<ServiceFactory>>,
+    datagram_clients: Vec<DatagramClients>,
 }
 
 fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2::Socket)) {
@@ -220,11 +223,18 @@ impl Job {
         let datagrams = make_all(index, &self.context, self.share.datagrams)?;
         let outbound: Vec<_> = self.share.outbound.into_iter().map(|factory| ((), factory)).collect();
         let outbound = make_all(index, &self.context, outbound)?;
+        let mut clients = Vec::new();
+        for DatagramClients { address, factory } in self.share.datagram_clients {
+            let made = catch_unwind(AssertUnwindSafe(|| factory(&self.context)));
+            for protocol in made.map_err(|_| Error::Factory { worker: index })? {
+                clients.push((bind::own_datagrams(&address)?, protocol));
+            }
+        }
         let mut worker = Worker::new(driver, self.config, self.connections_max, self.mailbox, stats.clone());
         for (socket, service) in streams {
             worker.add_listener(Socket(socket.into_raw_fd()), service);
         }
-        for (socket, protocol) in datagrams {
+        for (socket, protocol) in datagrams.into_iter().chain(clients) {
             worker.add_datagrams(Socket(socket.into_raw_fd()), protocol);
         }
         for ((), service) in outbound {

@@ -8,6 +8,7 @@ use crate::datagram::Datagrams;
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::protocol::{Datagram, DatagramIo};
+use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -21,6 +22,8 @@ pub(super) struct DatagramSocket {
     pending: Box<Datagrams>,
     /// The other send batch; `None` while it is with the driver.
     spare: Option<Box<Datagrams>>,
+    /// When to call `tick`.
+    timer: Tick,
     closing: bool,
     closed: bool,
 }
@@ -33,6 +36,10 @@ impl DatagramSocket {
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
+
+    pub(super) fn timer(&self) -> Tick {
+        self.timer
+    }
 }
 
 impl<D: Driver> Worker<D> {
@@ -44,6 +51,7 @@ impl<D: Driver> Worker<D> {
             incoming: Some(Box::new(Datagrams::for_receiving())),
             pending: Box::default(),
             spare: Some(Box::default()),
+            timer: Tick::NEVER,
             closing: false,
             closed: false,
         });
@@ -82,6 +90,7 @@ impl<D: Driver> Worker<D> {
                 shared: &mut self.shared,
                 names: &self.driver,
                 socket: entry.socket,
+                timer: &mut entry.timer,
             };
             let call = AssertUnwindSafe(|| entry.protocol.datagram(from, bytes, &mut io));
             panics += u64::from(catch_unwind(call).is_err());
@@ -91,6 +100,7 @@ impl<D: Driver> Worker<D> {
             self.shared.stats.live.panics.add(panics);
         }
         self.shared.stats.live.datagrams_received.add(received);
+        self.outbound.due_by(entry.timer);
         batch.reset_received();
         entry.incoming = Some(batch);
         self.send_datagrams(index);
@@ -121,11 +131,48 @@ impl<D: Driver> Worker<D> {
         self.close_datagrams_when_idle(index);
     }
 
+    /// Calls the protocol of a socket without a datagram, and sends what it wrote.
+    pub(super) fn call_datagrams(
+        &mut self,
+        index: usize,
+        call: impl FnOnce(&mut dyn Datagram, &mut DatagramIo<'_>),
+    ) {
+        let entry = &mut self.datagrams[index];
+        if entry.closing {
+            return;
+        }
+        let mut io = DatagramIo {
+            batch: &mut entry.pending,
+            shared: &mut self.shared,
+            names: &self.driver,
+            socket: entry.socket,
+            timer: &mut entry.timer,
+        };
+        let called = catch_unwind(AssertUnwindSafe(|| call(&mut *entry.protocol, &mut io)));
+        self.outbound.due_by(entry.timer);
+        if called.is_err() {
+            tracing::error!("datagram protocol code panicked");
+            self.shared.stats.live.panics.add(1);
+        }
+        self.send_datagrams(index);
+    }
+
+    /// Calls the protocols whose timer has come.
+    pub(super) fn tick_datagrams(&mut self, now: Tick) {
+        for index in 0..self.datagrams.len() {
+            if self.datagrams[index].timer <= now {
+                self.datagrams[index].timer = Tick::NEVER;
+                self.call_datagrams(index, |protocol, io| protocol.tick(io));
+            }
+        }
+    }
+
     pub(super) fn close_datagrams(&mut self) {
         for index in 0..self.datagrams.len() {
             let entry = &mut self.datagrams[index];
             if !entry.closing {
                 entry.closing = true;
+                entry.timer = Tick::NEVER;
                 if entry.incoming.is_none() || entry.spare.is_none() {
                     self.driver.submit(Op::CancelAll { socket: entry.socket });
                 }

@@ -1,6 +1,7 @@
 //! Outbound connections: attempts until they are connections, and the other requests that protocols make outside
 //! the calls of a session (`dialer.rs`). Looked at once a turn; costs a turn without any two comparisons.
 
+use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
 use crate::conn::Phase;
 use crate::dialer::{Dialer, Refusal, Request};
@@ -21,7 +22,7 @@ pub(super) struct Outbound {
     timeouts: VecDeque<(Tick, Token)>,
     /// The timers of protocols, by service.
     timers: Vec<Tick>,
-    /// Nothing here is due before.
+    /// Nothing here is due before, nor any timer of a datagram socket.
     next_due: Tick,
     requests: Vec<Request>,
 }
@@ -60,6 +61,12 @@ impl Outbound {
         self.attempts.iter().map(|(_, attempt)| attempt.socket)
     }
 
+    /// Something else is due at `at`.
+    #[inline]
+    pub(super) fn due_by(&mut self, at: Tick) {
+        self.next_due = self.next_due.min(at);
+    }
+
     fn find(&mut self, token: Token) -> Option<&mut Attempt> {
         self.attempts.get_mut(token.index() as usize).filter(|attempt| attempt.token == token)
     }
@@ -72,9 +79,9 @@ impl Outbound {
         self.timers[service] = at;
     }
 
-    fn refresh_due(&mut self) {
+    fn first_due(&self) -> Tick {
         let timeout = self.timeouts.front().map_or(Tick::NEVER, |(at, _)| *at);
-        self.next_due = self.timers.iter().fold(timeout, |due, at| due.min(*at));
+        self.timers.iter().fold(timeout, |due, at| due.min(*at))
     }
 }
 
@@ -89,6 +96,9 @@ impl<D: Driver> Worker<D> {
             let dialer = Dialer::new(self.shared.requests.clone(), index as u16);
             let started = self.services[index].start(dialer);
             self.count_panic(started);
+        }
+        for index in 0..self.datagrams.len() {
+            self.call_datagrams(index, |protocol, io| protocol.start(io));
         }
         self.look_at_outbound();
     }
@@ -106,6 +116,7 @@ impl<D: Driver> Worker<D> {
                     self.count_panic(ticked);
                 }
             }
+            self.tick_datagrams(now);
         }
         let mut requests = std::mem::take(&mut self.outbound.requests);
         self.shared.requests.swap(&mut requests);
@@ -117,7 +128,8 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.outbound.requests = requests;
-        self.outbound.refresh_due();
+        let datagrams = self.datagrams.iter().map(DatagramSocket::timer).min().unwrap_or(Tick::NEVER);
+        self.outbound.next_due = self.outbound.first_due().min(datagrams);
         self.impatient |= !self.shared.requests.is_empty();
     }
 

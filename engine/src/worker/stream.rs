@@ -193,7 +193,8 @@ impl<D: Driver> Worker<D> {
         }
         let conn = &mut self.conns[index as usize];
         if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
-            conn.phase = conn.phase.step(Signal::Flushed, conn.peer_eof);
+            let at_once = conn.peer_eof || self.config.linger_timeout.is_zero();
+            conn.phase = conn.phase.step(Signal::Flushed, at_once);
             if conn.phase == Phase::Lingering {
                 conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
                 self.driver.submit(Op::Shutdown { socket: conn.socket });

@@ -220,7 +220,6 @@ impl Report {
             "requests    {} in {:.2} s: {:.1} a second",
             self.requests, self.duration_seconds, self.requests_per_second
         );
-        println!("latency     from when {from}");
         let rows = [
             ("mean", latency.mean),
             ("p50", latency.p50),
@@ -231,8 +230,11 @@ impl Report {
             ("p99.99", latency.p99_99),
             ("max", latency.max),
         ];
-        for (name, us) in rows {
-            println!("  {name:<9} {}", time(us * 1e3));
+        if self.requests > 0 {
+            println!("latency     from when {from}");
+            for (name, us) in rows {
+                println!("  {name:<9} {}", time(us * 1e3));
+            }
         }
         println!(
             "connects    {}; {} sent, {} received",

@@ -53,7 +53,7 @@ pub(super) struct Tally {
     pub(super) connects: u64,
     /// Responses within the measured time, by the first digit of their status; echoes have none.
     pub(super) statuses: [u64; 6],
-    /// Bytes sent and received in all.
+    /// Bytes of datagrams sent and received in all; the engine counts those of connections.
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
     /// The measured time.

@@ -48,6 +48,11 @@ impl std::str::FromStr for RawFile {
 }
 
 impl Templates {
+    /// Bytes of the largest one.
+    pub(super) fn largest(&self) -> usize {
+        self.all.iter().map(|template| template.bytes.len()).max().unwrap_or(0)
+    }
+
     /// One request of the options, or those of the files.
     pub(super) fn new(load: &Load, target: &Target) -> Result<Templates, LoadError> {
         if load.raw.is_empty() {

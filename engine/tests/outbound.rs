@@ -1,0 +1,256 @@
+//! Outbound connections on the simulated driver: a relay under every kind of delay and cut, and the ends that take
+//! long on real sockets.
+
+use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Simulation};
+use ringmill_engine::{
+    Address, CloseReason, Config, ConnId, Dialer, Errno, Io, Next, Protocol, Refusal, Step,
+};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+const ETIMEDOUT: Errno = Errno(110);
+const ECONNREFUSED: Errno = Errno(111);
+
+fn address(port: u16) -> Address {
+    Address::Ip(SocketAddr::from(([127, 0, 0, 9], port)))
+}
+
+type Log = Rc<RefCell<Vec<String>>>;
+
+/// Calls every address once, says hello, and writes down what happens.
+struct Caller {
+    addresses: Vec<Address>,
+    log: Log,
+}
+
+impl Caller {
+    fn note(&self, line: String) {
+        self.log.borrow_mut().push(line);
+    }
+}
+
+impl Protocol for Caller {
+    type Session = u64;
+
+    fn start(&mut self, dialer: Dialer) {
+        for (tag, address) in self.addresses.iter().enumerate() {
+            dialer.connect(address, tag as u64);
+        }
+    }
+
+    fn open(&mut self, _: &mut Io<'_>) -> u64 {
+        unreachable!("nothing listens")
+    }
+
+    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> u64 {
+        self.note(format!("{tag} connected"));
+        io.write(b"hello");
+        tag
+    }
+
+    fn refused(&mut self, tag: u64, refusal: Refusal) {
+        self.note(format!("{tag} {refusal:?}"));
+    }
+
+    fn data(&mut self, _: &mut u64, input: &[u8], _: &mut Io<'_>) -> Step {
+        Step::consumed(input.len())
+    }
+
+    fn closed(&mut self, tag: u64, reason: CloseReason) {
+        self.note(format!("{tag} {reason:?}"));
+    }
+}
+
+/// A simulation with a caller, ready to run; and what the caller writes down.
+fn call(seed: u64, config: Config, ports: &[u16]) -> (Simulation, Log) {
+    let log = Log::default();
+    let mut simulation = Simulation::new(seed, Chaos::WILD, config);
+    simulation
+        .outbound(Caller { addresses: ports.iter().map(|port| address(*port)).collect(), log: log.clone() });
+    (simulation, log)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn success_refusal_and_silence_each_end_as_they_should() {
+    for seed in 0..50 {
+        let (mut simulation, log) = call(seed, Config::default(), &[1, 2, 3, 4]);
+        let net = simulation.net();
+        net.set_remote(address(1), Answer::Accept);
+        net.set_remote(address(2), Answer::Fail(ECONNREFUSED));
+        net.set_remote(address(3), Answer::Silence);
+        net.set_remote(address(4), Answer::Silence);
+        simulation.start();
+        simulation.run_for(seconds(5));
+        let peer = net.take_connection(&address(1)).expect("it was connected");
+        assert_eq!(peer.take(), b"hello", "seed {seed}");
+        assert!(!peer.is_closed());
+        net.set_remote(address(4), Answer::Accept);
+        simulation.run_for(seconds(4));
+        assert!(!log.borrow().iter().any(|line| line.starts_with('2')), "seed {seed}: too early");
+        simulation.run_for(seconds(2));
+        peer.reset();
+        simulation.run_for(seconds(1));
+        let mut lines = log.borrow().clone();
+        lines.sort();
+        let expected = [
+            "0 Failed(Connection reset by peer (os error 104))",
+            "0 connected",
+            "1 Failed(Connection refused (os error 111))",
+            "2 TimedOut",
+            "3 connected",
+        ];
+        assert_eq!(lines.len(), expected.len(), "seed {seed}: {lines:?}");
+        // The reset may be seen by the send as well.
+        assert!(lines[0].starts_with("0 Failed"), "seed {seed}: {lines:?}");
+        assert_eq!(lines[1..], expected[1..], "seed {seed}");
+        let counters = simulation.counters();
+        assert_eq!((counters.connected, counters.refused, counters.accepted), (2, 2, 0));
+        simulation.drain(seconds(1));
+        simulation.run_for(seconds(5));
+        assert!(simulation.is_done(), "seed {seed}");
+        assert_eq!(net.open_sockets(), 0, "seed {seed}");
+        assert_eq!(simulation.buffers_out(), 0);
+    }
+}
+
+#[test]
+fn attempts_count_as_connections_and_a_drain_ends_them() {
+    for seed in 0..50 {
+        let (mut simulation, log) = call(seed, Config::default().with_connections_max(2), &[1, 1, 2]);
+        simulation.net().set_remote(address(1), Answer::Silence);
+        simulation.start();
+        simulation.run_for(seconds(1));
+        assert_eq!(*log.borrow(), ["2 Limit"], "seed {seed}");
+        simulation.drain(seconds(2));
+        simulation.run_for(seconds(1));
+        assert!(!simulation.is_done(), "attempts may still succeed");
+        simulation.run_for(seconds(3));
+        let mut lines = log.borrow().clone();
+        lines.sort();
+        assert_eq!(lines, ["0 Stopped", "1 Stopped", "2 Limit"], "seed {seed}");
+        assert!(simulation.is_done(), "seed {seed}");
+        assert_eq!(simulation.net().open_sockets(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_failure_of_the_kernel_reaches_the_protocol() {
+    let (mut simulation, log) = call(1, Config::default(), &[1]);
+    simulation.net().set_remote(address(1), Answer::Fail(ETIMEDOUT));
+    simulation.start();
+    simulation.run_for(seconds(1));
+    assert_eq!(*log.borrow(), ["0 Failed(Connection timed out (os error 110))"]);
+}
+
+/// Bytes of a client go to an upstream of its own and back. One side's output waits in the value of the other.
+struct Relay {
+    dialer: Option<Dialer>,
+    others: HashMap<ConnId, Option<ConnId>>,
+    output: HashMap<ConnId, Vec<u8>>,
+    over: Vec<ConnId>,
+    clients: Vec<ConnId>,
+}
+
+impl Relay {
+    fn rouse(&self, conn: ConnId) {
+        self.dialer.as_ref().expect("it was started").wake(conn);
+    }
+}
+
+impl Protocol for Relay {
+    type Session = ConnId;
+
+    fn start(&mut self, dialer: Dialer) {
+        self.dialer = Some(dialer);
+    }
+
+    fn open(&mut self, io: &mut Io<'_>) -> ConnId {
+        io.connect(&address(1), self.clients.len() as u64);
+        self.clients.push(io.id());
+        self.others.insert(io.id(), None);
+        io.id()
+    }
+
+    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> ConnId {
+        let client = self.clients[tag as usize];
+        self.others.insert(io.id(), Some(client));
+        self.others.insert(client, Some(io.id()));
+        self.rouse(client);
+        io.id()
+    }
+
+    fn data(&mut self, conn: &mut ConnId, input: &[u8], _: &mut Io<'_>) -> Step {
+        let Some(other) = self.others[conn] else { return Step::pause(0) };
+        self.output.entry(other).or_default().extend_from_slice(input);
+        self.rouse(other);
+        Step::consumed(input.len())
+    }
+
+    fn eof(&mut self, conn: &mut ConnId, _: &mut Io<'_>) -> Next {
+        if let Some(other) = self.others[conn] {
+            self.over.push(other);
+            self.rouse(other);
+        }
+        // An upstream may still answer.
+        if self.clients.contains(conn) { Next::Continue } else { Next::Close }
+    }
+
+    fn wake(&mut self, conn: &mut ConnId, io: &mut Io<'_>) -> Next {
+        io.write(&self.output.remove(conn).unwrap_or_default());
+        if self.over.contains(conn) && self.clients.contains(conn) { Next::Close } else { Next::Continue }
+    }
+}
+
+#[test]
+fn a_relay_keeps_every_byte_in_order() {
+    for seed in 0..100 {
+        let mut simulation = Simulation::new(seed, Chaos::WILD, Config::default());
+        let listener = simulation.listen(Relay {
+            dialer: None,
+            others: HashMap::new(),
+            output: HashMap::new(),
+            over: Vec::new(),
+            clients: Vec::new(),
+        });
+        let net = simulation.net();
+        net.set_remote(address(1), Answer::Silence);
+        simulation.start();
+        let clients: Vec<Peer> = (0..3).map(|_| net.connect(listener).expect("it listens")).collect();
+        let question = |n: usize| -> Vec<u8> { (0..9_000).map(|byte| (byte * 7 + n) as u8).collect() };
+        for (n, client) in clients.iter().enumerate() {
+            client.send(&question(n));
+        }
+        simulation.run_for(seconds(1));
+        // Late, with the clients' bytes waiting.
+        net.set_remote(address(1), Answer::Accept);
+        simulation.run_for(seconds(1));
+        let upstreams: Vec<Peer> = std::iter::from_fn(|| net.take_connection(&address(1))).collect();
+        assert_eq!(upstreams.len(), 3, "seed {seed}");
+        let mut seen = Vec::new();
+        for upstream in &upstreams {
+            let asked = upstream.take();
+            upstream.send(&asked.iter().rev().copied().collect::<Vec<u8>>());
+            upstream.shutdown();
+            seen.push(asked);
+        }
+        seen.sort();
+        let mut expected: Vec<Vec<u8>> = (0..3).map(question).collect();
+        expected.sort();
+        assert!(seen == expected, "seed {seed}");
+        simulation.run_for(seconds(1));
+        for (n, client) in clients.iter().enumerate() {
+            let answer: Vec<u8> = question(n).into_iter().rev().collect();
+            assert!(client.take() == answer, "seed {seed}, client {n}");
+            client.shutdown();
+        }
+        simulation.run_for(seconds(5));
+        assert_eq!(simulation.counters().connections, 0, "seed {seed}");
+    }
+}
