@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ringmill_peers::datagrams::{Batch, Peers};
+use ringmill_peers::datagrams::Batch;
 use ringmill_peers::net;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
         .bind(&args.listen.into())
         .context("cannot bind the UDP socket")?;
     net::announce(&socket)?;
-    let mut batch = Batch::new(BATCH, Peers::Many);
+    let mut batch = Batch::new(BATCH);
     loop {
         // WAITFORONE: block for the first datagram, take the others only if they are there.
         let received = match batch.recv(socket.as_fd(), libc::MSG_WAITFORONE) {
