@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ringmill_peers::datagrams::Batch;
 use ringmill_peers::net;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 const BATCH: usize = 64;
 
@@ -24,11 +24,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let domain = Domain::for_address(args.listen);
-    let socket = Socket::new(domain, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
-    socket
-        .bind(&args.listen.into())
-        .context("cannot bind the UDP socket")?;
+    let socket = net::udp_socket(args.listen).context("cannot bind the UDP socket")?;
     net::announce(&socket)?;
     let mut batch = Batch::new(BATCH);
     loop {

@@ -26,6 +26,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     if args.udp {
         let socket = net::udp_socket(args.server.listen.listen).context("cannot bind")?;
+        socket.set_nonblocking(true)?;
         net::announce(&socket)?;
         return runtime()?.block_on(echo_datagrams(socket.into()));
     }
