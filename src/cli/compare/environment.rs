@@ -71,7 +71,10 @@ impl Environment {
         environment.profile = if cfg!(debug_assertions) {
             "Ringmill: WITHOUT optimisation".to_owned()
         } else {
-            "opt-level 3, fat LTO, codegen-units 1, panic unwind, for Ringmill and the peers".to_owned()
+            let flags = option_env!("RUSTFLAGS").filter(|flags| !flags.is_empty()).unwrap_or("none");
+            format!(
+                "opt-level 3, fat LTO, codegen-units 1, panic unwind, for Ringmill and the peers; RUSTFLAGS {flags}"
+            )
         };
         environment
     }
