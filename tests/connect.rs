@@ -559,3 +559,36 @@ fn a_timer_comes_not_before_its_time_and_outlives_a_panic() {
         }
     });
 }
+
+/// Connects from two addresses of its own.
+struct FromTwo {
+    target: Address,
+}
+
+impl Protocol for FromTwo {
+    type Session = ();
+
+    fn start(&mut self, dialer: Dialer) {
+        for last in [5, 6] {
+            dialer.connect_from([127, 0, 0, last].into(), &self.target, 0);
+        }
+    }
+
+    fn open(&mut self, _: &mut Io<'_>) {}
+
+    fn data(&mut self, (): &mut (), input: &[u8], _: &mut Io<'_>) -> Step {
+        Step::consumed(input.len())
+    }
+}
+
+#[test]
+fn the_address_to_connect_from_can_be_chosen() {
+    on_both_drivers(|driver| {
+        let (listener, target) = listen();
+        let engine = Engine::builder().config(config(driver));
+        let _running = engine.outbound(move |_| FromTwo { target: target.clone() }).start().unwrap();
+        let mut from: Vec<String> = (0..2).map(|_| listener.accept().unwrap().1.ip().to_string()).collect();
+        from.sort();
+        assert_eq!(from, ["127.0.0.5", "127.0.0.6"]);
+    });
+}

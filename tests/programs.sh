@@ -34,6 +34,7 @@ main() {
             check_connections
             check_bodies
             check_load
+            check_generators
             check_python
             check_drain
         elif [[ $driver == uring ]]; then
@@ -503,6 +504,65 @@ benchmark_verdict() {
     else
         echo "$output"
     fi
+}
+
+# ---- ringmill load beside wrk and h2load
+
+# All three on the same server in turn, twice in opposite orders. The rates are reported; they have to agree roughly.
+check_generators() {
+    local url="http://$http/plaintext" name verdict
+    : >"$scratch/rates"
+    for name in load wrk h2load h2load wrk load; do
+        echo "$name $("rate_of_$name" "$url")" >>"$scratch/rates"
+    done
+    verdict=$(python3 - "$scratch/rates" <<'PYTHON'
+import sys
+rates = {}
+for line in open(sys.argv[1]):
+    name, _, rate = line.strip().partition(" ")
+    try:
+        rates.setdefault(name, []).append(float(rate))
+    except ValueError:
+        sys.exit(f"no rate of {name}: {rate}")
+mean = {name: sum(both) / len(both) for name, both in rates.items()}
+others = ", ".join(f"{mean['load'] / mean[name]:.2f} x {name} ({mean[name]:.0f})" for name in ("wrk", "h2load"))
+print(f"  ringmill load: {mean['load']:.0f} requests/s, {others}", file=sys.stderr)
+print("agree" if all(1 / 3 < mean["load"] / mean[name] < 3 for name in ("wrk", "h2load")) else mean)
+PYTHON
+    )
+    check "ringmill load, wrk and h2load agree within a factor of 3" agree "$verdict"
+    # The line is for people: on a terminal it is there, on a pipe it is not (tests/load.rs).
+    check "ringmill load shows rate and p99 on a terminal" "progress, exit status 0" \
+        "$("${bounded[@]}" python3 -c "$on_a_terminal" "$programs/ringmill" load "$url" -d 3s --warmup 0 2>&1)"
+}
+
+on_a_terminal='
+import os, pty, re, subprocess, sys
+ours, theirs = pty.openpty()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=theirs)
+os.close(theirs)
+text = b""
+try:
+    while piece := os.read(ours, 4096):
+        text += piece
+except OSError:  # EIO: the last one to hold the terminal has closed it.
+    pass
+status = child.wait()
+progress = re.search(rb"\r.*\d+ s .*[1-9]\d* requests/s +p99 [\d.]+ [num]?s", text)
+print(f"progress, exit status {status}" if progress else text)
+'
+
+rate_of_load() {
+    "${bounded[@]}" "$programs/ringmill" load "$1" -c 64 -d 2s --warmup 200ms --pin off --json 2>/dev/null |
+        python3 -c 'import json, sys; r = json.load(sys.stdin); print(r["requests_per_second"] if r["errors"] == 0 else r)'
+}
+
+rate_of_wrk() {
+    "${bounded[@]}" wrk -t1 -c64 -d2s "$1" 2>&1 | sed -n 's/^Requests\/sec: *//p'
+}
+
+rate_of_h2load() {
+    "${bounded[@]}" h2load --h1 -t1 -c64 -D2 "$1" 2>&1 | sed -nE 's/^finished in .*, ([0-9.]+) req\/s,.*/\1/p'
 }
 
 main "$@"

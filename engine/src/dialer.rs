@@ -9,6 +9,7 @@ use crate::event::Errno;
 use crate::mailbox::ConnId;
 use crate::time::Tick;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// A protocol's handle on its worker: [`Protocol::start`](crate::Protocol::start) hands it over, clones are cheap,
@@ -27,7 +28,12 @@ impl Dialer {
     /// Connects to `address`. The answer is a call of this protocol with the same `tag`: `connected`, or `refused`
     /// with the reason. Attempts in progress count as connections, and end after `Config::connect_timeout`.
     pub fn connect(&self, address: &Address, tag: u64) {
-        self.requests.connect(self.service, address, tag);
+        self.requests.connect(self.service, address, None, tag);
+    }
+
+    /// The same from one of our addresses: each has its own ports, of which a target can be reached from some 28,000.
+    pub fn connect_from(&self, from: IpAddr, address: &Address, tag: u64) {
+        self.requests.connect(self.service, address, Some(from), tag);
     }
 
     /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. Unlike a
@@ -71,7 +77,7 @@ pub enum Refusal {
 /// One thing asked for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Connect { service: u16, address: Box<Address>, tag: u64 },
+    Connect { service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64 },
     Wake(ConnId),
     Timer(u16, Tick),
 }
@@ -81,8 +87,8 @@ pub(crate) enum Request {
 pub(crate) struct Requests(Rc<RefCell<Vec<Request>>>);
 
 impl Requests {
-    pub(crate) fn connect(&self, service: u16, address: &Address, tag: u64) {
-        self.push(Request::Connect { service, address: Box::new(address.clone()), tag });
+    pub(crate) fn connect(&self, service: u16, address: &Address, from: Option<IpAddr>, tag: u64) {
+        self.push(Request::Connect { service, address: Box::new(address.clone()), from, tag });
     }
 
     #[inline]

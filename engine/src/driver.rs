@@ -14,6 +14,7 @@ pub mod uring;
 use crate::address::Address;
 use crate::event::{Errno, Event, Op, Socket};
 use crate::time::Tick;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long a turn may wait for the first event.
@@ -36,8 +37,9 @@ pub trait Driver: Names {
     /// events when the wait is over or a signal came. An error means that the driver is broken.
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno>;
 
-    /// A stream socket for connecting to `address`, with TCP_NODELAY where it applies. A plain call, which never waits.
-    fn stream_socket(&mut self, address: &Address) -> Result<Socket, Errno>;
+    /// A stream socket for connecting to `address`, with TCP_NODELAY where it applies, from this address of ours if one
+    /// is given. A plain call, which never waits.
+    fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno>;
 
     /// The time when the last turn came back. Reads no clock.
     fn now(&self) -> Tick;

@@ -12,6 +12,13 @@
 //! 4. After the batch of events the worker submits one send for each connection that has output. The output
 //!    moves into the operation and comes back with its completion, where a short send goes on.
 //!
+//! # Outbound connections
+//!
+//! A session opens one with [`Io::connect`], a protocol without a session with the [`Dialer`] that [`Protocol::start`]
+//! hands it; [`Builder::outbound`] adds a protocol that has no listener at all. The answer is a call of the same
+//! protocol value: [`Protocol::connected`] opens a session, which from then on is like any other, or
+//! [`Protocol::refused`] says why not. Sessions of one value reach each other through it and [`Dialer::wake`].
+//!
 //! Start with [`Engine::builder`].
 #![deny(unsafe_code)]
 

@@ -276,7 +276,7 @@ impl Io<'_> {
     /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
     /// type. See [`Dialer::connect`].
     pub fn connect(&mut self, address: &Address, tag: u64) {
-        self.shared.requests.connect(self.conn.service, address, tag);
+        self.shared.requests.connect(self.conn.service, address, None, tag);
     }
 
     /// A handle that can call [`Protocol::wake`] of this connection from any thread.

@@ -10,6 +10,7 @@ use crate::event::{Errno, Event, Payload, Socket};
 use crate::output::Output;
 use crate::time::Tick;
 use crate::token::Token;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -81,7 +82,11 @@ pub(crate) fn accept(listener: Socket, blocking: bool) -> Result<Socket, Errno> 
 }
 
 /// A stream socket of the address's family: small segments leave at once, as on accepted connections.
-pub(crate) fn stream_socket(address: &Address, blocking: bool) -> Result<Socket, Errno> {
+pub(crate) fn stream_socket(
+    address: &Address,
+    from: Option<IpAddr>,
+    blocking: bool,
+) -> Result<Socket, Errno> {
     let domain = match address {
         Address::Ip(ip) => socket2::Domain::for_address(*ip),
         Address::Unix(_) => socket2::Domain::UNIX,
@@ -90,6 +95,11 @@ pub(crate) fn stream_socket(address: &Address, blocking: bool) -> Result<Socket,
     let made = socket2::Socket::new(domain, kind, None).and_then(|socket| {
         if domain != socket2::Domain::UNIX {
             socket.set_tcp_nodelay(true)?;
+        }
+        if let Some(from) = from {
+            // The port is chosen when it connects, when the kernel knows which ones it can use twice (ip(7)).
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+            socket.bind(&SocketAddr::new(from, 0).into())?;
         }
         Ok(Socket(socket.into_raw_fd()))
     });

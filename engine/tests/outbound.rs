@@ -3,7 +3,8 @@
 
 use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Simulation};
 use ringmill_engine::{
-    Address, CloseReason, Config, ConnId, Dialer, Errno, Io, Next, Protocol, Refusal, Step,
+    Address, CloseReason, Config, ConnId, Datagram, DatagramIo, Dialer, Errno, Io, Next, Protocol, Refusal,
+    Step, Tick,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -252,5 +253,62 @@ fn a_relay_keeps_every_byte_in_order() {
         }
         simulation.run_for(seconds(5));
         assert_eq!(simulation.counters().connections, 0, "seed {seed}");
+    }
+}
+
+/// Sends a datagram at the start, and then one each second.
+struct Beacon {
+    times: Rc<RefCell<Vec<Tick>>>,
+}
+
+const LISTENER: ([u8; 4], u16) = ([127, 0, 0, 8], 9);
+
+impl Beacon {
+    fn send(&self, io: &mut DatagramIo<'_>) {
+        self.times.borrow_mut().push(io.now());
+        assert!(io.send_to(SocketAddr::from(LISTENER), b"here"));
+        io.set_timer(Some(io.now().after(seconds(1))));
+    }
+}
+
+impl Datagram for Beacon {
+    fn datagram(&mut self, _: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>) {
+        if input == b"stop" {
+            io.set_timer(None);
+        }
+    }
+
+    fn start(&mut self, io: &mut DatagramIo<'_>) {
+        self.send(io);
+    }
+
+    fn tick(&mut self, io: &mut DatagramIo<'_>) {
+        self.send(io);
+    }
+}
+
+#[test]
+fn a_datagram_client_sends_first_and_on_time() {
+    for seed in 0..20 {
+        let times = Rc::new(RefCell::new(Vec::new()));
+        let mut simulation = Simulation::new(seed, Chaos::WILD, Config::default());
+        let socket = simulation.datagrams(Beacon { times: times.clone() });
+        let net = simulation.net();
+        simulation.start();
+        simulation.run_for(Duration::from_millis(9_500));
+        let sent = std::iter::from_fn(|| net.take_datagram(socket)).collect::<Vec<_>>();
+        assert_eq!(sent.len(), 10, "seed {seed}");
+        assert!(sent.iter().all(|(to, bytes)| *to == SocketAddr::from(LISTENER) && bytes == b"here"));
+        for pair in times.borrow().windows(2) {
+            // Exact: a turn comes when the timer is due, and not later than the next event may.
+            let gap = pair[1].since(pair[0]);
+            assert!(gap >= seconds(1) && gap < Duration::from_millis(1_010), "seed {seed}: {gap:?}");
+        }
+        net.send_datagram(socket, SocketAddr::from(LISTENER), b"stop");
+        simulation.run_for(seconds(5));
+        assert!(net.take_datagram(socket).is_none(), "seed {seed}: it was stopped");
+        simulation.drain(seconds(1));
+        simulation.run_for(seconds(3));
+        assert!(simulation.is_done(), "seed {seed}");
     }
 }

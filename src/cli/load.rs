@@ -110,6 +110,11 @@ pub(crate) struct Load {
     #[arg(long)]
     expect_same: bool,
 
+    /// Connect from so many addresses in turn, 127.0.0.1 onwards: each has its own ports, which run out where
+    /// connections are short. For targets in 127.0.0.0/8
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=250))]
+    sources: u8,
+
     /// Allow a target that is neither loopback nor in a private network
     #[arg(long)]
     allow_public: bool,
@@ -119,7 +124,7 @@ pub(crate) struct Load {
     json: bool,
 
     /// CPUs to pin workers to: auto, off, or a list such as 0,2,4-7
-    #[arg(long, value_name = "LIST", default_value = "auto")]
+    #[arg(long, value_name = "LIST", default_value = "off")]
     pin: Pin,
 
     /// How bytes move: auto (io_uring where it works, else epoll), uring, poll
@@ -188,8 +193,13 @@ impl Load {
     /// Runs the load and prints the result.
     pub(crate) fn run(self) -> Result<ExitCode, LoadError> {
         self.check()?;
-        ringmill::raise_descriptor_limit();
+        let descriptors = ringmill::raise_descriptor_limit();
         let address = self.target.resolve(self.allow_public)?;
+        let can_choose = self.target.scheme != Scheme::Udp && address.is_ipv4() && address.ip().is_loopback();
+        if self.sources > 1 && !can_choose {
+            let problem = "--sources is for http:// and tcp:// targets in 127.0.0.0/8";
+            return Err(LoadError::Options(problem.to_owned()));
+        }
         let timeout = self.timeout.unwrap_or(match self.target.scheme {
             Scheme::Udp => Duration::from_secs(1),
             Scheme::Http | Scheme::Tcp => Duration::from_secs(10),
@@ -198,6 +208,12 @@ impl Load {
             self.workers.0.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         // A worker without a connection would only look busy.
         let workers = workers.min(self.connections as usize);
+        // The engine leaves as many to each worker.
+        let room = descriptors.saturating_sub(64 * workers as u64);
+        if u64::from(self.connections) > room {
+            let problem = format!("{} connections need more descriptors than there are", self.connections);
+            return Err(LoadError::Options(format!("{problem}: room is for {room}; raise `ulimit -n`")));
+        }
         if self.target.scheme != Scheme::Udp {
             // To say what is wrong before anything starts; the server sees one connection without a request.
             TcpStream::connect_timeout(&address, timeout)
@@ -214,13 +230,14 @@ impl Load {
         }
         let signals = Signals::new([SIGTERM, SIGINT]).map_err(LoadError::Signals)?;
         let (results, handed_in) = channel();
-        let shows = !self.json && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let shows = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let setup = Arc::new(Setup {
             address: Address::Ip(address),
             workers,
             connections: self.connections as usize,
             pipeline: self.pipeline as usize,
             requests_per_connection: self.requests_per_connection,
+            sources: self.sources,
             rate: self.rate,
             warmup: self.warmup,
             duration: self.duration,
@@ -272,6 +289,10 @@ impl Load {
         }
         if self.requests_per_connection.is_some() && self.target.scheme == Scheme::Udp {
             return Err(LoadError::Options("--requests-per-connection is not for udp://".to_owned()));
+        }
+        if self.pipeline > udp::PIPELINE_MAX && self.target.scheme == Scheme::Udp {
+            let problem = format!("--pipeline must be at most {} for udp://", udp::PIPELINE_MAX);
+            return Err(LoadError::Options(format!("{problem}: a socket's queue takes no more")));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::sys;
 use crate::time::Tick;
 use crate::token::Token;
 use mio::unix::SourceFd;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Connections accepted in one turn before others have theirs.
@@ -337,8 +338,8 @@ impl Driver for Poll {
         Ok(())
     }
 
-    fn stream_socket(&mut self, address: &Address) -> Result<Socket, Errno> {
-        sys::stream_socket(address, false)
+    fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno> {
+        sys::stream_socket(address, from, false)
     }
 
     fn now(&self) -> Tick {

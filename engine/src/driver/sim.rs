@@ -27,6 +27,7 @@ use net::{Rng, World};
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -318,7 +319,7 @@ impl Driver for Sim {
         Ok(())
     }
 
-    fn stream_socket(&mut self, _: &Address) -> Result<Socket, Errno> {
+    fn stream_socket(&mut self, _: &Address, _: Option<IpAddr>) -> Result<Socket, Errno> {
         Ok(self.world.borrow_mut().stream_socket())
     }
 

@@ -466,7 +466,7 @@ const CONNECT: Token = Token::new(Kind::Connect, 9, 2);
 
 /// A socket that is being connected.
 fn connecting<F: Fixture>(fixture: &mut F, address: &Address) -> Socket {
-    let socket = fixture.driver().stream_socket(address).unwrap();
+    let socket = fixture.driver().stream_socket(address, None).unwrap();
     fixture.driver().submit(Op::Connect { token: CONNECT, socket, address: Box::new(address.clone()) });
     socket
 }

@@ -21,6 +21,7 @@ use io_uring::types::{self, CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -559,8 +560,8 @@ impl Driver for Uring {
         Ok(())
     }
 
-    fn stream_socket(&mut self, address: &Address) -> Result<Socket, Errno> {
-        sys::stream_socket(address, true)
+    fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno> {
+        sys::stream_socket(address, from, true)
     }
 
     fn now(&self) -> Tick {

@@ -3,6 +3,7 @@
 
 use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
+use crate::address::Address;
 use crate::conn::Phase;
 use crate::dialer::{Dialer, Refusal, Request};
 use crate::driver::Driver;
@@ -13,6 +14,7 @@ use crate::time::Tick;
 use crate::token::{Kind, Token};
 use slab::Slab;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// Attempts to connect, and the timers of protocols.
 pub(super) struct Outbound {
@@ -71,6 +73,16 @@ impl Outbound {
         self.attempts.get_mut(token.index() as usize).filter(|attempt| attempt.token == token)
     }
 
+    /// Forgets the timeouts of attempts that are over, as far as they are at the front: so the list is not longer than
+    /// what was begun since the oldest attempt that goes on.
+    fn forget_timeouts(&mut self) {
+        while let Some((_, token)) = self.timeouts.front().copied()
+            && self.find(token).is_none()
+        {
+            self.timeouts.pop_front();
+        }
+    }
+
     fn set_timer(&mut self, service: u16, at: Tick) {
         let service = usize::from(service);
         if self.timers.len() <= service {
@@ -122,7 +134,9 @@ impl<D: Driver> Worker<D> {
         self.shared.requests.swap(&mut requests);
         for request in requests.drain(..) {
             match request {
-                Request::Connect { service, address, tag } => self.connect(service, address, tag),
+                Request::Connect { service, address, from, tag } => {
+                    self.connect(service, address, from, tag);
+                }
                 Request::Wake(conn) => self.wake(conn),
                 Request::Timer(service, at) => self.outbound.set_timer(service, at),
             }
@@ -140,6 +154,7 @@ impl<D: Driver> Worker<D> {
         }
         let Attempt { socket, service, tag, refusal, .. } =
             self.outbound.attempts.remove(token.index() as usize);
+        self.outbound.forget_timeouts();
         match (result, refusal) {
             // A timeout that came too late is none.
             (Ok(_), None | Some(Refusal::TimedOut)) => {
@@ -170,14 +185,14 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn connect(&mut self, service: u16, address: Box<crate::address::Address>, tag: u64) {
+    fn connect(&mut self, service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64) {
         if matches!(self.life, Life::Stopping(_)) {
             return self.refuse(service, tag, Refusal::Stopped);
         }
         if self.open_count() >= self.connections_max {
             return self.refuse(service, tag, Refusal::Limit);
         }
-        let socket = match self.driver.stream_socket(&address) {
+        let socket = match self.driver.stream_socket(&address, from) {
             Ok(socket) => socket,
             Err(errno) => return self.refuse(service, tag, Refusal::Failed(errno)),
         };
@@ -191,14 +206,13 @@ impl<D: Driver> Worker<D> {
     }
 
     fn time_attempts_out(&mut self, now: Tick) {
-        while let Some((at, token)) = self.outbound.timeouts.front().copied() {
+        while let Some((at, token)) = self.outbound.timeouts.front().copied()
+            && at <= now
+        {
             let Some(attempt) = self.outbound.find(token) else {
                 self.outbound.timeouts.pop_front();
                 continue;
             };
-            if at > now {
-                return;
-            }
             attempt.refusal.get_or_insert(Refusal::TimedOut);
             let socket = attempt.socket;
             self.outbound.timeouts.pop_front();

@@ -9,6 +9,7 @@ use super::wire::{Response, Wire};
 use super::worker::{Clock, Setup, Stage};
 use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Step, Tick};
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// Connections of one worker that are being made at the same time.
@@ -26,6 +27,8 @@ pub(super) struct Client<W: Wire> {
     free: VecDeque<u32>,
     to_dial: VecDeque<u32>,
     dialing: usize,
+    /// The last part of the address that was connected from.
+    source: u8,
     /// Lanes whose connection was refused: dialled again with the next look around.
     to_retry: Vec<u32>,
     tally: Tally,
@@ -76,6 +79,7 @@ impl<W: Wire> Client<W> {
             free: VecDeque::new(),
             to_dial: VecDeque::new(),
             dialing: 0,
+            source: 0,
             to_retry: Vec::new(),
             tally: Tally::new(),
             now: Tick(0),
@@ -201,6 +205,15 @@ impl<W: Wire> Client<W> {
         self.pump();
     }
 
+    fn dial_from_next(&mut self, lane: u32) {
+        let (address, tag) = (&self.setup.address, u64::from(lane));
+        if self.setup.sources == 1 {
+            return self.dialer().connect(address, tag);
+        }
+        self.source = self.source % self.setup.sources + 1;
+        self.dialer().connect_from(Ipv4Addr::new(127, 0, 0, self.source).into(), address, tag);
+    }
+
     /// Makes connections, a limited number at a time: a listener's queue is limited too.
     fn pump(&mut self) {
         while self.clock.is_running()
@@ -209,7 +222,7 @@ impl<W: Wire> Client<W> {
         {
             self.lanes[lane as usize].dialed = self.now;
             self.dialing += 1;
-            self.dialer().connect(&self.setup.address, u64::from(lane));
+            self.dial_from_next(lane);
         }
     }
 
@@ -257,7 +270,8 @@ impl<W: Wire> Client<W> {
         let is_quiet = |lane: &Lane<W::Reader>| {
             lane.asked.is_empty() && (lane.waiting.is_empty() || lane.conn.is_none())
         };
-        let is_done = self.lanes.iter().all(is_quiet);
+        // An attempt to connect counts as soon as the server has it.
+        let is_done = self.dialing == 0 && self.lanes.iter().all(is_quiet);
         if !is_done && !is_late {
             return;
         }

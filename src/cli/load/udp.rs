@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// The number at the front of each datagram.
 pub(super) const NUMBER_BYTES: usize = 8;
 
+/// Datagrams of one flow under way: well below what the engine queues for one socket.
+pub(super) const PIPELINE_MAX: u32 = 64;
+
 pub(super) struct Flow {
     desk: Rc<RefCell<Desk>>,
     setup: Arc<Setup>,

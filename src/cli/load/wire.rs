@@ -227,3 +227,136 @@ impl Wire for Echo {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::template::Template;
+    use super::*;
+
+    /// A client of two requests in turn, the second of them HEAD.
+    fn http(body: ExpectedBody) -> Http {
+        let template = |is_head| Template { bytes: Vec::new(), is_head };
+        let templates = Templates { all: vec![template(false), template(true)], order: vec![0, 1] };
+        Http::new(Arc::new(templates), Expected { status: None, body }, 0)
+    }
+
+    /// Reads a stream in pieces that end at `cuts`, as the engine gives it: what was not consumed comes again.
+    fn read(wire: &mut Http, stream: &[u8], cuts: &[usize]) -> Result<Vec<Response>, Malformed> {
+        let (mut reader, mut responses, mut at) = (Reader::default(), Vec::new(), 0);
+        for end in cuts.iter().copied().chain([stream.len()]) {
+            while at < end {
+                let read = wire.read(&mut reader, (responses.len() % 2) as u16, &stream[at..end])?;
+                at += read.consumed;
+                match read.response {
+                    Some(response) => responses.push(response),
+                    None => break,
+                }
+            }
+        }
+        responses.extend(wire.end(&mut reader, (responses.len() % 2) as u16));
+        Ok(responses)
+    }
+
+    const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello\
+        HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\
+        HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n\
+        3\r\nhel\r\n2;x\r\nlo\r\n0\r\na: b\r\n\r\n\
+        HTTP/1.1 204 No Content\r\n\r\n\
+        HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n\
+        HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n\
+        HTTP/1.0 200 OK\r\n\r\nhello";
+
+    #[test]
+    fn responses_read_the_same_however_they_are_cut() {
+        let all = |body: &ExpectedBody, cuts: &[usize]| read(&mut http(body.clone()), STREAM, cuts);
+        let hello = ExpectedBody::Exactly(b"hello".as_slice().into());
+        for body in [ExpectedBody::Any, ExpectedBody::Same, ExpectedBody::Length(5), hello] {
+            let expected = all(&body, &[]).unwrap();
+            let heads: Vec<(u16, bool)> =
+                expected.iter().map(|response| (response.status, response.keep_alive)).collect();
+            let good =
+                [(200, true), (200, true), (201, true), (204, true), (404, true), (204, false), (200, false)];
+            assert_eq!(heads, good);
+            for first in 0..=STREAM.len() {
+                for second in (first..=STREAM.len()).step_by(11) {
+                    assert_eq!(
+                        all(&body, &[first, second]).as_ref(),
+                        Ok(&expected),
+                        "{body:?} {first} {second}"
+                    );
+                }
+            }
+            let everywhere: Vec<usize> = (0..STREAM.len()).collect();
+            assert_eq!(all(&body, &everywhere), Ok(expected), "{body:?} byte by byte");
+        }
+    }
+
+    #[test]
+    fn bodies_are_judged() {
+        let failures = |body| -> Vec<Option<Failure>> {
+            read(&mut http(body), STREAM, &[]).unwrap().into_iter().map(|response| response.failure).collect()
+        };
+        let (status, body) = (Some(Failure::Status), Some(Failure::Body));
+        assert_eq!(failures(ExpectedBody::Any), [None, None, None, None, status, None, None]);
+        // The responses to HEAD have a first body of their own: none.
+        assert_eq!(failures(ExpectedBody::Same), [None, None, None, None, status, None, None]);
+        assert_eq!(failures(ExpectedBody::Length(5)), [None, body, None, body, status, body, None]);
+        let hello = |text: &[u8]| ExpectedBody::Exactly(text.into());
+        assert_eq!(failures(hello(b"hello")), [None, body, None, body, status, body, None]);
+        assert_eq!(failures(hello(b"hellooo")), [body, body, body, body, status, body, body]);
+    }
+
+    /// Bytes that are no responses never panic, and their verdict does not depend on the cuts either.
+    #[test]
+    fn damaged_responses_read_the_same_however_they_are_cut() {
+        let mut seed = 1u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let mut malformed = 0;
+        for _ in 0..3000 {
+            let mut stream = STREAM.to_vec();
+            for _ in 0..1 + random(3) {
+                let at = random(stream.len());
+                match random(3) {
+                    0 => stream[at] = b"\r\n :;0a\0\xff"[random(9)],
+                    1 => drop(stream.remove(at)),
+                    _ => stream.truncate(at + 1),
+                }
+            }
+            let whole = read(&mut http(ExpectedBody::Any), &stream, &[]);
+            malformed += usize::from(whole.is_err());
+            let mut cuts: Vec<usize> = (0..4).map(|_| random(stream.len() + 1)).collect();
+            cuts.sort_unstable();
+            assert_eq!(
+                read(&mut http(ExpectedBody::Any), &stream, &cuts),
+                whole,
+                "{:?}",
+                stream.escape_ascii()
+            );
+        }
+        assert!(malformed > 500, "the damage shows: {malformed}");
+    }
+
+    #[test]
+    fn echoes_are_compared_across_pieces() {
+        let check = |pieces: &[&[u8]], expected: &[Option<Failure>]| {
+            let mut wire = Echo { payload: b"abcd".as_slice().into() };
+            let (mut reader, mut seen) = (Echoed::default(), Vec::new());
+            for piece in pieces {
+                let mut at = 0;
+                while at < piece.len() {
+                    let read = wire.read(&mut reader, 0, &piece[at..]).unwrap();
+                    at += read.consumed;
+                    seen.extend(read.response.map(|response| response.failure));
+                }
+            }
+            assert_eq!(seen, expected, "{pieces:?}");
+        };
+        check(&[b"abcdabcd"], &[None, None]);
+        check(&[b"ab", b"c", b"dab", b"cd"], &[None, None]);
+        check(&[b"abXdabcd"], &[Some(Failure::Body), None]);
+        check(&[b"Xb", b"cdab"], &[Some(Failure::Body)]);
+    }
+}

@@ -15,6 +15,8 @@ pub(super) struct Setup {
     pub(super) connections: usize,
     pub(super) pipeline: usize,
     pub(super) requests_per_connection: Option<u32>,
+    /// Connect from 127.0.0.1, 127.0.0.2, ... in turn, where it is more than one.
+    pub(super) sources: u8,
     /// Requests a second of all workers; `None` is a closed loop.
     pub(super) rate: Option<f64>,
     pub(super) warmup: Duration,
