@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long a client may take beyond its duration.
 const OVERTIME: Duration = Duration::from_secs(30);
+/// Addresses that short connections come from.
+const SOURCES: u32 = 32;
 /// How long the capture waits for the first byte, and how long a pause means that all has come.
 const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
 const CAPTURE_QUIET: Duration = Duration::from_millis(300);
@@ -130,6 +132,8 @@ impl Clients {
         }
         if let Some(requests) = shape.requests_per_connection {
             command.arg("--requests-per-connection").arg(requests.to_string());
+            // A closed connection holds its port for a minute; one address has some 28,000.
+            command.arg("--sources").arg(SOURCES.to_string());
         }
         if let Some(rate) = order.rate {
             command.arg("--rate").arg(format!("{rate:.0}"));
@@ -371,7 +375,7 @@ mod tests {
             Profile::TenRequests,
             Some(1234.4),
             "load http://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
-             --requests-per-connection 10 --rate 1234 --expect-body Hello, World! --json",
+             --requests-per-connection 10 --sources 32 --rate 1234 --expect-body Hello, World! --json",
         );
         check(
             Profile::UdpEcho,
