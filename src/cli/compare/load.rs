@@ -380,8 +380,7 @@ mod tests {
         check(
             Profile::UdpEcho,
             None,
-            "load udp://127.0.0.1:80 --connections 16 --workers 1 --duration 1500ms --warmup 0s --pin 1 --pipeline 16 \
-             --size 64 --json",
+            "load udp://127.0.0.1:80 --connections 256 --workers 1 --duration 1500ms --warmup 0s --pin 1 --size 64 --json",
         );
     }
 }
