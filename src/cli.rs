@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod compare;
 mod doctor;
 mod load;
 mod options;
@@ -22,6 +23,11 @@ pub(crate) enum Command {
     Doctor(Box<doctor::Doctor>),
     /// Put load on a server: HTTP/1.1, TCP echo or UDP echo, and report rate and latency
     Load(Box<load::Load>),
+    /// Measure this server against others on this machine, and write a report
+    Compare(Box<compare::Compare>),
+    /// Become another program on chosen CPUs that ends with its starter
+    #[command(hide = true)]
+    RunPinned(compare::pinned::RunPinned),
 }
 
 impl Command {
@@ -30,6 +36,13 @@ impl Command {
             Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
             Command::Load(load) => load.run().map_err(Into::into),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Compare(compare) => compare.run().map_err(with_causes),
+            Command::RunPinned(pinned) => pinned.run().map(|()| ExitCode::SUCCESS).map_err(with_causes),
         }
     }
+}
+
+/// One line with all causes.
+fn with_causes(error: anyhow::Error) -> Box<dyn std::error::Error> {
+    format!("{error:#}").into()
 }

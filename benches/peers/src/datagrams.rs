@@ -1,6 +1,6 @@
 //! Batches of datagrams: recvmmsg and sendmmsg over memory that is laid out once.
 //!
-//! It never copies a payload and never allocates after `new`. Used by `blind_udp` (echo in place) and `load_udp`.
+//! It never copies a payload and never allocates after `new`. Used by `blind_udp`, which echoes in place.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,30 +10,19 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 const STRIDE_BYTES: usize = PAYLOAD_BYTES_MAX + 64;
 
 /// Longer datagrams are cut.
-pub const PAYLOAD_BYTES_MAX: usize = 2048;
-
-/// Whether the kernel fills in, and sends to, an address for each datagram.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Peers {
-    /// Unconnected socket: remember who sent each datagram.
-    Many,
-    /// Connected socket: the address is known.
-    One,
-}
+const PAYLOAD_BYTES_MAX: usize = 2048;
 
 /// A fixed number of datagrams with their addresses. The memory is leaked: a batch lives as long as the process.
 pub struct Batch {
     headers: *mut libc::mmsghdr,
     vectors: *mut libc::iovec,
-    payloads: *mut u8,
     capacity: usize,
-    peers: Peers,
     /// Entries whose lengths differ from the full size and must be restored before the next receive.
     used: usize,
 }
 
 impl Batch {
-    pub fn new(capacity: usize, peers: Peers) -> Self {
+    pub fn new(capacity: usize) -> Self {
         let payloads = vec![0u8; capacity * STRIDE_BYTES].leak().as_mut_ptr();
         // SAFETY: all three are plain C structs for which all-zero bytes are valid values.
         let (vector, header, name): (libc::iovec, libc::mmsghdr, libc::sockaddr_storage) =
@@ -48,17 +37,13 @@ impl Batch {
                 let header = &mut (*headers.add(index)).msg_hdr;
                 header.msg_iov = vectors.add(index);
                 header.msg_iovlen = 1;
-                if peers == Peers::Many {
-                    header.msg_name = names.add(index).cast();
-                }
+                header.msg_name = names.add(index).cast();
             }
         }
         Batch {
             headers,
             vectors,
-            payloads,
             capacity,
-            peers,
             used: capacity,
         }
     }
@@ -67,12 +52,10 @@ impl Batch {
     pub fn recv(&mut self, socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
         for index in 0..self.used {
             self.set_length(index, PAYLOAD_BYTES_MAX);
-            if self.peers == Peers::Many {
-                // SAFETY: used <= capacity, so the entry exists; no system call is using it.
-                unsafe {
-                    (*self.headers.add(index)).msg_hdr.msg_namelen =
-                        size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-                }
+            // SAFETY: used <= capacity, so the entry exists; no system call is using it.
+            unsafe {
+                (*self.headers.add(index)).msg_hdr.msg_namelen =
+                    size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             }
         }
         self.used = 0;
@@ -116,19 +99,8 @@ impl Batch {
         Ok(count as usize)
     }
 
-    /// The bytes of one datagram, as received or as set by `set_length`.
-    pub fn payload(&mut self, index: usize) -> &mut [u8] {
-        assert!(index < self.capacity);
-        // SAFETY: index < capacity; the slice stays inside the entry's stride because lengths are at most
-        // PAYLOAD_BYTES_MAX, and the exclusive borrow of `self` keeps system calls away from it.
-        unsafe {
-            let length = (*self.vectors.add(index)).iov_len;
-            std::slice::from_raw_parts_mut(self.payloads.add(index * STRIDE_BYTES), length)
-        }
-    }
-
-    /// Sets the length that `payload` shows and `send` sends.
-    pub fn set_length(&mut self, index: usize, length: usize) {
+    /// Sets the length that `send` sends.
+    fn set_length(&mut self, index: usize, length: usize) {
         assert!(index < self.capacity && length <= PAYLOAD_BYTES_MAX);
         self.used = self.used.max(index + 1);
         // SAFETY: index < capacity, and no system call is using the entry while we hold `&mut self`.

@@ -1,4 +1,4 @@
-//! What the peers and clients share: sockets, the blind reply, HTTP reply checking, epoll, datagram batches.
+//! What the peers share: sockets, the site they serve, HTTP by hand, the blind reply, epoll, datagram batches.
 //!
 //! Nothing here is used by ringmill itself: a peer that shared code with what it is compared with would share its
 //! mistakes as well. All unsafe code of this package is in `epoll`, `datagrams`, `buffer_ring` and `net`, plus the
@@ -8,5 +8,6 @@ pub mod blind;
 pub mod buffer_ring;
 pub mod datagrams;
 pub mod epoll;
-pub mod http;
+pub mod handwritten;
 pub mod net;
+pub mod site;

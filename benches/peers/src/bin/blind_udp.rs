@@ -8,9 +8,9 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ringmill_peers::datagrams::{Batch, Peers};
+use ringmill_peers::datagrams::Batch;
 use ringmill_peers::net;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 const BATCH: usize = 64;
 
@@ -24,13 +24,9 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let domain = Domain::for_address(args.listen);
-    let socket = Socket::new(domain, Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
-    socket
-        .bind(&args.listen.into())
-        .context("cannot bind the UDP socket")?;
+    let socket = net::udp_socket(args.listen).context("cannot bind the UDP socket")?;
     net::announce(&socket)?;
-    let mut batch = Batch::new(BATCH, Peers::Many);
+    let mut batch = Batch::new(BATCH);
     loop {
         // WAITFORONE: block for the first datagram, take the others only if they are there.
         let received = match batch.recv(socket.as_fd(), libc::MSG_WAITFORONE) {

@@ -1,73 +1,45 @@
 //! hyper 1.x the fast way: one current-thread tokio runtime a worker, each with its own SO_REUSEPORT listener.
 //!
 //! It never sets a timeout or a limit beyond hyper's defaults (no timer is installed, so the head timeout is off too):
-//! what is measured is hyper at its leanest. Same header fields as ringmill's /plaintext; hyper writes the date.
+//! what is measured is hyper at its leanest. Same header fields as ringmill's; hyper writes date and most lengths.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use clap::Parser;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue, SERVER};
+use futures_util::stream;
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, SERVER};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use ringmill_peers::net::{self, ListenArgs};
+use ringmill_peers::net::{self, ServerArgs};
+use ringmill_peers::site::{self, Message, Pieces};
 use tokio::net::TcpListener;
-
-/// How long a worker waits after a failed accept (descriptors used up, for example) before the next.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Parser)]
 #[command(about = "hyper HTTP/1 server with one current-thread runtime a worker")]
 struct Args {
     #[command(flatten)]
-    listen: ListenArgs,
-    /// Threads, each with a runtime and a listener of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: u16,
+    server: ServerArgs,
 }
 
 fn main() -> Result<()> {
-    let mut args = Args::parse();
-    net::raise_open_files_limit()?;
-    let first = net::tcp_listener(&args.listen).context("cannot listen")?;
-    // All listeners exist before the first accepts: a later one would change which worker gets a connection.
-    args.listen.listen = first
-        .local_addr()?
-        .as_socket()
-        .context("the listener has no IP address")?;
-    let mut listeners = vec![first];
-    for _ in 1..args.workers {
-        listeners.push(net::tcp_listener(&args.listen).context("cannot listen")?);
-    }
-    net::announce(&listeners[0])?;
-
-    let threads: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| std::thread::spawn(move || work(listener.into())))
-        .collect();
-    for thread in threads {
-        thread.join().expect("panics abort the process")?;
-    }
-    Ok(())
-}
-
-fn work(listener: std::net::TcpListener) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    runtime.block_on(accept_all(listener))
+    net::serve(&Args::parse().server, |listener| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(accept_all(listener))
+    })
 }
 
 async fn accept_all(listener: std::net::TcpListener) -> Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            std::thread::sleep(ACCEPT_PAUSE);
+            std::thread::sleep(net::ACCEPT_PAUSE);
             continue;
         };
         tokio::spawn(async move {
@@ -80,15 +52,51 @@ async fn accept_all(listener: std::net::TcpListener) -> Result<()> {
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, body): (_, &'static [u8]) = match request.uri().path() {
-        "/plaintext" => (StatusCode::OK, b"Hello, World!"),
-        _ => (StatusCode::NOT_FOUND, b"not found"),
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn answer(
+    request: Request<Incoming>,
+) -> hyper::Result<Response<impl Body<Data = Bytes, Error = BoxError>>> {
+    let text = |body: Bytes| (StatusCode::OK, site::TEXT, Either::Left(Full::new(body)));
+    let mut length = None;
+    let (status, media_type, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/plaintext") => text(Bytes::from_static(site::PLAINTEXT.as_bytes())),
+        (&Method::GET, "/json") => {
+            let json = Full::new(Bytes::from(Message::new().serialise()));
+            (StatusCode::OK, site::JSON, Either::Left(json))
+        }
+        (&Method::POST, "/upload") => text(Bytes::from(count(request.into_body()).await?.to_string())),
+        (&Method::GET, path) if let Some(bytes) = site::bytes_asked(path) => {
+            let mut pieces = Pieces::new(bytes);
+            let body = if bytes <= site::PIECE_BYTES {
+                Either::Left(Full::new(pieces.next().unwrap_or_default()))
+            } else {
+                length = Some(bytes);
+                let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+                Either::Right(StreamBody::new(stream::iter(frames)))
+            };
+            (StatusCode::OK, site::OCTETS, body)
+        }
+        _ => {
+            let body = Full::new(Bytes::from_static(site::NOT_FOUND.as_bytes()));
+            (StatusCode::NOT_FOUND, site::TEXT, Either::Left(body))
+        }
     };
-    let mut response = Response::new(Full::new(Bytes::from_static(body)));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static("ringmill"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let fields = response.headers_mut();
+    fields.insert(SERVER, HeaderValue::from_static(site::SERVER));
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Some(length) = length {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     Ok(response)
+}
+
+async fn count(mut body: Incoming) -> hyper::Result<usize> {
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        total += frame?.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(total)
 }

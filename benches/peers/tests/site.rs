@@ -1,0 +1,215 @@
+//! Every peer serves the same site: each program is started, and its replies are checked to the last byte.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ringmill_peers::blind::REPLY;
+use ringmill_peers::site::Pieces;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A peer that is killed at the end.
+struct Peer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Peer {
+    fn start(program: &str, arguments: &[&str]) -> Peer {
+        // One of them cannot tell which free port it took, so all are given one.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(["--listen", &address.to_string()])
+            .args(arguments)
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, format!("listening {address}\n"), "{program}");
+        Peer { child, address }
+    }
+
+    /// It says that it listens before it accepts, so a first connection may come too early.
+    fn connect(&self) -> TcpStream {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match TcpStream::connect(self.address) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    return stream;
+                }
+                Err(error) => assert!(Instant::now() < end, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Head and body of one reply.
+fn receive(stream: &mut impl BufRead) -> (String, Vec<u8>) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
+    }
+    let lower = head.to_ascii_lowercase();
+    let (_, length) = lower
+        .split_once("content-length: ")
+        .unwrap_or_else(|| panic!("no length: {head}"));
+    let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    (head, body)
+}
+
+/// How long the head of `/plaintext` is.
+enum Head {
+    AsRingmill,
+    /// The framework writes other words.
+    Own,
+}
+
+fn check(program: &str, arguments: &[&str], head: Head) {
+    let peer = Peer::start(program, arguments);
+    let mut stream = BufReader::new(peer.connect());
+    let mut ask = |request: &[u8], media_type: &str, expected: &[u8]| {
+        stream.get_mut().write_all(request).unwrap();
+        let (head, body) = receive(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{program}: {head}");
+        let lower = head.to_ascii_lowercase();
+        for field in [
+            format!("\r\ncontent-type: {media_type}\r\n"),
+            "\r\nserver: ".into(),
+            "\r\ndate: ".into(),
+        ] {
+            assert!(lower.contains(&field), "{program}: {field:?} in {head}");
+        }
+        assert!(
+            body == expected,
+            "{program}: {} bytes of body, {} expected",
+            body.len(),
+            expected.len()
+        );
+        head.len() + body.len()
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+    let size = ask(&get("/plaintext"), "text/plain", b"Hello, World!");
+    if matches!(head, Head::AsRingmill) {
+        assert_eq!(size, REPLY.len(), "{program}");
+    }
+    ask(
+        &get("/json"),
+        "application/json",
+        br#"{"message":"Hello, World!"}"#,
+    );
+    for count in [1, 300, 65_536, 1_000_000] {
+        let expected: Vec<u8> = Pieces::new(count).flatten().collect();
+        ask(
+            &get(&format!("/bytes/{count}")),
+            "application/octet-stream",
+            &expected,
+        );
+    }
+    let upload = [
+        b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n".as_slice(),
+        &[b'x'; 300_000],
+    ];
+    ask(&upload.concat(), "text/plain", b"300000");
+    // A burst is answered in full and in order.
+    let burst = [get("/plaintext"), get("/json"), get("/plaintext")].concat();
+    stream.get_mut().write_all(&burst).unwrap();
+    let bodies = [0; 3].map(|_| receive(&mut stream).1.len());
+    assert_eq!(bodies, [13, 27, 13], "{program}");
+}
+
+#[test]
+fn tokio_by_hand() {
+    check(
+        env!("CARGO_BIN_EXE_tokio_hand"),
+        &["--workers", "2"],
+        Head::AsRingmill,
+    );
+}
+
+#[test]
+fn hyper() {
+    check(
+        env!("CARGO_BIN_EXE_hyper_percore"),
+        &["--workers", "2"],
+        Head::AsRingmill,
+    );
+}
+
+#[test]
+fn axum() {
+    check(
+        env!("CARGO_BIN_EXE_axum_readme"),
+        &["--workers", "2"],
+        Head::AsRingmill,
+    );
+}
+
+#[test]
+fn actix_web() {
+    check(
+        env!("CARGO_BIN_EXE_actix_web"),
+        &["--workers", "2"],
+        Head::AsRingmill,
+    );
+}
+
+#[test]
+fn may_minihttp() {
+    check(env!("CARGO_BIN_EXE_may_minihttp"), &["--workers", "1"], Head::Own);
+}
+
+/// Where io_uring is forbidden these cannot run; the test says so instead.
+fn on_io_uring(program: &str) {
+    match io_uring::IoUring::new(2) {
+        Ok(_) => check(program, &["--workers", "1"], Head::AsRingmill),
+        Err(error) => eprintln!("{program} was not tested: no io_uring here: {error}"),
+    }
+}
+
+#[test]
+fn tokio_uring_by_hand() {
+    on_io_uring(env!("CARGO_BIN_EXE_tokio_uring_hand"));
+}
+
+#[test]
+fn monoio_by_hand() {
+    on_io_uring(env!("CARGO_BIN_EXE_monoio_hand"));
+}
+
+#[test]
+fn ntex() {
+    on_io_uring(env!("CARGO_BIN_EXE_ntex_uring"));
+}
+
+#[test]
+fn datagrams_come_back() {
+    for (program, arguments) in [
+        (env!("CARGO_BIN_EXE_blind_udp"), &[][..]),
+        (env!("CARGO_BIN_EXE_tokio_hand"), &["--udp"]),
+    ] {
+        let peer = Peer::start(program, arguments);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(peer.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send(b"there and back").unwrap();
+        let mut buffer = [0; 64];
+        let count = socket.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..count], b"there and back", "{program}");
+    }
+}

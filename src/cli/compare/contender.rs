@@ -1,0 +1,326 @@
+//! The contenders: what each is, what it can and cannot do, and the command that starts it.
+
+use super::pinned::Starter;
+use super::process::Launcher;
+use super::profile::Profile;
+use anyhow::{Context, Result};
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A server that can be compared.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Contender {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) kind: Kind,
+    /// The package whose version says what is measured, as in the lock file of the peers.
+    pub(super) package: Option<&'static str>,
+    /// Part of `--quick`.
+    quick: bool,
+    /// The listener takes the congestion control that was asked for.
+    sets_congestion: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Our own executable with a driver.
+    Ringmill { driver: &'static str },
+    /// A program of the peers that counts bytes and parses nothing.
+    Blind { program: &'static str },
+    /// A UDP echo of the peers.
+    Datagrams { program: &'static str },
+    /// A program of the peers that serves the whole site.
+    Site { program: &'static str },
+    /// The nginx that is installed.
+    Nginx,
+}
+
+/// What the ratios are taken against.
+pub(super) const BASELINE: &str = "ringmill";
+
+pub(super) static CONTENDERS: [Contender; 14] = [
+    Contender {
+        name: BASELINE,
+        what: "Ringmill on io_uring",
+        kind: Kind::Ringmill { driver: "uring" },
+        package: None,
+        quick: true,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "ringmill-poll",
+        what: "Ringmill on epoll",
+        kind: Kind::Ringmill { driver: "poll" },
+        package: None,
+        quick: true,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "blind-uring",
+        what: "the limit: one fixed reply for every N bytes, on io_uring; no server",
+        kind: Kind::Blind { program: "blind_uring" },
+        package: Some("io-uring"),
+        quick: true,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "blind-epoll",
+        what: "the limit on epoll",
+        kind: Kind::Blind { program: "blind_epoll" },
+        package: None,
+        quick: false,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "blind-udp",
+        what: "the limit for UDP: recvmmsg and sendmmsg",
+        kind: Kind::Datagrams { program: "blind_udp" },
+        package: None,
+        quick: false,
+        sets_congestion: false,
+    },
+    Contender {
+        name: "tokio",
+        what: "tokio by hand with httparse, one current-thread runtime a worker",
+        kind: Kind::Site { program: "tokio_hand" },
+        package: Some("tokio"),
+        quick: false,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "monoio",
+        what: "monoio by hand with httparse, on io_uring",
+        kind: Kind::Site { program: "monoio_hand" },
+        package: Some("monoio"),
+        quick: false,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "tokio-uring",
+        what: "tokio-uring by hand with httparse",
+        kind: Kind::Site { program: "tokio_uring_hand" },
+        package: Some("tokio-uring"),
+        quick: false,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "may-minihttp",
+        what: "may_minihttp, stackful coroutines",
+        kind: Kind::Site { program: "may_minihttp" },
+        package: Some("may_minihttp"),
+        quick: false,
+        sets_congestion: false,
+    },
+    Contender {
+        name: "hyper",
+        what: "hyper on one current-thread tokio runtime a worker, with SO_REUSEPORT",
+        kind: Kind::Site { program: "hyper_percore" },
+        package: Some("hyper"),
+        quick: true,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "ntex",
+        what: "ntex on its own io_uring runtime (feature neon-uring)",
+        kind: Kind::Site { program: "ntex_uring" },
+        package: Some("ntex"),
+        quick: false,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "actix-web",
+        what: "actix-web",
+        kind: Kind::Site { program: "actix_web" },
+        package: Some("actix-web"),
+        quick: false,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "axum",
+        what: "axum as its README shows, on tokio's multi-threaded runtime",
+        kind: Kind::Site { program: "axum_readme" },
+        package: Some("axum"),
+        quick: true,
+        sets_congestion: true,
+    },
+    Contender {
+        name: "nginx",
+        what: "nginx as installed, one process",
+        kind: Kind::Nginx,
+        package: None,
+        quick: false,
+        sets_congestion: false,
+    },
+];
+
+impl Contender {
+    pub(super) fn named(name: &str) -> Result<&'static Contender, String> {
+        CONTENDERS.iter().find(|contender| contender.name == name).ok_or_else(|| {
+            let names: Vec<&str> = CONTENDERS.iter().map(|contender| contender.name).collect();
+            format!("there is no such contender; there are: {}", names.join(", "))
+        })
+    }
+
+    pub(super) fn is_quick(&self) -> bool {
+        self.quick
+    }
+
+    /// Why it takes no part in a profile; `None` when it does.
+    pub(super) fn cannot(&self, profile: Profile) -> Option<&'static str> {
+        use Profile::*;
+        let is_plain =
+            matches!(profile, KeepAlive64 | KeepAlive512 | Pipelined16 | OneRequest | TenRequests | Idle);
+        match self.kind {
+            Kind::Ringmill { .. } => None,
+            Kind::Blind { .. } if is_plain => None,
+            Kind::Blind { .. } => Some("it has one fixed reply"),
+            Kind::Datagrams { .. } if profile == UdpEcho => None,
+            Kind::Datagrams { .. } => Some("it speaks UDP only"),
+            Kind::Site { program: "tokio_hand" } => None,
+            Kind::Site { .. } if profile == UdpEcho => Some("it is an HTTP server"),
+            Kind::Site { .. } => None,
+            Kind::Nginx if profile == UdpEcho => Some("it is an HTTP server"),
+            Kind::Nginx if profile == Upload => {
+                Some("it cannot count what it receives without a program behind it")
+            }
+            Kind::Nginx => None,
+        }
+    }
+
+    /// Why it cannot run with these settings at all.
+    pub(super) fn cannot_with(&self, congestion: Option<&str>) -> Option<String> {
+        if congestion.is_some() && !self.sets_congestion {
+            return Some("it cannot choose its congestion control".to_owned());
+        }
+        if self.kind == Kind::Nginx && nginx().is_none() {
+            return Some("nginx is not installed (on Debian: apt-get install nginx)".to_owned());
+        }
+        None
+    }
+
+    /// The program of the peers that has to be built.
+    pub(super) fn program(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Blind { program } | Kind::Datagrams { program } | Kind::Site { program } => Some(program),
+            Kind::Ringmill { .. } | Kind::Nginx => None,
+        }
+    }
+}
+
+/// What a start needs to know.
+pub(super) struct Site<'a> {
+    pub(super) launcher: &'a Launcher,
+    /// Where the built peers are.
+    pub(super) programs: &'a Path,
+    /// The source of the peers: nginx's configuration is there.
+    pub(super) peers: Option<&'a Path>,
+    /// A folder for files that servers need.
+    pub(super) scratch: &'a Path,
+    pub(super) cpu: usize,
+    pub(super) congestion: Option<&'a str>,
+    /// Size of the requests that blind responders count.
+    pub(super) request_bytes: usize,
+}
+
+impl Contender {
+    /// The command that starts it on `target`.
+    pub(super) fn command(&self, site: &Site<'_>, profile: Profile, target: SocketAddrV4) -> Result<Command> {
+        let cpus = [site.cpu];
+        let peer = |program: &str| {
+            let mut command = site.launcher.command(&cpus, site.programs.join(program), Starter::Us);
+            command.arg("--listen").arg(target.to_string());
+            if let Some(name) = site.congestion.filter(|_| self.sets_congestion && !profile.is_udp()) {
+                command.arg("--congestion").arg(name);
+            }
+            command
+        };
+        Ok(match self.kind {
+            Kind::Ringmill { driver } => {
+                let mut command = site.launcher.ringmill(&cpus, Starter::Us);
+                command.args(["serve", "--workers", "1", "--driver", driver, "--pin"]);
+                command.arg(site.cpu.to_string());
+                if profile.is_udp() {
+                    let unused = SocketAddrV4::new(*target.ip(), 0);
+                    command.arg("--listen").arg(unused.to_string());
+                    command.arg("--udp-echo").arg(target.to_string());
+                } else {
+                    command.arg("--listen").arg(target.to_string());
+                    if let Some(name) = site.congestion {
+                        command.arg("--congestion").arg(name);
+                    }
+                }
+                command
+            }
+            Kind::Blind { program } => {
+                let mut command = peer(program);
+                command.arg("--request-bytes").arg(site.request_bytes.to_string());
+                command
+            }
+            Kind::Datagrams { program } => peer(program),
+            Kind::Site { program } => {
+                let mut command = peer(program);
+                command.args(["--workers", "1"]);
+                if profile.is_udp() {
+                    command.arg("--udp");
+                }
+                command
+            }
+            Kind::Nginx => nginx_command(site, target)?,
+        })
+    }
+}
+
+/// Where nginx is installed: in the path, or where distributions put servers.
+pub(super) fn nginx() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).map(|folder| folder.join("nginx")).find(|file| file.is_file())
+}
+
+/// Fills in the configuration of the peers, and writes the files that nginx serves.
+fn nginx_command(site: &Site<'_>, target: SocketAddrV4) -> Result<Command> {
+    let program = nginx().context("nginx is not installed")?;
+    let template = site.peers.context("nginx's configuration is in benches/peers")?.join("nginx.conf");
+    let template = std::fs::read_to_string(&template).with_context(|| template.display().to_string())?;
+    let root = site.scratch.join("nginx");
+    let bytes = root.join("bytes");
+    std::fs::create_dir_all(&bytes).with_context(|| bytes.display().to_string())?;
+    for size in super::profile::MIXED_BYTES.into_iter().chain([super::profile::DOWNLOAD_BYTES]) {
+        let file = bytes.join(size.to_string());
+        std::fs::write(&file, super::profile::pattern(size)).with_context(|| file.display().to_string())?;
+    }
+    let configuration = template
+        .replace("@LISTEN@", &target.to_string())
+        .replace("@ROOT@", &root.to_string_lossy())
+        .replace("@PID@", &root.join("pid").to_string_lossy());
+    let file = root.join("nginx.conf");
+    std::fs::write(&file, configuration).with_context(|| file.display().to_string())?;
+    let mut command = site.launcher.command(&[site.cpu], program, Starter::Us);
+    command.arg("-p").arg(&root).arg("-c").arg(file);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_and_bad_ones_list_the_good() {
+        assert_eq!(Contender::named("axum").unwrap().program(), Some("axum_readme"));
+        let error = Contender::named("express").unwrap_err();
+        assert!(error.contains("actix-web") && error.contains("nginx"), "{error}");
+    }
+
+    #[test]
+    fn every_profile_has_two_contenders_at_least() {
+        for profile in Profile::ALL {
+            let able = CONTENDERS.iter().filter(|contender| contender.cannot(profile).is_none()).count();
+            assert!(able >= 3, "{}", profile.name());
+        }
+        for profile in Profile::QUICK {
+            let able = |contender: &&Contender| contender.is_quick() && contender.cannot(profile).is_none();
+            assert!(CONTENDERS.iter().filter(able).count() >= 3, "{}", profile.name());
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The load: `ringmill load` as a child process, and what it reports.
+//!
+//! Any error it reports voids the run. The size of a request is never guessed: the client is run once against a listener
+//! of ours that reads what it sends.
+
+use super::pinned::Starter;
+use super::process::{Interrupt, Launcher, Process, log_end};
+use super::profile::{Ask, DATAGRAM_BYTES, Shape, UPLOAD_BYTES};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a client may take beyond its duration.
+const OVERTIME: Duration = Duration::from_secs(30);
+/// Addresses that short connections come from.
+const SOURCES: u32 = 32;
+/// How long the capture waits for the first byte, and how long a pause means that all has come.
+const CAPTURE_TIMEOUT: Duration = Duration::from_secs(10);
+const CAPTURE_QUIET: Duration = Duration::from_millis(300);
+const CAPTURE_BYTES_MAX: usize = 64 * 1024;
+
+/// Where clients run and what they are.
+pub(super) struct Clients {
+    pub(super) launcher: Launcher,
+    pub(super) cpus: Vec<usize>,
+    /// Another program with the same options and the same JSON; the default is `ringmill load`.
+    pub(super) program: Option<PathBuf>,
+    /// A folder for request files and logs.
+    pub(super) scratch: PathBuf,
+    pub(super) interrupt: Interrupt,
+}
+
+/// One run of the client.
+#[derive(Clone, Copy)]
+pub(super) struct Order {
+    pub(super) shape: Shape,
+    pub(super) target: SocketAddrV4,
+    pub(super) duration: Duration,
+    /// Requests a second in all; `None` for as fast as it goes.
+    pub(super) rate: Option<f64>,
+}
+
+/// What the client reports.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Loaded {
+    /// Right responses.
+    pub(super) requests: u64,
+    pub(super) requests_per_second: f64,
+    pub(super) latency_us: Latency,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Latency {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p99_9: f64,
+    pub(super) p99_99: f64,
+    pub(super) max: f64,
+}
+
+impl Latency {
+    /// Name and value of each, in order.
+    pub(super) fn named(&self) -> [(&'static str, f64); 6] {
+        [
+            ("p50", self.p50),
+            ("p90", self.p90),
+            ("p99", self.p99),
+            ("p99.9", self.p99_9),
+            ("p99.99", self.p99_99),
+            ("max", self.max),
+        ]
+    }
+}
+
+impl Clients {
+    /// Runs the client to its end.
+    pub(super) fn run(&self, order: &Order) -> Result<Loaded> {
+        self.run_command(self.command(order, Starter::Us)?, order)
+    }
+
+    /// As `run`, with a command that may be wrapped in another program: what counts is its standard output.
+    pub(super) fn run_command(&self, mut command: Command, order: &Order) -> Result<Loaded> {
+        let out = self.scratch.join("load.json");
+        let log = self.scratch.join("load.log");
+        // Files and not pipes: nothing has to be read while it runs.
+        command.stdout(fs::File::create(&out).with_context(|| out.display().to_string())?);
+        command.stderr(fs::File::create(&log).with_context(|| log.display().to_string())?);
+        let mut process = Process::start(command, "the load generator")?;
+        let ended = process.wait(order.duration + OVERTIME, &self.interrupt)?;
+        let said = fs::read_to_string(&out).with_context(|| out.display().to_string())?;
+        // Where there is a report it tells more than the exit status.
+        match parse(&said) {
+            Ok(loaded) if ended.success() => Ok(loaded),
+            Err(error) if !said.trim().is_empty() => Err(error),
+            _ => bail!("the load generator failed ({ended}): {}", log_end(&log)),
+        }
+    }
+
+    /// The command line, with all arguments.
+    pub(super) fn command(&self, order: &Order, starter: Starter) -> Result<Command> {
+        let mut command = match &self.program {
+            Some(program) => self.launcher.command(&self.cpus, program, starter),
+            None => {
+                let mut command = self.launcher.ringmill(&self.cpus, starter);
+                command.arg("load");
+                command
+            }
+        };
+        let Order { shape, target, .. } = *order;
+        let scheme = if shape.ask == Ask::Datagram { "udp" } else { "http" };
+        let path = match shape.ask {
+            Ask::Datagram => String::new(),
+            Ask::Mixed => "/".to_owned(),
+            _ => shape.ask.paths().remove(0),
+        };
+        command.arg(format!("{scheme}://{target}{path}"));
+        let cpus: Vec<String> = self.cpus.iter().map(usize::to_string).collect();
+        let workers = u32::try_from(self.cpus.len()).unwrap_or(1).min(shape.connections);
+        command.arg("--connections").arg(shape.connections.to_string());
+        command.arg("--workers").arg(workers.to_string());
+        command.arg("--duration").arg(format!("{}ms", order.duration.as_millis()));
+        command.args(["--warmup", "0s", "--pin", &cpus.join(",")]);
+        if shape.pipeline > 1 {
+            command.arg("--pipeline").arg(shape.pipeline.to_string());
+        }
+        if let Some(requests) = shape.requests_per_connection {
+            command.arg("--requests-per-connection").arg(requests.to_string());
+            // A closed connection holds its port for a minute; one address has some 28,000.
+            command.arg("--sources").arg(SOURCES.to_string());
+        }
+        if let Some(rate) = order.rate {
+            command.arg("--rate").arg(format!("{rate:.0}"));
+        }
+        match shape.ask {
+            Ask::Mixed => {
+                // What each path must answer was checked to the last byte at the start.
+                command.arg("--expect-same");
+                for path in shape.ask.paths() {
+                    command.arg("--raw").arg(self.request_file(&path)?);
+                }
+            }
+            Ask::Upload => {
+                command.arg("--body").arg(self.file("upload.body", &vec![b'x'; UPLOAD_BYTES])?);
+                command.arg("--expect-body").arg(UPLOAD_BYTES.to_string());
+            }
+            Ask::Datagram => {
+                command.arg("--size").arg(DATAGRAM_BYTES.to_string());
+            }
+            Ask::Download => {
+                let path = shape.ask.paths().remove(0);
+                command.arg("--expect-body").arg(self.file("download.body", &shape.ask.expected(&path))?);
+            }
+            Ask::Plaintext | Ask::Json => {
+                let body = shape.ask.expected("");
+                command.arg("--expect-body").arg(String::from_utf8(body).context("text")?);
+            }
+        }
+        command.arg("--json").stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// A request as it goes over the wire, for one path of a mix.
+    fn request_file(&self, path: &str) -> Result<PathBuf> {
+        let file = self.scratch.join(format!("request{}.http", path.replace('/', "-")));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {{host}}\r\n\r\n");
+        fs::write(&file, request).with_context(|| file.display().to_string())?;
+        Ok(file)
+    }
+
+    /// The name of a file with these bytes, as an option value: `@FILE`.
+    fn file(&self, name: &str, bytes: &[u8]) -> Result<String> {
+        let file = self.scratch.join(name);
+        fs::write(&file, bytes).with_context(|| file.display().to_string())?;
+        Ok(format!("@{}", file.display()))
+    }
+
+    /// Bytes of one request as the client sends it to a server on `port`.
+    pub(super) fn request_bytes(&self, shape: Shape, port: u16) -> Result<usize> {
+        let (captured, captured_port) = self.capture(shape)?;
+        let requests = captured.windows(4).filter(|bytes| bytes == b"\r\n\r\n").count();
+        let text = String::from_utf8_lossy(&captured);
+        let expected = shape.requests_per_connection.map_or(shape.pipeline, |most| shape.pipeline.min(most));
+        ensure!(
+            requests == expected as usize
+                && captured.ends_with(b"\r\n\r\n")
+                && captured.len() % requests == 0,
+            "expected {expected} equal requests of the client, captured {text:?}"
+        );
+        let in_host_field = format!("Host: 127.0.0.1:{captured_port}\r\n");
+        ensure!(
+            text.matches(&in_host_field).count() == requests,
+            "the client's requests do not name the port as expected: {text:?}"
+        );
+        // The requests name the port, so its number of digits counts.
+        let digits = |port: u16| port.to_string().len();
+        Ok(captured.len() / requests + digits(port) - digits(captured_port))
+    }
+
+    /// What the client sends on one connection before it needs a reply, and the port it was sent to.
+    fn capture(&self, shape: Shape) -> Result<(Vec<u8>, u16)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let order = Order {
+            shape: Shape { connections: 1, ..shape },
+            target: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+            duration: CAPTURE_TIMEOUT,
+            rate: None,
+        };
+        let mut command = self.command(&order, Starter::Us)?;
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Process::start(command, "the load generator")?;
+        let end = Instant::now() + CAPTURE_TIMEOUT;
+        while Instant::now() < end {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    // A client may first look whether anybody listens; such a connection carries no bytes.
+                    let captured = read_until_quiet(stream)?;
+                    if !captured.is_empty() {
+                        return Ok((captured, port));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    process.expect_running()?;
+                    self.interrupt.pause()?;
+                }
+                Err(error) => return Err(error).context("cannot accept the client"),
+            }
+        }
+        bail!("the client sent nothing")
+    }
+}
+
+fn read_until_quiet(mut stream: TcpStream) -> Result<Vec<u8>> {
+    // Linux does not pass O_NONBLOCK on to accepted sockets; say so all the same, since the timeout needs it.
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(CAPTURE_QUIET))?;
+    let mut captured = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    while captured.len() < CAPTURE_BYTES_MAX {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => captured.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error).context("cannot read what the client sends"),
+        }
+    }
+    Ok(captured)
+}
+
+/// What is read of the client's JSON; it says more.
+#[derive(Deserialize)]
+struct Report {
+    requests: u64,
+    /// With those whose answer came after the end: what the server's cost is spread over.
+    #[serde(default)]
+    requests_total: u64,
+    requests_per_second: f64,
+    errors: u64,
+    #[serde(default)]
+    errors_by_kind: serde_json::Value,
+    #[serde(default)]
+    first_error: Option<String>,
+    latency_us: Latency,
+}
+
+/// Reads the JSON. Errors of the client, and no request at all, are errors here.
+fn parse(output: &str) -> Result<Loaded> {
+    let report: Report = serde_json::from_str(output.trim())
+        .with_context(|| format!("the load generator's report was not understood: {}", output.trim()))?;
+    ensure!(
+        report.errors == 0,
+        "{} errors: {} {}",
+        report.errors,
+        report.errors_by_kind,
+        report.first_error.unwrap_or_default()
+    );
+    ensure!(
+        report.requests > 0 && report.requests_per_second > 0.0,
+        "not one request was answered within the time"
+    );
+    Ok(Loaded {
+        requests: report.requests.max(report.requests_total),
+        requests_per_second: report.requests_per_second,
+        latency_us: report.latency_us,
+    })
+}
+
+/// The folder of a run for what it needs on the way; removed at the end.
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(super) fn new(parent: &Path) -> Result<Scratch> {
+        let folder = parent.join(format!(".compare-{}", std::process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
+        Ok(Scratch(folder))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left over if it cannot be removed: nothing in it matters.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::Profile;
+    use super::*;
+
+    const GOOD: &str = r#"{"requests":1000,"requests_per_second":500.0,"errors":0,"more":[1],
+        "latency_us":{"p50":1.0,"p90":2.0,"p99":3,"p99_9":4.0,"p99_99":5.0,"max":6.5,"mean":1.2}}"#;
+
+    #[test]
+    fn a_good_report_is_read() {
+        let loaded = parse(GOOD).unwrap();
+        assert_eq!((loaded.requests, loaded.requests_per_second), (1000, 500.0));
+        assert_eq!(loaded.latency_us.named()[3], ("p99.9", 4.0));
+        let loaded = parse(&GOOD.replace("\"errors\"", "\"requests_total\":1003,\"errors\"")).unwrap();
+        assert_eq!(loaded.requests, 1003);
+    }
+
+    #[test]
+    fn errors_and_silence_void() {
+        let bad = GOOD.replace("\"errors\":0", "\"errors\":3,\"first_error\":\"reset by peer\"");
+        let error = parse(&bad).unwrap_err().to_string();
+        assert!(error.contains("3 errors") && error.contains("reset by peer"), "{error}");
+        assert!(parse(&GOOD.replace("1000", "0")).is_err());
+        assert!(parse("").is_err());
+        assert!(parse("{}").is_err());
+    }
+
+    #[test]
+    fn the_command_says_all_that_a_profile_is() {
+        let clients = Clients {
+            launcher: Launcher { ringmill: "ringmill".into() },
+            cpus: vec![1],
+            program: None,
+            scratch: std::env::temp_dir(),
+            interrupt: Interrupt::default(),
+        };
+        let check = |profile: Profile, rate, expected: &str| {
+            let order = Order {
+                shape: profile.shape().unwrap(),
+                target: "127.0.0.1:80".parse().unwrap(),
+                duration: Duration::from_millis(1500),
+                rate,
+            };
+            let command = clients.command(&order, Starter::Us).unwrap();
+            let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            let at = words.iter().position(|word| word == "load").unwrap();
+            assert_eq!(words[at..].join(" "), expected);
+        };
+        check(
+            Profile::KeepAlive64,
+            None,
+            "load http://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
+             --expect-body Hello, World! --json",
+        );
+        check(
+            Profile::TenRequests,
+            Some(1234.4),
+            "load http://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
+             --requests-per-connection 10 --sources 32 --rate 1234 --expect-body Hello, World! --json",
+        );
+        check(
+            Profile::UdpEcho,
+            None,
+            "load udp://127.0.0.1:80 --connections 256 --workers 1 --duration 1500ms --warmup 0s --pin 1 --size 64 --json",
+        );
+    }
+}

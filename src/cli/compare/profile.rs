@@ -1,0 +1,209 @@
+//! The profiles: what is asked of a server, by how many connections, and what must come back.
+
+use serde::{Serialize, Serializer};
+use std::str::FromStr;
+
+/// One way to load a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Profile {
+    KeepAlive64,
+    KeepAlive512,
+    Pipelined16,
+    OneRequest,
+    TenRequests,
+    Json,
+    Mixed,
+    Download,
+    Upload,
+    Idle,
+    UdpEcho,
+}
+
+/// Sizes of the 20 bodies of `mixed`, in bytes: as the files of a site are spread, from an icon to a picture.
+pub(super) const MIXED_BYTES: [usize; 20] = [
+    300, 700, 1_200, 1_800, 2_500, 3_400, 4_700, 6_100, 8_000, 10_500, 13_800, 18_000, 23_500, 30_600,
+    40_000, 52_000, 64_000, 88_000, 115_000, 150_000,
+];
+pub(super) const DOWNLOAD_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const UPLOAD_BYTES: usize = 1024 * 1024;
+/// Datagrams of `udp-echo`.
+pub(super) const DATAGRAM_BYTES: usize = 64;
+
+/// What the client of a profile does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) ask: Ask,
+    pub(super) connections: u32,
+    pub(super) pipeline: u32,
+    pub(super) requests_per_connection: Option<u32>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Plaintext,
+    Json,
+    Mixed,
+    Download,
+    Upload,
+    Datagram,
+}
+
+impl Profile {
+    pub(super) const ALL: [Profile; 11] = [
+        Profile::KeepAlive64,
+        Profile::KeepAlive512,
+        Profile::Pipelined16,
+        Profile::OneRequest,
+        Profile::TenRequests,
+        Profile::Json,
+        Profile::Mixed,
+        Profile::Download,
+        Profile::Upload,
+        Profile::Idle,
+        Profile::UdpEcho,
+    ];
+
+    /// Those of `--quick`.
+    pub(super) const QUICK: [Profile; 4] =
+        [Profile::KeepAlive64, Profile::Pipelined16, Profile::OneRequest, Profile::Idle];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Profile::KeepAlive64 => "keep-alive-64",
+            Profile::KeepAlive512 => "keep-alive-512",
+            Profile::Pipelined16 => "pipelined-16",
+            Profile::OneRequest => "one-request",
+            Profile::TenRequests => "ten-requests",
+            Profile::Json => "json",
+            Profile::Mixed => "mixed",
+            Profile::Download => "download",
+            Profile::Upload => "upload",
+            Profile::Idle => "idle",
+            Profile::UdpEcho => "udp-echo",
+        }
+    }
+
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Profile::KeepAlive64 => "GET /plaintext on 64 keep-alive connections",
+            Profile::KeepAlive512 => "GET /plaintext on 512 keep-alive connections",
+            Profile::Pipelined16 => "GET /plaintext on 64 connections, 16 requests in flight on each",
+            Profile::OneRequest => "GET /plaintext, a new connection for every request, 64 at a time",
+            Profile::TenRequests => "GET /plaintext, a new connection for every ten requests, 64 at a time",
+            Profile::Json => "GET /json on 64 keep-alive connections, serialised for every request",
+            Profile::Mixed => "20 bodies of 300 to 150,000 bytes in turn, on 64 keep-alive connections",
+            Profile::Download => "GET of 8 MiB on 4 keep-alive connections",
+            Profile::Upload => "POST of 1 MiB on 16 keep-alive connections; the answer is the size received",
+            Profile::Idle => "anonymous memory of a connection that does nothing",
+            Profile::UdpEcho => "UDP echo of 64-byte datagrams, 256 flows with one outstanding each",
+        }
+    }
+
+    /// None for `idle`, which is not about requests.
+    pub(super) fn shape(self) -> Option<Shape> {
+        let keep_alive =
+            |ask, connections| Shape { ask, connections, pipeline: 1, requests_per_connection: None };
+        let plain = keep_alive(Ask::Plaintext, 64);
+        Some(match self {
+            Profile::KeepAlive64 => plain,
+            Profile::KeepAlive512 => keep_alive(Ask::Plaintext, 512),
+            Profile::Pipelined16 => Shape { pipeline: 16, ..plain },
+            Profile::OneRequest => Shape { requests_per_connection: Some(1), ..plain },
+            Profile::TenRequests => Shape { requests_per_connection: Some(10), ..plain },
+            Profile::Json => keep_alive(Ask::Json, 64),
+            Profile::Mixed => keep_alive(Ask::Mixed, 64),
+            Profile::Download => keep_alive(Ask::Download, 4),
+            Profile::Upload => keep_alive(Ask::Upload, 16),
+            // One outstanding: of several the load generator would make trains (UDP_SEGMENT), which the kernel hands on
+            // whole to a server that asks for it (UDP_GRO), as Ringmill does, and cuts up for the others. Most clients
+            // send no trains, and with them Ringmill looks eight times as good.
+            Profile::UdpEcho => keep_alive(Ask::Datagram, 256),
+            Profile::Idle => return None,
+        })
+    }
+
+    pub(super) fn is_udp(self) -> bool {
+        self == Profile::UdpEcho
+    }
+}
+
+impl FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Profile, String> {
+        Profile::ALL.into_iter().find(|profile| profile.name() == text).ok_or_else(|| {
+            format!("there is no such profile; there are: {}", Profile::ALL.map(Profile::name).join(", "))
+        })
+    }
+}
+
+impl Serialize for Profile {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl Ask {
+    /// The paths it asks for; a datagram has none.
+    pub(super) fn paths(self) -> Vec<String> {
+        match self {
+            Ask::Plaintext => vec!["/plaintext".to_owned()],
+            Ask::Json => vec!["/json".to_owned()],
+            Ask::Mixed => MIXED_BYTES.iter().map(|bytes| format!("/bytes/{bytes}")).collect(),
+            Ask::Download => vec![format!("/bytes/{DOWNLOAD_BYTES}")],
+            Ask::Upload => vec!["/upload".to_owned()],
+            Ask::Datagram => Vec::new(),
+        }
+    }
+
+    /// The body that must come back from one of its paths.
+    pub(super) fn expected(self, path: &str) -> Vec<u8> {
+        match self {
+            Ask::Plaintext => b"Hello, World!".to_vec(),
+            Ask::Json => br#"{"message":"Hello, World!"}"#.to_vec(),
+            Ask::Mixed | Ask::Download => {
+                let bytes = path.rsplit('/').next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+                pattern(bytes)
+            }
+            Ask::Upload => UPLOAD_BYTES.to_string().into_bytes(),
+            Ask::Datagram => Vec::new(),
+        }
+    }
+
+    /// Bytes of body that a request carries.
+    pub(super) fn request_body_bytes(self) -> usize {
+        if self == Ask::Upload { UPLOAD_BYTES } else { 0 }
+    }
+}
+
+/// The first bytes of what `/bytes/N` serves.
+pub(super) fn pattern(bytes: usize) -> Vec<u8> {
+    let line = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-\n";
+    line.iter().copied().cycle().take(bytes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for profile in Profile::ALL {
+            assert_eq!(profile.name().parse(), Ok(profile));
+        }
+        let error = "keepalive".parse::<Profile>().unwrap_err();
+        assert!(error.contains("keep-alive-64") && error.contains("udp-echo"), "{error}");
+    }
+
+    #[test]
+    fn every_path_has_an_expected_body() {
+        for shape in Profile::ALL.into_iter().filter_map(Profile::shape) {
+            for path in shape.ask.paths() {
+                assert!(!shape.ask.expected(&path).is_empty(), "{path}");
+            }
+        }
+        assert_eq!(Ask::Mixed.paths().len(), 20);
+        assert_eq!(Ask::Mixed.expected("/bytes/300").len(), 300);
+    }
+}

@@ -1,0 +1,453 @@
+//! A whole comparison: builds, starts, measures profile by profile, and writes after each what there is so far.
+
+use super::build::Peers;
+use super::contender::{self, Contender, Kind, Site};
+use super::environment::Environment;
+use super::idle::{self, Traffic};
+use super::load::{Clients, Scratch};
+use super::process::{Interrupt, Interrupted, Launcher};
+use super::profile::{Profile, Shape};
+use super::results::{Entrant, IdleResult, IdleRow, LeftOut, Memory, Mode, ProfileResult, Results, Settings};
+use super::rounds::{Bench, PERCENTS};
+use super::server::Server;
+use super::statistics::PAIRS_MIN;
+use super::syscalls::{self, Tool};
+use super::{Compare, report, table};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+/// What a client costs beyond its duration: start, connections, end.
+const OVERHEAD: f64 = 0.25;
+
+/// What all steps use.
+struct Run<'a> {
+    options: &'a Compare,
+    settings: Settings,
+    peers: Option<Peers>,
+    clients: Clients,
+    tool: Result<Tool, String>,
+    interrupt: Interrupt,
+}
+
+/// Compares and writes the report; tells how it ended.
+pub(super) fn run(
+    options: &Compare,
+    contenders: &[&'static Contender],
+    profiles: &[Profile],
+    settings: Settings,
+) -> Result<ExitCode> {
+    let interrupt = Interrupt::catch()?;
+    std::fs::create_dir_all(&options.out)
+        .with_context(|| format!("cannot create {}", options.out.display()))?;
+    let scratch = Scratch::new(&options.out)?;
+    let congestion = settings.congestion.as_deref();
+    if let Some(name) = congestion {
+        check_congestion(name)?;
+    }
+    let mut left_out = Vec::new();
+    let mut able = Vec::new();
+    for contender in contenders {
+        match contender.cannot_with(congestion) {
+            Some(reason) => left_out.push(LeftOut { contender: contender.name, reason }),
+            None if profiles.iter().all(|profile| contender.cannot(*profile).is_some()) => {}
+            None => able.push(*contender),
+        }
+    }
+    if able.is_empty() {
+        let reasons: Vec<String> =
+            left_out.iter().map(|out| format!("{}: {}", out.contender, out.reason)).collect();
+        bail!("no contender is left that can do any of the profiles {}", reasons.join("; "));
+    }
+    let peers = find_peers(options, &able)?;
+    announce(options, &able, profiles, &settings);
+    build_peers(options, peers.as_ref(), &able, &interrupt)?;
+    let mut results = begin(peers.as_ref(), &able, left_out, settings.clone())?;
+    let launcher = Launcher { ringmill: std::env::current_exe().context("cannot find this program")? };
+    // The report is about the servers: this program looks on from another CPU, where there is one.
+    step_aside(settings.server_cpu);
+    let clients = Clients {
+        launcher,
+        cpus: settings.client_cpus.clone(),
+        program: options.load.clone(),
+        scratch: scratch.path().to_owned(),
+        interrupt: interrupt.clone(),
+    };
+    let tool = syscalls::find_tool(scratch.path(), &interrupt)?;
+    let run = Run { options, settings, peers, clients, tool, interrupt };
+    let ended = run.all(&able, profiles, &mut results);
+    finish(&run, results, ended)
+}
+
+impl Run<'_> {
+    fn all(&self, able: &[&'static Contender], profiles: &[Profile], results: &mut Results) -> Result<()> {
+        for &profile in profiles {
+            let can: Vec<_> =
+                able.iter().copied().filter(|contender| contender.cannot(profile).is_none()).collect();
+            if profile == Profile::Idle {
+                let mut idle = IdleResult {
+                    connections: self.settings.idle_connections.min(idle::connections_max()),
+                    rows: Vec::new(),
+                    left_out: left_out(able, profile),
+                };
+                let ended = self.idle(&can, &mut idle);
+                self.say_nothing();
+                print!("{}", table::idle(&idle));
+                results.idle = Some(idle);
+                ended?;
+            } else {
+                let mut result = ProfileResult {
+                    profile,
+                    rows: Vec::new(),
+                    left_out: left_out(able, profile),
+                    ratios: Vec::new(),
+                    latency: Vec::new(),
+                    no_latency: None,
+                    failed: None,
+                };
+                let ended = self.profile(profile, &can, &mut result);
+                self.say_nothing();
+                let is_interrupt = ended.as_ref().is_err_and(|error| error.is::<Interrupted>());
+                result.failed = ended.as_ref().err().map(|error| format!("{error:#}"));
+                print!("{}", table::profile(&result, &self.settings));
+                results.profiles.push(result);
+                // What goes wrong with one profile is in its result; the others are worth having.
+                if is_interrupt {
+                    ended?;
+                }
+            }
+            write(&self.options.out, results)?;
+        }
+        Ok(())
+    }
+
+    fn profile(
+        &self,
+        profile: Profile,
+        can: &[&'static Contender],
+        result: &mut ProfileResult,
+    ) -> Result<()> {
+        let shape = profile.shape().context("a profile with requests")?;
+        let mut servers = Vec::new();
+        for contender in can {
+            self.say(&format!("{}: starting {}", profile.name(), contender.name));
+            match self.start(contender, profile, shape) {
+                Ok(server) => servers.push(server),
+                Err(error) => {
+                    self.interrupt.check()?;
+                    let reason = format!("it failed: {error:#}");
+                    result.left_out.push(LeftOut { contender: contender.name, reason });
+                }
+            }
+        }
+        let say = |text: &str| self.say(&format!("{}: {text}", profile.name()));
+        let bench = Bench {
+            clients: &self.clients,
+            settings: &self.settings,
+            tool: &self.tool,
+            latency: self.options.has_latency(profile, &self.settings),
+            say: &say,
+        };
+        bench.run(profile, &mut servers, result)
+    }
+
+    fn start(&self, contender: &'static Contender, profile: Profile, shape: Shape) -> Result<Server> {
+        Server::start(contender, profile, &self.interrupt, |target| {
+            let request_bytes = match contender.kind {
+                Kind::Blind { .. } => self.clients.request_bytes(shape, target.port())?,
+                _ => 0,
+            };
+            Ok(self.site(request_bytes))
+        })
+    }
+
+    fn site(&self, request_bytes: usize) -> Site<'_> {
+        let peers = self.peers.as_ref();
+        Site {
+            launcher: &self.clients.launcher,
+            programs: peers.map_or(Path::new(""), |peers| &peers.programs),
+            peers: peers.map(|peers| peers.source.as_path()),
+            scratch: &self.clients.scratch,
+            cpu: self.settings.server_cpu,
+            congestion: self.settings.congestion.as_deref(),
+            request_bytes,
+        }
+    }
+
+    /// A fresh server for each figure: memory that was once used is seldom given back.
+    fn idle(&self, can: &[&'static Contender], result: &mut IdleResult) -> Result<()> {
+        for contender in can {
+            let mut figures = Vec::new();
+            for traffic in [Traffic::None, Traffic::OneRequest] {
+                self.say(&format!("idle: {}", contender.name));
+                let mut request_bytes = 0;
+                let server = Server::start(contender, Profile::Idle, &self.interrupt, |target| {
+                    request_bytes = format!("GET /plaintext HTTP/1.1\r\nHost: {target}\r\n\r\n").len();
+                    Ok(self.site(request_bytes))
+                });
+                self.interrupt.check()?;
+                figures.push(match server {
+                    Ok(mut server) => idle::measure(
+                        &mut server,
+                        result.connections,
+                        traffic,
+                        request_bytes,
+                        &self.interrupt,
+                    )?,
+                    Err(error) => Memory::Failed(format!("{error:#}")),
+                });
+            }
+            let (Some(requested), Some(opened)) = (figures.pop(), figures.pop()) else { continue };
+            result.rows.push(IdleRow { contender: contender.name, opened, requested });
+        }
+        Ok(())
+    }
+
+    /// One line on a terminal that is written over and over.
+    fn say(&self, text: &str) {
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K{text}");
+        }
+    }
+
+    fn say_nothing(&self) {
+        self.say("");
+    }
+}
+
+fn left_out(able: &[&'static Contender], profile: Profile) -> Vec<LeftOut> {
+    let cannot = |contender: &&'static Contender| {
+        let reason = contender.cannot(profile)?.to_owned();
+        Some(LeftOut { contender: contender.name, reason })
+    };
+    able.iter().filter_map(cannot).collect()
+}
+
+/// Only where somebody needs them: Ringmill alone can be compared without a checkout.
+fn find_peers(options: &Compare, able: &[&'static Contender]) -> Result<Option<Peers>> {
+    let needed = able.iter().any(|contender| !matches!(contender.kind, Kind::Ringmill { .. }));
+    if needed || options.peers.is_some() {
+        return Peers::find(options.peers.as_deref()).map(Some);
+    }
+    Ok(Peers::find(None).ok())
+}
+
+fn build_peers(
+    options: &Compare,
+    peers: Option<&Peers>,
+    able: &[&'static Contender],
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let programs: Vec<&str> = able.iter().filter_map(|contender| contender.program()).collect();
+    let Some(peers) = peers.filter(|_| !programs.is_empty()) else { return Ok(()) };
+    if !options.no_build {
+        eprintln!(
+            "building {} servers in {} (the first time takes minutes)",
+            programs.len(),
+            peers.source.display()
+        );
+        peers.build(&programs, interrupt)?;
+    }
+    for program in programs {
+        let file = peers.programs.join(program);
+        if !file.is_file() {
+            bail!("{} is not there: leave out --no-build once", file.display());
+        }
+    }
+    Ok(())
+}
+
+fn announce(options: &Compare, able: &[&'static Contender], profiles: &[Profile], settings: &Settings) {
+    let names = |names: Vec<&str>| names.join(", ");
+    eprintln!("contenders: {}", names(able.iter().map(|contender| contender.name).collect()));
+    eprintln!("profiles: {}", names(profiles.iter().map(|profile| profile.name()).collect()));
+    let mut seconds = 0.0;
+    for &profile in profiles {
+        let can = able.iter().filter(|contender| contender.cannot(profile).is_none()).count() as f64;
+        let run = settings.seconds + OVERHEAD;
+        let latency = if options.has_latency(profile, settings) { settings.latency_rounds } else { 0 };
+        let runs = f64::from(settings.pairs + latency * PERCENTS.len() as u32) + 2.0;
+        // Opening connections: some 10,000 a second.
+        let idle = 2.0 * (1.5 + f64::from(settings.idle_connections) / 10_000.0);
+        seconds += can * if profile == Profile::Idle { idle } else { runs * run };
+    }
+    let time = Duration::from_secs((seconds / 10.0).ceil() as u64 * 10);
+    eprintln!(
+        "{} rounds of {} s; about {} once the peers are built; into {}",
+        settings.pairs,
+        settings.seconds,
+        humantime::format_duration(time),
+        options.out.display()
+    );
+}
+
+fn begin(
+    peers: Option<&Peers>,
+    able: &[&'static Contender],
+    left_out: Vec<LeftOut>,
+    settings: Settings,
+) -> Result<Results> {
+    let versions = peers.map_or_else(|| Ok(BTreeMap::new()), Peers::versions)?;
+    let entrant = |contender: &&'static Contender| Entrant {
+        name: contender.name,
+        what: contender.what,
+        version: match (contender.kind, contender.package) {
+            (Kind::Ringmill { .. }, _) => env!("CARGO_PKG_VERSION").to_owned(),
+            (Kind::Nginx, _) => nginx_version(),
+            (_, Some(package)) => {
+                versions.get(package).map_or_else(String::new, |version| format!("{package} {version}"))
+            }
+            (_, None) => String::new(),
+        },
+    };
+    let checkout = peers.and_then(|peers| peers.source.ancestors().nth(2));
+    let environment = Environment::read(checkout);
+    let mut warnings = Vec::new();
+    if cfg!(debug_assertions) {
+        warnings.push(
+            "Ringmill itself was built without optimisation: its figures mean nothing. Use cargo build --release."
+                .to_owned(),
+        );
+    }
+    if (settings.pairs as usize) < PAIRS_MIN {
+        warnings.push(format!("With fewer than {PAIRS_MIN} pairs no verdict is given."));
+    }
+    Ok(Results {
+        began: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command: repeat(std::env::args().skip(1), settings.mode),
+        settings,
+        contenders: able.iter().map(entrant).collect(),
+        left_out,
+        profiles: Vec::new(),
+        idle: None,
+        environment,
+        warnings,
+        interrupted: false,
+    })
+}
+
+/// The command line again, with the mode that followed from this machine.
+fn repeat(arguments: impl Iterator<Item = String>, mode: Mode) -> String {
+    let mut words: Vec<String> = std::iter::once("ringmill".to_owned()).chain(arguments).collect();
+    if !words.iter().any(|word| word == "--mode" || word.starts_with("--mode=")) {
+        let name = match mode {
+            Mode::Shared => "shared",
+            Mode::Split => "split",
+        };
+        words.extend(["--mode".to_owned(), name.to_owned()]);
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=,./:@%+".contains(&byte);
+    let quoted = words.iter().map(|word| {
+        if !word.is_empty() && word.bytes().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+fn nginx_version() -> String {
+    let program = contender::nginx().unwrap_or_else(|| PathBuf::from("nginx"));
+    // It says so on standard error.
+    let said = std::process::Command::new(program).arg("-v").output();
+    said.map(|output| String::from_utf8_lossy(&output.stderr).trim().replace("nginx version: ", ""))
+        .unwrap_or_default()
+}
+
+fn check_congestion(name: &str) -> Result<()> {
+    let path = "/proc/sys/net/ipv4/tcp_available_congestion_control";
+    let available = std::fs::read_to_string(path).context(path)?;
+    if !available.split_whitespace().any(|known| known == name) {
+        bail!("this kernel has no congestion control {name:?}; it has: {}", available.trim());
+    }
+    Ok(())
+}
+
+/// Leaves the server's CPU to the server. Where that is the only one, nothing is to be done.
+fn step_aside(server_cpu: usize) {
+    if let Ok(mut set) = rustix::thread::sched_getaffinity(None) {
+        set.unset(server_cpu);
+        if set.count() > 0 {
+            // Not being allowed to costs a little precision and nothing else.
+            let _ = rustix::thread::sched_setaffinity(None, &set);
+        }
+    }
+}
+
+/// The report of what there is, also after an error.
+fn finish(run: &Run<'_>, mut results: Results, ended: Result<()>) -> Result<ExitCode> {
+    let others =
+        results.profiles.iter().filter_map(|profile| Some(profile.others()?.max)).fold(0.0, f64::max);
+    if others > table::QUIET_CPUS_MAX {
+        results.warnings.push(format!(
+            "Other programs kept up to {others:.2} CPUs busy during the runs: repeat on a quiet machine before quoting."
+        ));
+    }
+    results.interrupted = ended.as_ref().is_err_and(|error| error.is::<Interrupted>());
+    if results.interrupted {
+        results.warnings.push("The run was interrupted: what is here was measured before.".to_owned());
+    }
+    let failed = failures(&results);
+    write(&run.options.out, &results)?;
+    print!("{}", table::end(&results));
+    println!("\nreport: {}", run.options.out.join("report.html").display());
+    match ended {
+        Err(error) if !results.interrupted => Err(error),
+        Err(_) => bail!("interrupted; what was measured until then is in {}", run.options.out.display()),
+        Ok(()) if failed.is_empty() => Ok(ExitCode::SUCCESS),
+        Ok(()) => bail!("{}", failed.join("\n")),
+    }
+}
+
+/// Contenders that should have run and did not.
+fn failures(results: &Results) -> Vec<String> {
+    let mut failed = Vec::new();
+    for profile in &results.profiles {
+        let name = profile.profile.name();
+        let left_out = profile.left_out.iter().filter(|left_out| left_out.reason.starts_with("it failed"));
+        failed
+            .extend(left_out.map(|left_out| format!("{name}: {}: {}", left_out.contender, left_out.reason)));
+        let void = profile.rows.iter().filter(|row| !row.rounds.is_empty() && row.samples().next().is_none());
+        failed.extend(void.map(|row| format!("{name}: {}: every round is void", row.contender)));
+        failed.extend(profile.failed.iter().map(|reason| format!("{name}: {reason}")));
+    }
+    for row in results.idle.iter().flat_map(|idle| &idle.rows) {
+        for memory in [&row.opened, &row.requested] {
+            if let Memory::Failed(reason) = memory {
+                failed.push(format!("idle: {}: {reason}", row.contender));
+            }
+        }
+    }
+    failed
+}
+
+fn write(out: &Path, results: &Results) -> Result<()> {
+    let json = serde_json::to_string_pretty(results).context("cannot write the results as JSON")?;
+    let page = report::page(results, &json)?;
+    for (name, text) in [("results.json", json), ("report.html", page)] {
+        let file = out.join(name);
+        std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_repeats_the_run() {
+        let repeat = |words: &[&str]| repeat(words.iter().map(|word| (*word).to_owned()), Mode::Shared);
+        assert_eq!(repeat(&["compare", "--quick"]), "ringmill compare --quick --mode shared");
+        assert_eq!(repeat(&["compare", "--mode", "split"]), "ringmill compare --mode split");
+        assert_eq!(repeat(&["compare", "--mode=split"]), "ringmill compare --mode=split");
+        assert_eq!(
+            repeat(&["compare", "--out", "a b'c"]),
+            r"ringmill compare --out 'a b'\''c' --mode shared"
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! `ringmill compare` as its users meet it: whole runs of Ringmill's own drivers, ends that come early, bad input.
+//!
+//! No verdict on times: only that what was measured is there and adds up. The other servers are not built here.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::program::{Program, ringmill};
+use common::{Directory, eventually, on_both_drivers};
+use ringmill::DriverChoice;
+use serde_json::Value;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A run of many short loads, on a machine that may be busy with other tests.
+const RUN_PATIENCE: Duration = Duration::from_secs(240);
+
+/// Runs it to its end: exit code, standard output, standard error.
+#[track_caller]
+fn compare(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = ringmill();
+    command.arg("compare").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    // Both pipes are emptied while it runs: a report is longer than a pipe holds.
+    let output = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).map(|_| text)
+    });
+    let deadline = Instant::now() + RUN_PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it does not end: {:?}", errors.join().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    (status.code(), output.join().unwrap().unwrap(), errors.join().unwrap().unwrap())
+}
+
+#[track_caller]
+fn results(out: &Path) -> Value {
+    let text = std::fs::read_to_string(out.join("results.json")).expect("results.json");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// A program in place of `ringmill load`.
+fn fake_load(folder: &Path, script: &str) -> String {
+    let path = folder.join("load.sh");
+    std::fs::write(&path, format!("#!/bin/sh\ncd '{}' || exit 1\n{script}\n", folder.display())).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const GOOD: &str = r#"echo '{"requests":1000,"requests_per_second":5000.0,"errors":0,"latency_us":
+{"p50":1.0,"p90":2.0,"p99":3.0,"p99_9":4.0,"p99_99":5.0,"max":6.0}}'"#;
+
+/// Waits for a file, with more patience than for a single step.
+#[track_caller]
+fn wait_for(path: &Path) {
+    let deadline = Instant::now() + RUN_PATIENCE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "no {}", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes whose parent this one is, by id.
+fn children(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent_field =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        parent_field == Some(parent)
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
+}
+
+/// A zombie counts as gone: nobody may wait for an orphan here.
+fn is_gone(pid: &u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn both_drivers_are_compared_from_start_to_report() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let out = directory.0.join("out");
+        let (only, rows) = match driver {
+            DriverChoice::Uring => ("ringmill,ringmill-poll", 2),
+            _ => ("ringmill-poll", 1),
+        };
+        let profiles = "keep-alive-64,mixed,upload,idle";
+        let (code, output, errors) = compare(&[
+            "--only",
+            only,
+            "--profile",
+            profiles,
+            "--pairs",
+            "2",
+            "--duration",
+            "300ms",
+            "--idle-connections",
+            "50",
+            "--mode",
+            "shared",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        assert!(output.contains("== keep-alive-64") && output.contains("== idle"), "{output}\n{errors}");
+        let results = results(&out);
+        assert_eq!(results["interrupted"], false);
+        assert!(results["command"].as_str().unwrap().contains("compare --only"));
+        let measured = results["profiles"].as_array().unwrap();
+        assert_eq!(measured.len(), 3);
+        for profile in measured {
+            assert_eq!(profile["failed"], Value::Null, "{profile:#}");
+            assert_eq!(profile["left_out"].as_array().unwrap().len(), 0, "{profile:#}");
+            let all = profile["rows"].as_array().unwrap();
+            assert_eq!(all.len(), rows);
+            for row in all {
+                let rounds = row["rounds"].as_array().unwrap();
+                assert_eq!(rounds.len(), 2);
+                for round in rounds {
+                    if let Some(reason) = round["void"].as_str() {
+                        // A machine that is busy enough answers no large request in this time; nothing else may void.
+                        let is_slow = reason == "not one request was answered within the time";
+                        assert!(
+                            is_slow && profile["profile"] == "upload",
+                            "{}: {reason}",
+                            profile["profile"]
+                        );
+                        continue;
+                    }
+                    let sample = &round["sample"];
+                    let value = |name: &str| sample[name].as_f64().unwrap();
+                    assert!(value("requests") > 0.0 && value("cpu_us") > 0.0);
+                    assert!(
+                        (value("user_us") + value("system_us") - value("cpu_us")).abs()
+                            < 1e-6 * value("cpu_us")
+                    );
+                    assert!(sample["latency_us"]["p50"].as_f64().unwrap() > 0.0);
+                }
+                assert!(!row["replies"].as_array().unwrap().is_empty());
+            }
+            let rates = profile["latency"].as_array().unwrap();
+            let percents: Vec<u64> = rates.iter().map(|rate| rate["percent"].as_u64().unwrap()).collect();
+            // Only here, where it is not asked for everywhere.
+            let expected: &[u64] =
+                if profile["profile"] == "keep-alive-64" { &[25, 50, 75, 90] } else { &[] };
+            assert_eq!(percents, expected);
+        }
+        let idle = results["idle"]["rows"].as_array().unwrap();
+        assert_eq!(idle.len(), rows);
+        assert!(idle.iter().all(|row| row["requested"]["bytes"].is_number()), "{idle:?}");
+        let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+        assert!(page.contains("<svg") && page.contains("keep-alive-64"));
+        // Nothing is left but the two files.
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2);
+        // Uploads alone may all have been too slow.
+        assert!(
+            code == Some(0) || errors.contains("error: upload: ") && !errors.contains("\nkeep"),
+            "{errors}"
+        );
+    });
+}
+
+#[test]
+fn an_error_of_the_load_voids_and_is_told() {
+    let directory = Directory::new();
+    let load = fake_load(&directory.0, &GOOD.replace("\"errors\":0", "\"errors\":2"));
+    let out = directory.0.join("out");
+    let (code, output, errors) = compare(&[
+        "--only",
+        "ringmill-poll",
+        "--profile",
+        "keep-alive-64",
+        "--pairs",
+        "2",
+        "--duration",
+        "100ms",
+        "--load",
+        &load,
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    assert_eq!(code, Some(1));
+    assert!(output.contains("void: ringmill-poll, round 2: 2 errors"), "{output}");
+    assert!(errors.contains("every round is void"), "{errors}");
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("Void: ringmill-poll, round 1: 2 errors"));
+    let rounds = &results(&out)["profiles"][0]["rows"][0]["rounds"];
+    assert!(rounds[1]["void"].as_str().unwrap().contains("2 errors"));
+}
+
+#[test]
+fn a_server_that_answers_less_than_the_rate_is_told() {
+    let directory = Directory::new();
+    // It always says 5,000 a second; the rates that follow are 1,250 to 4,500, and then a rate of half is said.
+    let slow = GOOD.replace("5000.0", "'$said'");
+    let script = format!("said=5000.0\ncase \"$*\" in *--rate*) said=600.0;; esac\n{slow}");
+    let load = fake_load(&directory.0, &script);
+    let out = directory.0.join("out");
+    let (code, output, _) = compare(&[
+        "--only",
+        "ringmill-poll",
+        "--profile",
+        "keep-alive-64",
+        "--pairs",
+        "1",
+        "--duration",
+        "100ms",
+        "--load",
+        &load,
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    assert_eq!(code, Some(0));
+    assert!(output.contains("at 1250/s, round 1: it did not keep up: 600/s of 1250/s"), "{output}");
+}
+
+#[test]
+fn ctrl_c_keeps_what_was_measured_and_leaves_nobody_behind() {
+    let directory = Directory::new();
+    // The warm-up and two rounds, then one that does not end.
+    let script = format!(
+        "echo >> runs\nif [ $(wc -l < runs) -gt 3 ]; then echo > stalled; exec sleep 600; fi\n{GOOD}"
+    );
+    let load = fake_load(&directory.0, &script);
+    let out = directory.0.join("out");
+    let mut command = ringmill();
+    command.args([
+        "compare",
+        "--only",
+        "ringmill-poll",
+        "--profile",
+        "keep-alive-64,pipelined-16",
+        "--pairs",
+        "5",
+    ]);
+    command.args(["--duration", "100ms", "--load", &load, "--out"]).arg(&out);
+    let mut run = Program::start(command, "contenders: ");
+    wait_for(&directory.0.join("stalled"));
+    let running = children(run.pid());
+    // The server and the client.
+    assert_eq!(running.len(), 2);
+    run.signal(libc::SIGINT);
+    assert_eq!(run.wait().code(), Some(1));
+    assert!(running.iter().all(is_gone));
+    eventually(true, || run.line_with("interrupted; what was measured until then is in").is_some());
+    let results = results(&out);
+    assert_eq!(results["interrupted"], true);
+    let rounds = results["profiles"][0]["rows"][0]["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    assert!(rounds[1]["sample"]["cpu_us"].is_number());
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("The run was interrupted"));
+}
+
+#[test]
+fn nobody_survives_a_kill() {
+    let directory = Directory::new();
+    let load = fake_load(&directory.0, "echo > stalled; exec sleep 600");
+    let out = directory.0.join("out");
+    let mut command = ringmill();
+    command.args([
+        "compare",
+        "--only",
+        "ringmill-poll",
+        "--profile",
+        "keep-alive-64",
+        "--load",
+        &load,
+        "--out",
+    ]);
+    command.arg(&out);
+    let mut run = Program::start(command, "contenders: ");
+    wait_for(&directory.0.join("stalled"));
+    let running = children(run.pid());
+    assert_eq!(running.len(), 2);
+    run.signal(libc::SIGKILL);
+    run.wait();
+    eventually(true, || running.iter().all(is_gone));
+}
+
+#[test]
+fn a_program_is_pinned() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
+    let last = allowed.rsplit([',', '-']).next().unwrap();
+    let mut command = ringmill();
+    command.args(["run-pinned", "--cpus", last, "--", "grep", "Cpus_allowed_list", "/proc/self/status"]);
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("Cpus_allowed_list:\t{last}\n"));
+    let mut late = ringmill();
+    late.args(["run-pinned", "--cpus", last, "--parent", "1", "--", "true"]);
+    let is_init = std::process::id() == 1;
+    assert!(is_init || !late.status().unwrap().success(), "its starter is another process");
+}
+
+#[test]
+fn the_list_says_who_cannot_do_what() {
+    let (code, output, _) = compare(&["--list"]);
+    assert_eq!(code, Some(0));
+    for words in ["ringmill-poll", "axum", "keep-alive-512", "not in upload, udp-echo: it"] {
+        assert!(output.contains(words), "{words}: {output}");
+    }
+}
+
+#[test]
+fn bad_input_is_told_in_a_line_and_writes_nothing() {
+    let directory = Directory::new();
+    let out = directory.0.join("out");
+    let file = directory.0.join("file");
+    std::fs::write(&file, "").unwrap();
+    let check = |arguments: &[&str], expected_code, words: &str| {
+        let (code, output, errors) = compare(&[&["--out", out.to_str().unwrap()], arguments].concat());
+        assert_eq!((code, output.as_str()), (Some(expected_code), ""), "{arguments:?}: {errors}");
+        assert!(errors.contains(words), "{arguments:?}: {errors}");
+        assert!(!out.join("report.html").exists());
+    };
+    check(&["--only", "express"], 2, "there is no such contender; there are: ringmill");
+    check(&["--profile", "fast"], 2, "there is no such profile; there are: keep-alive-64");
+    check(&["--quick", "--full"], 2, "cannot be used with");
+    check(&["--pairs", "0"], 2, "--pairs");
+    check(&["--duration", "soon"], 2, "expected a duration");
+    check(&["--mode", "alone"], 2, "split");
+    check(&["--only", "hyper", "--peers", "/"], 1, "not the folder of the peers");
+    check(&["--only", "nginx", "--profile", "upload"], 1, "no contender is left");
+    check(&["--only", "ringmill", "--congestion", "nonesuch"], 1, "no congestion control \"nonesuch\"");
+    let inside = file.join("out");
+    let (code, _, errors) = compare(&["--only", "ringmill", "--out", inside.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("cannot create"), "{errors}");
+    let missing: Command = {
+        let mut command = ringmill();
+        command.args(["run-pinned", "--cpus", "0", "--", "/nonesuch"]);
+        command
+    };
+    let (code, _, errors) = common::program::run(missing);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("/nonesuch"), "{errors}");
+}
