@@ -57,7 +57,7 @@ impl<D: Driver> Worker<D> {
                 }
                 self.shared.stats.live.buffers_starved.add(1);
             }
-            Err(Errno::ECANCELED | Errno::EINTR) => {}
+            Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => {}
             Err(errno) => self.fail(index, errno),
         }
         self.settle(index);
@@ -83,7 +83,9 @@ impl<D: Driver> Worker<D> {
                     return self.shared.recycle(output);
                 }
             }
-            Err(Errno::EINTR) if conn.phase != Phase::Closing => return self.send(index, output),
+            Err(Errno::EINTR | Errno::EAGAIN) if conn.phase != Phase::Closing => {
+                return self.send(index, output);
+            }
             Err(Errno::ECANCELED) => {}
             Err(errno) => self.fail(index, errno),
         }
