@@ -29,6 +29,10 @@ mod error;
 pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
+#[cfg(feature = "sim")]
+pub mod hooks;
+#[cfg(not(feature = "sim"))]
+mod hooks;
 mod mailbox;
 #[cfg(feature = "sim")]
 pub mod output;

@@ -542,7 +542,7 @@ mod sim {
         type Peer = sim::Peer;
 
         fn new(buffers: u16, bytes: usize) -> Self {
-            let chaos = if WILD { Chaos::WILD } else { Chaos::CALM };
+            let chaos = if WILD { Chaos::SHORT } else { Chaos::CALM };
             let (driver, net) = Sim::new(7, chaos, buffers, bytes);
             Simulated { driver, net }
         }

@@ -4,6 +4,7 @@ use super::{Life, Worker};
 use crate::conn::{Conn, Phase};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
+use crate::hooks::{Break, is_broken};
 use crate::protocol::Io;
 use crate::service::{Call, Service};
 use crate::time::Tick;
@@ -38,6 +39,11 @@ impl Listener {
 
     pub(super) fn is_closed(&self) -> bool {
         self.state == Accept::Closed
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_in_flight(&self) -> bool {
+        matches!(self.state, Accept::Armed | Accept::Cancelling | Accept::Emptying)
     }
 }
 
@@ -91,6 +97,9 @@ impl<D: Driver> Worker<D> {
     /// A connection went away, or time passed: try again whatever was paused.
     pub(super) fn resume_accepting(&mut self) {
         self.accept_at = Tick::NEVER;
+        if is_broken(Break::AcceptNotResumed) {
+            return;
+        }
         while self.conns.len() < self.connections_max
             && let Some((service, socket)) = self.parked.pop_front()
         {

@@ -33,6 +33,12 @@ impl DatagramSocket {
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
+
+    /// Whether the driver has the receive batch, and the send batch.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn in_flight(&self) -> (bool, bool) {
+        (self.incoming.is_none(), self.spare.is_none())
+    }
 }
 
 impl<D: Driver> Worker<D> {
