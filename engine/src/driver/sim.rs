@@ -443,7 +443,7 @@ impl Sim {
             InputKind::Watch => true,
             _ => self.world.borrow().has_input(socket),
         };
-        if input.is_cancelled && (!has_input || self.rng.one_in(2)) {
+        if input.is_cancelled && (!has_input || self.rng.one_in(3)) {
             return events.push(over(Err(Errno::ECANCELED)));
         }
         if input.is_cancelled {
@@ -513,7 +513,10 @@ impl Sim {
         if let Some(errno) = self.interruption() {
             return events.push(event(Err(errno), false, Payload::None));
         }
-        if self.hits_and_fires(Fault::Reset) {
+        // Rare, where it races with a cancel: so it gets help.
+        let helped = input.is_cancelled && self.chaos.is_on(Fault::Reset) && self.rng.one_in(6);
+        if helped || self.hits(Fault::Reset) {
+            fire(Fault::Reset);
             self.world.borrow_mut().break_off(socket);
         }
         let drought = self.hits(Fault::Drought);

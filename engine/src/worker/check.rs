@@ -23,9 +23,41 @@ impl Worker<Sim> {
         self.check_generations();
     }
 
+    /// The connections as they are, for the message of a failure.
+    pub(crate) fn describe(&self) -> String {
+        let mut text =
+            format!("{:?} at {:?}, in flight {:?}", self.life, self.shared.now, self.driver.in_flight());
+        for (index, conn) in &self.conns {
+            text += &format!(
+                "\n  connection {index}: service {}, {:?}, receive {:?}, paused {}, held {}, peer ended {}, input {} due {} \
+                 need {}, pending {:?}, in flight {} awaited {}, deadlines {:?} {:?}",
+                conn.service,
+                conn.phase,
+                conn.recv,
+                conn.paused,
+                conn.held,
+                conn.peer_eof,
+                conn.unread_bytes(),
+                conn.input_due,
+                conn.need_bytes,
+                conn.pending,
+                conn.in_flight_bytes,
+                conn.awaited,
+                conn.deadline,
+                conn.stall_deadline
+            );
+        }
+        text
+    }
+
+    /// Whether the worker ended without having heard of everything: only when the clock leapt while it was stopping.
+    pub(crate) fn has_given_up(&self) -> bool {
+        matches!(self.life, Life::Stopping(_)) && !self.is_empty() && self.driver.leaps() > 0
+    }
+
     /// Panics if an ended worker has left anything with its driver.
     pub(crate) fn check_ended(&self) {
-        assert!(self.is_empty(), "the worker gave up with connections open");
+        assert!(self.is_empty(), "the worker gave up with connections open: {}", self.describe());
         let left = self.driver.in_flight();
         let is_mailbox = |token: &Token| token.kind() == Kind::Wake;
         assert!(left.iter().all(is_mailbox), "operations are left: {left:?}");

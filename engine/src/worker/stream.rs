@@ -212,7 +212,7 @@ impl<D: Driver> Worker<D> {
         }
         if let Some(output) = &conn.pending
             && !conn.dirty
-            && conn.in_flight_bytes == 0
+            && (conn.in_flight_bytes == 0 || is_broken(Break::SendsOverlap))
         {
             conn.dirty = true;
             self.dirty_bytes += output.len();

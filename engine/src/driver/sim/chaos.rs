@@ -149,6 +149,11 @@ impl Chaos {
         self
     }
 
+    /// Whether a fault can happen at all.
+    pub fn is_on(&self, fault: Fault) -> bool {
+        self.one_in[fault as usize] > 0
+    }
+
     /// Whether it is this fault's turn. Whether the fault then has an effect is another matter: see [`fire`].
     pub fn hits(&self, fault: Fault, rng: &mut Rng) -> bool {
         rng.one_in(self.one_in[fault as usize])

@@ -69,10 +69,12 @@ impl Net {
     /// Connects; the connection waits in the listener's queue. `None` if nobody listens.
     pub fn connect(&self, listener: Socket) -> Option<Peer> {
         let mut world = self.0.borrow_mut();
+        if !matches!(world.sockets.get(&listener), Some(Kind::Listener(_))) {
+            return None;
+        }
         let socket = world.add(Kind::Stream(Stream { window: WINDOW_BYTES, ..Stream::default() }));
-        match world.sockets.get_mut(&listener) {
-            Some(Kind::Listener(queue)) => queue.push_back(socket),
-            _ => return None,
+        if let Some(Kind::Listener(queue)) = world.sockets.get_mut(&listener) {
+            queue.push_back(socket);
         }
         drop(world);
         Some(Peer { net: self.clone(), socket })
@@ -93,10 +95,22 @@ impl Net {
         }
     }
 
-    /// Sockets that the driver has not closed.
+    /// How many sockets the driver has not closed.
     pub fn open_sockets(&self) -> usize {
-        let open = |kind: &&Kind| !matches!(kind, Kind::Stream(stream) if stream.closed);
-        self.0.borrow().sockets.values().filter(open).count()
+        self.names_of_open_sockets().len()
+    }
+
+    /// What the open sockets are, for a message.
+    pub fn names_of_open_sockets(&self) -> Vec<String> {
+        let name = |(socket, kind): (&Socket, &Kind)| match kind {
+            Kind::Listener(queue) => Some(format!("{socket:?}: listener, {} waiting", queue.len())),
+            Kind::Stream(stream) if stream.closed => None,
+            Kind::Stream(stream) => {
+                Some(format!("{socket:?}: stream, {} bytes to receive", stream.inbound.len()))
+            }
+            Kind::Datagrams { .. } => Some(format!("{socket:?}: datagrams")),
+        };
+        self.0.borrow().sockets.iter().filter_map(name).collect()
     }
 }
 

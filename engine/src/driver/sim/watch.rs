@@ -51,7 +51,7 @@ impl Watch {
 
     /// Takes the waker in this place, which must exist.
     pub fn take_waker(&self, n: usize) -> Waker {
-        self.0.borrow_mut().wakers.swap_remove(n)
+        self.0.borrow_mut().wakers.remove(n)
     }
 
     /// Uses a waker; if the mailbox is full, it is left again for later.
