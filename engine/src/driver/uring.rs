@@ -67,6 +67,9 @@ pub struct Uring {
     sends: Slab<SendSlot>,
     /// Keys and positions of the silent ones that were not told yet.
     silent: Vec<(usize, u64)>,
+    /// A turn that did not wait could not tell them all: then the next one does not wait either, because nothing would
+    /// end its wait.
+    is_owing: bool,
     /// Accepts and receives in flight.
     armed: usize,
     /// Entries pushed since the start.
@@ -216,6 +219,7 @@ impl Uring {
             abilities,
             sends: Slab::new(),
             silent: Vec::new(),
+            is_owing: false,
             armed: 0,
             pushed: 0,
             polls: Slab::new(),
@@ -515,7 +519,7 @@ impl Driver for Uring {
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.buffers.publish();
         let want = match wait {
-            _ if !self.done.is_empty() => 0,
+            _ if !self.done.is_empty() || self.is_owing => 0,
             Wait::Poll => 0,
             Wait::Until(until) => {
                 self.arm_timer(until);
@@ -535,6 +539,7 @@ impl Driver for Uring {
         // Before the rest: what is told here was done before what the kernel reported.
         let reported = events.len();
         self.tell_silent(events);
+        self.is_owing = want == 0 && !self.silent.is_empty();
         events[start..].rotate_left(reported - start);
         events.append(&mut self.done);
         Ok(())
