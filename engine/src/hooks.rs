@@ -45,6 +45,8 @@ pub enum Break {
     MailboxForgotten,
     /// A peer that takes no output is waited for without end.
     StallUntimed,
+    /// A receive that is to be tried again is taken for a failure of the connection.
+    AgainFails,
 }
 
 /// What a receive operation brought.
@@ -131,6 +133,7 @@ mod on {
             Break::AcceptNotResumed,
             Break::MailboxForgotten,
             Break::StallUntimed,
+            Break::AgainFails,
         ];
     }
 

@@ -62,6 +62,7 @@ impl<D: Driver> Worker<D> {
                 }
                 self.shared.stats.live.buffers_starved.add(1);
             }
+            Err(Errno::EAGAIN) if is_broken(Break::AgainFails) => self.fail(index, Errno::EAGAIN),
             Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => {}
             Err(errno) => self.fail(index, errno),
         }

@@ -54,7 +54,8 @@ impl Scenario {
             recv_buffers: [8, 8, 16][rng.below(3)],
             recv_buffer_bytes: [512, 2048][rng.below(2)],
             turn_bytes_max: [512, 4096][rng.below(2)],
-            input_bytes_max: 64 * 1024,
+            // No protocol here leaves so much unconsumed, however its input comes.
+            input_bytes_max: [1024, 64 * 1024][rng.below(2)],
             output_high_water_bytes: high,
             output_low_water_bytes: high / 4,
             output_bytes_max: 512 * 1024,
