@@ -45,6 +45,8 @@ pub enum Break {
     MailboxForgotten,
     /// A peer that takes no output is waited for without end.
     StallUntimed,
+    /// A deadline is not filed.
+    TimerForgotten,
     /// A receive that is to be tried again is taken for a failure of the connection.
     AgainFails,
 }
@@ -133,6 +135,7 @@ mod on {
             Break::AcceptNotResumed,
             Break::MailboxForgotten,
             Break::StallUntimed,
+            Break::TimerForgotten,
             Break::AgainFails,
         ];
     }

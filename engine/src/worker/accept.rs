@@ -154,7 +154,7 @@ impl<D: Driver> Worker<D> {
         self.driver.submit(Op::Close { socket: listener.socket, reset: false });
     }
 
-    fn may_accept(&self) -> bool {
+    pub(super) fn may_accept(&self) -> bool {
         self.accept_at == Tick::NEVER && self.parked.is_empty() && self.conns.len() < self.connections_max
     }
 

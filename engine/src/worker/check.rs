@@ -1,7 +1,7 @@
 //! What must hold between two turns, for the simulator: the worker and its driver agree on what is in flight, and no
 //! connection that could go on stands still.
 
-use super::{Life, Worker};
+use super::{DatagramSocket, Life, Listener, Worker};
 use crate::conn::{Phase, Recv};
 use crate::driver::sim::Sim;
 use crate::time::Tick;
@@ -20,6 +20,10 @@ impl Worker<Sim> {
         for (index, _) in &self.conns {
             self.check_connection(index);
         }
+        self.datagrams.iter().for_each(DatagramSocket::check);
+        let can_accept = self.life == Life::Running && self.may_accept() && !self.has_room;
+        let accepts = self.listeners.iter().all(Listener::is_in_flight);
+        assert!(!can_accept || accepts, "there is room, and a listener does not accept");
         self.check_generations();
     }
 
@@ -104,6 +108,8 @@ impl Worker<Sim> {
         must(conn.pending.is_none() || conn.in_flight_bytes > 0, "output waits and nothing is sent");
         let is_timed = conn.stall_deadline != Tick::NEVER || conn.phase == Phase::Closing;
         must(conn.in_flight_bytes == 0 || is_timed, "a send has a deadline");
+        let is_timed = self.timers.keeps(index as u32, conn.next_deadline()) || conn.phase == Phase::Closing;
+        must(is_timed, "nobody looks at a deadline in time");
         let token = Token::new(Kind::Send, conn.generation, index as u32);
         let is_silent = conn.in_flight_bytes > 0 && self.driver.is_silent(token);
         must(

@@ -224,7 +224,9 @@ impl<D: Driver> Worker<D> {
         self.impatient |= is_awaited_now && !is_broken(Break::ImpatienceForgotten);
         let due = conn.next_deadline();
         self.update_recv(index);
-        self.timers.schedule(index, due);
+        if !is_broken(Break::TimerForgotten) {
+            self.timers.schedule(index, due);
+        }
     }
 
     /// The calls that are due. Ends because each turn of the loop uses up what it reacts to.
