@@ -19,6 +19,8 @@ pub enum Break {
     BufferForgotten,
     /// Input of a connection that is closing still reaches its session.
     CalledAfterClosed,
+    /// A session that closed is served on: what its peer sends after the last request is answered.
+    AnsweredAfterClose,
     /// A connection that found no buffer is not armed again.
     StarvedForgotten,
     /// A receive without `more` is taken for one that goes on.
@@ -122,6 +124,7 @@ mod on {
             Break::ShortSendDropped,
             Break::BufferForgotten,
             Break::CalledAfterClosed,
+            Break::AnsweredAfterClose,
             Break::StarvedForgotten,
             Break::MoreIgnored,
             Break::ResumeForgotten,
@@ -145,9 +148,9 @@ mod on {
         static MET: RefCell<Met> = const { RefCell::new(Met::NOTHING) };
     }
 
-    /// Breaks the workers of this thread, or mends them.
-    pub fn set_broken(broken: Option<Break>) {
-        BROKEN.set(broken);
+    /// Breaks the workers of this thread, or mends them. Returns how they were.
+    pub fn set_broken(broken: Option<Break>) -> Option<Break> {
+        BROKEN.replace(broken)
     }
 
     #[inline(always)]

@@ -313,7 +313,9 @@ impl<D: Driver> Worker<D> {
     #[inline]
     fn apply_step(&mut self, index: u32, step: Step, rest_bytes: usize) {
         self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
-        self.apply(index, step.next);
+        if step.next != Next::Close || !is_broken(Break::AnsweredAfterClose) {
+            self.apply(index, step.next);
+        }
         let conn = &mut self.conns[index as usize];
         if conn.phase != Phase::Open {
             return;

@@ -5,6 +5,7 @@ use crate::site::Site;
 use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
+use ringmill_engine::hooks::set_broken;
 use ringmill_protocols::Echo;
 use ringmill_protocols::http::{Limits, Server};
 use std::time::Duration;
@@ -163,8 +164,15 @@ pub fn wake_all(watch: &Watch) {
 /// Rounds in which the oracle answers everything that needs no wake-up.
 const QUIET_ROUNDS: usize = 5;
 
-/// What each client would hear if all were said at once and nothing went wrong.
+/// What each client would hear if all were said at once and nothing went wrong, also in the worker.
 pub fn oracle(scripts: &[&Script]) -> Vec<Vec<u8>> {
+    let broken = set_broken(None);
+    let expected = ask(scripts);
+    set_broken(broken);
+    expected
+}
+
+fn ask(scripts: &[&Script]) -> Vec<Vec<u8>> {
     let mut simulation = Simulation::new(0, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
     let listeners = listen(&mut simulation, 0, patient(), None);
     simulation.start();
