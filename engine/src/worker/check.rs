@@ -103,6 +103,15 @@ impl Worker<Sim> {
             (conn.session == u32::MAX) != (conn.phase == Phase::Open),
             "a session lives while its phase is Open",
         );
+        // What the limit allows, and what may come in before a cancel is heard of.
+        let pool_bytes = usize::from(self.config.recv_buffers) * self.config.recv_buffer_bytes;
+        let unread_max = self.config.input_bytes_max + pool_bytes;
+        must(conn.unread_bytes() <= unread_max, "more input is kept than the limit allows");
+        let queued_max = self.config.output_bytes_max;
+        must(
+            conn.phase != Phase::Open || conn.queued_bytes() <= queued_max,
+            "more output is queued than the cap",
+        );
         must(conn.recv != Recv::Starved, "a receive that found no buffer is armed again after the turn");
         must(!conn.wants_input() || conn.recv != Recv::Idle, "input is wanted and nothing receives");
         must(conn.pending.is_none() || conn.in_flight_bytes > 0, "output waits and nothing is sent");
