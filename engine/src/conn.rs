@@ -42,6 +42,7 @@ impl Phase {
     /// The phase after `signal`; `peer_eof` says whether the peer has already closed its side.
     pub(crate) fn step(self, signal: Signal, peer_eof: bool) -> Phase {
         use {Phase::*, Signal::*};
+        crate::hooks::stepped(self, signal, peer_eof);
         match (self, signal) {
             (Open, Finish) => Draining,
             (Draining, Flushed) if peer_eof => Closing,

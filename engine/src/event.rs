@@ -60,8 +60,8 @@ pub enum Op {
         socket: Socket,
         /// Bytes to send, at least one.
         output: Box<Output>,
-        /// Whether anything waits for the completion. Otherwise a full success may be told as late as together
-        /// with the next event, or at the end of the next turn that does not wait.
+        /// Whether anything waits for the completion. Otherwise a full success does not end a turn's wait: it is told
+        /// when that turn comes back for another reason, or at once if it does not wait.
         awaited: bool,
     },
     /// End the operation with this token. Has no event of its own: the operation's last one is the answer.

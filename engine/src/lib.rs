@@ -37,6 +37,10 @@ mod error;
 pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
+#[cfg(feature = "sim")]
+pub mod hooks;
+#[cfg(not(feature = "sim"))]
+mod hooks;
 mod mailbox;
 mod memory;
 #[cfg(feature = "sim")]

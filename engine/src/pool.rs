@@ -65,6 +65,17 @@ impl Pool {
         self.block_bytes
     }
 
+    /// Panics unless each buffer is free, or out, and not both: for a driver that keeps none for the kernel.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn check(&self) {
+        assert_eq!(self.free.len() + self.out_count(), usize::from(self.count), "a buffer has no owner");
+        let mut is_free = vec![false; usize::from(self.count)];
+        for id in &self.free {
+            assert!(!self.out[usize::from(*id)], "buffer {id} is free and out");
+            assert!(!std::mem::replace(&mut is_free[usize::from(*id)], true), "buffer {id} is free twice");
+        }
+    }
+
     /// The number of buffers that are out.
     pub fn out_count(&self) -> usize {
         self.out.iter().filter(|out| **out).count()

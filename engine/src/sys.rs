@@ -4,6 +4,8 @@
 
 pub(crate) mod datagrams;
 pub(crate) mod ring;
+#[cfg(test)]
+pub(crate) mod signal;
 
 use crate::address::Address;
 use crate::event::{Errno, Event, Payload, Socket};

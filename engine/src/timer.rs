@@ -114,6 +114,13 @@ impl Timers {
         (self.soonest != u64::MAX).then(|| Tick(self.soonest * GRAIN_NS))
     }
 
+    /// Whether `index` will be looked at not later than `due` plus a grain.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn keeps(&self, index: u32, due: Tick) -> bool {
+        let at = self.links.get(index as usize).map_or(u64::MAX, |link| link.at);
+        due == Tick::NEVER || at <= due.0.div_ceil(GRAIN_NS).max(self.current)
+    }
+
     fn link(&mut self, index: u32, at: u64) {
         let position = (at % SLOTS) as usize;
         let next = self.heads[position];

@@ -1,63 +1,45 @@
 //! The simulated driver: a virtual clock, one seeded random source, sockets that are queues in memory.
 //!
-//! What can happen is decided by the state of the sockets; when and in which pieces, by the random source:
-//! completions wait in a heap by (time, random tie). Bytes of one stream never change their order; everything
-//! else may. One seed gives one run. [`Simulation`] runs a worker with a protocol on it.
+//! What can happen is decided by the state of the sockets; when, in which pieces and with which faults, by the random
+//! source: completions wait in a heap by (time, random tie). Bytes of one stream never change their order;
+//! everything else may. One seed gives one run. The faults are listed in `sim/chaos.rs`, the network is in
+//! `sim/net.rs`, how operations end in `sim/complete.rs`; `sim/simulation.rs` runs workers with protocols on it and checks them after every turn.
 
+mod chaos;
+mod complete;
 mod net;
+mod rng;
+mod simulation;
+mod watch;
 
+pub use chaos::{Chaos, Fault, Fired, Harm, fire, take_fired};
 pub use net::{Answer, Net, Peer};
+pub use rng::Rng;
+pub use simulation::Simulation;
+pub use watch::{Watch, Watched};
 
 use crate::address::Address;
-use crate::config::Config;
-use crate::datagram::{Datagrams, ENTRIES_MAX};
+use crate::datagram::Datagrams;
 use crate::driver::{Driver, Names, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket};
-use crate::mailbox::Mailbox;
 use crate::output::Output;
 use crate::pool::Pool;
-use crate::protocol::{Datagram, Protocol};
-use crate::service::Typed;
-use crate::stats::{Counters, Stats};
 use crate::sys;
 use crate::time::Tick;
-use crate::token::Token;
-use crate::worker::Worker;
-use net::{Rng, World};
-use std::cell::RefCell;
+use crate::token::{Kind, Token};
+use complete::finished;
+use net::World;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// What the simulated kernel does to the worker.
-#[derive(Clone, Copy, Debug)]
-pub struct Chaos {
-    /// Completions come up to so much later than they could.
-    pub delay_max: Duration,
-    /// One receive in so many is short; 0 is none.
-    pub short_recv_one_in: u32,
-    /// One send in so many is short; 0 is none.
-    pub short_send_one_in: u32,
-    /// One receive in so many ends with `more` absent although the stream goes on; 0 is none.
-    pub recv_over_one_in: u32,
-}
-
-impl Chaos {
-    /// A kernel that does at once what it is asked.
-    pub const CALM: Chaos =
-        Chaos { delay_max: Duration::ZERO, short_recv_one_in: 0, short_send_one_in: 0, recv_over_one_in: 0 };
-
-    /// A kernel that does everything it may.
-    pub const WILD: Chaos = Chaos {
-        delay_max: Duration::from_millis(2),
-        short_recv_one_in: 2,
-        short_send_one_in: 2,
-        recv_over_one_in: 5,
-    };
-}
+/// What the clock may leap ahead, in nanoseconds: beyond every timeout of the engine.
+const LEAP_MAX_NS: u64 = 120_000_000_000;
+/// Tokens of closed connections that stale completions are made of.
+const RETIRED_MAX: usize = 16;
 
 /// Completions without a kernel.
 pub struct Sim {
@@ -65,13 +47,35 @@ pub struct Sim {
     chaos: Chaos,
     rng: Rng,
     now: Tick,
+    /// What the wall clock is ahead.
+    wall_offset: Duration,
     pool: Pool,
+    /// The pool has changed since it was last checked.
+    is_pool_new: Cell<bool>,
+    /// What was submitted and not taken in yet.
+    queued: VecDeque<Op>,
     inputs: BTreeMap<Socket, Input>,
     outputs: BTreeMap<Socket, Out>,
-    /// When the operation on a side of a socket may complete. One entry an operation at most.
-    due: BinaryHeap<Reverse<(Tick, u64, Socket, Side)>>,
+    due: BinaryHeap<Due>,
     done: Vec<Event>,
+    /// Sends that succeeded and that nobody waits for: told when the turn comes back, and no reason to come back.
+    silent: Vec<Event>,
+    /// A turn that did not wait could not take everything in: the next one owes its answer.
+    is_owing: bool,
+    operations: u64,
+    /// The newest generation of each connection's slot.
+    generations: BTreeMap<u32, u32>,
+    /// The token of each connected socket, and those of sockets that were closed.
+    tokens: BTreeMap<Socket, Token>,
+    retired: VecDeque<Token>,
+    leaps: u64,
+    trace: u64,
+    is_abandoned: bool,
 }
+
+/// When (time, random tie) the operation with this number may complete, which is on a side of a socket. One entry an
+/// operation at most; it may be cancelled before.
+type Due = Reverse<(Tick, u64, u64, Socket, Side)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
@@ -82,7 +86,10 @@ enum Side {
 struct Input {
     token: Token,
     kind: InputKind,
+    number: u64,
     is_due: bool,
+    /// A cancel is on its way.
+    is_cancelled: bool,
 }
 
 enum InputKind {
@@ -95,7 +102,9 @@ enum InputKind {
 struct Out {
     token: Token,
     kind: OutKind,
+    number: u64,
     is_due: bool,
+    is_cancelled: bool,
 }
 
 enum OutKind {
@@ -108,18 +117,34 @@ impl Sim {
     /// A driver on a network of its own.
     pub fn new(seed: u64, chaos: Chaos, recv_buffers: u16, recv_buffer_bytes: usize) -> (Sim, Net) {
         let net = Net::new();
-        let sim = Sim {
+        (Sim::on(&net, seed, chaos, recv_buffers, recv_buffer_bytes), net)
+    }
+
+    /// A driver on a network that it shares with others.
+    pub fn on(net: &Net, seed: u64, chaos: Chaos, recv_buffers: u16, recv_buffer_bytes: usize) -> Sim {
+        Sim {
             world: net.world(),
             chaos,
             rng: Rng::new(seed),
             now: Tick(1),
+            wall_offset: Duration::from_secs(1_700_000_000),
             pool: Pool::new(recv_buffers, recv_buffer_bytes),
+            is_pool_new: Cell::new(true),
+            queued: VecDeque::new(),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
             due: BinaryHeap::new(),
             done: Vec::new(),
-        };
-        (sim, net)
+            silent: Vec::new(),
+            is_owing: false,
+            operations: 0,
+            generations: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            retired: VecDeque::new(),
+            leaps: 0,
+            trace: seed,
+            is_abandoned: false,
+        }
     }
 
     /// Receive buffers that the worker holds. None, once it has handled its events.
@@ -127,150 +152,126 @@ impl Sim {
         self.pool.out_count()
     }
 
+    /// Changes the faults from now on.
+    pub fn set_chaos(&mut self, chaos: Chaos) {
+        self.chaos = chaos;
+    }
+
+    /// A number that two runs share only if everything happened in the same order at the same times.
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    /// How often the clock leapt.
+    pub fn leaps(&self) -> u64 {
+        self.leaps
+    }
+
+    /// Takes in what is still queued, as a driver does when it is dropped.
+    pub(crate) fn finish(&mut self) {
+        while let Some(op) = self.queued.pop_front() {
+            self.start(op);
+        }
+    }
+
+    /// From now on nothing is done and nothing is checked: the worker is being thrown away.
+    pub(crate) fn abandon(&mut self) {
+        self.is_abandoned = true;
+    }
+
+    /// The token of every operation whose last event is still to come, sorted.
+    pub(crate) fn in_flight(&self) -> Vec<Token> {
+        let queued = self.queued.iter().filter_map(|op| match op {
+            Op::Accept { token, .. }
+            | Op::AcceptRest { token, .. }
+            | Op::Connect { token, .. }
+            | Op::Recv { token, .. }
+            | Op::Send { token, .. }
+            | Op::Watch { token, .. }
+            | Op::RecvDatagrams { token, .. }
+            | Op::SendDatagrams { token, .. } => Some(*token),
+            _ => None,
+        });
+        let inputs = self.inputs.values().map(|input| input.token);
+        let outputs = self.outputs.values().map(|out| out.token);
+        let told = self.done.iter().chain(&self.silent).filter(|event| !event.more);
+        let mut all: Vec<Token> =
+            queued.chain(inputs).chain(outputs).chain(told.map(|event| event.token)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Whether a send with this token may be told as late as at the end of a long wait.
+    pub(crate) fn is_silent(&self, token: Token) -> bool {
+        let unasked = |op: &Op| matches!(op, Op::Send { token: of, awaited: false, .. } if *of == token);
+        !self.is_owing
+            && (self.silent.iter().any(|event| event.token == token) || self.queued.iter().any(unasked))
+    }
+
+    /// Each block has one owner: it is free, or one event has it. Call it between turns.
+    pub(crate) fn check(&self) {
+        if !self.is_pool_new.replace(false) {
+            return;
+        }
+        let is_block = |event: &&Event| matches!(event.payload, Payload::Block(_));
+        let told = self.done.iter().filter(is_block).count();
+        assert_eq!(self.pool.out_count(), told, "receive buffers that nobody returned");
+        self.pool.check();
+    }
+
+    fn hits(&mut self, fault: Fault) -> bool {
+        self.chaos.hits(fault, &mut self.rng)
+    }
+
+    fn hits_and_fires(&mut self, fault: Fault) -> bool {
+        let hit = self.hits(fault);
+        if hit {
+            fire(fault);
+        }
+        hit
+    }
+
+    fn note(&mut self, value: u64) {
+        self.trace = (self.trace.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
     fn want(&mut self, socket: Socket, token: Token, kind: InputKind) {
-        let before = self.inputs.insert(socket, Input { token, kind, is_due: false });
+        self.operations += 1;
+        let (number, is_due, is_cancelled) = (self.operations, false, false);
+        let before = self.inputs.insert(socket, Input { token, kind, number, is_due, is_cancelled });
         assert!(before.is_none(), "two operations want the input of socket {socket:?}");
     }
 
     fn push(&mut self, socket: Socket, token: Token, kind: OutKind) {
-        let before = self.outputs.insert(socket, Out { token, kind, is_due: false });
+        assert!(!self.silent.iter().any(|event| event.token == token), "{token:?} is sent twice");
+        self.operations += 1;
+        let (number, is_due, is_cancelled) = (self.operations, false, false);
+        let before = self.outputs.insert(socket, Out { token, kind, number, is_due, is_cancelled });
         assert!(before.is_none(), "two operations write to socket {socket:?}");
     }
 
-    fn cancel_input(&mut self, socket: Socket, target: Option<Token>) {
-        let Some(input) = self.inputs.get(&socket) else { return };
-        if target.is_none_or(|target| target == input.token) {
-            let input = self.inputs.remove(&socket).expect("looked up above");
-            let payload = match input.kind {
-                InputKind::Datagrams(batch) => Payload::Datagrams(batch),
-                _ => Payload::None,
-            };
-            self.done.push(Event { token: input.token, result: Err(Errno::ECANCELED), more: false, payload });
+    /// Takes in what was submitted; with a full queue, only the first of it.
+    fn take_in(&mut self, wait: Wait) {
+        let mut count = self.queued.len();
+        if count > 0 && self.hits_and_fires(Fault::QueueFull) {
+            count = self.rng.below(count);
         }
+        for op in self.queued.drain(..count).collect::<Vec<Op>>() {
+            self.start(op);
+        }
+        self.is_owing = (wait == Wait::Poll || self.is_owing) && !self.queued.is_empty();
     }
 
-    fn cancel_output(&mut self, socket: Socket) {
-        if let Some(out) = self.outputs.remove(&socket) {
-            self.done.push(finished(out.token, Err(Errno::ECANCELED), out.kind));
+    fn start(&mut self, op: Op) {
+        if let Op::Recv { token, socket, .. } | Op::Send { token, socket, .. } = &op {
+            let newest = self.generations.entry(token.index()).or_insert(token.generation());
+            assert!(*newest <= token.generation(), "{token:?} is of an earlier tenant");
+            *newest = token.generation();
+            self.tokens.insert(*socket, *token);
         }
-    }
-
-    /// Gives a time to every operation that could complete and has none yet.
-    fn plan(&mut self) {
-        let world = self.world.borrow();
-        let delay_max = self.chaos.delay_max.as_nanos() as u64;
-        let mut plan = |socket: Socket, side, is_due: &mut bool, can: bool| {
-            if can && !*is_due {
-                *is_due = true;
-                let at = Tick(self.now.0 + self.rng.up_to(delay_max));
-                self.due.push(Reverse((at, self.rng.next(), socket, side)));
-            }
-        };
-        for (socket, input) in &mut self.inputs {
-            let can = match input.kind {
-                InputKind::Watch => sys::is_counter_raised(*socket),
-                _ => world.has_input(*socket),
-            };
-            plan(*socket, Side::In, &mut input.is_due, can);
-        }
-        for (socket, out) in &mut self.outputs {
-            let can = match &out.kind {
-                OutKind::Connect(address) => world.answers(address),
-                OutKind::Send(_) | OutKind::Datagrams(_) => world.has_room(*socket),
-            };
-            plan(*socket, Side::Out, &mut out.is_due, can);
-        }
-    }
-
-    fn complete_input(&mut self, socket: Socket, events: &mut Vec<Event>) {
-        let Some(mut input) = self.inputs.remove(&socket).filter(|input| input.is_due) else { return };
-        input.is_due = false;
-        let token = input.token;
-        let event = |result, more, payload| Event { token, result, more, payload };
-        let world = self.world.clone();
-        let mut world = world.borrow_mut();
-        match input.kind {
-            InputKind::Accept => {
-                if let Some(accepted) = world.accept(socket) {
-                    events.push(event(Ok(accepted.0 as u32), true, Payload::None));
-                }
-                self.inputs.insert(socket, input);
-            }
-            InputKind::Watch => {
-                sys::clear_counter(socket);
-                events.push(event(Ok(1), false, Payload::None));
-            }
-            InputKind::Recv { turn_bytes_max } => {
-                let short = self.rng.one_in(self.chaos.short_recv_one_in);
-                let rng = &mut self.rng;
-                let filled = self.pool.fill(|buffer| {
-                    let max = buffer.len().min(turn_bytes_max as usize);
-                    let max = if short { 1 + rng.up_to(max as u64 - 1) as usize } else { max };
-                    world.recv(socket, &mut buffer[..max])
-                });
-                match filled {
-                    None => events.push(event(Err(Errno::ENOBUFS), false, Payload::None)),
-                    Some(Err(Errno::EAGAIN)) => drop(self.inputs.insert(socket, input)),
-                    Some(Err(errno)) => events.push(event(Err(errno), false, Payload::None)),
-                    Some(Ok((_, None))) => events.push(event(Ok(0), false, Payload::None)),
-                    Some(Ok((bytes, Some(block)))) => {
-                        let more = !self.rng.one_in(self.chaos.recv_over_one_in);
-                        events.push(event(Ok(bytes as u32), more, Payload::Block(block)));
-                        if more {
-                            self.inputs.insert(socket, input);
-                        }
-                    }
-                }
-            }
-            InputKind::Datagrams(mut batch) => {
-                let count = world.recv_datagrams(socket, &mut batch, ENTRIES_MAX);
-                events.push(event(Ok(count as u32), false, Payload::Datagrams(batch)));
-            }
-        }
-    }
-
-    fn complete_output(&mut self, socket: Socket, events: &mut Vec<Event>) {
-        let Some(out) = self.outputs.remove(&socket).filter(|out| out.is_due) else { return };
-        let mut world = self.world.borrow_mut();
-        let result = match &out.kind {
-            OutKind::Send(output) => {
-                let short = self.rng.one_in(self.chaos.short_send_one_in);
-                let max =
-                    if short { 1 + self.rng.up_to(output.len() as u64 - 1) as usize } else { usize::MAX };
-                world.send(socket, output, max).map(|bytes| bytes as u32)
-            }
-            OutKind::Datagrams(batch) => {
-                world.send_datagrams(socket, batch);
-                Ok(batch.len() as u32)
-            }
-            OutKind::Connect(address) => world.connect(socket, address),
-        };
-        events.push(finished(out.token, result, out.kind));
-    }
-}
-
-fn finished(token: Token, result: Result<u32, Errno>, kind: OutKind) -> Event {
-    let payload = match kind {
-        OutKind::Send(output) => Payload::Output(output),
-        OutKind::Datagrams(batch) => Payload::Datagrams(batch),
-        OutKind::Connect(_) => Payload::None,
-    };
-    Event { token, result, more: false, payload }
-}
-
-impl Driver for Sim {
-    fn submit(&mut self, op: Op) {
         match op {
             Op::Accept { token, listener } => self.want(listener, token, InputKind::Accept),
-            Op::AcceptRest { token, listener } => {
-                let mut world = self.world.borrow_mut();
-                while let Some(socket) = world.accept(listener) {
-                    let result = Ok(socket.0 as u32);
-                    self.done.push(Event { token, result, more: true, payload: Payload::None });
-                }
-                let result = Err(Errno::ECANCELED);
-                self.done.push(Event { token, result, more: false, payload: Payload::None });
-            }
+            Op::AcceptRest { token, listener } => self.accept_rest(token, listener),
             Op::Recv { token, socket, turn_bytes_max } => {
                 self.want(socket, token, InputKind::Recv { turn_bytes_max });
             }
@@ -279,48 +280,201 @@ impl Driver for Sim {
             Op::RecvDatagrams { token, socket, batch } => {
                 self.want(socket, token, InputKind::Datagrams(batch))
             }
-            Op::Send { token, socket, output, .. } => self.push(socket, token, OutKind::Send(output)),
+            Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
             Op::SendDatagrams { token, socket, batch } => self.push(socket, token, OutKind::Datagrams(batch)),
             Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
             Op::CancelAll { socket } => {
                 self.cancel_input(socket, None);
                 self.cancel_output(socket);
             }
-            Op::Shutdown { socket } => self.world.borrow_mut().shutdown(socket),
-            Op::Close { socket, reset } => {
-                let idle = !self.inputs.contains_key(&socket) && !self.outputs.contains_key(&socket);
-                assert!(idle, "socket {socket:?} is closed while in use");
-                self.world.borrow_mut().close(socket, reset);
-            }
-            Op::Provide(block) => self.pool.give(block),
+            Op::Close { socket, reset } => self.close(socket, reset),
+            Op::Shutdown { .. } | Op::Provide(_) => unreachable!("done when it was submitted"),
         }
     }
 
-    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
-        events.append(&mut self.done);
-        self.plan();
+    /// As the real drivers do it: what nobody waits for and succeeds at once in full has no event of its own.
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
+        let has_room = self.world.borrow().room_bytes(socket) >= output.len();
+        if awaited || !has_room || self.hits(Fault::ShortSend) || self.hits(Fault::Again) {
+            return self.push(socket, token, OutKind::Send(output));
+        }
+        assert!(!self.outputs.contains_key(&socket), "two operations write to socket {socket:?}");
+        assert!(!self.silent.iter().any(|event| event.token == token), "{token:?} is sent twice");
+        let sent = self.world.borrow_mut().send(socket, &output, usize::MAX);
+        self.silent.push(finished(token, sent.map(|bytes| bytes as u32), OutKind::Send(output)));
+    }
+
+    fn accept_rest(&mut self, token: Token, listener: Socket) {
+        let event = |result: Result<u32, Errno>| Event {
+            token,
+            more: result.is_ok(),
+            result,
+            payload: Payload::None,
+        };
+        loop {
+            let waiting = self.world.borrow().has_input(listener);
+            if waiting && self.hits_and_fires(Fault::DescriptorsOut) {
+                return self.done.push(event(Err(Errno::EMFILE)));
+            }
+            let Some(socket) = self.world.borrow_mut().accept(listener) else { break };
+            self.done.push(event(Ok(socket.0 as u32)));
+        }
+        self.done.push(event(Err(Errno::ECANCELED)));
+    }
+
+    fn close(&mut self, socket: Socket, reset: bool) {
+        let idle = !self.inputs.contains_key(&socket) && !self.outputs.contains_key(&socket);
+        assert!(idle, "socket {socket:?} is closed while in use");
+        if let Some(token) = self.tokens.remove(&socket) {
+            self.retired.push_back(token);
+            if self.retired.len() > RETIRED_MAX {
+                self.retired.pop_front();
+            }
+        }
+        self.world.borrow_mut().close(socket, reset);
+    }
+
+    fn cancel_input(&mut self, socket: Socket, target: Option<Token>) {
+        let Some(input) = self.inputs.get(&socket) else { return };
+        if target.is_some_and(|target| target != input.token) {
+            return;
+        }
+        let may_be_late = matches!(input.kind, InputKind::Accept | InputKind::Recv { .. });
+        if may_be_late && self.hits(Fault::LateCancel) {
+            self.inputs.get_mut(&socket).expect("looked up above").is_cancelled = true;
+            return;
+        }
+        let input = self.inputs.remove(&socket).expect("looked up above");
+        let payload = match input.kind {
+            InputKind::Datagrams(batch) => Payload::Datagrams(batch),
+            _ => Payload::None,
+        };
+        self.done.push(Event { token: input.token, result: Err(Errno::ECANCELED), more: false, payload });
+    }
+
+    fn cancel_output(&mut self, socket: Socket) {
+        if !self.outputs.contains_key(&socket) {
+            return;
+        }
+        if self.hits(Fault::LateCancel) {
+            self.outputs.get_mut(&socket).expect("looked up above").is_cancelled = true;
+        } else if let Some(out) = self.outputs.remove(&socket) {
+            self.done.push(finished(out.token, Err(Errno::ECANCELED), out.kind));
+        }
+    }
+
+    /// Gives a time to every operation that could complete and has none yet.
+    fn plan(&mut self) {
+        let world = self.world.borrow();
+        let delay_max = self.chaos.delay_max.as_nanos() as u64;
+        let (rng, due, now) = (&mut self.rng, &mut self.due, self.now);
+        let mut plan = |rng: &mut Rng, number, socket: Socket, side| {
+            due.push(Reverse((Tick(now.0 + rng.up_to(delay_max)), rng.next(), number, socket, side)));
+        };
+        for (socket, input) in self.inputs.iter_mut().filter(|(_, input)| !input.is_due) {
+            let can = input.is_cancelled
+                || match input.kind {
+                    InputKind::Watch => {
+                        let raised = sys::is_counter_raised(*socket);
+                        let spurious = !raised && self.chaos.hits(Fault::SpuriousWake, rng);
+                        if spurious {
+                            fire(Fault::SpuriousWake);
+                        }
+                        raised || spurious
+                    }
+                    _ => world.has_input(*socket),
+                };
+            if can {
+                input.is_due = true;
+                plan(rng, input.number, *socket, Side::In);
+            }
+        }
+        for (socket, out) in self.outputs.iter_mut().filter(|(_, out)| !out.is_due) {
+            if out.is_cancelled || world.can_end(*socket, &out.kind) {
+                out.is_due = true;
+                plan(rng, out.number, *socket, Side::Out);
+            }
+        }
+    }
+
+    /// When this turn comes back, if nothing comes between.
+    fn end_of(&mut self, wait: Wait, has_events: bool, was_owing: bool) -> Tick {
         let next = self.due.peek().map(|Reverse((at, ..))| *at);
-        self.now = match (wait, next) {
-            _ if !events.is_empty() => self.now,
+        // With submissions left the kernel is asked again at once.
+        let is_hurried = has_events || was_owing || !self.queued.is_empty();
+        match (wait, next) {
+            _ if is_hurried => self.now,
             (Wait::Poll, _) | (Wait::Forever, None) => self.now,
             (Wait::Until(until), None) => self.now.max(until),
             (Wait::Until(until), Some(next)) => self.now.max(next.min(until)),
             (Wait::Forever, Some(next)) => self.now.max(next),
-        };
-        while let Some(Reverse((at, _, socket, side))) = self.due.peek().copied()
+        }
+    }
+
+    fn leap(&mut self) {
+        if self.hits_and_fires(Fault::ClockLeap) {
+            self.leaps += 1;
+            self.now = Tick(self.now.0 + self.rng.up_to(LEAP_MAX_NS));
+        }
+        if self.hits_and_fires(Fault::WallLeap) {
+            self.wall_offset = Duration::from_secs(1_600_000_000 + self.rng.up_to(200_000_000));
+        }
+    }
+
+    fn trace_events(&mut self, events: &[Event]) {
+        self.note(self.now.0);
+        for event in events {
+            let result = match event.result {
+                Ok(value) if event.token.kind() == Kind::Wake => u64::from(value),
+                Ok(value) => u64::from(value) << 8,
+                Err(errno) => errno.0 as u64,
+            };
+            self.note(event.token.to_bits() ^ result << 1 ^ u64::from(event.more));
+        }
+    }
+}
+
+impl Driver for Sim {
+    fn submit(&mut self, op: Op) {
+        match op {
+            _ if self.is_abandoned || std::thread::panicking() => {}
+            // Neither goes through a queue on any driver.
+            Op::Shutdown { socket } => self.world.borrow_mut().shutdown(socket),
+            Op::Provide(block) => self.pool.give(block),
+            op => self.queued.push_back(op),
+        }
+    }
+
+    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
+        if self.is_abandoned || std::thread::panicking() {
+            return Ok(());
+        }
+        let was_owing = self.is_owing;
+        self.take_in(wait);
+        self.tell_stale();
+        events.append(&mut self.done);
+        self.plan();
+        let end = self.end_of(wait, !events.is_empty(), was_owing);
+        if end > self.now && self.hits_and_fires(Fault::EarlyReturn) {
+            self.now = Tick(self.now.0 + self.rng.up_to(end.0 - self.now.0));
+            events.append(&mut self.silent);
+            self.trace_events(events);
+            return Ok(());
+        }
+        self.now = end;
+        self.leap();
+        while let Some(Reverse((at, _, number, socket, side))) = self.due.peek().copied()
             && at <= self.now
         {
             self.due.pop();
             match side {
-                Side::In => self.complete_input(socket, events),
-                Side::Out => self.complete_output(socket, events),
+                Side::In => self.complete_input(socket, number, events),
+                Side::Out => self.complete_output(socket, number, events),
             }
         }
+        events.append(&mut self.silent);
+        self.trace_events(events);
         Ok(())
-    }
-
-    fn stream_socket(&mut self, _: &Address, _: Option<IpAddr>) -> Result<Socket, Errno> {
-        Ok(self.world.borrow_mut().stream_socket())
     }
 
     fn now(&self) -> Tick {
@@ -328,7 +482,11 @@ impl Driver for Sim {
     }
 
     fn since_epoch(&self) -> Duration {
-        Duration::from_nanos(self.now.0)
+        self.wall_offset + Duration::from_nanos(self.now.0)
+    }
+
+    fn stream_socket(&mut self, _: &Address, _: Option<IpAddr>) -> Result<Socket, Errno> {
+        Ok(self.world.borrow_mut().stream_socket())
     }
 }
 
@@ -339,97 +497,5 @@ impl Names for Sim {
 
     fn local(&self, socket: Socket) -> Option<Address> {
         self.world.borrow().local_address(socket)
-    }
-}
-
-/// A worker with protocols on a simulated network.
-pub struct Simulation {
-    worker: Worker<Sim>,
-    net: Net,
-    stats: Stats,
-    mailbox: Arc<Mailbox>,
-}
-
-/// Turns after which a simulation that still has something to do is taken for one that spins.
-const TURNS_MAX: usize = 200_000;
-
-impl Simulation {
-    /// A worker that is not started yet; add protocols first.
-    pub fn new(seed: u64, chaos: Chaos, config: Config) -> Simulation {
-        config.check().expect("a sound configuration");
-        let (sim, net) = Sim::new(seed, chaos, config.recv_buffers, config.recv_buffer_bytes);
-        let stats = Stats::new(1);
-        let mailbox = Arc::new(Mailbox::new(config.mailbox_messages_max).expect("an event counter"));
-        let connections_max = config.connections_max.unwrap_or(usize::MAX);
-        let worker = Worker::new(sim, config, connections_max, mailbox.clone(), stats.worker(0));
-        Simulation { worker, net, stats, mailbox }
-    }
-
-    /// Listens with a protocol; connect to what this returns.
-    pub fn listen(&mut self, protocol: impl Protocol) -> Socket {
-        let listener = self.net.listen();
-        self.worker.add_listener(listener, Box::new(Typed::new(protocol)));
-        listener
-    }
-
-    /// Serves datagrams with a protocol.
-    pub fn datagrams(&mut self, protocol: impl Datagram) -> Socket {
-        let socket = self.net.datagram_socket();
-        self.worker.add_datagrams(socket, Box::new(protocol));
-        socket
-    }
-
-    /// Adds a protocol that only connects outwards.
-    pub fn outbound(&mut self, protocol: impl Protocol) {
-        self.worker.add_outbound(Box::new(Typed::new(protocol)));
-    }
-
-    /// Starts the worker. Call it once, after all protocols were added.
-    pub fn start(&mut self) {
-        self.worker.start();
-    }
-
-    /// The network, for peers.
-    pub fn net(&self) -> Net {
-        self.net.clone()
-    }
-
-    /// One turn.
-    pub fn turn(&mut self) {
-        self.worker.turn().expect("the simulated driver does not fail");
-    }
-
-    /// Runs for so much virtual time, or less, if the worker ends.
-    pub fn run_for(&mut self, time: Duration) {
-        let until = self.worker.now().after(time);
-        for _ in 0..TURNS_MAX {
-            if self.worker.now() >= until || self.worker.is_done() {
-                return;
-            }
-            self.worker.turn_until(until).expect("the simulated driver does not fail");
-        }
-        panic!("the worker spins: {TURNS_MAX} turns in less than {time:?} of virtual time");
-    }
-
-    /// Asks the worker to drain.
-    pub fn drain(&self, deadline: Duration) {
-        self.mailbox
-            .post(crate::mailbox::Message::Drain(deadline))
-            .expect("control messages are not refused");
-    }
-
-    /// Whether the worker has ended.
-    pub fn is_done(&self) -> bool {
-        self.worker.is_done()
-    }
-
-    /// The counters.
-    pub fn counters(&self) -> Counters {
-        self.stats.total()
-    }
-
-    /// Receive buffers that are neither free nor lent: none between turns.
-    pub fn buffers_out(&self) -> usize {
-        self.worker.driver().buffers_out()
     }
 }

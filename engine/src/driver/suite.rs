@@ -1,5 +1,28 @@
 //! The contract of a driver as tests: every driver passes all of them, so that the simulated one cannot drift
 //! from the kernel. A case gets a [`Fixture`], which makes a driver with sockets and peers of its kind.
+//!
+//! What a kernel does to those who do not expect it, and who keeps what follows. Cases named here are in this file or
+//! in `suite/hazards.rs`; what is the worker's is kept by the simulator (`ringmill-protocols/tests/simulator`), by its
+//! fault or by the break of the worker that it must catch.
+//!
+//! | | hazard | case of every driver | the worker's, in the simulator |
+//! |---|---|---|---|
+//! | 1 | no `more` means over, whatever the result | `what_is_over_stays_over`, `running_out_of_buffers_loses_nothing`, `a_flood_of_completions_loses_nothing` | `RecvOver`, `MoreIgnored` |
+//! | 2 | a completion names a buffer that it did not take | `ends_and_failures_cost_no_buffer`; a lie is refused by `pool.rs`: `a_completion_cannot_claim_what_is_out` | `BufferForgotten` |
+//! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
+//! | 4 | completions for an earlier tenant of a slot | `tokens_tell_the_tenants_of_a_slot_apart` | `Stale`, `GenerationUnchecked` |
+//! | 5 | operations in flight on one socket are unordered | none: a driver sends what it is given | `SendsOverlap` |
+//! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
+//! | 7 | memory outlives whoever asked for it | `a_driver_may_end_in_the_middle`, `a_flood_of_completions_loses_nothing`; `pool.rs`: `a_block_outlives_its_pool` | blocks are counted after each turn |
+//! | 8 | EINTR, EBUSY, ETIME are not failures; a ring belongs to one thread | `a_signal_is_no_failure`, `a_wait_ends_at_its_time`; a ring is made on its thread (`engine/spawn.rs`) | `EarlyReturn`, `Interrupted`, `Again`, `QueueFull` |
+//! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `mailbox.rs`: `no_message_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
+//! | 10 | closing a listener resets its queue | `accepts_what_is_queued_and_no_more` | `Drained` |
+//! | 11 | who does not receive does not see the end | `what_is_over_stays_over` | `StallUntimed`, `EofForgotten` |
+//! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself` | `Drought`, `StarvedForgotten` |
+
+mod hazards;
+
+use hazards::*;
 
 use crate::address::Address;
 use crate::datagram::Datagrams;
@@ -567,6 +590,16 @@ macro_rules! all_cases {
             connects_and_talks
             connecting_to_nobody_is_refused
             a_cancelled_connect_ends_once
+            a_flood_of_completions_loses_nothing
+            what_is_over_stays_over
+            ends_and_failures_cost_no_buffer
+            a_cancel_that_races_data_loses_nothing
+            a_cancel_of_nothing_is_silent
+            tokens_tell_the_tenants_of_a_slot_apart
+            a_driver_may_end_in_the_middle
+            a_signal_is_no_failure
+            one_peer_cannot_have_the_turn_for_itself
+            accepting_goes_on_after_an_end
         }
     };
 }
@@ -626,7 +659,7 @@ mod sim {
         type Peer = sim::Peer;
 
         fn new(buffers: u16, bytes: usize) -> Self {
-            let chaos = if WILD { Chaos::WILD } else { Chaos::CALM };
+            let chaos = if WILD { Chaos::SHORT } else { Chaos::CALM };
             let (driver, net) = Sim::new(7, chaos, buffers, bytes);
             Simulated { driver, net }
         }

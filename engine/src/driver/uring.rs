@@ -68,6 +68,9 @@ pub struct Uring {
     sends: Slab<SendSlot>,
     /// Keys and positions of the silent ones that were not told yet.
     silent: Vec<(usize, u64)>,
+    /// A turn that did not wait could not tell them all: then the next one does not wait either, because nothing would
+    /// end its wait.
+    is_owing: bool,
     /// Accepts and receives in flight.
     armed: usize,
     /// Entries pushed since the start.
@@ -221,6 +224,7 @@ impl Uring {
             abilities,
             sends: Slab::new(),
             silent: Vec::new(),
+            is_owing: false,
             armed: 0,
             pushed: 0,
             polls: Slab::new(),
@@ -538,7 +542,7 @@ impl Driver for Uring {
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.buffers.publish();
         let want = match wait {
-            _ if !self.done.is_empty() => 0,
+            _ if !self.done.is_empty() || self.is_owing => 0,
             Wait::Poll => 0,
             Wait::Until(until) => {
                 self.arm_timer(until);
@@ -559,6 +563,7 @@ impl Driver for Uring {
         self.tell_silent(events);
         events.append(&mut reported);
         self.reported = reported;
+        self.is_owing = want == 0 && !self.silent.is_empty();
         events.append(&mut self.done);
         Ok(())
     }

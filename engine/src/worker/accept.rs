@@ -4,6 +4,7 @@ use super::{Life, Worker};
 use crate::conn::{Conn, Phase};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
+use crate::hooks::{Break, is_broken};
 use crate::memory::Pressure;
 use crate::protocol::Io;
 use crate::service::{Call, Panicked, Service};
@@ -41,6 +42,11 @@ impl Listener {
 
     pub(super) fn is_closed(&self) -> bool {
         self.state == Accept::Closed
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_in_flight(&self) -> bool {
+        matches!(self.state, Accept::Armed | Accept::Cancelling | Accept::Emptying)
     }
 }
 
@@ -95,6 +101,9 @@ impl<D: Driver> Worker<D> {
     /// A connection went away, or time passed: try again whatever was paused.
     pub(super) fn resume_accepting(&mut self) {
         self.accept_at = Tick::NEVER;
+        if is_broken(Break::AcceptNotResumed) {
+            return;
+        }
         while self.has_slot()
             && let Some((service, socket)) = self.parked.pop_front()
         {
@@ -149,7 +158,7 @@ impl<D: Driver> Worker<D> {
         self.driver.submit(Op::Close { socket: listener.socket, reset: false });
     }
 
-    fn may_accept(&self) -> bool {
+    pub(super) fn may_accept(&self) -> bool {
         self.accept_at == Tick::NEVER && self.parked.is_empty() && self.has_slot()
     }
 

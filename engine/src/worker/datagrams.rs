@@ -40,6 +40,24 @@ impl DatagramSocket {
     pub(super) fn timer(&self) -> Tick {
         self.timer
     }
+
+    /// Panics if the socket could go on and does not. Call it between turns.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn check(&self) {
+        let (receiving, sending) = self.in_flight();
+        assert!(
+            receiving || self.closing || !self.pending.is_empty(),
+            "datagrams are wanted and nothing receives"
+        );
+        assert!(sending || self.pending.is_empty(), "answers wait and nothing is sent");
+        assert!(!self.closed || !(receiving || sending), "a datagram socket was closed while in use");
+    }
+
+    /// Whether the driver has the receive batch, and the send batch.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn in_flight(&self) -> (bool, bool) {
+        (self.incoming.is_none(), self.spare.is_none())
+    }
 }
 
 impl<D: Driver> Worker<D> {

@@ -55,6 +55,12 @@ impl Outbound {
         self.attempts.len()
     }
 
+    /// The token of each attempt: it is in flight until its completion.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+        self.attempts.iter().map(|(_, attempt)| attempt.token)
+    }
+
     pub(super) fn next_due(&self) -> Tick {
         self.next_due
     }

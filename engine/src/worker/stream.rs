@@ -4,6 +4,7 @@ use super::{SPARE_CARRIES_MAX, Worker};
 use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
 use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op};
+use crate::hooks::{Arrival, Break, arrived, is_broken};
 use crate::memory::Pressure;
 use crate::output::Output;
 use crate::protocol::{Io, Next, Shared, Step};
@@ -15,17 +16,18 @@ impl<D: Driver> Worker<D> {
     /// The connection a token means, unless the slot is free or has a new tenant: completions may be stale.
     pub(super) fn live(&mut self, token: Token) -> Option<&mut Conn> {
         let conn = self.conns.get_mut(token.index() as usize)?;
-        (conn.generation == token.generation()).then_some(conn)
+        (conn.generation == token.generation() || is_broken(Break::GenerationUnchecked)).then_some(conn)
     }
 
     /// Bytes arrived. The hot path: the protocol sees them where the kernel put them.
     pub(super) fn on_received(&mut self, token: Token, more: bool, bytes: &[u8]) {
         let Some(conn) = self.live(token) else { return };
-        if !more {
+        arrived(conn.recv, if more { Arrival::Data } else { Arrival::LastData });
+        if !more && !is_broken(Break::MoreIgnored) {
             conn.recv = Recv::Idle;
         }
         let index = token.index();
-        if conn.phase == Phase::Open {
+        if conn.phase == Phase::Open || is_broken(Break::CalledAfterClosed) {
             if conn.takes_in_place(bytes.len()) {
                 self.deliver(index, bytes);
             } else {
@@ -40,6 +42,7 @@ impl<D: Driver> Worker<D> {
     /// A receive ended, or went on, without bytes.
     pub(super) fn on_recv_end(&mut self, token: Token, result: Result<u32, Errno>, more: bool) {
         let Some(conn) = self.live(token) else { return };
+        arrived(conn.recv, Arrival::of(result));
         if !more {
             conn.recv = Recv::Idle;
         }
@@ -52,11 +55,14 @@ impl<D: Driver> Worker<D> {
             Err(Errno::ENOBUFS) => {
                 if !more {
                     conn.recv = Recv::Starved;
-                    self.starved.push_back(index);
+                    if !is_broken(Break::StarvedForgotten) {
+                        self.starved.push_back(index);
+                    }
                 }
                 self.shared.stats.live.buffers_starved.add(1);
             }
-            Err(Errno::ECANCELED | Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if is_broken(Break::AgainFails) => self.fail(index, Errno::EAGAIN),
+            Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => {}
             Err(errno) => self.fail(index, errno),
         }
         self.settle(index);
@@ -74,7 +80,8 @@ impl<D: Driver> Worker<D> {
             Ok(bytes) => {
                 output.advance(bytes as usize);
                 self.shared.stats.live.sent_bytes.add(u64::from(bytes));
-                if !output.is_empty() && conn.phase != Phase::Closing {
+                let drop_rest = is_broken(Break::ShortSendDropped);
+                if !output.is_empty() && conn.phase != Phase::Closing && !drop_rest {
                     return self.send(index, output);
                 }
                 // The hot path: everything was sent, and nothing waited for that.
@@ -82,7 +89,9 @@ impl<D: Driver> Worker<D> {
                     return self.shared.recycle(output);
                 }
             }
-            Err(Errno::EINTR) if conn.phase != Phase::Closing => return self.send(index, output),
+            Err(Errno::EINTR | Errno::EAGAIN) if conn.phase != Phase::Closing => {
+                return self.send(index, output);
+            }
             Err(Errno::ECANCELED) => {}
             Err(errno) => self.fail(index, errno),
         }
@@ -152,7 +161,7 @@ impl<D: Driver> Worker<D> {
             // A slot in this list may have been closed and reused since; its tenant's own flag decides.
             let Some(conn) = self.conns.get_mut(index as usize).filter(|conn| conn.dirty) else { continue };
             conn.dirty = false;
-            if conn.in_flight_bytes > 0 {
+            if conn.in_flight_bytes > 0 && !is_broken(Break::SendsOverlap) {
                 continue;
             }
             if let Some(output) = conn.pending.take() {
@@ -205,15 +214,18 @@ impl<D: Driver> Worker<D> {
         }
         if let Some(output) = &mut conn.pending {
             output.count_memory(&mut self.shared.memory);
-            if !conn.dirty && conn.in_flight_bytes == 0 {
+            if !conn.dirty && (conn.in_flight_bytes == 0 || is_broken(Break::SendsOverlap)) {
                 conn.dirty = true;
                 self.dirty_bytes += output.len();
                 self.dirty.push(index);
             }
         }
         // A send that nobody waited for when it was submitted may have somebody waiting now.
-        self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited && !conn.is_at_rest();
-        self.timers.schedule(index, conn.next_deadline());
+        let is_awaited_now = conn.in_flight_bytes > 0 && !conn.awaited && !conn.is_at_rest();
+        self.impatient |= is_awaited_now && !is_broken(Break::ImpatienceForgotten);
+        if !is_broken(Break::TimerForgotten) {
+            self.timers.schedule(index, conn.next_deadline());
+        }
         if conn.wants_input() != (conn.recv == Recv::Armed) {
             self.update_recv(index);
         }
@@ -233,7 +245,11 @@ impl<D: Driver> Worker<D> {
                 return self.abort(index, CloseReason::OutputOverflow);
             }
             let low = queued <= self.shared.output_low;
-            conn.held = if conn.held { !low } else { queued >= self.shared.output_high };
+            conn.held = if conn.held {
+                !low || is_broken(Break::HeldForever)
+            } else {
+                queued >= self.shared.output_high
+            };
             if conn.wants_drained && low && may_tell_drained {
                 may_tell_drained = false;
                 conn.wants_drained = false;
@@ -243,7 +259,7 @@ impl<D: Driver> Worker<D> {
             } else if conn.input_due && conn.unread_bytes() >= (conn.need_bytes as usize).max(1) {
                 conn.input_due = false;
                 self.deliver_kept(index);
-            } else if conn.peer_eof && !conn.eof_told {
+            } else if conn.peer_eof && !conn.eof_told && !is_broken(Break::EofForgotten) {
                 conn.eof_told = true;
                 self.tell_eof(index);
             } else {
@@ -279,7 +295,7 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let rest = &input[step.consumed..];
-        if !rest.is_empty() {
+        if !rest.is_empty() && !is_broken(Break::InputTailDropped) {
             self.keep(index, rest);
         }
         self.apply_step(index, step, rest.len());
@@ -309,7 +325,9 @@ impl<D: Driver> Worker<D> {
 
     fn apply_step(&mut self, index: u32, step: Step, rest_bytes: usize) {
         self.conns[index as usize].need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
-        self.apply(index, step.next);
+        if step.next != Next::Close || !is_broken(Break::AnsweredAfterClose) {
+            self.apply(index, step.next);
+        }
         let conn = &mut self.conns[index as usize];
         if conn.phase != Phase::Open {
             return;
@@ -341,7 +359,7 @@ impl<D: Driver> Worker<D> {
     fn apply(&mut self, index: u32, next: Next) {
         let conn = &mut self.conns[index as usize];
         match next {
-            Next::Continue => conn.paused = false,
+            Next::Continue => conn.paused &= is_broken(Break::ResumeForgotten),
             Next::Pause => conn.paused = true,
             Next::Close => {
                 conn.phase = conn.phase.step(Signal::Finish, conn.peer_eof);
@@ -380,6 +398,9 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         conn.in_flight_bytes = output.len();
         conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
+        if is_broken(Break::StallUntimed) {
+            conn.stall_deadline = Tick::NEVER;
+        }
         self.timers.schedule(index, conn.stall_deadline);
         let token = Token::new(Kind::Send, conn.generation, index);
         conn.awaited = !conn.is_at_rest();
@@ -409,9 +430,9 @@ impl<D: Driver> Worker<D> {
     /// Frees the slot if nothing is in flight; else sees to it that it soon is so.
     fn close(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
-        if conn.is_busy() {
+        if conn.is_busy() && !is_broken(Break::ClosedTooSoon) {
             self.impatient |= conn.in_flight_bytes > 0 && !conn.awaited;
-            if !conn.cancelled {
+            if !conn.cancelled && !is_broken(Break::CancelForgotten) {
                 conn.cancelled = true;
                 self.driver.submit(Op::CancelAll { socket: conn.socket });
             }

@@ -48,6 +48,8 @@ struct Stream {
     /// The server reset the connection.
     reset: bool,
     closed: bool,
+    /// A fault ended it.
+    broken: bool,
 }
 
 impl Net {
@@ -76,10 +78,12 @@ impl Net {
     /// Connects; the connection waits in the listener's queue. `None` if nobody listens.
     pub fn connect(&self, listener: Socket) -> Option<Peer> {
         let mut world = self.0.borrow_mut();
+        if !matches!(world.sockets.get(&listener), Some(Kind::Listener(_))) {
+            return None;
+        }
         let socket = world.add(Kind::Stream(Stream { window: WINDOW_BYTES, ..Stream::default() }));
-        match world.sockets.get_mut(&listener) {
-            Some(Kind::Listener(queue)) => queue.push_back(socket),
-            _ => return None,
+        if let Some(Kind::Listener(queue)) = world.sockets.get_mut(&listener) {
+            queue.push_back(socket);
         }
         drop(world);
         Some(Peer { net: self.clone(), socket })
@@ -100,10 +104,22 @@ impl Net {
         }
     }
 
-    /// Sockets that the driver has not closed.
+    /// How many sockets the driver has not closed.
     pub fn open_sockets(&self) -> usize {
-        let open = |kind: &&Kind| !matches!(kind, Kind::Stream(stream) if stream.closed);
-        self.0.borrow().sockets.values().filter(open).count()
+        self.names_of_open_sockets().len()
+    }
+
+    /// What the open sockets are, for a message.
+    pub fn names_of_open_sockets(&self) -> Vec<String> {
+        let name = |(socket, kind): (&Socket, &Kind)| match kind {
+            Kind::Listener(queue) => Some(format!("{socket:?}: listener, {} waiting", queue.len())),
+            Kind::Stream(stream) if stream.closed => None,
+            Kind::Stream(stream) => {
+                Some(format!("{socket:?}: stream, {} bytes to receive", stream.inbound.len()))
+            }
+            Kind::Datagrams { .. } => Some(format!("{socket:?}: datagrams")),
+        };
+        self.0.borrow().sockets.iter().filter_map(name).collect()
     }
 }
 
@@ -145,6 +161,11 @@ impl Peer {
     /// Whether everything was taken and the server sends no more.
     pub fn is_at_end(&self) -> bool {
         self.with(|stream| stream.outbound.is_empty() && (stream.outbound_end || stream.closed))
+    }
+
+    /// Whether a fault ended the connection: neither end is to blame.
+    pub fn was_broken(&self) -> bool {
+        self.with(|stream| stream.broken)
     }
 
     /// Whether the server reset the connection.
@@ -196,6 +217,36 @@ impl World {
             Some(Kind::Stream(stream)) => stream.reset_by_peer || stream.outbound.len() < stream.window,
             _ => true,
         }
+    }
+
+    /// What a send would take.
+    pub(super) fn room_bytes(&self, socket: Socket) -> usize {
+        match self.sockets.get(&socket) {
+            Some(Kind::Stream(stream)) if !stream.reset_by_peer => {
+                stream.window.saturating_sub(stream.outbound.len())
+            }
+            _ => 0,
+        }
+    }
+
+    /// What a receive could bring.
+    pub(super) fn available_bytes(&self, socket: Socket) -> usize {
+        match self.sockets.get(&socket) {
+            Some(Kind::Stream(stream)) => stream.inbound.len(),
+            _ => 0,
+        }
+    }
+
+    /// Ends a connection as a reset on the way would.
+    pub(super) fn break_off(&mut self, socket: Socket) {
+        let stream = self.stream(socket);
+        (stream.broken, stream.reset_by_peer) = (true, true);
+    }
+
+    /// Ends a connection that nobody has accepted.
+    pub(super) fn abort(&mut self, socket: Socket) {
+        let stream = self.stream(socket);
+        (stream.broken, stream.reset, stream.closed) = (true, true, true);
     }
 
     pub(super) fn accept(&mut self, listener: Socket) -> Option<Socket> {
@@ -269,7 +320,12 @@ impl World {
             // The peer may still read what was sent, so the stream stays.
             stream.inbound.clear();
         } else {
-            assert!(self.sockets.remove(&socket).is_some(), "socket {socket:?} is closed twice");
+            match self.sockets.remove(&socket) {
+                None => panic!("socket {socket:?} is closed twice"),
+                // What waits in a listener's queue is reset.
+                Some(Kind::Listener(queue)) => queue.into_iter().for_each(|waiting| self.abort(waiting)),
+                Some(_) => {}
+            }
         }
     }
 
@@ -285,30 +341,4 @@ impl World {
 
 fn address(socket: Socket, host: u8) -> Address {
     Address::Ip(SocketAddr::from(([127, 0, 0, host], (socket.0 % 60_000) as u16 + 1)))
-}
-
-/// A small random source (SplitMix64): one seed, one sequence, on every machine.
-pub(super) struct Rng(u64);
-
-impl Rng {
-    pub(super) fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 to `max`, both included.
-    pub(super) fn up_to(&mut self, max: u64) -> u64 {
-        if max == u64::MAX { self.next() } else { self.next() % (max + 1) }
-    }
-
-    /// True once in `n` times; never for 0.
-    pub(super) fn one_in(&mut self, n: u32) -> bool {
-        n > 0 && self.next().is_multiple_of(u64::from(n))
-    }
 }

@@ -1,5 +1,6 @@
 //! Remote addresses that the worker connects to, and how each answers.
 
+use super::super::OutKind;
 use super::{Kind, Net, Peer, Stream, WINDOW_BYTES, World};
 use crate::address::Address;
 use crate::event::{Errno, Socket};
@@ -45,8 +46,15 @@ impl World {
         self.add(Kind::Stream(Stream { window: WINDOW_BYTES, ..Stream::default() }))
     }
 
-    /// Whether an attempt to connect would come to an end now.
-    pub(in crate::driver::sim) fn answers(&self, address: &Address) -> bool {
+    /// Whether an operation that gives something away would come to an end now.
+    pub(in crate::driver::sim) fn can_end(&self, socket: Socket, kind: &OutKind) -> bool {
+        match kind {
+            OutKind::Connect(address) => self.answers(address),
+            OutKind::Send(_) | OutKind::Datagrams(_) => self.has_room(socket),
+        }
+    }
+
+    fn answers(&self, address: &Address) -> bool {
         self.remotes.0.get(address).is_none_or(|remote| remote.answer != Answer::Silence)
     }
 

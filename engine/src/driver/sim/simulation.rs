@@ -1,0 +1,240 @@
+//! Workers with protocols on one simulated network, in one thread: who has the next turn is the caller's choice.
+//!
+//! Each worker has its own driver, clock and mailbox, as in a server; they share the network, and
+//! whatever protocols share. After every turn the worker and its driver are compared: see
+//! `worker/check.rs`.
+
+use super::watch::{Watch, Watched};
+use super::{Chaos, Net, Sim};
+use crate::config::Config;
+use crate::event::Socket;
+use crate::mailbox::{Mailbox, Message};
+use crate::protocol::{Datagram, Protocol};
+use crate::service::Typed;
+use crate::stats::{Counters, Stats};
+use crate::time::Tick;
+use crate::worker::Worker;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Turns after which a simulation that still has something to do is taken for one that spins.
+const TURNS_MAX: usize = 200_000;
+
+/// Workers with protocols on a simulated network.
+pub struct Simulation {
+    workers: Vec<Worker<Sim>>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    net: Net,
+    stats: Stats,
+    watch: Watch,
+}
+
+impl Simulation {
+    /// One worker that is not started yet; add protocols first.
+    pub fn new(seed: u64, chaos: Chaos, config: Config) -> Simulation {
+        Simulation::with_workers(1, seed, chaos, config)
+    }
+
+    /// Several workers that are not started yet.
+    pub fn with_workers(workers: usize, seed: u64, chaos: Chaos, config: Config) -> Simulation {
+        config.check().expect("a sound configuration");
+        let (net, stats) = (Net::new(), Stats::new(workers));
+        let mailbox = |_| Arc::new(Mailbox::new(config.mailbox_messages_max).expect("an event counter"));
+        let mailboxes: Vec<Arc<Mailbox>> = (0..workers).map(mailbox).collect();
+        let make = |n: usize| {
+            let seed = seed.wrapping_add((n as u64) << 56);
+            let sim = Sim::on(&net, seed, chaos, config.recv_buffers, config.recv_buffer_bytes);
+            let connections_max = config.connections_max.unwrap_or(usize::MAX);
+            Worker::new(sim, config.clone(), connections_max, mailboxes[n].clone(), stats.worker(n))
+        };
+        let workers = (0..workers).map(make).collect();
+        Simulation { workers, mailboxes, net, stats, watch: Watch::default() }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Listens with a protocol on the first worker; connect to what this returns.
+    pub fn listen(&mut self, protocol: impl Protocol) -> Socket {
+        self.listen_on(0, protocol)
+    }
+
+    /// Listens with a protocol on one worker.
+    pub fn listen_on(&mut self, worker: usize, protocol: impl Protocol) -> Socket {
+        let listener = self.net.listen();
+        let watched = Watched::new(protocol, self.watch.clone());
+        self.workers[worker].add_listener(listener, Box::new(Typed::new(watched)));
+        listener
+    }
+
+    /// Adds a protocol without a listener to the first worker.
+    pub fn outbound(&mut self, protocol: impl Protocol) {
+        let watched = Watched::new(protocol, self.watch.clone());
+        self.workers[0].add_outbound(Box::new(Typed::new(watched)));
+    }
+
+    /// Serves datagrams with a protocol on the first worker.
+    pub fn datagrams(&mut self, protocol: impl Datagram) -> Socket {
+        self.datagrams_on(0, protocol)
+    }
+
+    /// Serves datagrams with a protocol on one worker.
+    pub fn datagrams_on(&mut self, worker: usize, protocol: impl Datagram) -> Socket {
+        let socket = self.net.datagram_socket();
+        self.workers[worker].add_datagrams(socket, Box::new(protocol));
+        socket
+    }
+
+    /// Starts the workers. Call it once, after all protocols were added.
+    pub fn start(&mut self) {
+        for worker in &mut self.workers {
+            worker.start();
+        }
+    }
+
+    /// The network, for peers.
+    pub fn net(&self) -> Net {
+        self.net.clone()
+    }
+
+    /// What protocols are watched by.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Changes the faults of all workers from now on.
+    pub fn set_chaos(&mut self, chaos: Chaos) {
+        for worker in &mut self.workers {
+            worker.driver_mut().set_chaos(chaos);
+        }
+    }
+
+    /// One turn of the first worker.
+    pub fn turn(&mut self) {
+        self.turn_of(0, Tick::NEVER);
+    }
+
+    /// One turn of one worker that waits no longer than until `until` on that worker's clock; nothing, once it
+    /// has ended. Panics when a rule is broken.
+    pub fn turn_of(&mut self, worker: usize, until: Tick) {
+        let worker = &mut self.workers[worker];
+        if worker.is_done() {
+            return;
+        }
+        worker.turn_until(until).expect("the simulated driver does not fail");
+        worker.check();
+        if worker.is_done() {
+            worker.driver_mut().finish();
+        }
+        if let Some(violation) = self.watch.violation() {
+            panic!("{violation}");
+        }
+    }
+
+    /// A worker's clock.
+    pub fn now_of(&self, worker: usize) -> Tick {
+        self.workers[worker].now()
+    }
+
+    /// Runs all workers for so much of their virtual time, or less, if they end.
+    pub fn run_for(&mut self, time: Duration) {
+        let until: Vec<Tick> = self.workers.iter().map(|worker| worker.now().after(time)).collect();
+        for _ in 0..TURNS_MAX {
+            let mut is_over = true;
+            for (n, until) in until.iter().enumerate() {
+                if self.workers[n].now() < *until && !self.workers[n].is_done() {
+                    is_over = false;
+                    self.turn_of(n, *until);
+                }
+            }
+            if is_over {
+                return;
+            }
+        }
+        panic!("a worker spins: {TURNS_MAX} turns in less than {time:?} of virtual time");
+    }
+
+    /// Asks all workers to drain.
+    pub fn drain(&self, deadline: Duration) {
+        (0..self.workers.len()).for_each(|worker| self.drain_worker(worker, deadline));
+    }
+
+    /// Asks one worker to drain.
+    pub fn drain_worker(&self, worker: usize, deadline: Duration) {
+        let posted = self.mailboxes[worker].post(Message::Drain(deadline));
+        posted.expect("control messages are not refused");
+    }
+
+    /// Asks one worker to stop.
+    pub fn stop_worker(&self, worker: usize) {
+        self.mailboxes[worker].post(Message::Stop).expect("control messages are not refused");
+    }
+
+    /// Whether all workers have ended.
+    pub fn is_done(&self) -> bool {
+        self.workers.iter().all(Worker::is_done)
+    }
+
+    /// The counters, summed.
+    pub fn counters(&self) -> Counters {
+        self.stats.total()
+    }
+
+    /// Receive buffers that are neither free nor lent: none between turns.
+    pub fn buffers_out(&self) -> usize {
+        self.workers.iter().map(|worker| worker.driver().buffers_out()).sum()
+    }
+
+    /// How often the clock of a worker leapt.
+    pub fn leaps_of(&self, worker: usize) -> u64 {
+        self.workers[worker].driver().leaps()
+    }
+
+    /// A number that two runs share only if everything happened in the same order at the same times.
+    pub fn trace(&self) -> u64 {
+        let traces = self.workers.iter().map(|worker| worker.driver().trace());
+        traces.fold(0, |sum: u64, trace| sum.rotate_left(7) ^ trace)
+    }
+
+    /// Whether a worker has ended without having heard of everything: only when its clock leapt while it was stopping.
+    pub fn has_given_up(&self, worker: usize) -> bool {
+        self.workers[worker].is_done() && self.workers[worker].has_given_up()
+    }
+
+    /// Whether a worker has no connection; or has given up, and its driver closes them.
+    pub fn is_empty(&self, worker: usize) -> bool {
+        self.stats.workers()[worker].counters.connections == 0 || self.has_given_up(worker)
+    }
+
+    /// The workers and their connections as they are, for the message of a failure.
+    pub fn describe(&self) -> String {
+        let workers = self.workers.iter().map(Worker::describe).collect::<Vec<String>>().join("\n");
+        format!("{workers}\nopen sockets: {:?}", self.net.names_of_open_sockets())
+    }
+
+    /// Panics if anything of the workers, which have ended, is left.
+    pub fn check_ended(&self) {
+        for worker in &self.workers {
+            assert!(worker.is_done(), "a worker has not ended");
+            worker.driver().check();
+        }
+        if (0..self.workers.len()).any(|worker| self.has_given_up(worker)) {
+            return;
+        }
+        self.workers.iter().for_each(Worker::check_ended);
+        assert_eq!(self.watch.open_sessions(), 0, "sessions are left");
+        let left = self.net.names_of_open_sockets();
+        assert!(left.is_empty(), "sockets are left: {left:?}");
+    }
+}
+
+impl Drop for Simulation {
+    /// The workers of a simulation that is thrown away in the middle close nothing.
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            worker.driver_mut().abandon();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A protocol under watch: the rules that the engine promises to protocols, checked at every call.
+//!
+//! No call before `open` or after `closed`, none for another tenant of the slot; generations rise; a `wake` was asked
+//! for. A violation is noted, not asserted: the engine catches panics of protocol code. The simulation looks
+//! at the notes after every turn.
+
+use super::chaos::{Fault, fire};
+use crate::conn::CloseReason;
+use crate::dialer::{Dialer, Refusal};
+use crate::mailbox::{ConnId, Mailbox, Waker};
+use crate::protocol::{Io, Next, Protocol, Step};
+use crate::time::Tick;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What was seen of all workers of a simulation, and the wakers that their sessions gave away.
+#[derive(Clone, Default)]
+pub struct Watch(Rc<RefCell<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    violations: Vec<String>,
+    /// By worker and slot: the tenant's generation.
+    open: BTreeMap<(usize, u32), u32>,
+    /// By worker: the newest generation.
+    newest: BTreeMap<usize, u32>,
+    /// Wake-ups that were asked for and not made.
+    asked: Vec<(usize, ConnId)>,
+    wakers: Vec<Waker>,
+    /// All wake-ups go through here: one that was not asked for is a fault.
+    is_tracking: bool,
+}
+
+/// A worker is known by its mailbox. Only compared, never looked into.
+fn worker_of(mailbox: &Arc<Mailbox>) -> usize {
+    Arc::as_ptr(mailbox) as usize
+}
+
+impl Watch {
+    /// What a session leaves for others to wake it by. Who uses this at all must wake through [`Watch::wake`] alone.
+    pub fn leave(&self, waker: Waker) {
+        let mut seen = self.0.borrow_mut();
+        seen.is_tracking = true;
+        seen.wakers.push(waker);
+    }
+
+    /// Wakers that were left and not taken.
+    pub fn wakers(&self) -> usize {
+        self.0.borrow().wakers.len()
+    }
+
+    /// Takes the waker in this place, which must exist.
+    pub fn take_waker(&self, n: usize) -> Waker {
+        self.0.borrow_mut().wakers.remove(n)
+    }
+
+    /// Uses a waker; if the mailbox is full, it is left again for later.
+    pub fn wake(&self, waker: Waker) {
+        let of = (worker_of(&waker.mailbox), waker.conn);
+        if waker.wake().is_ok() {
+            self.0.borrow_mut().asked.push(of);
+        } else {
+            fire(Fault::MailboxFull);
+            self.leave(waker);
+        }
+    }
+
+    /// The first rule that was broken.
+    pub fn violation(&self) -> Option<String> {
+        self.0.borrow().violations.first().cloned()
+    }
+
+    /// Sessions that were opened and not closed.
+    pub fn open_sessions(&self) -> usize {
+        self.0.borrow().open.len()
+    }
+
+    fn rule(&self, kept: bool, rule: &str, of: ConnId) {
+        if !kept {
+            self.0.borrow_mut().violations.push(format!("{rule}: {of:?}"));
+        }
+    }
+}
+
+/// A protocol under watch.
+pub struct Watched<P> {
+    protocol: P,
+    watch: Watch,
+}
+
+/// A session under watch.
+pub struct Session<S> {
+    inner: S,
+    worker: usize,
+    id: ConnId,
+}
+
+impl<P> Watched<P> {
+    /// Watches a protocol.
+    pub fn new(protocol: P, watch: Watch) -> Watched<P> {
+        Watched { protocol, watch }
+    }
+
+    /// A connection begins: its slot must be free, and its generation new.
+    fn enter(&self, io: &Io<'_>) -> (usize, ConnId) {
+        let (worker, id) = (worker_of(&io.waker().mailbox), io.id());
+        let seen = &mut *self.watch.0.borrow_mut();
+        let before = seen.open.insert((worker, id.index), id.generation);
+        let newest = seen.newest.insert(worker, id.generation);
+        if before.is_some() {
+            seen.violations.push(format!("two sessions share a slot: {id:?}"));
+        }
+        if newest.is_some_and(|newest| newest >= id.generation) {
+            seen.violations.push(format!("the generation did not rise: {id:?}"));
+        }
+        (worker, id)
+    }
+
+    fn check<S>(&self, session: &Session<S>, io: &Io<'_>) {
+        self.watch.rule(io.id() == session.id, "a session was called for another connection", session.id);
+        let open = self.watch.0.borrow().open.get(&(session.worker, session.id.index)).copied();
+        self.watch.rule(
+            open == Some(session.id.generation),
+            "a session that is closed was called",
+            session.id,
+        );
+    }
+}
+
+impl<P: Protocol> Protocol for Watched<P> {
+    type Session = Session<P::Session>;
+
+    fn open(&mut self, io: &mut Io<'_>) -> Self::Session {
+        let (worker, id) = self.enter(io);
+        Session { inner: self.protocol.open(io), worker, id }
+    }
+
+    fn data(&mut self, session: &mut Self::Session, input: &[u8], io: &mut Io<'_>) -> Step {
+        self.check(session, io);
+        self.protocol.data(&mut session.inner, input, io)
+    }
+
+    fn drained(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
+        self.check(session, io);
+        self.protocol.drained(&mut session.inner, io)
+    }
+
+    fn eof(&mut self, session: &mut Self::Session, rest: &[u8], io: &mut Io<'_>) -> Next {
+        self.check(session, io);
+        self.protocol.eof(&mut session.inner, rest, io)
+    }
+
+    fn timeout(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
+        self.check(session, io);
+        self.protocol.timeout(&mut session.inner, io)
+    }
+
+    fn wake(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
+        self.check(session, io);
+        let asked = {
+            let seen = &mut *self.watch.0.borrow_mut();
+            let place = seen.asked.iter().position(|of| *of == (session.worker, session.id));
+            place.map(|place| seen.asked.swap_remove(place)).is_some() || !seen.is_tracking
+        };
+        self.watch.rule(asked, "a session was woken and nobody had asked for it", session.id);
+        self.protocol.wake(&mut session.inner, io)
+    }
+
+    fn drain(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
+        self.check(session, io);
+        self.protocol.drain(&mut session.inner, io)
+    }
+
+    fn shed(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
+        self.check(session, io);
+        self.protocol.shed(&mut session.inner, io)
+    }
+
+    fn start(&mut self, dialer: Dialer) {
+        self.protocol.start(dialer);
+    }
+
+    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Self::Session {
+        let (worker, id) = self.enter(io);
+        Session { inner: self.protocol.connected(tag, io), worker, id }
+    }
+
+    fn refused(&mut self, tag: u64, refusal: Refusal) {
+        self.protocol.refused(tag, refusal);
+    }
+
+    fn tick(&mut self, now: Tick) {
+        self.protocol.tick(now);
+    }
+
+    fn closed(&mut self, session: Self::Session, reason: CloseReason) {
+        let open = self.watch.0.borrow_mut().open.remove(&(session.worker, session.id.index));
+        self.watch.rule(open == Some(session.id.generation), "a session was closed twice", session.id);
+        self.protocol.closed(session.inner, reason);
+    }
+}

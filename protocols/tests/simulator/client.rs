@@ -1,0 +1,237 @@
+//! One simulated client: how it speaks and listens, and what it may hear.
+
+use crate::script::{Script, Service};
+use ringmill_engine::driver::sim::{Chaos, Fault, Net, Peer, Rng, fire};
+use ringmill_engine::event::Socket;
+
+/// The room of a client that never reads, in bytes at most.
+const DEAF_WINDOW_MAX: u64 = 200;
+/// The bytes of a Date field's value, which alone depends on the time.
+const DATE_BYTES: usize = 29;
+const CLOSE_FIELD: &str = "connection: close\r\n";
+
+pub struct Client {
+    pub script: Script,
+    pub worker: usize,
+    manner: Manner,
+    peer: Option<Peer>,
+    was_refused: bool,
+    sent: usize,
+    is_shut: bool,
+    received: Vec<u8>,
+    /// Sends everything at once as soon as it can.
+    is_hasty: bool,
+    /// The leaps of the worker's clock before the connection.
+    leaps_before: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Plain,
+    /// Byte by byte in both directions.
+    OneByte,
+    Deaf,
+    /// Resets at some point.
+    Resets,
+}
+
+/// What happened to a client's worker or network that excuses a reply from being whole.
+pub struct Excuse {
+    pub leaps: u64,
+    /// The worker was told to drain or stop.
+    pub is_ended: bool,
+    /// Deadlines of the protocols are short.
+    pub is_impatient: bool,
+}
+
+impl Client {
+    pub fn random(rng: &mut Rng, chaos: &Chaos, workers: usize) -> Client {
+        let mut script = Script::random(rng);
+        let manner = if chaos.hits(Fault::NeverReads, rng) {
+            Manner::Deaf
+        } else if chaos.hits(Fault::OneByte, rng) {
+            Manner::OneByte
+        } else if chaos.hits(Fault::PeerReset, rng) {
+            Manner::Resets
+        } else {
+            Manner::Plain
+        };
+        if script.bytes.len() > 1 && chaos.hits(Fault::HalfClose, rng) {
+            fire(Fault::HalfClose);
+            script.bytes.truncate(1 + rng.below(script.bytes.len() - 1));
+            script.answered = script.answered.min(script.bytes.len());
+            script.is_cut = true;
+        }
+        Client {
+            script,
+            worker: rng.below(workers),
+            manner,
+            peer: None,
+            was_refused: false,
+            sent: 0,
+            is_shut: false,
+            received: Vec::new(),
+            is_hasty: rng.one_in(3),
+            leaps_before: 0,
+        }
+    }
+
+    /// One thing that this client does of its own.
+    pub fn act(&mut self, rng: &mut Rng, net: &Net, listener: Socket, leaps: u64) {
+        let Some(peer) = &self.peer else { return self.connect(rng, net, listener, leaps) };
+        match (rng.below(5), self.manner) {
+            (0, Manner::Resets) if !peer.is_closed() => {
+                self.take();
+                self.peer.as_ref().expect("connected above").reset();
+                fire(Fault::PeerReset);
+                // Nothing that a reset connection would have brought counts.
+                self.is_shut = true;
+                self.sent = self.script.bytes.len();
+            }
+            (0..=2, _) if self.sent < self.script.bytes.len() => self.send(rng),
+            (3, Manner::OneByte) => {
+                fire(Fault::OneByte);
+                peer.set_window(1);
+                self.take();
+            }
+            (3, Manner::Plain) => peer.set_window([100, 1000, 1 << 16][rng.below(3)]),
+            (4, _) if self.sent == self.script.bytes.len() && rng.one_in(2) => self.shut(),
+            _ => self.take(),
+        }
+    }
+
+    fn connect(&mut self, rng: &mut Rng, net: &Net, listener: Socket, leaps: u64) {
+        if self.was_refused {
+            return;
+        }
+        self.peer = net.connect(listener);
+        self.was_refused = self.peer.is_none();
+        self.leaps_before = leaps;
+        if let (Some(peer), Manner::Deaf) = (&self.peer, self.manner) {
+            peer.set_window(rng.up_to(DEAF_WINDOW_MAX) as usize);
+            fire(Fault::NeverReads);
+        }
+    }
+
+    fn send(&mut self, rng: &mut Rng) {
+        let rest = &self.script.bytes[self.sent..];
+        let bytes = match self.manner {
+            Manner::OneByte => 1,
+            _ if self.is_hasty => rest.len(),
+            _ => 1 + rng.below(rest.len()),
+        };
+        self.peer.as_ref().expect("connected before").send(&rest[..bytes]);
+        self.sent += bytes;
+    }
+
+    fn shut(&mut self) {
+        if !std::mem::replace(&mut self.is_shut, true)
+            && let Some(peer) = &self.peer
+        {
+            peer.shutdown();
+        }
+    }
+
+    fn take(&mut self) {
+        if let (Some(peer), true) = (&self.peer, self.manner != Manner::Deaf) {
+            self.received.extend(peer.take());
+        }
+    }
+
+    /// Says what is left and ends; reads, unless it never does.
+    pub fn finish(&mut self, net: &Net, listener: Socket, leaps: u64) {
+        if self.peer.is_none() {
+            self.connect(&mut Rng::new(0), net, listener, leaps);
+        }
+        let Some(peer) = &self.peer else { return };
+        if self.manner != Manner::Deaf {
+            peer.set_window(1 << 20);
+        }
+        peer.send(&self.script.bytes[self.sent..]);
+        self.sent = self.script.bytes.len();
+        self.shut();
+        self.take();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.peer.as_ref().map_or(self.was_refused, Peer::is_closed)
+    }
+
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Panics unless what was heard is a prefix of what the oracle heard; all of it, unless there is an excuse.
+    pub fn check(&mut self, expected: &[u8], excuse: &Excuse) {
+        self.take();
+        let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
+        // A resetting peer may take what arrives before the reset is seen; a deaf one reads at the very end.
+        self.received.extend(peer.take());
+        let (mut received, mut expected) = (mask_dates(&self.received), mask_dates(expected));
+        if excuse.is_ended && self.script.service == Service::Http {
+            (received, expected) = (without_close(received), without_close(expected));
+        }
+        let is_timed_out = excuse.is_impatient && self.script.service == Service::Http;
+        let is_right = expected.starts_with(&received) || is_timed_out && ends_in_408(&received, &expected);
+        assert!(is_right, "a client heard what it should not:\n{}", differ(&received, &expected));
+        let is_excused = excuse.is_ended
+            || excuse.is_impatient
+            || excuse.leaps != self.leaps_before
+            || peer.was_broken()
+            || matches!(self.manner, Manner::Deaf | Manner::Resets)
+            || self.script.breaks_off()
+            || self.script.is_cut_http();
+        if !is_excused {
+            assert!(received == expected, "a client did not hear all:\n{}", differ(&received, &expected));
+            assert!(!peer.was_reset(), "a client that did nothing wrong was reset");
+        }
+    }
+}
+
+fn differ(received: &[u8], expected: &[u8]) -> String {
+    let same = received.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    let show = |bytes: &[u8]| {
+        let end = bytes.len().min(same + 60);
+        String::from_utf8_lossy(&bytes[same.saturating_sub(60).min(end)..end]).into_owned()
+    };
+    format!(
+        "{} of {} bytes; the same up to {same}\n  heard:    {:?}\n  expected: {:?}",
+        received.len(),
+        expected.len(),
+        show(received),
+        show(expected)
+    )
+}
+
+fn mask_dates(bytes: &[u8]) -> Vec<u8> {
+    let mut masked = bytes.to_vec();
+    let name = b"\r\ndate: ";
+    for at in 0..bytes.len() {
+        if bytes[at..].starts_with(name) {
+            let start = at + name.len();
+            let end = (start + DATE_BYTES).min(bytes.len());
+            masked[start..end].fill(b'#');
+        }
+    }
+    masked
+}
+
+/// Without the field that a draining server adds; and without the start of it at the end of what was heard.
+fn without_close(bytes: Vec<u8>) -> Vec<u8> {
+    // Every byte of these scripts and replies is ASCII.
+    let text = String::from_utf8_lossy(&bytes).replace(CLOSE_FIELD, "");
+    let line = text.rfind('\n').map_or(0, |at| at + 1);
+    let is_begun = CLOSE_FIELD.starts_with(&text[line..]);
+    if is_begun { text[..line].into() } else { text.into() }
+}
+
+/// Whether what differs is a reply, or the start of one, that says the client was too slow.
+fn ends_in_408(received: &[u8], expected: &[u8]) -> bool {
+    let status = b"HTTP/1.1 408 ";
+    let same = received.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    // It starts before the difference: every status line starts alike.
+    (same.saturating_sub(status.len())..=same).any(|start| {
+        let tail = &received[start..];
+        tail.starts_with(status) || !tail.is_empty() && status.starts_with(tail)
+    })
+}

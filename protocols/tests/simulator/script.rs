@@ -1,0 +1,202 @@
+//! What clients say, and what they must hear: the oracle is the same protocol, fed at once on a calm kernel.
+
+use crate::framed::{self, Framed, frame};
+use crate::site::Site;
+use ringmill_engine::Config;
+use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
+use ringmill_engine::event::Socket;
+use ringmill_engine::hooks::set_broken;
+use ringmill_protocols::Echo;
+use ringmill_protocols::http::{Limits, Server};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Echo,
+    Framed,
+    Http,
+}
+
+pub const SERVICES: [Service; 3] = [Service::Echo, Service::Framed, Service::Http];
+
+/// What one client says.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub service: Service,
+    pub bytes: Vec<u8>,
+    /// How much of it is answered in full: then the server breaks off.
+    pub answered: usize,
+    /// The client shuts its side before it has said everything.
+    pub is_cut: bool,
+}
+
+impl Script {
+    pub fn random(rng: &mut Rng) -> Script {
+        let service = SERVICES[rng.below(3)];
+        let (bytes, answered) = match service {
+            Service::Echo => {
+                let bytes: Vec<u8> = (0..rng.up_to(2500)).map(|n| (n * 7 + n / 251) as u8).collect();
+                let answered = bytes.len();
+                (bytes, answered)
+            }
+            Service::Framed => frames(rng),
+            Service::Http => requests(rng),
+        };
+        Script { service, bytes, answered, is_cut: false }
+    }
+
+    /// Where a client ends in the middle of a request, a reply that is under way ends with a reset.
+    pub fn is_cut_http(&self) -> bool {
+        self.is_cut && self.service == Service::Http
+    }
+
+    /// Whether the server breaks off before the end.
+    pub fn breaks_off(&self) -> bool {
+        self.answered < self.bytes.len()
+    }
+}
+
+fn frames(rng: &mut Rng) -> (Vec<u8>, usize) {
+    let mut bytes = Vec::new();
+    for _ in 0..rng.up_to(9) {
+        let payload = vec![rng.next() as u8; rng.below(120)];
+        let next = match rng.below(16) {
+            0 | 1 => frame(framed::SLEEP, b""),
+            2..=4 => frame(framed::MUCH, &[1 + rng.below(60) as u8]),
+            5 => frame(framed::SHARED, b""),
+            6 => frame(framed::TIMER, b""),
+            7 => frame(framed::CLOSE, b""),
+            8 => {
+                let end = frame([framed::ABORT, framed::PANIC][rng.below(2)], b"");
+                let answered = bytes.len();
+                return ([bytes, end].concat(), answered);
+            }
+            _ => frame(framed::REVERSE, &payload),
+        };
+        bytes.extend(next);
+    }
+    let answered = bytes.len();
+    (bytes, answered)
+}
+
+fn requests(rng: &mut Rng) -> (Vec<u8>, usize) {
+    let mut text = String::new();
+    for _ in 0..1 + rng.up_to(4) {
+        let number = rng.up_to(2500);
+        let body = "body".repeat(rng.below(100));
+        let post = |path: &str, body: &str| {
+            format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let chunks = |path: &str, body: &str| {
+            let half = body.len() / 2;
+            let chunk = |part: &str| {
+                if part.is_empty() { String::new() } else { format!("{:x}\r\n{part}\r\n", part.len()) }
+            };
+            let (a, b) = (chunk(&body[..half]), chunk(&body[half..]));
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{a}{b}0\r\nx: y\r\n\r\n"
+            )
+        };
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let next = match rng.below(22) {
+            0 => get(&format!("/sized/{}", number + 1)),
+            1 => get(&format!("/chunked/{}", number + 1)),
+            2 | 3 => get(&format!("/slow/{}", 1 + number % 5)),
+            4 => get(&format!("/shared/{number}")),
+            5 => get("/empty"),
+            6 => get("/missing"),
+            7 => post("/body", &body),
+            8 => chunks("/body", &body),
+            9..=11 => post("/mirror", &body),
+            12 | 13 => chunks("/recut", &body),
+            14 => post("/small", &body),
+            15 => format!("HEAD /sized/{number} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            16 => "GET /text HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
+            17 => "GET /text HTTP/1.1\r\nBad\r\n\r\n".to_owned(),
+            18 if rng.one_in(2) => {
+                let answered = text.len();
+                return ((text + &get("/panic")).into_bytes(), answered);
+            }
+            _ => get("/text"),
+        };
+        text += &next;
+    }
+    let answered = text.len();
+    (text.into_bytes(), answered)
+}
+
+/// Listens with all three protocols on a worker, in the order of [`SERVICES`].
+pub fn listen(
+    simulation: &mut Simulation,
+    worker: usize,
+    limits: Limits,
+    idle: Option<Duration>,
+) -> [Socket; 3] {
+    let watch = simulation.watch();
+    let echo = idle.map_or_else(Echo::default, |idle| Echo::default().with_idle_timeout(idle));
+    let server = Server::new(Site::new(watch.clone())).with_limits(limits);
+    [
+        simulation.listen_on(worker, echo),
+        simulation.listen_on(worker, Framed::new(watch)),
+        simulation.listen_on(worker, server),
+    ]
+}
+
+/// HTTP limits that no simulated client reaches.
+pub fn patient() -> Limits {
+    let long = Duration::from_secs(1_000_000);
+    Limits {
+        head_timeout: long,
+        body_idle_timeout: long,
+        source_timeout: long,
+        keep_alive_timeout: long,
+        ..Limits::default()
+    }
+}
+
+/// Uses every waker that is there now.
+pub fn wake_all(watch: &Watch) {
+    for _ in 0..watch.wakers() {
+        watch.wake(watch.take_waker(0));
+    }
+}
+
+/// Rounds in which the oracle answers everything that needs no wake-up.
+const QUIET_ROUNDS: usize = 5;
+
+/// What each client would hear if all were said at once and nothing went wrong, also in the worker.
+pub fn oracle(scripts: &[&Script]) -> Vec<Vec<u8>> {
+    let broken = set_broken(None);
+    let expected = ask(scripts);
+    set_broken(broken);
+    expected
+}
+
+fn ask(scripts: &[&Script]) -> Vec<Vec<u8>> {
+    let mut simulation = Simulation::new(0, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
+    let listeners = listen(&mut simulation, 0, patient(), None);
+    simulation.start();
+    let say = |script: &&Script| {
+        let peer = simulation.net().connect(listeners[script.service as usize]).expect("somebody listens");
+        peer.set_window(1 << 20);
+        peer.send(&script.bytes[..script.answered]);
+        if !script.is_cut_http() {
+            peer.shutdown();
+        }
+        peer
+    };
+    let peers: Vec<Peer> = scripts.iter().map(say).collect();
+    let watch = simulation.watch();
+    for round in 0..1000 {
+        simulation.run_for(Duration::from_millis(5));
+        // Asked after things have come to rest: nobody waits to be woken.
+        let is_quiet = watch.wakers() == 0 && round > QUIET_ROUNDS;
+        let is_over =
+            |(peer, script): (&Peer, &&Script)| peer.is_closed() || is_quiet && script.is_cut_http();
+        if peers.iter().zip(scripts).all(is_over) {
+            return peers.iter().map(Peer::take).collect();
+        }
+        wake_all(&watch);
+    }
+    panic!("the oracle does not end");
+}
