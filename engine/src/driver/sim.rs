@@ -14,7 +14,7 @@ mod watch;
 
 pub use chaos::{Chaos, Fault, Fired, Harm, fire, take_fired};
 pub use net::{Answer, Net, Peer};
-pub use rng::Rng;
+pub use rng::{Rng, draw_from};
 pub use simulation::Simulation;
 pub use watch::{Watch, Watched};
 
