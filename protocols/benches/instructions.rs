@@ -1,4 +1,4 @@
-//! Runs one case so many times, for counting its instructions: `instructions CASE TIMES`. Without arguments, as
+//! Runs one case so many times, for counting its instructions: `instructions CASE TIMES`. Without a case, as
 //! `cargo bench` calls it, it runs every case once and lists them.
 //!
 //! benches/instructions.sh runs it in callgrind and counts only inside of [`counted`] and
@@ -26,7 +26,8 @@ const CASES: &[Case] = &[
 ];
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let case = |name: &str| CASES.iter().find(|(case, _)| *case == name).map(|(_, run)| run);
     match arguments.iter().map(String::as_str).collect::<Vec<&str>>()[..] {
         [] => {
