@@ -57,6 +57,9 @@ mod stats;
 mod sync;
 mod sys;
 mod time;
+#[cfg(feature = "sim")]
+pub mod timer;
+#[cfg(not(feature = "sim"))]
 mod timer;
 #[cfg(feature = "sim")]
 pub mod token;

@@ -8,12 +8,13 @@
 use crate::time::Tick;
 
 /// Width of a wheel slot in nanoseconds (a power of two, 16.8 ms): how late a deadline may be noticed.
-pub(crate) const GRAIN_NS: u64 = 1 << 24;
+pub const GRAIN_NS: u64 = 1 << 24;
 /// Slots of the wheel; entries further away than `SLOTS * GRAIN_NS` (68.7 s) are looked at on the way.
 const SLOTS: u64 = 4096;
 const NONE: u32 = u32::MAX;
 
-pub(crate) struct Timers {
+/// Deadlines by slot.
+pub struct Timers {
     heads: Box<[u32]>,
     occupied: Box<[u64]>,
     links: Vec<Link>,
@@ -34,7 +35,8 @@ struct Link {
 const UNLINKED: Link = Link { prev: NONE, next: NONE, at: u64::MAX };
 
 impl Timers {
-    pub(crate) fn new(now: Tick) -> Timers {
+    /// Without deadlines.
+    pub fn new(now: Tick) -> Timers {
         Timers {
             heads: vec![NONE; SLOTS as usize].into_boxed_slice(),
             occupied: vec![0; SLOTS as usize / 64].into_boxed_slice(),
@@ -46,7 +48,7 @@ impl Timers {
 
     /// Promises to report `index` not later than `due` plus a grain. [`Tick::NEVER`] promises nothing.
     #[inline(always)]
-    pub(crate) fn schedule(&mut self, index: u32, due: Tick) {
+    pub fn schedule(&mut self, index: u32, due: Tick) {
         // The common case: an entry is there and comes early enough.
         let at = self.links.get(index as usize).map_or(u64::MAX, |link| link.at);
         if at > due.0 / GRAIN_NS && due != Tick::NEVER {
@@ -67,7 +69,7 @@ impl Timers {
     }
 
     /// Forgets `index`, so that its slot can have a new tenant.
-    pub(crate) fn remove(&mut self, index: u32) {
+    pub fn remove(&mut self, index: u32) {
         let Some(link) = self.links.get(index as usize).copied().filter(|link| link.at != u64::MAX) else {
             return;
         };
@@ -86,7 +88,7 @@ impl Timers {
     }
 
     /// Moves to `now` and appends every slot whose entry was reached. They have no entry any more.
-    pub(crate) fn advance(&mut self, now: Tick, reached: &mut Vec<u32>) {
+    pub fn advance(&mut self, now: Tick, reached: &mut Vec<u32>) {
         let now_at = now.0 / GRAIN_NS;
         if now_at < self.soonest {
             self.current = now_at.max(self.current);
@@ -110,7 +112,7 @@ impl Timers {
     }
 
     /// When `advance` has to be called next; `None` while there is no entry. May be early, after a removal.
-    pub(crate) fn next_due(&self) -> Option<Tick> {
+    pub fn next_due(&self) -> Option<Tick> {
         (self.soonest != u64::MAX).then(|| Tick(self.soonest * GRAIN_NS))
     }
 

@@ -5,6 +5,7 @@
 //! everything else may. One seed gives one run. The faults are listed in `sim/chaos.rs`, the network is in
 //! `sim/net.rs`, how operations end in `sim/complete.rs`; `sim/simulation.rs` runs workers with protocols on it and checks them after every turn.
 
+mod alone;
 mod chaos;
 mod complete;
 mod net;
@@ -12,6 +13,7 @@ mod rng;
 mod simulation;
 mod watch;
 
+pub use alone::Alone;
 pub use chaos::{Chaos, Fault, Fired, Harm, fire, take_fired};
 pub use net::{Answer, Net, Peer};
 pub use rng::{Rng, draw_from};
@@ -445,6 +447,8 @@ impl Driver for Sim {
         }
     }
 
+    // Never inlined, so that instruction counts can leave the simulated kernel out by name: see benches/instructions.sh.
+    #[inline(never)]
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         if self.is_abandoned || std::thread::panicking() {
             return Ok(());
