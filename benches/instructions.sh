@@ -12,8 +12,7 @@
 #
 # Instructions are no time. But they repeat exactly: the same binary gives the same counts. What changes them besides the
 # code: the compiler, the C library (allocator, memcpy), and the CPU, which both of them and memchr look at to choose
-# code. valgrind shows every x86-64 machine with AVX2 as one and the same CPU without AVX-512, and below the
-# C library is kept from choosing by AVX and ERMS. The baseline notes the first two; CI runs with the same.
+# code. Below, the C library is kept from choosing by AVX and ERMS. The baseline notes the first two; CI runs with the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -14,7 +14,7 @@ main() {
     need cargo:cargo nginx:nginx-light curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
-        echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --bins --examples" >&2
+        echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --examples && cargo build --release --bins" >&2
         exit 1
     fi
     drivers=${RINGMILL_TEST_DRIVERS:-uring poll}
