@@ -6,6 +6,7 @@ mod load;
 mod options;
 mod routes;
 mod serve;
+mod statistics;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -18,7 +18,6 @@ mod results;
 mod rounds;
 mod run;
 mod server;
-mod statistics;
 mod syscalls;
 mod table;
 
@@ -36,11 +35,11 @@ use std::time::Duration;
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Compare {
-    /// About two minutes once the peers are built: few contenders, few profiles, 5 pairs [default]
+    /// About two minutes once the peers are built: few contenders, few profiles, 6 pairs [default]
     #[arg(long, conflicts_with = "full")]
     quick: bool,
 
-    /// All contenders, all profiles, 10 pairs of 2 s, latency at four rates everywhere: hours
+    /// All contenders, all profiles, 10 pairs of 1 s, latency at four rates everywhere: about an hour
     #[arg(long)]
     full: bool,
 
@@ -60,11 +59,11 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "DIR", default_value = "ringmill-compare")]
     out: PathBuf,
 
-    /// Rounds a profile; each loads every contender once [default: 5, or 10 with --full]
+    /// Rounds a profile; each loads every contender once [default: 6, or 10 with --full]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: Option<u32>,
 
-    /// Time a contender is loaded for in a round [default: 600ms, or 2s with --full]
+    /// Time a contender is loaded for in a round [default: 500ms, or 1s with --full]
     #[arg(long, value_name = "TIME", value_parser = options::timeout)]
     duration: Option<Duration>,
 
@@ -156,13 +155,13 @@ impl Compare {
             (false, false) => "quick",
         };
         let either = |full: u32, quick: u32| if self.full { full } else { quick };
-        let duration = self.duration.unwrap_or(Duration::from_millis(either(2000, 600).into()));
+        let duration = self.duration.unwrap_or(Duration::from_millis(either(1000, 500).into()));
         Ok(Settings {
             extent,
             mode,
             server_cpu,
             client_cpus,
-            pairs: self.pairs.unwrap_or(either(10, 5)),
+            pairs: self.pairs.unwrap_or(either(10, 6)),
             seconds: duration.as_secs_f64(),
             latency_rounds: self.latency_rounds.unwrap_or(either(3, 1)),
             idle_connections: self.idle_connections.unwrap_or(either(15_000, 2000)),

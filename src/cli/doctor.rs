@@ -11,9 +11,9 @@ mod knobs;
 mod machine;
 mod measure;
 mod report;
-mod statistics;
 
 use super::options::{self, Workers};
+use super::statistics::PAIRS_MIN;
 use clap::{Args, ValueEnum};
 use knob::{Knob, State};
 use machine::{Asked, Machine};
@@ -61,7 +61,7 @@ pub(crate) struct Doctor {
     measure: Option<String>,
 
     /// With --measure: pairs of runs
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(i64::from(measure::PAIRS_MIN)..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(PAIRS_MIN as i64..=1000))]
     pairs: u32,
 
     /// With --measure: length of each run

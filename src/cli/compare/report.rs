@@ -119,7 +119,7 @@ fn overview(body: &mut String, results: &Results) {
 }
 
 fn is_clear(ratio: &Ratio) -> bool {
-    use super::statistics::Verdict;
+    use crate::cli::statistics::Verdict;
     matches!(ratio.verdict, Verdict::More | Verdict::Less)
 }
 

@@ -5,9 +5,9 @@ use super::super::load::Latency;
 use super::super::profile::Profile;
 use super::super::results::*;
 use super::super::server::Reply;
-use super::super::statistics::{Summary, Verdict};
 use super::super::syscalls::{Syscalls, Tool};
 use super::*;
+use crate::cli::statistics::{Summary, Verdict};
 
 fn sample(cpu_us: f64) -> Sample {
     Sample {

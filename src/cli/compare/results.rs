@@ -4,8 +4,8 @@ use super::environment::Environment;
 use super::load::Latency;
 use super::profile::Profile;
 use super::server::Reply;
-use super::statistics::{Summary, Verdict, median};
 use super::syscalls::Syscalls;
+use crate::cli::statistics::{Summary, Verdict, median};
 use serde::Serialize;
 
 /// All of it.

@@ -11,8 +11,8 @@ use super::results::{
     Limit, Metric, ProfileResult, RateResult, RateRow, Ratio, Round, Row, Sample, Settings,
 };
 use super::server::Server;
-use super::statistics::{Summary, Verdict};
 use super::syscalls::{self, Syscalls, Tool};
+use crate::cli::statistics::{Summary, Verdict};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 

@@ -7,7 +7,7 @@
 use super::apply::{self, Change};
 use super::knob::{Knob, Trial};
 use super::machine::Machine;
-use super::statistics::Estimate;
+use crate::cli::statistics::{PAIRS_MIN, Summary, Verdict};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{BufRead, BufReader, Read};
@@ -28,9 +28,6 @@ pub(super) struct Plan {
     pub(super) program: Option<PathBuf>,
     pub(super) is_json: bool,
 }
-
-/// With fewer pairs, all of them on one side of 1 happens by chance more often than once in twenty: 2 in 2^5.
-pub(super) const PAIRS_MIN: u32 = 6;
 /// Above this load average before the start, whoever reads the figure should know.
 const LOAD_QUIET_MAX: f64 = 0.5;
 const START_MAX: Duration = Duration::from_secs(20);
@@ -154,7 +151,7 @@ fn run_pairs(
             }
         }
     }
-    match pairs.len() < PAIRS_MIN as usize {
+    match pairs.len() < PAIRS_MIN {
         true => Err(format!("only {} pairs without an error: no figure", pairs.len())),
         false => Ok((pairs, void)),
     }
@@ -173,12 +170,13 @@ fn sum_up(
         pairs.iter().map(|pair| pair.after.requests_per_second / pair.before.requests_per_second).collect();
     let p99_ratios: Vec<f64> =
         pairs.iter().filter_map(|pair| Some(pair.after.p99_us? / pair.before.p99_us?)).collect();
-    let rate = Estimate::of(&ratios).ok_or("no pairs")?;
-    let p99 = Estimate::of(&p99_ratios);
-    let verdict = match (rate.spans_one(), rate.median > 1.0) {
-        (true, _) => "no difference: the interval spans 1",
-        (false, true) => "faster with it",
-        (false, false) => "slower with it",
+    let rate = Summary::of(&ratios).ok_or("no pairs")?;
+    let p99 = Summary::of(&p99_ratios);
+    let verdict = match Verdict::of(&rate) {
+        Verdict::More => "faster with it",
+        Verdict::Less => "slower with it",
+        Verdict::NoDifference => "no difference: the interval spans 1",
+        Verdict::TooFewPairs => "too few pairs",
     };
     if plan.is_json {
         let run = |run: &Run| json!({ "requests_per_second": run.requests_per_second, "p99_us": run.p99_us });
@@ -198,14 +196,17 @@ fn sum_up(
         });
         return Ok(format!("{json:#}\n"));
     }
-    let ratio = |estimate: Estimate| {
+    let ratio = |estimate: &Summary| {
         let (low, high) = estimate.interval_95;
         format!("{:.3} (95% {low:.3} to {high:.3})", estimate.median)
     };
     let mut text = format!("{}, with it over without it, {} pairs, {void} void\n", knob.name, pairs.len());
-    text += &format!("  requests a second  {}: {verdict}\n", ratio(rate));
-    if let Some(p99) = p99 {
-        let words = if p99.spans_one() { "no difference" } else { "a difference; below 1 is better" };
+    text += &format!("  requests a second  {}: {verdict}\n", ratio(&rate));
+    if let Some(p99) = &p99 {
+        let words = match Verdict::of(p99) {
+            Verdict::More | Verdict::Less => "a difference; below 1 is better",
+            verdict => verdict.text(),
+        };
         text += &format!("  99th percentile    {}: {words}\n", ratio(p99));
     }
     if !changes.is_empty() {

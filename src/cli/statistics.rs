@@ -74,8 +74,9 @@ fn next_random(state: &mut u64) -> u32 {
     (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
 }
 
-/// Fewer pairs than this say nothing, whatever their interval: with five, it is as wide as all values.
-pub(super) const PAIRS_MIN: usize = 5;
+/// Fewer pairs than this say nothing, whatever their interval: that five fall on one side of 1 by chance happens more often
+/// than once in twenty, 2 in 2^5.
+pub(super) const PAIRS_MIN: usize = 6;
 
 /// What a paired ratio says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -169,7 +170,7 @@ mod tests {
         check(&[1.2, 1.3, 1.25, 1.22, 1.21, 1.3], Verdict::More);
         check(&[0.8, 0.7, 0.75, 0.72, 0.71, 0.7], Verdict::Less);
         check(&[0.9, 1.1, 1.0, 0.95, 1.05, 1.02], Verdict::NoDifference);
-        check(&[1.0, 1.0, 1.0, 1.0, 1.0], Verdict::NoDifference);
-        check(&[2.0, 2.0, 2.0, 2.0], Verdict::TooFewPairs);
+        check(&[1.0, 1.0, 1.0, 1.0, 1.0, 1.0], Verdict::NoDifference);
+        check(&[2.0, 2.0, 2.0, 2.0, 2.0], Verdict::TooFewPairs);
     }
 }
