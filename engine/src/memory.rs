@@ -20,11 +20,12 @@ pub(crate) enum Pressure {
 pub(crate) struct Memory {
     used: usize,
     max: usize,
+    pressure: Pressure,
 }
 
 impl Memory {
     pub(crate) fn new(max: usize) -> Memory {
-        Memory { used: 0, max }
+        Memory { used: 0, max, pressure: Pressure::None }
     }
 
     /// What took `from` bytes takes `to` now.
@@ -43,12 +44,18 @@ impl Memory {
         self.used >= self.max
     }
 
-    /// How short memory is now, after it was `before`: a shortage ends only below five eighths, so that it does not
-    /// come and go with every buffer.
+    /// Whether there is any pressure, as of the last [`Memory::judge`].
     #[inline]
-    pub(crate) fn pressure(&self, before: Pressure) -> Pressure {
+    pub(crate) fn is_short(&self) -> bool {
+        self.pressure != Pressure::None
+    }
+
+    /// Finds out how short memory is now; returns what was found before, and now. A shortage ends only below five eighths,
+    /// so that it does not come and go with every buffer.
+    #[inline]
+    pub(crate) fn judge(&mut self) -> (Pressure, Pressure) {
         let eighth = self.max / 8;
-        if self.used < eighth * if before == Pressure::None { 6 } else { 5 } {
+        let now = if self.used < eighth * if self.is_short() { 5 } else { 6 } {
             Pressure::None
         } else if self.used < eighth * 7 {
             Pressure::StopAccepting
@@ -56,7 +63,8 @@ impl Memory {
             Pressure::CloseIdle
         } else {
             Pressure::Refuse
-        }
+        };
+        (std::mem::replace(&mut self.pressure, now), now)
     }
 }
 
@@ -67,9 +75,10 @@ mod tests {
     #[test]
     fn pressure_rises_in_steps() {
         let check_after = |before, used, expected| {
-            let mut memory = Memory::new(800);
+            let mut memory = Memory { pressure: before, ..Memory::new(800) };
             memory.change(0, used);
-            assert_eq!(memory.pressure(before), expected, "{used}");
+            assert_eq!(memory.judge(), (before, expected), "{used}");
+            assert_eq!(memory.is_short(), expected != Pressure::None);
             assert_eq!(memory.is_exhausted(), expected == Pressure::Refuse);
         };
         let check = |used, expected| check_after(Pressure::None, used, expected);

@@ -173,8 +173,6 @@ pub(crate) struct Shared {
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
-    /// Memory is short: keep nothing for later.
-    is_pressed: bool,
 }
 
 /// Outputs a worker keeps for the next turns; more are freed.
@@ -193,7 +191,6 @@ impl Shared {
             draining: false,
             output_high: config.output_high_water_bytes,
             output_low: config.output_low_water_bytes,
-            is_pressed: false,
             stats,
             mailbox,
             requests: Requests::default(),
@@ -204,7 +201,7 @@ impl Shared {
     /// Takes an output that is done, for the next connection that writes.
     pub(crate) fn recycle(&mut self, mut output: Box<Output>) {
         output.count_memory(&mut self.memory);
-        if output.reset() && self.spare.len() < SPARE_OUTPUTS_MAX && !self.is_pressed {
+        if output.reset() && self.spare.len() < SPARE_OUTPUTS_MAX && !self.memory.is_short() {
             self.spare.push(output);
         } else {
             self.memory.change(output.memory_bytes(), 0);
@@ -212,10 +209,9 @@ impl Shared {
     }
 
     /// While memory is short, connections queue less and nothing is kept for later.
-    pub(crate) fn press(&mut self, config: &Config, is_pressed: bool) {
-        self.is_pressed = is_pressed;
+    pub(crate) fn adapt_to_memory(&mut self, config: &Config) {
         (self.output_high, self.output_low) = (config.output_high_water_bytes, config.output_low_water_bytes);
-        if is_pressed {
+        if self.memory.is_short() {
             self.output_high = self.output_high.min(PRESSED_HIGH_WATER_BYTES);
             self.output_low = self.output_low.min(self.output_high / 4);
             self.spare.drain(..).for_each(|output| self.memory.change(output.memory_bytes(), 0));

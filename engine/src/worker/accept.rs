@@ -5,7 +5,6 @@ use crate::conn::{Conn, Phase};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::hooks::{Break, is_broken};
-use crate::memory::Pressure;
 use crate::protocol::Io;
 use crate::service::{Call, Panicked, Service};
 use crate::time::Tick;
@@ -164,7 +163,7 @@ impl<D: Driver> Worker<D> {
 
     /// Whether one more connection may be opened.
     fn has_slot(&self) -> bool {
-        self.open_count() < self.connections_max && self.shortage.pressure == Pressure::None
+        self.open_count() < self.connections_max && !self.shared.memory.is_short()
     }
 
     fn take_in(&mut self, service: u16, socket: Socket) {

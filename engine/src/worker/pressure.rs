@@ -16,39 +16,37 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// What the worker remembers of it.
 pub(super) struct Shortage {
-    pub(super) pressure: Pressure,
     shed_at: Tick,
     quiet_until: Tick,
 }
 
 impl Shortage {
     pub(super) fn new() -> Shortage {
-        Shortage { pressure: Pressure::None, shed_at: Tick(0), quiet_until: Tick(0) }
+        Shortage { shed_at: Tick(0), quiet_until: Tick(0) }
     }
 }
 
 impl<D: Driver> Worker<D> {
     #[inline]
     pub(super) fn look_at_memory(&mut self) {
-        let pressure = self.shared.memory.pressure(self.shortage.pressure);
+        let (before, pressure) = self.shared.memory.judge();
         self.shared.stats.live.memory_bytes.set(self.shared.memory.used() as u64);
-        if pressure != Pressure::None || self.shortage.pressure != Pressure::None {
-            self.on_pressure(pressure);
+        if pressure != Pressure::None || before != Pressure::None {
+            self.on_pressure(before, pressure);
         }
     }
 
     #[cold]
-    fn on_pressure(&mut self, pressure: Pressure) {
-        let before = std::mem::replace(&mut self.shortage.pressure, pressure);
+    fn on_pressure(&mut self, before: Pressure, pressure: Pressure) {
         if pressure == Pressure::None {
-            self.shared.press(&self.config, false);
+            self.shared.adapt_to_memory(&self.config);
             // Accepting may be paused for this alone.
             self.has_room = true;
             return;
         }
         if before == Pressure::None {
             self.shared.stats.live.memory_shortages.add(1);
-            self.shared.press(&self.config, true);
+            self.shared.adapt_to_memory(&self.config);
             self.spare_carries.drain(..).for_each(|carry| self.shared.memory.change(carry.memory_bytes(), 0));
             if self.shortage.quiet_until <= self.shared.now {
                 self.shortage.quiet_until = self.shared.now.after(QUIET);

@@ -5,7 +5,6 @@ use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
 use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op};
 use crate::hooks::{Arrival, Break, arrived, is_broken};
-use crate::memory::Pressure;
 use crate::output::Output;
 use crate::protocol::{Io, Next, Shared, Step};
 use crate::service::{Call, Panicked, Service};
@@ -458,7 +457,7 @@ impl<D: Driver> Worker<D> {
 
     fn spare_carry(&mut self, mut carry: Box<crate::conn::Carry>) {
         let is_kept = carry.reset() && self.spare_carries.len() < SPARE_CARRIES_MAX;
-        if is_kept && self.shortage.pressure == Pressure::None {
+        if is_kept && !self.shared.memory.is_short() {
             self.spare_carries.push(carry);
         } else {
             self.shared.memory.change(carry.memory_bytes(), 0);
