@@ -316,14 +316,15 @@ impl Context {
                 return self.after(session, reply, text.len() + body.len(), io);
             }
         }
+        let sink = match upload {
+            Some(upload) => Sink::Upload { upload, left: bytes_max },
+            None if !io.hold(text.len()) => return self.refuse_for_memory(reply.head_only, io),
+            None => Sink::Collect { head: text.to_vec(), body: Vec::new(), bytes_max },
+        };
         if head.expect == Expect::Continue && rest.is_empty() {
             io.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         reply.reading = true;
-        let sink = match upload {
-            Some(upload) => Sink::Upload { upload, left: bytes_max },
-            None => Sink::Collect { head: text.to_vec(), body: Vec::new(), bytes_max },
-        };
         // Allocated, because it outlives this call; a request that is all there has no exchange.
         session.exchange =
             Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
@@ -373,12 +374,12 @@ impl Context {
     fn body_data(&mut self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
         match &mut exchange.sink {
             Sink::Ended => {}
-            Sink::Collect { body, bytes_max, .. } => {
+            Sink::Collect { head, body, bytes_max } => {
                 if body.len() as u64 + data.len() as u64 > *bytes_max {
                     return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
                 }
                 body.extend_from_slice(data);
-                if !io.hold(body.capacity()) {
+                if !io.hold(head.capacity() + body.capacity()) {
                     return Some(self.refuse_for_memory(exchange.reply.head_only, io));
                 }
             }
