@@ -5,14 +5,13 @@
 
 mod common;
 
-use common::program::{Program, ringmill};
+use common::program::{Program, ringmill, run_within};
 use common::{Directory, eventually, on_both_drivers};
 use ringmill::DriverChoice;
 use serde_json::Value;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A run of many short loads, on a machine that may be busy with other tests.
@@ -22,30 +21,8 @@ const RUN_PATIENCE: Duration = Duration::from_secs(240);
 #[track_caller]
 fn compare(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = ringmill();
-    command.arg("compare").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    // Both pipes are emptied while it runs: a report is longer than a pipe holds.
-    let output = std::thread::spawn(move || {
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
-    });
-    let errors = std::thread::spawn(move || {
-        let mut text = String::new();
-        stderr.read_to_string(&mut text).map(|_| text)
-    });
-    let deadline = Instant::now() + RUN_PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("it does not end: {:?}", errors.join().unwrap());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    (status.code(), output.join().unwrap().unwrap(), errors.join().unwrap().unwrap())
+    command.arg("compare").args(arguments);
+    run_within(RUN_PATIENCE, command)
 }
 
 #[track_caller]

@@ -146,7 +146,12 @@ impl Program {
     /// Waits for the end of the process.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_within(PATIENCE)
+    }
+
+    #[track_caller]
+    fn wait_within(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -203,15 +208,26 @@ fn collect(stream: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) 
 
 /// Runs a command to its end: exit code, standard output, standard error.
 #[track_caller]
-pub fn run(mut command: Command) -> (Option<i32>, String, String) {
+pub fn run(command: Command) -> (Option<i32>, String, String) {
+    run_within(PATIENCE, command)
+}
+
+/// The same for what may take longer.
+#[track_caller]
+pub fn run_within(patience: Duration, mut command: Command) -> (Option<i32>, String, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
-    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let mut program = Program { child, lines: Arc::default() };
-    let status = program.wait();
-    let (mut output, mut errors) = (String::new(), String::new());
-    stdout.read_to_string(&mut output).expect("text");
-    stderr.read_to_string(&mut errors).expect("text");
-    (status.code(), output, errors)
+    // Read meanwhile: with a full pipe it would not end.
+    let (stdout, stderr) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
+    let status = Program { child, lines: Arc::default() }.wait_within(patience);
+    (status.code(), stdout.join().expect("text"), stderr.join().expect("text"))
+}
+
+fn read(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("text");
+        text
+    })
 }
 
 /// Open descriptors of a process; of this one for "self".

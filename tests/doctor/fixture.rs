@@ -1,12 +1,11 @@
 //! A directory that looks like a machine, and `ringmill doctor` run on it.
 
 use crate::common::Directory;
-use crate::common::program::ringmill;
+use crate::common::program::{ringmill, run_within};
 use serde_json::Value;
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const GOOD: &str = include_str!("good.txt");
 pub const BAD: &str = include_str!("bad.txt");
@@ -99,25 +98,9 @@ impl Machine {
     }
 
     /// The same of any command.
-    pub fn run(&self, mut command: Command) -> (i32, String, String) {
-        // Into files: the JSON of all knobs can be more than a pipe holds.
-        let (output, errors) = (self.path("stdout"), self.path("stderr"));
-        command.stdout(File::create(&output).unwrap()).stderr(File::create(&errors).unwrap());
-        let mut child = command.spawn().unwrap();
-        let deadline = Instant::now() + LONG;
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > deadline {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                panic!("{command:?} does not end");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        let read = |path| String::from_utf8(std::fs::read(path).unwrap()).expect("text");
-        (status.code().expect("it is not killed"), read(output), read(errors))
+    pub fn run(&self, command: Command) -> (i32, String, String) {
+        let (status, output, errors) = run_within(LONG, command);
+        (status.expect("it is not killed"), output, errors)
     }
 
     /// The same, with the backup inside the fixture.
