@@ -13,8 +13,10 @@ pub struct Config {
     pub pin: Pin,
     /// io_uring, epoll, or what the machine allows.
     pub driver: DriverChoice,
-    /// Open connections a worker; further ones wait in the kernel's queue. `None` is the descriptor limit
-    /// divided by the workers, less 64 in reserve.
+    /// Connections a worker serves at once; further ones wait. Most wait in the kernel's queue, but what one turn
+    /// accepted waits here, unread, each with a descriptor: up to the backlog of each listener on io_uring, 64 on
+    /// epoll. `None` is the descriptor limit divided by the workers, less 64 in reserve; out of descriptors,
+    /// accepting pauses.
     pub connections_max: Option<usize>,
     /// Receive buffers a worker. The kernel takes them in order, so all of them pass through the cache:
     /// more is not faster.
