@@ -72,6 +72,30 @@ fn short_memory_pauses_accepting_then_closes_idle_connections_then_refuses() {
 }
 
 #[test]
+fn what_is_kept_of_a_request_is_counted_until_its_end() {
+    on_both_drivers(|driver| {
+        let running = start(config(driver), |_| Server::new(answer));
+        let memory = || total(&running).memory_bytes;
+        let long = "x".repeat(12 * 1024);
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\nlong: {long}\r\ncontent-length: 9000\r\n\r\n");
+        // The worker keeps the first one's input buffer for the next, and counts it.
+        let mut client = connect(&running);
+        client.send(&head);
+        eventually(head.len() as u64, || total(&running).received_bytes);
+        drop(client);
+        eventually(0, || total(&running).connections);
+        let before = settled(memory);
+        let mut client = connect(&running);
+        client.send(&head);
+        eventually(true, || memory() >= before + head.len() as u64);
+        client.send("y".repeat(8999));
+        eventually(true, || memory() >= before + head.len() as u64 + 8999);
+        drop(client);
+        eventually(before, memory);
+    });
+}
+
+#[test]
 fn peers_that_never_read_cannot_pass_the_budget() {
     on_both_drivers(|driver| {
         let config = Config { write_timeout: Duration::from_millis(700), recv_buffers: 64, ..config(driver) };
