@@ -3,10 +3,11 @@
 mod common;
 
 use common::*;
-use ringmill::{Datagram, DatagramIo, DriverChoice, Engine, Running, UdpEcho};
+use ringmill::{Datagram, DatagramIo, DriverChoice, Engine, Running, UdpEcho, WorkerContext};
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 fn echo(driver: DriverChoice, workers: usize, address: &str) -> Running {
     let builder = Engine::builder().config(config(driver)).workers(workers);
@@ -33,7 +34,7 @@ fn recv(socket: &UdpSocket) -> Vec<u8> {
 
 #[track_caller]
 fn check_echo(socket: &UdpSocket, datagram: &[u8]) {
-    assert_eq!(socket.send(datagram).unwrap(), datagram.len());
+    check_sent(socket, datagram);
     let answer = recv(socket);
     assert!(answer == datagram, "sent {}, received {}", show(datagram), show(&answer));
 }
@@ -105,6 +106,37 @@ fn a_thousand_datagrams_from_eight_sockets_all_come_back() {
             });
         }
     });
+}
+
+/// Takes its time over the first datagram.
+struct Slow(Duration);
+
+impl Datagram for Slow {
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], io: &mut DatagramIo<'_>) {
+        std::thread::sleep(std::mem::take(&mut self.0));
+        io.send_to(from, bytes);
+    }
+}
+
+#[test]
+fn a_burst_waits_for_a_busy_worker() {
+    // The kernel accounts 768 bytes or more for each: more than the system's default, 208 KiB, and less than the 416 KiB
+    // that a socket may ask for where net.core.rmem_max is as small.
+    const BURST: usize = 300;
+    on_both_drivers(|driver| {
+        let builder = Engine::builder().config(config(driver)).workers(1);
+        let slow = |_: &WorkerContext| Slow(Duration::from_millis(300));
+        let running = builder.datagrams("127.0.0.1:0", slow).start().expect("the engine starts");
+        let socket = client(&running, "127.0.0.1");
+        socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20).unwrap();
+        (0..BURST).for_each(|n| check_sent(&socket, &n.to_be_bytes()));
+        (0..BURST).for_each(|n| assert_eq!(recv(&socket), n.to_be_bytes()));
+    });
+}
+
+#[track_caller]
+fn check_sent(socket: &UdpSocket, datagram: &[u8]) {
+    assert_eq!(socket.send(datagram).unwrap(), datagram.len());
 }
 
 #[test]

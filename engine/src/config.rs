@@ -40,6 +40,10 @@ pub struct Config {
     /// From three quarters of it on the worker accepts no more, from seven eighths on it closes idle connections,
     /// and at the full budget it refuses requests. What is under way in that turn may pass it a little.
     pub memory_bytes_max: usize,
+    /// What the kernel should queue for a datagram socket until it is received, in bytes (SO_RCVBUF, socket(7)): it takes
+    /// at most net.core.rmem_max, and twice that for its own accounting, in which a datagram of 64 bytes has about 800.
+    /// What does not fit is lost. A larger default of the system stays.
+    pub datagram_queue_bytes: usize,
     /// A peer that takes no output for so long is closed.
     pub write_timeout: Duration,
     /// How long an outbound connection may take to be made.
@@ -69,6 +73,7 @@ impl Default for Config {
             output_bytes_max: 4 * 1024 * 1024,
             flush_bytes: 512 * 1024,
             memory_bytes_max: 256 * 1024 * 1024,
+            datagram_queue_bytes: 1024 * 1024,
             write_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
@@ -147,6 +152,10 @@ impl Config {
         need(
             self.memory_bytes_max / 2 >= self.pool_bytes(),
             "memory_bytes_max must be at least twice the receive buffers (recv_buffers * recv_buffer_bytes)",
+        );
+        need(
+            self.datagram_queue_bytes <= 1 << 30,
+            "datagram_queue_bytes must be at most 1 GiB (0 leaves it to the system)",
         );
         need(!self.write_timeout.is_zero(), "write_timeout is zero: no output could ever be sent");
         need(!self.connect_timeout.is_zero(), "connect_timeout is zero: no connection could ever be made");

@@ -76,9 +76,8 @@ fn tcp_listeners(args: &ServerArgs) -> Result<Vec<Socket>> {
     Ok(listeners)
 }
 
-/// A UDP socket. Its receive buffer is larger than the default: that one overflows with 256 small datagrams, which the
-/// kernel accounts with their whole buffers, and a lost datagram voids a measurement. Ringmill receives in trains
-/// (UDP_GRO), which take less room, and needs no more than the default.
+/// A UDP socket. Its receive buffer is larger than the default, like Ringmill's: that one overflows with 256 small
+/// datagrams, which the kernel accounts with their whole buffers, and a lost datagram voids a measurement.
 pub fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),

@@ -39,7 +39,12 @@ pub(super) fn streams(address: &Address, options: &ListenOptions, workers: usize
 }
 
 /// Binds a datagram socket for each worker.
-pub(super) fn datagrams(address: &Address, only_v6: bool, workers: usize) -> Result<Bound, Error> {
+pub(super) fn datagrams(
+    address: &Address,
+    only_v6: bool,
+    queue_bytes: usize,
+    workers: usize,
+) -> Result<Bound, Error> {
     let Address::Ip(ip) = address else {
         let source = io::Error::from(io::ErrorKind::Unsupported);
         return Err(Error::Listen { address: address.clone(), step: "datagrams over a Unix socket", source });
@@ -49,14 +54,13 @@ pub(super) fn datagrams(address: &Address, only_v6: bool, workers: usize) -> Res
             *step = "setting IPV6_V6ONLY";
             socket.set_only_v6(only_v6)?;
         }
-        // Without trains datagrams come one by one: slower and as correct.
-        sys::datagrams::enable_trains(socket);
-        Ok(())
+        *step = "setting SO_RCVBUF";
+        datagram_options(socket, queue_bytes)
     })
 }
 
 /// Binds a datagram socket that shares its port with nobody: with SO_REUSEPORT, port 0 could mean a taken one.
-pub(super) fn own_datagrams(address: &Address) -> Result<Socket, Error> {
+pub(super) fn own_datagrams(address: &Address, queue_bytes: usize) -> Result<Socket, Error> {
     let listen_error = |step| move |source| Error::Listen { address: address.clone(), step, source };
     let Address::Ip(ip) = address else {
         let source = io::Error::from(io::ErrorKind::Unsupported);
@@ -65,9 +69,17 @@ pub(super) fn own_datagrams(address: &Address) -> Result<Socket, Error> {
     let socket = Socket::new(Domain::for_address(*ip), Type::DGRAM, None);
     let socket = socket.map_err(listen_error("opening a socket"))?;
     socket.bind(&SockAddr::from(*ip)).map_err(listen_error("binding"))?;
-    // Without trains datagrams come one by one: slower and as correct.
-    sys::datagrams::enable_trains(&socket);
+    datagram_options(&socket, queue_bytes).map_err(listen_error("setting SO_RCVBUF"))?;
     Ok(socket)
+}
+
+fn datagram_options(socket: &Socket, queue_bytes: usize) -> io::Result<()> {
+    // Without trains datagrams come one by one: slower and as correct.
+    sys::datagrams::enable_trains(socket);
+    if socket.recv_buffer_size()? < queue_bytes {
+        socket.set_recv_buffer_size(queue_bytes)?;
+    }
+    Ok(())
 }
 
 type Prepare<'a> = &'a dyn Fn(&Socket, &mut &'static str) -> io::Result<()>;

@@ -55,7 +55,7 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         });
     }
     for (listener, only_v6) in datagrams {
-        let bound = bind::datagrams(&listener.address, only_v6, workers)?;
+        let bound = bind::datagrams(&listener.address, only_v6, config.datagram_queue_bytes, workers)?;
         datagram_addresses.push(bound.address.clone());
         share_out(bound.sockets, |worker, socket| {
             shares[worker].datagrams.push((socket, listener.factory.clone()))
@@ -225,10 +225,11 @@ impl Job {
         let outbound: Vec<_> = self.share.outbound.into_iter().map(|factory| ((), factory)).collect();
         let outbound = make_all(index, &self.context, outbound)?;
         let mut clients = Vec::new();
+        let queue_bytes = self.context.config.datagram_queue_bytes;
         for DatagramClients { address, factory } in self.share.datagram_clients {
             let made = catch_unwind(AssertUnwindSafe(|| factory(&self.context)));
             for protocol in made.map_err(|_| Error::Factory { worker: index })? {
-                clients.push((bind::own_datagrams(&address)?, protocol));
+                clients.push((bind::own_datagrams(&address, queue_bytes)?, protocol));
             }
         }
         let mut worker = Worker::new(

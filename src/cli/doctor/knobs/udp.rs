@@ -7,7 +7,7 @@ pub(super) static KNOBS: &[Knob] = &[
     Knob {
         name: "udp_buffers",
         title: "Drops of UDP, and its receive buffer",
-        what: "A datagram that finds the socket's buffer full is dropped. Ringmill's UDP sockets have the system's default size, net.core.rmem_default.",
+        what: "A datagram that finds the socket's buffer full is dropped. Ringmill asks for 1 MiB (`Config::datagram_queue_bytes`), which the kernel cuts to net.core.rmem_max; a larger net.core.rmem_default stays.",
         when: "RcvbufErrors grow: bursts that are longer than the buffer. A server that is too slow for its load needs workers, not buffers.",
         source: "Kernel documentation, admin-guide/sysctl/net.rst (rmem_default, rmem_max); RcvbufErrors in /proc/net/snmp is the counter UDP_MIB_RCVBUFERRORS.",
         measured: "not measured",
@@ -62,10 +62,7 @@ fn udp_buffers(machine: &Machine) -> Finding {
             evidence,
             "if the count grows: the buffer is large already, so give the service more workers",
         ),
-        _ => Finding::warn(
-            evidence,
-            "if the count grows while the CPU is not full: raise net.core.rmem_default",
-        ),
+        _ => Finding::warn(evidence, "if the count grows while the CPU is not full: raise net.core.rmem_max"),
     }
 }
 
