@@ -143,8 +143,13 @@ fn both_drivers_are_compared_from_start_to_report() {
         assert!(idle.iter().all(|row| row["requested"]["bytes"].is_number()), "{idle:?}");
         let page = std::fs::read_to_string(out.join("report.html")).unwrap();
         assert!(page.contains("<svg") && page.contains("keep-alive-64"));
-        // Nothing is left but the two files.
-        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2);
+        let plot = std::fs::read_to_string(out.join("keep-alive-64.svg")).unwrap();
+        assert!(plot.starts_with("<svg ") && plot.contains(" xmlns=\"http://www.w3.org/2000/svg\""));
+        assert!(plot.contains("ringmill") && page.contains(&plot[plot.find('>').unwrap()..]), "{plot}");
+        // Nothing is left but the two files and the plots.
+        let files = std::fs::read_dir(&out).unwrap().map(|file| file.unwrap().path());
+        let rest = files.filter(|file| file.extension().is_none_or(|extension| extension != "svg"));
+        assert_eq!(rest.count(), 2);
         // Uploads alone may all have been too slow.
         assert!(
             code == Some(0) || errors.contains("error: upload: ") && !errors.contains("\nkeep"),

@@ -55,7 +55,7 @@ pub(crate) struct Compare {
     #[arg(long)]
     list: bool,
 
-    /// Folder for report.html and results.json; made if it is not there
+    /// Folder for report.html, results.json and a plot (SVG) of each profile; made if it is not there
     #[arg(long, value_name = "DIR", default_value = "ringmill-compare")]
     out: PathBuf,
 

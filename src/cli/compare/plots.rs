@@ -219,7 +219,14 @@ fn draw(
         root.present().map_err(failed)?;
     }
     // Inside HTML the namespace is understood, and its address would look like a link.
-    Ok(svg.replace(" xmlns=\"http://www.w3.org/2000/svg\"", ""))
+    Ok(svg.replace(NAMESPACE, ""))
+}
+
+const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
+
+/// A plot as the file of its own that it can be: with the namespace.
+pub(super) fn alone(plot: &str) -> String {
+    plot.replacen("<svg", &format!("<svg{NAMESPACE}"), 1)
 }
 
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {

@@ -135,7 +135,9 @@ fn one_profile(body: &mut String, profile: &ProfileResult, settings: &Settings) 
             ),
         );
     }
-    peak_plot(body, profile)?;
+    if let Some(plot) = cost_plot(profile)? {
+        add(body, format_args!("<h3>Cost of a request</h3>{plot}"));
+    }
     ratio_plots(body, profile)?;
     let mut rows: Vec<Vec<String>> = Vec::new();
     for row in &profile.rows {
@@ -154,20 +156,17 @@ fn one_profile(body: &mut String, profile: &ProfileResult, settings: &Settings) 
     Ok(())
 }
 
-fn peak_plot(body: &mut String, profile: &ProfileResult) -> Result<()> {
+/// What a request costs each contender; none where nothing was measured.
+pub(super) fn cost_plot(profile: &ProfileResult) -> Result<Option<String>> {
     let bar = |row: &Row| {
         let cpu = row.summary(|sample| sample.cpu_us)?;
         let text = number(cpu.median);
         Some(Bar { name: row.contender.to_owned(), value: cpu.median, interval: Some(cpu.interval_95), text })
     };
     let mut bars: Vec<Bar> = profile.rows.iter().filter_map(bar).collect();
-    if bars.is_empty() {
-        return Ok(());
-    }
     bars.sort_by(|one, other| one.value.total_cmp(&other.value));
     let axis = "CPU microseconds of the server a request: median and 95% interval; less is better";
-    add(body, format_args!("<h3>Cost of a request</h3>{}", plots::bars(axis, &bars)?));
-    Ok(())
+    (!bars.is_empty()).then(|| plots::bars(axis, &bars)).transpose()
 }
 
 fn ratio_plots(body: &mut String, profile: &ProfileResult) -> Result<()> {

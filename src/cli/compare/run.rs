@@ -11,7 +11,7 @@ use super::results::{Entrant, IdleResult, IdleRow, LeftOut, Memory, Mode, Profil
 use super::rounds::{Bench, PERCENTS};
 use super::server::Server;
 use super::syscalls::{self, Tool};
-use super::{Compare, report, table};
+use super::{Compare, plots, report, table};
 use crate::cli::statistics::PAIRS_MIN;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -428,7 +428,13 @@ fn failures(results: &Results) -> Vec<String> {
 fn write(out: &Path, results: &Results) -> Result<()> {
     let json = serde_json::to_string_pretty(results).context("cannot write the results as JSON")?;
     let page = report::page(results, &json)?;
-    for (name, text) in [("results.json", json), ("report.html", page)] {
+    let mut files = vec![("results.json".to_owned(), json), ("report.html".to_owned(), page)];
+    for profile in &results.profiles {
+        if let Some(plot) = report::cost_plot(profile)? {
+            files.push((format!("{}.svg", profile.profile.name()), plots::alone(&plot)));
+        }
+    }
+    for (name, text) in files {
         let file = out.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
