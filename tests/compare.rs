@@ -25,6 +25,13 @@ fn compare(arguments: &[&str]) -> (Option<i32>, String, String) {
     run_within(RUN_PATIENCE, command)
 }
 
+/// One server and one profile under the load of another program.
+#[track_caller]
+fn compare_with(load: &str, out: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let one = ["--only", "ringmill-poll", "--profile", "keep-alive-64", "--duration", "100ms"];
+    compare(&[one.as_slice(), &["--load", load, "--out", out.to_str().unwrap()], more].concat())
+}
+
 #[track_caller]
 fn results(out: &Path) -> Value {
     let text = std::fs::read_to_string(out.join("results.json")).expect("results.json");
@@ -163,20 +170,7 @@ fn an_error_of_the_load_voids_and_is_told() {
     let directory = Directory::new();
     let load = fake_load(&directory.0, &GOOD.replace("\"errors\":0", "\"errors\":2"));
     let out = directory.0.join("out");
-    let (code, output, errors) = compare(&[
-        "--only",
-        "ringmill-poll",
-        "--profile",
-        "keep-alive-64",
-        "--pairs",
-        "2",
-        "--duration",
-        "100ms",
-        "--load",
-        &load,
-        "--out",
-        out.to_str().unwrap(),
-    ]);
+    let (code, output, errors) = compare_with(&load, &out, &["--pairs", "2"]);
     assert_eq!(code, Some(1));
     assert!(output.contains("void: ringmill-poll, round 2: 2 errors"), "{output}");
     assert!(errors.contains("every round is void"), "{errors}");
@@ -194,20 +188,7 @@ fn a_server_that_answers_less_than_the_rate_is_told() {
     let script = format!("said=5000.0\ncase \"$*\" in *--rate*) said=600.0;; esac\n{slow}");
     let load = fake_load(&directory.0, &script);
     let out = directory.0.join("out");
-    let (code, output, _) = compare(&[
-        "--only",
-        "ringmill-poll",
-        "--profile",
-        "keep-alive-64",
-        "--pairs",
-        "1",
-        "--duration",
-        "100ms",
-        "--load",
-        &load,
-        "--out",
-        out.to_str().unwrap(),
-    ]);
+    let (code, output, _) = compare_with(&load, &out, &["--pairs", "1"]);
     assert_eq!(code, Some(0));
     assert!(output.contains("at 1250/s, round 1: it did not keep up: 600/s of 1250/s"), "{output}");
 }

@@ -5,9 +5,9 @@
 
 use super::Worker;
 use crate::datagram::Datagrams;
-use crate::driver::Driver;
+use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op, Socket};
-use crate::protocol::{Datagram, DatagramIo};
+use crate::protocol::{Datagram, DatagramIo, Shared};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,6 +39,16 @@ impl DatagramSocket {
 
     pub(super) fn timer(&self) -> Tick {
         self.timer
+    }
+
+    /// The protocol, and what it may do during a call.
+    fn parts<'a>(
+        &'a mut self,
+        shared: &'a mut Shared,
+        names: &'a dyn Names,
+    ) -> (&'a mut dyn Datagram, DatagramIo<'a>) {
+        let (batch, timer) = (&mut self.pending, &mut self.timer);
+        (&mut *self.protocol, DatagramIo { batch, shared, names, socket: self.socket, timer })
     }
 
     /// Panics if the socket could go on and does not. Call it between turns.
@@ -103,14 +113,8 @@ impl<D: Driver> Worker<D> {
         }
         batch.for_each(|from, bytes| {
             received += 1;
-            let mut io = DatagramIo {
-                batch: &mut entry.pending,
-                shared: &mut self.shared,
-                names: &self.driver,
-                socket: entry.socket,
-                timer: &mut entry.timer,
-            };
-            let call = AssertUnwindSafe(|| entry.protocol.datagram(from, bytes, &mut io));
+            let (protocol, mut io) = entry.parts(&mut self.shared, &self.driver);
+            let call = AssertUnwindSafe(|| protocol.datagram(from, bytes, &mut io));
             panics += u64::from(catch_unwind(call).is_err());
         });
         if panics > 0 {
@@ -159,14 +163,8 @@ impl<D: Driver> Worker<D> {
         if entry.closing {
             return;
         }
-        let mut io = DatagramIo {
-            batch: &mut entry.pending,
-            shared: &mut self.shared,
-            names: &self.driver,
-            socket: entry.socket,
-            timer: &mut entry.timer,
-        };
-        let called = catch_unwind(AssertUnwindSafe(|| call(&mut *entry.protocol, &mut io)));
+        let (protocol, mut io) = entry.parts(&mut self.shared, &self.driver);
+        let called = catch_unwind(AssertUnwindSafe(|| call(protocol, &mut io)));
         self.outbound.due_by(entry.timer);
         if called.is_err() {
             tracing::error!("datagram protocol code panicked");
