@@ -18,8 +18,8 @@ pub struct Config {
     /// epoll. `None` is the descriptor limit divided by the workers, less 64 in reserve; out of descriptors,
     /// accepting pauses.
     pub connections_max: Option<usize>,
-    /// Receive buffers a worker. The kernel takes them in order, so all of them pass through the cache:
-    /// more is not faster.
+    /// Receive buffers a worker. The kernel takes them in order, so large input passes through all of them: together they
+    /// should fit the second-level cache.
     pub recv_buffers: u16,
     /// Bytes of each receive buffer.
     pub recv_buffer_bytes: usize,
@@ -64,8 +64,8 @@ impl Default for Config {
             pin: Pin::Auto,
             driver: DriverChoice::Auto,
             connections_max: None,
-            recv_buffers: 256,
-            recv_buffer_bytes: 4096,
+            recv_buffers: 128,
+            recv_buffer_bytes: 8192,
             turn_bytes_max: 64 * 1024,
             input_bytes_max: 1024 * 1024,
             output_high_water_bytes: 256 * 1024,
