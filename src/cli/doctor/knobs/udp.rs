@@ -62,7 +62,10 @@ fn udp_buffers(machine: &Machine) -> Finding {
             evidence,
             "if the count grows: the buffer is large already, so give the service more workers",
         ),
-        _ => Finding::warn(evidence, "if the count grows while the CPU is not full: raise net.core.rmem_default"),
+        _ => Finding::warn(
+            evidence,
+            "if the count grows while the CPU is not full: raise net.core.rmem_default",
+        ),
     }
 }
 
