@@ -206,12 +206,17 @@ fn receives_in_order_to_the_end<F: Fixture>() {
 }
 
 fn sends_every_byte_in_order<F: Fixture>() {
+    sends_every_byte::<F>(true);
+    sends_every_byte::<F>(false);
+}
+
+fn sends_every_byte<F: Fixture>(awaited: bool) {
     let mut fixture = F::new(8, 512);
     let (socket, mut peer) = connection(&mut fixture);
     // Copied and shared pieces, and more of them than one vector takes.
     let pieces: Vec<Vec<u8>> = (0..150).map(|n| pattern(n * 97 % 5000 + 1)).collect();
     let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&slices), awaited: true });
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&slices), awaited });
     let (mut received, expected) = (Vec::new(), pieces.concat());
     turn_until(&mut fixture, "the end of sending", |fixture, event| {
         assert_eq!((event.token, event.more), (SEND, false));
@@ -220,7 +225,7 @@ fn sends_every_byte_in_order<F: Fixture>() {
         received.extend(peer.take());
         let over = output.is_empty();
         if !over {
-            fixture.driver().submit(Op::Send { token: SEND, socket, output, awaited: true });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output, awaited });
         }
         over
     });

@@ -1,7 +1,7 @@
 //! The io_uring driver: multishot accept and receive, provided buffers, one enter a turn.
 //!
-//! Memory that the kernel may touch is owned here until its completion: outputs in `sends`, receive buffers
-//! by the pool. Datagram sockets and event counters are polled through the ring and then served with plain
+//! Memory that the kernel may touch is owned here until its completion: outputs in `sends` and `silent`, receive
+//! buffers by the pool. Datagram sockets and event counters are polled through the ring and then served with plain
 //! calls: recvmmsg and sendmmsg move a whole batch, which the ring cannot. `probe` finds out at start what
 //! the machine allows; kernel versions are never compared.
 #![allow(unsafe_code)]
@@ -20,6 +20,7 @@ use io_uring::squeue::{Entry as Sqe, Flags};
 use io_uring::types::{self, CancelBuilder, Fd};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -65,9 +66,12 @@ pub struct Uring {
     buffers: BufferRing,
     pool: Pool,
     abilities: Abilities,
+    /// Sends that have a completion.
     sends: Slab<SendSlot>,
-    /// Keys and positions of the silent ones that were not told yet.
-    silent: Vec<(usize, u64)>,
+    /// Sends whose success has none, in the order in which the kernel takes them in, until they are told.
+    silent: VecDeque<Silent>,
+    /// The number of the first of them, counted from the start.
+    silent_first: u32,
     /// A turn that did not wait could not tell them all: then the next one does not wait either, because nothing would
     /// end its wait.
     is_owing: bool,
@@ -99,9 +103,20 @@ struct SendSlot {
     socket: Socket,
     output: Box<Output>,
     message: Option<Box<Message>>,
-    /// Its success has no completion; it was the so-manieth entry pushed.
-    silent: Option<u64>,
 }
+
+struct Silent {
+    /// It was the so-manieth entry pushed.
+    position: u64,
+    /// What its success means. It may be less than the output has.
+    bytes: u32,
+    /// `None` once it failed, and that was told.
+    slot: Option<SendSlot>,
+}
+
+/// The generations in the user data of sends: which of the two keeps it.
+const AWAITED: u32 = 0;
+const SILENT: u32 = 1;
 
 /// The header and vector of a vectored send, which the kernel reads until the completion.
 struct Message {
@@ -223,7 +238,8 @@ impl Uring {
             pool,
             abilities,
             sends: Slab::new(),
-            silent: Vec::new(),
+            silent: VecDeque::new(),
+            silent_first: 0,
             is_owing: false,
             armed: 0,
             pushed: 0,
@@ -241,7 +257,7 @@ impl Uring {
     }
 
     /// Queues an entry; flushes first when the queue is full. Whatever memory the entry names must stay valid
-    /// until its completion: `sends` keeps outputs and messages, the pool keeps buffers.
+    /// until its completion: `sends` and `silent` keep outputs and messages, the pool keeps buffers.
     fn push(&mut self, entry: &Sqe) {
         // SAFETY: the callers below name only descriptors and memory owned as described.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
@@ -260,29 +276,37 @@ impl Uring {
     /// wait nor cost a completion: with MSG_DONTWAIT the kernel finishes with them while it takes them in, and with
     /// MSG_WAITALL anything less than everything is a failure, which it reports (io_uring_enter(2), CQE_SKIP_SUCCESS).
     fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
-        let key = self.sends.insert(SendSlot { token, socket, output, message: None, silent: None });
+        let mut slot = SendSlot { token, socket, output, message: None };
         if awaited {
-            return self.push_send(key, libc::MSG_NOSIGNAL, Flags::empty());
+            return self.send_awaited(slot);
         }
-        self.push_send(key, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL, Flags::SKIP_SUCCESS);
-        self.sends[key].silent = Some(self.pushed);
-        self.silent.push((key, self.pushed));
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+        let (entry, bytes) = self.send_entry(&mut slot, flags);
+        let number = self.silent_first.wrapping_add(self.silent.len() as u32);
+        let user_data = Token::new(Kind::Send, SILENT, number).to_bits();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(user_data));
+        self.silent.push_back(Silent { position: self.pushed, bytes, slot: Some(slot) });
     }
 
-    fn push_send(&mut self, key: usize, message_flags: i32, flags: Flags) {
-        let slot = &mut self.sends[key];
+    fn send_awaited(&mut self, mut slot: SendSlot) {
+        let (entry, _) = self.send_entry(&mut slot, libc::MSG_NOSIGNAL);
+        let key = self.sends.insert(slot) as u32;
+        self.push(&entry.user_data(Token::new(Kind::Send, AWAITED, key).to_bits()));
+    }
+
+    /// An entry, and how many bytes it sends: one vector has not room for everything. The memory it names is behind the
+    /// slot's boxes, which stay where they are when the slot moves.
+    fn send_entry(&mut self, slot: &mut SendSlot, message_flags: i32) -> (Sqe, u32) {
         let fd = Fd(slot.socket.0);
-        let entry = if let Some(bytes) = slot.output.as_single() {
+        if let Some(bytes) = slot.output.as_single() {
             let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            opcode::Send::new(fd, bytes.as_ptr(), len).flags(message_flags).build()
-        } else {
-            let spare = &mut self.spare_messages;
-            let message = slot.message.get_or_insert_with(|| spare.pop().unwrap_or_else(Message::new));
-            message.fill(&slot.output);
-            opcode::SendMsg::new(fd, &raw const message.header).flags(message_flags as u32).build()
-        };
-        let user_data = Token::new(Kind::Send, 0, key as u32).to_bits();
-        self.push(&entry.flags(flags).user_data(user_data));
+            return (opcode::Send::new(fd, bytes.as_ptr(), len).flags(message_flags).build(), len);
+        }
+        let spare = &mut self.spare_messages;
+        let message = slot.message.get_or_insert_with(|| spare.pop().unwrap_or_else(Message::new));
+        let bytes = message.fill(&slot.output);
+        let entry = opcode::SendMsg::new(fd, &raw const message.header).flags(message_flags as u32);
+        (entry.build(), bytes)
     }
 
     /// Tells the silent sends that the kernel has taken in and not complained about. Call it after `reap`.
@@ -296,29 +320,30 @@ impl Uring {
             return;
         }
         let taken_in = self.pushed - waiting;
-        let mut silent = std::mem::take(&mut self.silent);
-        silent.retain(|&(key, position)| {
-            if position > taken_in {
-                return true;
+        while let Some(silent) = self.silent.pop_front_if(|silent| silent.position <= taken_in) {
+            self.silent_first = self.silent_first.wrapping_add(1);
+            if let Some(SendSlot { token, output, message, .. }) = silent.slot {
+                sys::prefetch(&*output);
+                self.spare(message);
+                events.push(sent(token, Ok(silent.bytes), output));
             }
-            // One that failed is told already, and its slot gone or another's.
-            if self.sends.get(key).is_some_and(|slot| slot.silent == Some(position)) {
-                let slot = self.sends.remove(key);
-                self.spare(slot.message);
-                events.push(sent(slot.token, Ok(slot.output.len() as u32), slot.output));
-            }
-            false
-        });
-        self.silent = silent;
+        }
     }
 
     /// A send has completed, or a silent one failed.
-    fn complete_send(&mut self, key: usize, result: Result<u32, Errno>, events: &mut Vec<Event>) {
-        if self.sends[key].silent.take().is_some() && result == Err(Errno::EAGAIN) {
-            // Not a byte went out: now wait for room, and say so when it is done.
-            return self.push_send(key, libc::MSG_NOSIGNAL, Flags::empty());
-        }
-        let slot = self.sends.remove(key);
+    fn complete_send(&mut self, user_data: Token, result: Result<u32, Errno>, events: &mut Vec<Event>) {
+        let slot = if user_data.generation() == SILENT {
+            let at = user_data.index().wrapping_sub(self.silent_first) as usize;
+            // Complaints are reaped before anything is told, and each send has at most one.
+            let slot = self.silent[at].slot.take().expect("a silent send completes at most once");
+            if result == Err(Errno::EAGAIN) {
+                // Not a byte went out: now wait for room, and say so when it is done.
+                return self.send_awaited(slot);
+            }
+            slot
+        } else {
+            self.sends.remove(user_data.index() as usize)
+        };
         self.spare(slot.message);
         events.push(sent(slot.token, result, slot.output));
     }
@@ -333,7 +358,9 @@ impl Uring {
 
     /// Whether the kernel holds memory of ours, or may use a buffer.
     fn is_busy(&self) -> bool {
-        self.armed > 0 || !self.sends.is_empty() || !self.polls.is_empty() || !self.connects.is_empty()
+        self.armed > 0
+            || !(self.sends.is_empty() && self.silent.is_empty())
+            || !(self.polls.is_empty() && self.connects.is_empty())
     }
 
     fn connect(&mut self, token: Token, socket: Socket, address: &Address) {
@@ -435,7 +462,7 @@ impl Uring {
                 events.push(self.received(token, result, more, buffer));
             }
             Kind::Accept => events.push(Event { token, result, more, payload: Payload::None }),
-            Kind::Send => self.complete_send(token.index() as usize, result, events),
+            Kind::Send => self.complete_send(token, result, events),
             Kind::Connect => {
                 let (token, _) = self.connects.remove(token.index() as usize);
                 events.push(connected(token, result));
@@ -615,6 +642,7 @@ impl Drop for Uring {
         }
         if self.is_busy() {
             std::mem::forget(std::mem::take(&mut self.sends));
+            std::mem::forget(std::mem::take(&mut self.silent));
             std::mem::forget(std::mem::take(&mut self.connects));
             self.pool.leak();
             self.buffers.leak();
@@ -629,15 +657,19 @@ impl Message {
         Box::new(Message { header: unsafe { std::mem::zeroed() }, vectors: Vec::new() })
     }
 
-    /// Points the vector to the unsent slices of the output.
-    fn fill(&mut self, output: &Output) {
+    /// Points the vector to the next unsent slices of the output; how many bytes they have.
+    fn fill(&mut self, output: &Output) -> u32 {
         self.vectors.clear();
+        let mut left = u32::MAX;
         let vectors = &mut self.vectors;
         output.for_each(|slice| {
-            vectors.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+            let iov_len = slice.len().min(left as usize);
+            left -= iov_len as u32;
+            vectors.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len });
         });
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();
+        u32::MAX - left
     }
 }
 
