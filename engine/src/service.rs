@@ -30,8 +30,6 @@ pub(crate) trait Service {
     /// Opens a session and returns its key.
     fn open(&mut self, io: &mut Io<'_>) -> Result<u32, Panicked>;
     fn data(&mut self, session: u32, input: &[u8], io: &mut Io<'_>) -> Result<Step, Panicked>;
-    /// Asks for the memory of a session that is soon called.
-    fn prefetch(&self, session: u32);
     fn call(&mut self, call: Call<'_>, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked>;
     fn close(&mut self, session: u32, reason: CloseReason) -> Result<(), Panicked>;
     fn start(&mut self, dialer: Dialer) -> Result<(), Panicked>;
@@ -68,12 +66,6 @@ impl<P: Protocol> Service for Typed<P> {
             assert!(step.consumed <= input.len(), "a protocol consumed more than it was given");
             step
         })
-    }
-
-    fn prefetch(&self, session: u32) {
-        if let Some(session) = self.sessions.get(session as usize) {
-            crate::sys::prefetch(session);
-        }
     }
 
     fn call(&mut self, call: Call<'_>, session: u32, io: &mut Io<'_>) -> Result<Next, Panicked> {

@@ -92,8 +92,6 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 const LEAP: Duration = Duration::from_millis(250);
 /// How long they may then be put off.
 const CATCH_UP_MAX: Duration = Duration::from_secs(1);
-/// Events whose connections are prefetched together: few enough to stay in the first-level cache.
-const PREFETCHED_EVENTS: usize = 32;
 /// Carry buffers kept for the next use.
 const SPARE_CARRIES_MAX: usize = 256;
 
@@ -173,18 +171,12 @@ impl<D: Driver> Worker<D> {
         self.shared.stats.live.turns.add(1);
         self.shared.stats.live.events.add(events.len() as u64);
         let is_idle = events.is_empty();
-        let mut rest = events.drain(..);
-        while !rest.as_slice().is_empty() {
-            let piece = rest.as_slice().len().min(PREFETCHED_EVENTS);
-            self.prefetch(&rest.as_slice()[..piece]);
-            for event in rest.by_ref().take(piece) {
-                self.dispatch(event);
-                if self.dirty_bytes >= self.config.flush_bytes {
-                    self.flush();
-                }
+        for event in events.drain(..) {
+            self.dispatch(event);
+            if self.dirty_bytes >= self.config.flush_bytes {
+                self.flush();
             }
         }
-        drop(rest);
         self.events = events;
         if !self.is_catching_up(is_idle) {
             self.look_at_deadlines();
@@ -243,18 +235,6 @@ impl<D: Driver> Worker<D> {
         self.shared.now = self.driver.now();
         if self.shared.wall.is_stale(self.shared.now) {
             self.shared.wall.set(self.shared.now, self.driver.since_epoch());
-        }
-    }
-
-    /// Between two turns of a connection its state leaves the cache. Asked for together, the misses of many pass at once.
-    fn prefetch(&self, events: &[Event]) {
-        for event in events {
-            if matches!(event.token.kind(), Kind::Recv | Kind::Send)
-                && let Some(conn) = self.conns.get(event.token.index() as usize)
-            {
-                crate::sys::prefetch(conn);
-                self.services[usize::from(conn.service)].prefetch(conn.session);
-            }
         }
     }
 

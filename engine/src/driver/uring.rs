@@ -323,7 +323,6 @@ impl Uring {
         while let Some(silent) = self.silent.pop_front_if(|silent| silent.position <= taken_in) {
             self.silent_first = self.silent_first.wrapping_add(1);
             if let Some(SendSlot { token, output, message, .. }) = silent.slot {
-                sys::prefetch(&*output);
                 self.spare(message);
                 events.push(sent(token, Ok(silent.bytes), output));
             }
