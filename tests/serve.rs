@@ -202,6 +202,7 @@ fn help_names_every_option_its_variable_and_examples() {
         "driver",
         "backlog",
         "congestion",
+        "defer-accept",
         "max-connections",
         "max-memory",
         "max-body",
@@ -220,7 +221,7 @@ fn help_names_every_option_its_variable_and_examples() {
     // The list above is complete: two more are --help and its like.
     let options =
         help.lines().filter(|line| line.trim_start().starts_with("--") || line.contains("-h, --help"));
-    assert_eq!(options.count(), 17 + 1, "an option without a test: {help}");
+    assert_eq!(options.count(), 18 + 1, "an option without a test: {help}");
 }
 
 #[test]
@@ -423,6 +424,7 @@ fn a_drain_loses_no_request_that_was_sent_before_it() {
     on_both_drivers(|driver| {
         check_drain(driver, &["--workers", "1"]);
         check_drain(driver, &["--workers", "2"]);
+        check_drain(driver, &["--workers", "2", "--defer-accept", "60s"]);
     });
 }
 
@@ -506,6 +508,26 @@ fn a_collected_body_of_any_size_that_is_allowed_comes_back() {
         let mut client = connect_to(server.http());
         client.send(post("/", &body));
         assert!(receive(&mut client).body == body.as_bytes());
+    });
+}
+
+#[test]
+fn a_connection_is_accepted_once_it_has_a_request_if_asked_for() {
+    on_both_drivers(|driver| {
+        let accepted = |arguments: &[&str]| {
+            let server = Program::serve(driver, &[&["--workers", "1"], arguments].concat());
+            let mut silent = connect_to(server.http());
+            let mut client = connect_to(server.http());
+            let reply = ask(&mut client, get("/stats"));
+            let statistics = reply.text();
+            // It loses nothing by having waited.
+            assert_eq!(ask(&mut silent, get("/plaintext")).status, 200, "{arguments:?}");
+            let found =
+                statistics.split("\"accepted\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
+            found.expect("a counter of accepted connections").to_owned()
+        };
+        assert_eq!(accepted(&[]), "2");
+        assert_eq!(accepted(&["--defer-accept", "60s"]), "1");
     });
 }
 

@@ -53,6 +53,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "NAME", env = "RINGMILL_CONGESTION")]
     congestion: Option<String>,
 
+    /// Accept a TCP connection only once its first bytes are there, or after this time in whole seconds: less CPU where
+    /// connections are short; a connection that has sent nothing is not drained [default: accept at once]
+    #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::timeout)]
+    defer_accept: Option<Duration>,
+
     /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64]
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
@@ -129,8 +134,12 @@ impl Serve {
             write_timeout: self.write_timeout,
             ..Config::default()
         };
-        let options =
-            ListenOptions { backlog: self.backlog, congestion: self.congestion, ..ListenOptions::default() };
+        let options = ListenOptions {
+            backlog: self.backlog,
+            congestion: self.congestion,
+            defer_accept: self.defer_accept,
+            ..ListenOptions::default()
+        };
         let defaults = Limits::default();
         let limits = Limits {
             body_bytes_max: self.max_body.unwrap_or(defaults.body_bytes_max),
