@@ -12,14 +12,26 @@ use crate::event::{Errno, Event, Payload, Socket};
 use crate::output::Output;
 use crate::time::Tick;
 use crate::token::Token;
+use rustix::event::{EventfdFlags, eventfd};
+#[cfg(any(test, feature = "sim"))]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Turns the answer of a system call into a result.
 fn check(answer: isize) -> Result<usize, Errno> {
     if answer >= 0 { Ok(answer as usize) } else { Err(last_errno()) }
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(errno: rustix::io::Errno) -> Errno {
+        Errno(errno.raw_os_error())
+    }
 }
 
 pub(crate) fn last_errno() -> Errno {
@@ -38,49 +50,28 @@ pub(crate) fn since_epoch() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Repeats a call that a signal interrupted.
-fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
-    }
-}
-
 /// Receives what is there; never waits.
 pub(crate) fn recv(socket: Socket, buffer: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: pointer and length are those of an exclusive slice.
-    let answer =
-        unsafe { libc::recv(socket.0, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-    check(answer)
+    Ok(net::recv(borrow(&socket), buffer, RecvFlags::DONTWAIT)?.0)
 }
 
 /// Sends from the front of the output; never waits, never raises SIGPIPE.
 pub(crate) fn send(socket: Socket, output: &Output) -> Result<usize, Errno> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let (socket, flags) = (borrow(&socket), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     if let Some(bytes) = output.as_single() {
-        // SAFETY: pointer and length are those of a shared slice that lives through the call.
-        return retry(|| check(unsafe { libc::send(socket.0, bytes.as_ptr().cast(), bytes.len(), flags) }));
+        return Ok(retry_on_intr(|| net::send(socket, bytes, flags))?);
     }
     let mut slices = Vec::with_capacity(crate::output::SLICES_MAX);
     output.slices(&mut slices);
-    // SAFETY: all-zero is a valid msghdr: no name, no vector, no control data.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    // IoSlice has the layout of iovec, as std guarantees.
-    header.msg_iov = slices.as_mut_ptr().cast();
-    header.msg_iovlen = slices.len();
-    // SAFETY: the header points to `slices`, which point into `output`; both live through the call.
-    retry(|| check(unsafe { libc::sendmsg(socket.0, &header, flags) }))
+    Ok(retry_on_intr(|| net::sendmsg(socket, &slices, &mut SendAncillaryBuffer::default(), flags))?)
 }
 
 /// Takes one connection off the queue of a listener that does not wait (`set_nonblocking`); the connection
 /// itself waits or not, as `blocking` says.
 pub(crate) fn accept(listener: Socket, blocking: bool) -> Result<Socket, Errno> {
-    let flags = libc::SOCK_CLOEXEC | if blocking { 0 } else { libc::SOCK_NONBLOCK };
-    // SAFETY: both address arguments may be null, as accept(2) says.
-    let answer = unsafe { libc::accept4(listener.0, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
-    check(answer as isize).map(|fd| Socket(fd as i32))
+    let wait = if blocking { SocketFlags::empty() } else { SocketFlags::NONBLOCK };
+    let accepted = net::accept_with(borrow(&listener), SocketFlags::CLOEXEC | wait)?;
+    Ok(Socket(accepted.into_raw_fd()))
 }
 
 /// A stream socket of the address's family: small segments leave at once, as on accepted connections.
@@ -151,8 +142,7 @@ pub(crate) fn accept_rest(listener: Socket, token: Token, blocking: bool, events
 
 /// Ends our sending side. A peer that is gone already is no error.
 pub(crate) fn shutdown(socket: Socket) {
-    // SAFETY: takes no memory.
-    unsafe { libc::shutdown(socket.0, libc::SHUT_WR) };
+    let _ = net::shutdown(borrow(&socket), Shutdown::Write);
 }
 
 /// Makes the coming close(2) drop unsent bytes and reset the connection.
@@ -166,7 +156,7 @@ pub(crate) fn reset_on_close(socket: Socket) {
 /// Closes a socket that this driver owns.
 pub(crate) fn close(socket: Socket) {
     // SAFETY: the worker gives each socket to `Op::Close` once, as its last operation; nobody else owns it.
-    drop(unsafe { OwnedFd::from_raw_fd(socket.0) });
+    unsafe { rustix::io::close(socket.0) };
 }
 
 /// Whether calls on the socket return instead of waiting.
@@ -191,9 +181,12 @@ fn to_address(address: &socket2::SockAddr) -> Option<Address> {
 }
 
 fn with_ref<R>(socket: Socket, call: impl FnOnce(&socket2::SockRef<'_>) -> R) -> R {
+    call(&socket2::SockRef::from(&borrow(&socket)))
+}
+
+fn borrow(socket: &Socket) -> BorrowedFd<'_> {
     // SAFETY: the worker names only sockets it has not closed yet, so the descriptor is open during the call.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(socket.0) };
-    call(&socket2::SockRef::from(&borrowed))
+    unsafe { BorrowedFd::borrow_raw(socket.0) }
 }
 
 /// Sets an integer socket option that socket2 has no method for.
@@ -218,27 +211,19 @@ pub(crate) fn set_fast_open(socket: &socket2::Socket, pending: u32) -> std::io::
 
 /// The kernel's id of the calling thread.
 pub(crate) fn thread_id() -> u32 {
-    // SAFETY: takes no memory and cannot fail.
-    unsafe { libc::gettid() as u32 }
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
 }
 
 /// The soft limit of open descriptors.
 pub(crate) fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: writes into a local struct of the right type.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    limit.rlim_cur
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 pub(crate) fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: writes into a local struct of the right type.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-    // SAFETY: reads a local struct of the right type.
-    let answer = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raised) };
-    if answer == 0 { raised.rlim_cur } else { limit.rlim_cur }
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    raised.map_or(current, |()| maximum).unwrap_or(u64::MAX)
 }
 
 /// An event counter (eventfd(2)): any thread raises it, one waits for it.
@@ -246,13 +231,7 @@ pub(crate) struct EventCounter(OwnedFd);
 
 impl EventCounter {
     pub(crate) fn new() -> std::io::Result<EventCounter> {
-        // SAFETY: takes no memory.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor, and only we have it.
-        Ok(EventCounter(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(EventCounter(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
     pub(crate) fn socket(&self) -> Socket {
@@ -261,16 +240,12 @@ impl EventCounter {
 
     /// Wakes whoever waits. Cannot overflow: the mailbox raises it once for each time it is cleared.
     pub(crate) fn raise(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: reads eight bytes of a local.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
     #[cfg(test)]
     pub(crate) fn wait(&self) {
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one local pollfd.
-        unsafe { libc::poll(&mut poll, 1, -1) };
+        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None);
         clear_counter(self.socket());
     }
 }
@@ -278,14 +253,11 @@ impl EventCounter {
 /// Whether an event counter is raised.
 #[cfg(any(test, feature = "sim"))]
 pub(crate) fn is_counter_raised(socket: Socket) -> bool {
-    let mut poll = libc::pollfd { fd: socket.0, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one local pollfd, and no waiting.
-    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+    let counter = borrow(&socket);
+    poll(&mut [PollFd::new(&counter, PollFlags::IN)], Some(&Timespec::default())) == Ok(1)
 }
 
 /// Takes an event counter back to zero.
 pub(crate) fn clear_counter(socket: Socket) {
-    let mut count = [0u8; 8];
-    // SAFETY: writes at most eight bytes into a local.
-    unsafe { libc::read(socket.0, count.as_mut_ptr().cast(), count.len()) };
+    let _ = rustix::io::read(borrow(&socket), &mut [0u8; 8]);
 }
