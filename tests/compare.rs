@@ -99,12 +99,15 @@ fn both_drivers_are_compared_from_start_to_report() {
             "50",
             "--mode",
             "shared",
+            "--defer-accept",
+            "3s",
             "--out",
             out.to_str().unwrap(),
         ]);
         assert!(output.contains("== keep-alive-64") && output.contains("== idle"), "{output}\n{errors}");
         let results = results(&out);
         assert_eq!(results["interrupted"], false);
+        assert_eq!(results["settings"]["defer_accept_seconds"], 3);
         assert!(results["command"].as_str().unwrap().contains("compare --only"));
         let measured = results["profiles"].as_array().unwrap();
         assert_eq!(measured.len(), 3);
@@ -299,6 +302,7 @@ fn bad_input_is_told_in_a_line_and_writes_nothing() {
     check(&["--pairs", "0"], 2, "--pairs");
     check(&["--duration", "soon"], 2, "expected a duration");
     check(&["--mode", "alone"], 2, "split");
+    check(&["--defer-accept", "0s"], 2, "--defer-accept");
     check(&["--only", "hyper", "--peers", "/"], 1, "not the folder of the peers");
     check(&["--only", "nginx", "--profile", "upload"], 1, "no contender is left");
     check(&["--only", "ringmill", "--congestion", "nonesuch"], 1, "no congestion control \"nonesuch\"");

@@ -26,7 +26,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use contender::{CONTENDERS, Contender};
 use profile::Profile;
-use results::{Mode, Settings};
+use results::{ListenerOptions, Mode, Settings};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -82,6 +82,11 @@ pub(crate) struct Compare {
     /// Congestion control of all servers; those that cannot set it are left out [default: the system's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
+
+    /// Let all servers accept a connection only once it has sent something, or after this time in whole seconds; those that
+    /// cannot are left out, and idle is as without [default: accept at once]
+    #[arg(long, value_name = "TIME", value_parser = options::timeout)]
+    defer_accept: Option<Duration>,
 
     /// Source folder of the other servers [default: benches/peers of the checkout around this program or folder]
     #[arg(long, value_name = "DIR")]
@@ -165,7 +170,10 @@ impl Compare {
             seconds: duration.as_secs_f64(),
             latency_rounds: self.latency_rounds.unwrap_or(either(3, 1)),
             idle_connections: self.idle_connections.unwrap_or(either(15_000, 2000)),
-            congestion: self.congestion.clone(),
+            listener: ListenerOptions {
+                congestion: self.congestion.clone(),
+                defer_accept_seconds: self.defer_accept.map(|after| after.as_secs().max(1)),
+            },
         })
     }
 

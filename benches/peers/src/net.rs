@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,17 @@ pub struct ListenArgs {
     /// Congestion control of the connections, as in /proc/sys/net/ipv4/tcp_available_congestion_control.
     #[arg(long, value_name = "NAME")]
     pub congestion: Option<String>,
+    /// Accept a connection only once it has sent something, or after so many seconds (tcp(7), TCP_DEFER_ACCEPT).
+    #[arg(long, value_name = "SECONDS", value_parser = whole_seconds)]
+    pub defer_accept: Option<i32>,
+}
+
+/// A number of seconds with or without an `s`, as Ringmill has it.
+fn whole_seconds(text: &str) -> Result<i32, String> {
+    match text.strip_suffix('s').unwrap_or(text).parse() {
+        Ok(seconds @ 1..) => Ok(seconds),
+        _ => Err("expected whole seconds, as 5s".to_owned()),
+    }
 }
 
 /// What the peers that take workers have in common.
@@ -89,8 +101,8 @@ pub fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A TCP listener with SO_REUSEADDR, SO_REUSEPORT, TCP_NODELAY (inherited by its connections) and the congestion
-/// control asked for. It is non-blocking, which epoll and tokio need and io_uring does not mind.
+/// A TCP listener with SO_REUSEADDR, SO_REUSEPORT, TCP_NODELAY (inherited by its connections) and the options asked for.
+/// It is non-blocking, which epoll and tokio need and io_uring does not mind.
 pub fn tcp_listener(args: &ListenArgs) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(args.listen),
@@ -103,9 +115,31 @@ pub fn tcp_listener(args: &ListenArgs) -> io::Result<Socket> {
     if let Some(name) = &args.congestion {
         socket.set_tcp_congestion(name.as_bytes())?;
     }
+    if let Some(seconds) = args.defer_accept {
+        set_defer_accept(&socket, seconds)?;
+    }
     socket.bind(&args.listen.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+fn set_defer_accept(socket: &Socket, seconds: i32) -> io::Result<()> {
+    let (value, size) = ((&raw const seconds).cast(), size_of::<i32>() as libc::socklen_t);
+    // SAFETY: pointer and size are those of a local i32.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            value,
+            size,
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Prints the line that tells whoever started a peer where it really listens.
@@ -143,10 +177,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_silent_connection_is_not_accepted_where_that_is_deferred() {
+        let args = ListenArgs {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            congestion: None,
+            defer_accept: Some(whole_seconds("5s").unwrap()),
+        };
+        let listener = tcp_listener(&args).unwrap();
+        let target = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut client = std::net::TcpStream::connect(target).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        io::Write::write_all(&mut client, b"!").unwrap();
+        listener.accept().unwrap();
+    }
+
+    #[test]
+    fn seconds_are_whole() {
+        assert_eq!(whole_seconds("5"), Ok(5));
+        for bad in ["", "s", "0s", "-1", "5ms", "1.5s"] {
+            assert!(whole_seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn connections_inherit_no_delay_from_the_listener() {
         let args = ListenArgs {
             listen: "127.0.0.1:0".parse().unwrap(),
             congestion: None,
+            defer_accept: None,
         };
         let listener = tcp_listener(&args).unwrap();
         listener.set_nonblocking(false).unwrap();

@@ -3,6 +3,7 @@
 use super::pinned::Starter;
 use super::process::Launcher;
 use super::profile::Profile;
+use super::results::ListenerOptions;
 use anyhow::{Context, Result};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ pub(super) struct Contender {
     pub(super) package: Option<&'static str>,
     /// Part of `--quick`.
     quick: bool,
-    /// The listener takes the congestion control that was asked for.
-    sets_congestion: bool,
+    /// Its TCP listener takes the options that were asked for.
+    sets_options: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Ringmill { driver: "uring" },
         package: None,
         quick: true,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "ringmill-poll",
@@ -54,7 +55,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Ringmill { driver: "poll" },
         package: None,
         quick: true,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "blind-uring",
@@ -62,7 +63,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Blind { program: "blind_uring" },
         package: Some("io-uring"),
         quick: true,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "blind-epoll",
@@ -70,7 +71,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Blind { program: "blind_epoll" },
         package: None,
         quick: false,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "blind-udp",
@@ -78,7 +79,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Datagrams { program: "blind_udp" },
         package: None,
         quick: false,
-        sets_congestion: false,
+        sets_options: false,
     },
     Contender {
         name: "tokio",
@@ -86,7 +87,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "tokio_hand" },
         package: Some("tokio"),
         quick: false,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "monoio",
@@ -94,7 +95,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "monoio_hand" },
         package: Some("monoio"),
         quick: false,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "tokio-uring",
@@ -102,7 +103,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "tokio_uring_hand" },
         package: Some("tokio-uring"),
         quick: false,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "may-minihttp",
@@ -110,7 +111,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "may_minihttp" },
         package: Some("may_minihttp"),
         quick: false,
-        sets_congestion: false,
+        sets_options: false,
     },
     Contender {
         name: "hyper",
@@ -118,7 +119,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "hyper_percore" },
         package: Some("hyper"),
         quick: true,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "ntex",
@@ -126,7 +127,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "ntex_uring" },
         package: Some("ntex"),
         quick: false,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "actix-web",
@@ -134,7 +135,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "actix_web" },
         package: Some("actix-web"),
         quick: false,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "axum",
@@ -142,7 +143,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Site { program: "axum_readme" },
         package: Some("axum"),
         quick: true,
-        sets_congestion: true,
+        sets_options: true,
     },
     Contender {
         name: "nginx",
@@ -150,7 +151,7 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Nginx,
         package: None,
         quick: false,
-        sets_congestion: false,
+        sets_options: false,
     },
 ];
 
@@ -189,9 +190,9 @@ impl Contender {
     }
 
     /// Why it cannot run with these settings at all.
-    pub(super) fn cannot_with(&self, congestion: Option<&str>) -> Option<String> {
-        if congestion.is_some() && !self.sets_congestion {
-            return Some("it cannot choose its congestion control".to_owned());
+    pub(super) fn cannot_with(&self, options: &ListenerOptions) -> Option<String> {
+        if !options.is_default() && !self.sets_options {
+            return Some("it cannot set the options of its listener".to_owned());
         }
         if self.kind == Kind::Nginx && nginx().is_none() {
             return Some("nginx is not installed (on Debian: apt-get install nginx)".to_owned());
@@ -218,7 +219,7 @@ pub(super) struct Site<'a> {
     /// A folder for files that servers need.
     pub(super) scratch: &'a Path,
     pub(super) cpu: usize,
-    pub(super) congestion: Option<&'a str>,
+    pub(super) listener: &'a ListenerOptions,
     /// Size of the requests that blind responders count.
     pub(super) request_bytes: usize,
 }
@@ -230,8 +231,8 @@ impl Contender {
         let peer = |program: &str| {
             let mut command = site.launcher.command(&cpus, site.programs.join(program), Starter::Us);
             command.arg("--listen").arg(target.to_string());
-            if let Some(name) = site.congestion.filter(|_| self.sets_congestion && !profile.is_udp()) {
-                command.arg("--congestion").arg(name);
+            if self.sets_options {
+                set_options(&mut command, site.listener, profile);
             }
             command
         };
@@ -246,10 +247,8 @@ impl Contender {
                     command.arg("--udp-echo").arg(target.to_string());
                 } else {
                     command.arg("--listen").arg(target.to_string());
-                    if let Some(name) = site.congestion {
-                        command.arg("--congestion").arg(name);
-                    }
                 }
+                set_options(&mut command, site.listener, profile);
                 command
             }
             Kind::Blind { program } => {
@@ -268,6 +267,16 @@ impl Contender {
             }
             Kind::Nginx => nginx_command(site, target)?,
         })
+    }
+}
+
+/// Ringmill and the peers have the same options. Idle connections would never be accepted if that were deferred.
+fn set_options(command: &mut Command, options: &ListenerOptions, profile: Profile) {
+    if let Some(name) = options.congestion.as_ref().filter(|_| !profile.is_udp()) {
+        command.arg("--congestion").arg(name);
+    }
+    if let Some(seconds) = options.defer_accept_seconds.filter(|_| profile.is_about_tcp_requests()) {
+        command.arg("--defer-accept").arg(format!("{seconds}s"));
     }
 }
 
@@ -310,6 +319,21 @@ mod tests {
         assert_eq!(Contender::named("axum").unwrap().program(), Some("axum_readme"));
         let error = Contender::named("express").unwrap_err();
         assert!(error.contains("actix-web") && error.contains("nginx"), "{error}");
+    }
+
+    #[test]
+    fn a_listener_is_told_its_options_where_they_mean_something() {
+        let options = ListenerOptions { congestion: Some("reno".to_owned()), defer_accept_seconds: Some(5) };
+        let check = |profile, expected: &[&str]| {
+            let mut command = Command::new("serve");
+            set_options(&mut command, &options, profile);
+            assert_eq!(command.get_args().collect::<Vec<_>>(), expected, "{}", Profile::name(profile));
+        };
+        check(Profile::OneRequest, &["--congestion", "reno", "--defer-accept", "5s"]);
+        check(Profile::Idle, &["--congestion", "reno"]);
+        check(Profile::UdpEcho, &[]);
+        let nginx = Contender::named("nginx").unwrap();
+        assert!(nginx.cannot_with(&options).is_some_and(|reason| reason.contains("options of its listener")));
     }
 
     #[test]

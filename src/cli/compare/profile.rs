@@ -126,6 +126,10 @@ impl Profile {
     pub(super) fn is_udp(self) -> bool {
         self == Profile::UdpEcho
     }
+
+    pub(super) fn is_about_tcp_requests(self) -> bool {
+        !matches!(self, Profile::UdpEcho | Profile::Idle)
+    }
 }
 
 impl FromStr for Profile {

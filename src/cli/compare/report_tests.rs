@@ -85,7 +85,7 @@ fn results() -> Results {
         seconds: 0.5,
         latency_rounds: 1,
         idle_connections: 2000,
-        congestion: None,
+        listener: ListenerOptions::default(),
     };
     let entrant = |name| Entrant { name, what: "a server", version: "9.8.7".to_owned() };
     Results {

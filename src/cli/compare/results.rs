@@ -39,8 +39,23 @@ pub(super) struct Settings {
     pub(super) seconds: f64,
     pub(super) latency_rounds: u32,
     pub(super) idle_connections: u32,
+    #[serde(flatten)]
+    pub(super) listener: ListenerOptions,
+}
+
+/// What every TCP listener is asked to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct ListenerOptions {
     /// Empty for the system's.
     pub(super) congestion: Option<String>,
+    /// To accept a connection only once it has sent something, or after so long; empty for at once.
+    pub(super) defer_accept_seconds: Option<u64>,
+}
+
+impl ListenerOptions {
+    pub(super) fn is_default(&self) -> bool {
+        *self == ListenerOptions::default()
+    }
 }
 
 /// Where server and client run.

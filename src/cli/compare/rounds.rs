@@ -214,7 +214,7 @@ fn ratio(row: &Row, baseline: &Row, metric: Metric, value: fn(&Sample) -> f64) -
 #[cfg(test)]
 mod tests {
     use super::super::load::Latency;
-    use super::super::results::{Mode, samples};
+    use super::super::results::{ListenerOptions, Mode, samples};
     use super::*;
     use anyhow::bail;
 
@@ -291,7 +291,7 @@ mod tests {
             seconds: 1.0,
             latency_rounds: 0,
             idle_connections: 1,
-            congestion: None,
+            listener: ListenerOptions::default(),
         }
     }
 

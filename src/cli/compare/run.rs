@@ -44,14 +44,13 @@ pub(super) fn run(
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot create {}", options.out.display()))?;
     let scratch = Scratch::new(&options.out)?;
-    let congestion = settings.congestion.as_deref();
-    if let Some(name) = congestion {
+    if let Some(name) = &settings.listener.congestion {
         check_congestion(name)?;
     }
     let mut left_out = Vec::new();
     let mut able = Vec::new();
     for contender in contenders {
-        match contender.cannot_with(congestion) {
+        match contender.cannot_with(&settings.listener) {
             Some(reason) => left_out.push(LeftOut { contender: contender.name, reason }),
             None if profiles.iter().all(|profile| contender.cannot(*profile).is_some()) => {}
             None => able.push(*contender),
@@ -172,7 +171,7 @@ impl Run<'_> {
             peers: peers.map(|peers| peers.source.as_path()),
             scratch: &self.clients.scratch,
             cpu: self.settings.server_cpu,
-            congestion: self.settings.congestion.as_deref(),
+            listener: &self.settings.listener,
             request_bytes,
         }
     }
