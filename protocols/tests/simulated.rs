@@ -223,6 +223,10 @@ const CONVERSATIONS: &[&str] = &[
     "GET /te",
     // Malformed from the first x on, with no line end after which a head that drips in is looked at again.
     "GET /text HTTP/1.1x: y",
+    // The empty line is refused before the method can be seen, so its reply has a body.
+    "\n\r\nHEAD /text HTTP/1.1\r\nHost: a\r\n\r\n",
+    "\r\n\r\nHEAD /text HTTP/1.1\r\nHost: a\r\n\r\n",
+    "\r\nHEAD /text HTTP/1.1\r\nBad\r\n\r\n",
     "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel",
 ];
 

@@ -138,7 +138,7 @@ impl<H: Handler> Server<H> {
             return Flow::Wait(0);
         }
         if io.is_exhausted() {
-            return self.context.refuse_for_memory(input.starts_with(b"HEAD "), io);
+            return self.context.refuse_for_memory(begins_with_head(input), io);
         }
         let limits = &self.context.limits;
         if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
@@ -407,9 +407,7 @@ impl Context {
     }
 
     fn refuse_head(&mut self, reject: Reject, input: &[u8], io: &mut Io<'_>) -> Flow {
-        // What was understood of the request is perhaps that its reply has no body.
-        let head_only = input.trim_ascii_start().starts_with(b"HEAD ");
-        self.refuse(reject.status(), reject.reason(), head_only, io)
+        self.refuse(reject.status(), reject.reason(), begins_with_head(input), io)
     }
 
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
@@ -525,6 +523,7 @@ impl<H: Handler> Protocol for Server<H> {
     fn eof(&mut self, session: &mut Session, rest: &[u8], io: &mut Io<'_>) -> Next {
         // A head that dripped in was not looked at with every drop: it may have been malformed for long.
         if session.exchange.is_none()
+            && !rest.is_empty()
             && let Outcome::Malformed(reject) = parse_head(rest, &mut self.slots, &self.context.limits.head)
         {
             self.context.preamble.refresh(io.unix_secs());
@@ -569,6 +568,12 @@ impl<H: Handler> Server<H> {
             Flow::Abort => Next::Abort,
         }
     }
+}
+
+/// Whether a head that was refused is that of a HEAD request, whose reply has no body. It was refused for something behind
+/// the method then, so this does not depend on how the input was cut.
+fn begins_with_head(input: &[u8]) -> bool {
+    input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ")
 }
 
 impl Session {
