@@ -7,7 +7,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringmill_engine::driver::sim::{Chaos, Net, Peer, Sim, Simulation};
 use ringmill_engine::driver::{Driver, Wait};
-use ringmill_engine::event::{Event, Op, Payload, Socket};
+use ringmill_engine::event::{Event, Op, Payload, Socket, Then};
 use ringmill_engine::output::Output;
 use ringmill_engine::token::{Kind, Token};
 use ringmill_engine::{Config, Io, Protocol, Step};
@@ -64,7 +64,7 @@ impl Bare {
                     output.buffer().extend_from_slice(&block);
                     let (token, socket) = (Token::new(Kind::Send, 1, index), self.sockets[index as usize]);
                     self.sim.submit(Op::Provide(block));
-                    self.sim.submit(Op::Send { token, socket, output, awaited: false });
+                    self.sim.submit(Op::Send { token, socket, output, then: Then::Rest });
                 }
                 Payload::Output(mut output) => {
                     output.buffer().clear();

@@ -6,7 +6,7 @@
 //! ```
 //! The worker (`worker.rs`) carries out what the table says.
 
-use crate::event::{Errno, Socket};
+use crate::event::{Errno, Socket, Then};
 use crate::memory::Memory;
 use crate::output::Output;
 use crate::time::Tick;
@@ -252,6 +252,17 @@ impl Conn {
             && self.recv == Recv::Armed
             && self.pending.is_none()
             && !(self.held | self.paused | self.wants_drained | self.input_due)
+    }
+
+    /// What follows once the output that is about to be sent is gone.
+    pub(crate) fn after_send(&self) -> Then {
+        if self.is_at_rest() {
+            Then::Rest
+        } else if self.phase == Phase::Draining && self.pending.is_none() {
+            Then::End
+        } else {
+            Then::GoOn
+        }
     }
 
     pub(crate) fn unread_bytes(&self) -> usize {

@@ -60,9 +60,8 @@ pub enum Op {
         socket: Socket,
         /// Bytes to send, at least one.
         output: Box<Output>,
-        /// Whether anything waits for the completion. Otherwise a full success does not end a turn's wait: it is told
-        /// when that turn comes back for another reason, or at once if it does not wait.
-        awaited: bool,
+        /// What happens once it is sent.
+        then: Then,
     },
     /// End the operation with this token. Has no event of its own: the operation's last one is the answer.
     Cancel {
@@ -116,6 +115,19 @@ pub enum Op {
     },
     /// Return a receive buffer.
     Provide(Block),
+}
+
+/// What follows a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing waits for it. A full success does not end a turn's wait: it is told when that turn comes back for another
+    /// reason, or at once if it does not wait.
+    Rest,
+    /// Something waits for its completion.
+    GoOn,
+    /// The stream ends: once all of it is sent, `Shutdown` or `Close` follows. Until then the driver may keep the
+    /// last bytes back, so that they and the end travel in one segment.
+    End,
 }
 
 /// A completion.

@@ -8,7 +8,7 @@ pub(crate) mod ring;
 pub(crate) mod signal;
 
 use crate::address::Address;
-use crate::event::{Errno, Event, Payload, Socket};
+use crate::event::{Errno, Event, Payload, Socket, Then};
 use crate::output::Output;
 use crate::time::Tick;
 use crate::token::Token;
@@ -56,8 +56,11 @@ pub(crate) fn recv(socket: Socket, buffer: &mut [u8]) -> Result<usize, Errno> {
 }
 
 /// Sends from the front of the output; never waits, never raises SIGPIPE.
-pub(crate) fn send(socket: Socket, output: &Output) -> Result<usize, Errno> {
-    let (socket, flags) = (borrow(&socket), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+pub(crate) fn send(socket: Socket, output: &Output, then: Then) -> Result<usize, Errno> {
+    let socket = borrow(&socket);
+    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    // The end of the output waits for the end of the stream (send(2)).
+    flags.set(SendFlags::MORE, then == Then::End);
     if let Some(bytes) = output.as_single() {
         return Ok(retry_on_intr(|| net::send(socket, bytes, flags))?);
     }

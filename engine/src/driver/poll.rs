@@ -7,7 +7,7 @@
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::{Driver, Names, Wait};
-use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
 use crate::sys;
@@ -68,7 +68,7 @@ enum Input {
 enum Out {
     #[default]
     None,
-    Send(Token, Box<Output>),
+    Send(Token, Box<Output>, Then),
     Datagrams(Token, Box<Datagrams>),
     Connect(Token),
 }
@@ -125,15 +125,15 @@ impl Poll {
         }
     }
 
-    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
-        match sys::send(socket, &output) {
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, then: Then) {
+        match sys::send(socket, &output, then) {
             Err(Errno::EAGAIN) => match self.register(socket) {
-                Ok(()) => self.entry(socket).output = Out::Send(token, output),
+                Ok(()) => self.entry(socket).output = Out::Send(token, output, then),
                 Err(errno) => self.done.push(sent(token, Err(errno), output)),
             },
             result => {
-                let is_plain = !awaited && result == Ok(output.len());
-                let done = if is_plain { &mut self.unawaited } else { &mut self.done };
+                let is_silent = then == Then::Rest && result == Ok(output.len());
+                let done = if is_silent { &mut self.unawaited } else { &mut self.done };
                 done.push(sent(token, result.map(|bytes| bytes as u32), output));
             }
         }
@@ -182,7 +182,7 @@ impl Poll {
     fn cancel_output(&mut self, socket: Socket) {
         match std::mem::take(&mut self.entry(socket).output) {
             Out::None => {}
-            Out::Send(token, output) => self.done.push(sent(token, Err(Errno::ECANCELED), output)),
+            Out::Send(token, output, _) => self.done.push(sent(token, Err(Errno::ECANCELED), output)),
             Out::Datagrams(token, batch) => self.done.push(datagrams(token, Err(Errno::ECANCELED), batch)),
             Out::Connect(token) => self.done.push(connected(token, Err(Errno::ECANCELED))),
         }
@@ -234,7 +234,10 @@ impl Poll {
                 let socket = Socket(index as i32);
                 match std::mem::take(&mut entry.output) {
                     Out::None => {}
-                    Out::Send(token, output) => send_again(&mut self.done, entry, token, socket, output),
+                    Out::Send(token, output, then) => match sys::send(socket, &output, then) {
+                        Err(Errno::EAGAIN) => entry.output = Out::Send(token, output, then),
+                        result => self.done.push(sent(token, result.map(|bytes| bytes as u32), output)),
+                    },
                     Out::Connect(token) => match sys::connect_result(socket) {
                         Some(result) => self.done.push(connected(token, result)),
                         None => entry.output = Out::Connect(token),
@@ -302,7 +305,7 @@ impl Driver for Poll {
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, false, &mut self.done),
             Op::Watch { token, socket } => self.want(socket, Input::Watch(token)),
             Op::RecvDatagrams { token, socket, batch } => self.want(socket, Input::Datagrams(token, batch)),
-            Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
+            Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
             Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
             Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
             Op::CancelAll { socket } => {
@@ -437,13 +440,6 @@ fn recv(
     }
     entry.input = Input::Recv(token, turn_bytes_max);
     false
-}
-
-fn send_again(done: &mut Vec<Event>, entry: &mut Entry, token: Token, socket: Socket, output: Box<Output>) {
-    match sys::send(socket, &output) {
-        Err(Errno::EAGAIN) => entry.output = Out::Send(token, output),
-        result => done.push(sent(token, result.map(|bytes| bytes as u32), output)),
-    }
 }
 
 /// The last event of an operation that did not come to anything.

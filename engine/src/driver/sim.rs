@@ -23,7 +23,7 @@ pub use watch::{Watch, Watched};
 use crate::address::Address;
 use crate::datagram::Datagrams;
 use crate::driver::{Driver, Names, Wait};
-use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
 use crate::sys;
@@ -110,7 +110,7 @@ struct Out {
 }
 
 enum OutKind {
-    Send(Box<Output>),
+    Send(Box<Output>, Then),
     Datagrams(Box<Datagrams>),
     Connect(Box<Address>),
 }
@@ -205,7 +205,7 @@ impl Sim {
 
     /// Whether a send with this token may be told as late as at the end of a long wait.
     pub(crate) fn is_silent(&self, token: Token) -> bool {
-        let unasked = |op: &Op| matches!(op, Op::Send { token: of, awaited: false, .. } if *of == token);
+        let unasked = |op: &Op| matches!(op, Op::Send { token: of, then: Then::Rest, .. } if *of == token);
         !self.is_owing
             && (self.silent.iter().any(|event| event.token == token) || self.queued.iter().any(unasked))
     }
@@ -282,7 +282,7 @@ impl Sim {
             Op::RecvDatagrams { token, socket, batch } => {
                 self.want(socket, token, InputKind::Datagrams(batch))
             }
-            Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
+            Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
             Op::SendDatagrams { token, socket, batch } => self.push(socket, token, OutKind::Datagrams(batch)),
             Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
             Op::CancelAll { socket } => {
@@ -295,15 +295,15 @@ impl Sim {
     }
 
     /// As the real drivers do it: what nobody waits for and succeeds at once in full has no event of its own.
-    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, then: Then) {
         let has_room = self.world.borrow().room_bytes(socket) >= output.len();
-        if awaited || !has_room || self.hits(Fault::ShortSend) || self.hits(Fault::Again) {
-            return self.push(socket, token, OutKind::Send(output));
+        if then != Then::Rest || !has_room || self.hits(Fault::ShortSend) || self.hits(Fault::Again) {
+            return self.push(socket, token, OutKind::Send(output, then));
         }
         assert!(!self.outputs.contains_key(&socket), "two operations write to socket {socket:?}");
         assert!(!self.silent.iter().any(|event| event.token == token), "{token:?} is sent twice");
-        let sent = self.world.borrow_mut().send(socket, &output, usize::MAX);
-        self.silent.push(finished(token, sent.map(|bytes| bytes as u32), OutKind::Send(output)));
+        let sent = self.world.borrow_mut().send(socket, &output, usize::MAX, then);
+        self.silent.push(finished(token, sent.map(|bytes| bytes as u32), OutKind::Send(output, then)));
     }
 
     fn accept_rest(&mut self, token: Token, listener: Socket) {

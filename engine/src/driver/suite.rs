@@ -27,7 +27,7 @@ use hazards::*;
 use crate::address::Address;
 use crate::datagram::Datagrams;
 use crate::driver::{Driver, Wait};
-use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::sys::EventCounter;
 use crate::token::{Kind, Token};
@@ -206,29 +206,19 @@ fn receives_in_order_to_the_end<F: Fixture>() {
 }
 
 fn sends_every_byte_in_order<F: Fixture>() {
-    sends_every_byte::<F>(true);
-    sends_every_byte::<F>(false);
+    for then in [Then::Rest, Then::GoOn, Then::End] {
+        sends_every_byte::<F>(then);
+    }
 }
 
-fn sends_every_byte<F: Fixture>(awaited: bool) {
+fn sends_every_byte<F: Fixture>(then: Then) {
     let mut fixture = F::new(8, 512);
     let (socket, mut peer) = connection(&mut fixture);
     // Copied and shared pieces, and more of them than one vector takes.
     let pieces: Vec<Vec<u8>> = (0..150).map(|n| pattern(n * 97 % 5000 + 1)).collect();
     let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&slices), awaited });
     let (mut received, expected) = (Vec::new(), pieces.concat());
-    turn_until(&mut fixture, "the end of sending", |fixture, event| {
-        assert_eq!((event.token, event.more), (SEND, false));
-        let Payload::Output(mut output) = event.payload else { panic!("the output did not come back") };
-        output.advance(event.result.unwrap() as usize);
-        received.extend(peer.take());
-        let over = output.is_empty();
-        if !over {
-            fixture.driver().submit(Op::Send { token: SEND, socket, output, awaited });
-        }
-        over
-    });
+    send_all(&mut fixture, socket, output(&slices), then, || received.extend(peer.take()));
     fixture.driver().submit(Op::Shutdown { socket });
     for _ in 0..TURNS_MAX {
         fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
@@ -239,6 +229,28 @@ fn sends_every_byte<F: Fixture>(awaited: bool) {
     }
     assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
     fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+/// Sends until nothing is left, and calls `each_time` after each event.
+fn send_all<F: Fixture>(
+    fixture: &mut F,
+    socket: Socket,
+    output: Box<Output>,
+    then: Then,
+    mut each_time: impl FnMut(),
+) {
+    fixture.driver().submit(Op::Send { token: SEND, socket, output, then });
+    turn_until(fixture, "the end of sending", |fixture, event| {
+        assert_eq!((event.token, event.more), (SEND, false));
+        let Payload::Output(mut output) = event.payload else { panic!("the output did not come back") };
+        output.advance(event.result.unwrap() as usize);
+        each_time();
+        let over = output.is_empty();
+        if !over {
+            fixture.driver().submit(Op::Send { token: SEND, socket, output, then });
+        }
+        over
+    });
 }
 
 /// Sends that nobody waits for are told with the next turn that does not wait, short ones and stuck ones as always.
@@ -254,7 +266,7 @@ fn sends_that_nobody_awaits_are_told_later<F: Fixture>() {
         let mut output = Some(output(&[piece]));
         let mut sent = 0;
         while let Some(rest) = output.take() {
-            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, awaited: false });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then: Then::Rest });
             let mut events = Vec::new();
             for _ in 0..TURNS_MAX {
                 fixture.driver().turn(Wait::Poll, &mut events).unwrap();
@@ -344,7 +356,7 @@ fn cancel_all_ends_both_directions<F: Fixture>() {
     let (socket, _peer) = connection(&mut fixture);
     recv(&mut fixture, socket);
     let big = vec![0; 64 << 20];
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), awaited: true });
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), then: Then::GoOn });
     // The peer does not read: after some progress the send is stuck, which is what must be cancelled.
     let mut events = Vec::new();
     for _ in 0..TURNS_MAX {
@@ -356,7 +368,7 @@ fn cancel_all_ends_both_directions<F: Fixture>() {
         for event in events.drain(..) {
             let Payload::Output(mut output) = event.payload else { panic!("nothing was received") };
             output.advance(event.result.unwrap() as usize);
-            fixture.driver().submit(Op::Send { token: SEND, socket, output, awaited: true });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output, then: Then::GoOn });
         }
     }
     fixture.driver().submit(Op::CancelAll { socket });
@@ -402,6 +414,27 @@ fn closing_ends_the_connection<F: Fixture>() {
         let (socket, mut peer) = connection(&mut fixture);
         fixture.driver().submit(Op::Close { socket, reset });
         turn_while(&mut fixture, |_| !peer.is_at_end());
+    }
+}
+
+/// Whatever the driver keeps back of a last send leaves with the end of the stream, which either operation is.
+fn the_last_bytes_leave_with_the_end<F: Fixture>() {
+    for is_closed in [false, true] {
+        let mut fixture = F::new(8, 512);
+        let (socket, mut peer) = connection(&mut fixture);
+        send_all(&mut fixture, socket, output(&[b"last"]), Then::End, || {});
+        let end = if is_closed { Op::Close { socket, reset: false } } else { Op::Shutdown { socket } };
+        fixture.driver().submit(end);
+        let mut received = Vec::new();
+        turn_while(&mut fixture, |_| {
+            received.extend(peer.take());
+            !peer.is_at_end()
+        });
+        received.extend(peer.take());
+        assert_eq!(received, b"last");
+        if !is_closed {
+            fixture.driver().submit(Op::Close { socket, reset: false });
+        }
     }
 }
 
@@ -513,7 +546,7 @@ fn connects_and_talks<F: Fixture>() {
     peer.send(&sent);
     peer.shutdown();
     assert!(recv_all(&mut fixture, socket) == sent);
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[b"out"]), awaited: true });
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[b"out"]), then: Then::GoOn });
     turn_until(&mut fixture, "the end of sending", |_, event| {
         // So short that it leaves in one piece, unless the driver splits on purpose.
         (event.token, event.more) == (SEND, false) && event.result.is_ok_and(|bytes| bytes > 0)
@@ -589,6 +622,7 @@ macro_rules! all_cases {
             a_reset_ends_the_receive
             a_shut_socket_still_receives
             closing_ends_the_connection
+            the_last_bytes_leave_with_the_end
             a_wait_ends_at_its_time
             a_counter_is_reported_once_for_each_watch
             datagrams_come_and_go

@@ -9,7 +9,7 @@
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::{Driver, Names, Wait};
-use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
 use crate::sys;
@@ -275,10 +275,13 @@ impl Uring {
     /// Awaited sends have a completion each. The others have none if all goes well, so that they neither end the next
     /// wait nor cost a completion: with MSG_DONTWAIT the kernel finishes with them while it takes them in, and with
     /// MSG_WAITALL anything less than everything is a failure, which it reports (io_uring_enter(2), CQE_SKIP_SUCCESS).
-    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, awaited: bool) {
+    fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, then: Then) {
         let mut slot = SendSlot { token, socket, output, message: None };
-        if awaited {
-            return self.send_awaited(slot);
+        match then {
+            Then::Rest => {}
+            Then::GoOn => return self.send_awaited(slot, 0),
+            // The end of the output waits for the end of the stream (send(2)).
+            Then::End => return self.send_awaited(slot, libc::MSG_MORE),
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
         let (entry, bytes) = self.send_entry(&mut slot, flags);
@@ -288,8 +291,8 @@ impl Uring {
         self.silent.push_back(Silent { position: self.pushed, bytes, slot: Some(slot) });
     }
 
-    fn send_awaited(&mut self, mut slot: SendSlot) {
-        let (entry, _) = self.send_entry(&mut slot, libc::MSG_NOSIGNAL);
+    fn send_awaited(&mut self, mut slot: SendSlot, message_flags: i32) {
+        let (entry, _) = self.send_entry(&mut slot, libc::MSG_NOSIGNAL | message_flags);
         let key = self.sends.insert(slot) as u32;
         self.push(&entry.user_data(Token::new(Kind::Send, AWAITED, key).to_bits()));
     }
@@ -337,7 +340,7 @@ impl Uring {
             let slot = self.silent[at].slot.take().expect("a silent send completes at most once");
             if result == Err(Errno::EAGAIN) {
                 // Not a byte went out: now wait for room, and say so when it is done.
-                return self.send_awaited(slot);
+                return self.send_awaited(slot, 0);
             }
             slot
         } else {
@@ -530,7 +533,7 @@ impl Driver for Uring {
                 let entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
-            Op::Send { token, socket, output, awaited } => self.send(token, socket, output, awaited),
+            Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
             Op::Provide(block) => self.buffers.give(&mut self.pool, block),
             Op::Accept { token, listener } => {
                 self.armed += 1;

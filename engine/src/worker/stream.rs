@@ -3,7 +3,7 @@
 use super::{SPARE_CARRIES_MAX, Worker};
 use crate::conn::{CloseReason, Conn, Phase, Recv, Signal};
 use crate::driver::{Driver, Names};
-use crate::event::{Errno, Op};
+use crate::event::{Errno, Op, Then};
 use crate::hooks::{Arrival, Break, arrived, is_broken};
 use crate::output::Output;
 use crate::protocol::{Io, Next, Shared, Step};
@@ -204,6 +204,9 @@ impl<D: Driver> Worker<D> {
                 conn.phase = conn.phase.step(Signal::Flushed, at_once);
                 if conn.phase == Phase::Lingering {
                     conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
+                }
+                // The end is sent even if the socket is closed at once, which drops what was kept back if input is unread.
+                if !conn.peer_eof {
                     self.driver.submit(Op::Shutdown { socket: conn.socket });
                 }
             }
@@ -402,9 +405,9 @@ impl<D: Driver> Worker<D> {
         }
         self.timers.schedule(index, conn.stall_deadline);
         let token = Token::new(Kind::Send, conn.generation, index);
-        conn.awaited = !conn.is_at_rest();
-        let awaited = conn.awaited;
-        self.driver.submit(Op::Send { token, socket: conn.socket, output, awaited });
+        let then = conn.after_send();
+        conn.awaited = then != Then::Rest;
+        self.driver.submit(Op::Send { token, socket: conn.socket, output, then });
     }
 
     /// Starts or ends receiving, as the connection now wants it.

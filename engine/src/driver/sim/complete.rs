@@ -3,7 +3,7 @@
 use super::chaos::{Fault, fire};
 use super::{Input, InputKind, OutKind, Sim};
 use crate::datagram::ENTRIES_MAX;
-use crate::event::{Errno, Event, Payload, Socket};
+use crate::event::{Errno, Event, Payload, Socket, Then};
 use crate::output::Output;
 use crate::sys;
 use crate::token::{Kind, Token};
@@ -167,7 +167,7 @@ impl Sim {
             fire(Fault::LateCancel);
         }
         let result = match &out.kind {
-            OutKind::Send(output) => self.transmit(socket, output),
+            OutKind::Send(output, then) => self.transmit(socket, output, *then),
             OutKind::Datagrams(batch) => {
                 if self.hits_and_fires(Fault::DatagramFault) {
                     Err(ECONNREFUSED)
@@ -181,7 +181,7 @@ impl Sim {
         events.push(finished(out.token, result, out.kind));
     }
 
-    fn transmit(&mut self, socket: Socket, output: &Output) -> Result<u32, Errno> {
+    fn transmit(&mut self, socket: Socket, output: &Output, then: Then) -> Result<u32, Errno> {
         if let Some(errno) = self.interruption() {
             return Err(errno);
         }
@@ -193,7 +193,7 @@ impl Sim {
             max = 1 + self.rng.below(max - 1);
             fire(Fault::ShortSend);
         }
-        self.world.borrow_mut().send(socket, output, max).map(|bytes| bytes as u32)
+        self.world.borrow_mut().send(socket, output, max, then).map(|bytes| bytes as u32)
     }
 
     /// A completion of an operation whose connection is gone, perhaps with a buffer.
@@ -216,7 +216,7 @@ impl Sim {
                 let mut output = Box::<Output>::default();
                 output.buffer().extend_from_slice(b"stale");
                 let token = Token::new(Kind::Send, old.generation(), old.index());
-                finished(token, Ok(5), OutKind::Send(output))
+                finished(token, Ok(5), OutKind::Send(output, Then::Rest))
             }
             _ => {
                 self.is_pool_new.set(true);
@@ -235,7 +235,7 @@ impl Sim {
 /// The event of an operation whose memory comes back.
 pub(super) fn finished(token: Token, result: Result<u32, Errno>, kind: OutKind) -> Event {
     let payload = match kind {
-        OutKind::Send(output) => Payload::Output(output),
+        OutKind::Send(output, _) => Payload::Output(output),
         OutKind::Datagrams(batch) => Payload::Datagrams(batch),
         OutKind::Connect(_) => Payload::None,
     };

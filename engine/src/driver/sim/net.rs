@@ -6,7 +6,7 @@ pub use remote::Answer;
 
 use crate::address::Address;
 use crate::datagram::{Datagrams, Entry, SLOT_BYTES};
-use crate::event::{Errno, Socket};
+use crate::event::{Errno, Socket, Then};
 use crate::output::Output;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +42,8 @@ struct Stream {
     /// The peer reset the connection.
     reset_by_peer: bool,
     outbound: VecDeque<u8>,
+    /// Bytes at the end of `outbound` that wait for the end of the stream, as a kernel may have it.
+    kept_back: usize,
     window: usize,
     /// The server sends no more.
     outbound_end: bool,
@@ -137,7 +139,7 @@ impl Peer {
 
     /// Takes what has arrived.
     pub fn take(&self) -> Vec<u8> {
-        self.with(|stream| stream.outbound.drain(..).collect())
+        self.with(|stream| stream.outbound.drain(..stream.outbound.len() - stream.kept_back).collect())
     }
 
     /// Holds at most so many bytes that were not taken; 0 is a peer that never reads.
@@ -154,7 +156,7 @@ impl Peer {
     pub fn reset(&self) {
         self.with(|stream| {
             stream.reset_by_peer = true;
-            stream.outbound.clear();
+            (stream.outbound, stream.kept_back) = (VecDeque::new(), 0);
         });
     }
 
@@ -271,12 +273,19 @@ impl World {
         Ok(bytes)
     }
 
-    pub(super) fn send(&mut self, socket: Socket, output: &Output, max: usize) -> Result<usize, Errno> {
+    pub(super) fn send(
+        &mut self,
+        socket: Socket,
+        output: &Output,
+        max: usize,
+        then: Then,
+    ) -> Result<usize, Errno> {
         let stream = self.stream(socket);
         if stream.reset_by_peer {
             return Err(Errno::EPIPE);
         }
         assert!(!stream.outbound_end, "socket {socket:?} was shut down and sends");
+        assert!(stream.kept_back == 0, "socket {socket:?} was to end and sends");
         let mut left = max.min(stream.window.saturating_sub(stream.outbound.len()));
         let before = stream.outbound.len();
         output.for_each(|slice| {
@@ -284,7 +293,11 @@ impl World {
             left -= bytes;
             stream.outbound.extend(&slice[..bytes]);
         });
-        Ok(stream.outbound.len() - before)
+        let sent = stream.outbound.len() - before;
+        if then == Then::End && sent == output.len() {
+            stream.kept_back = sent;
+        }
+        Ok(sent)
     }
 
     pub(super) fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams, max: usize) -> usize {
@@ -306,7 +319,8 @@ impl World {
     }
 
     pub(super) fn shutdown(&mut self, socket: Socket) {
-        self.stream(socket).outbound_end = true;
+        let stream = self.stream(socket);
+        (stream.outbound_end, stream.kept_back) = (true, 0);
     }
 
     pub(super) fn close(&mut self, socket: Socket, reset: bool) {
@@ -314,6 +328,7 @@ impl World {
             assert!(!stream.closed, "socket {socket:?} is closed twice");
             stream.closed = true;
             stream.reset = reset;
+            stream.kept_back = 0;
             if reset {
                 stream.outbound.clear();
             }

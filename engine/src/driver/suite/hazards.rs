@@ -4,7 +4,7 @@ use super::{
     ACCEPT, Fixture, Peer, RECV, SEND, TURNS_MAX, connection, output, pattern, recv, recv_all, turn_until,
 };
 use crate::driver::{Driver, Wait};
-use crate::event::{Errno, Event, Op, Payload, Socket};
+use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::token::{Kind, Token};
 use std::time::Duration;
 
@@ -175,8 +175,9 @@ pub(super) fn tokens_tell_the_tenants_of_a_slot_apart<F: Fixture>() {
         let token = |kind| Token::new(kind, generation, 7);
         let bytes = pattern(generation as usize);
         fixture.driver().submit(Op::Recv { token: token(Kind::Recv), socket, turn_bytes_max: 512 });
-        let (output, awaited) = (output(&[&bytes]), generation % 2 == 0);
-        fixture.driver().submit(Op::Send { token: token(Kind::Send), socket, output, awaited });
+        let then = if generation % 2 == 0 { Then::GoOn } else { Then::Rest };
+        let output = output(&[&bytes]);
+        fixture.driver().submit(Op::Send { token: token(Kind::Send), socket, output, then });
         peer.send(&bytes);
         let mut over = Vec::new();
         let mut events = Vec::new();
@@ -215,7 +216,7 @@ pub(super) fn a_driver_may_end_in_the_middle<F: Fixture>() {
     recv(&mut fixture, socket);
     // Never read: the send is stuck with its memory.
     let big = vec![1; 32 << 20];
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), awaited: true });
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), then: Then::GoOn });
     let mut kept = None;
     turn_until(&mut fixture, "a block", |fixture, event| match event.payload {
         Payload::Block(block) => {
@@ -224,7 +225,7 @@ pub(super) fn a_driver_may_end_in_the_middle<F: Fixture>() {
         }
         Payload::Output(mut rest) => {
             rest.advance(event.result.unwrap() as usize);
-            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, awaited: true });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then: Then::GoOn });
             false
         }
         _ => false,

@@ -50,7 +50,7 @@ impl World {
     pub(in crate::driver::sim) fn can_end(&self, socket: Socket, kind: &OutKind) -> bool {
         match kind {
             OutKind::Connect(address) => self.answers(address),
-            OutKind::Send(_) | OutKind::Datagrams(_) => self.has_room(socket),
+            OutKind::Send(..) | OutKind::Datagrams(_) => self.has_room(socket),
         }
     }
 
