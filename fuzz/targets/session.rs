@@ -63,7 +63,7 @@ impl Upload for Back {
     }
 }
 
-/// What the client receives, without dates, and how it ended. Replies of `/u` are chunks as they came: joined.
+/// What the client receives, and how it ended.
 fn converse(input: &[u8], piece: usize) -> (Vec<u8>, bool) {
     let config = Config { recv_buffers: 8, recv_buffer_bytes: 512, ..Config::default() };
     let mut simulation = Simulation::new(0, Chaos::CALM, config);
@@ -87,20 +87,64 @@ fn converse(input: &[u8], piece: usize) -> (Vec<u8>, bool) {
     assert_eq!((simulation.buffers_out(), simulation.net().open_sockets()), (0, 0));
     let counters = simulation.counters();
     assert_eq!((counters.panics, counters.connections), (0, 0));
-    (without_dates(&received), peer.was_reset())
+    (without_dates_and_chunks(&received), peer.was_reset())
 }
 
-/// Virtual time goes on with every piece; and a streamed body has a chunk for each piece of its request.
-fn without_dates(received: &[u8]) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for line in received.split(|byte| *byte == b'\n') {
-        let is_chunk_size = line.len() < 6
-            && line.strip_suffix(b"\r").is_some_and(|size| size.iter().all(u8::is_ascii_hexdigit));
-        if !line.starts_with(b"date: ") && !is_chunk_size {
-            lines.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+/// The replies without what may differ: virtual time goes on with every piece, and a streamed body has a chunk for each
+/// piece of its request.
+fn without_dates_and_chunks(mut received: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    while received.starts_with(b"HTTP/1.1 ") {
+        let Some(end) = find(received, b"\r\n\r\n") else { break };
+        let head;
+        (head, received) = received.split_at(end + 4);
+        let mut body_bytes = 0;
+        let mut is_chunked = false;
+        for line in head.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(length) = line.strip_prefix(b"content-length: ") {
+                body_bytes = number(length, 10).expect("a length");
+            }
+            is_chunked |= line == b"transfer-encoding: chunked\r\n";
+            if !line.starts_with(b"date: ") {
+                text.extend_from_slice(line);
+            }
+        }
+        if is_chunked {
+            received = unchunk(received, &mut text);
+        } else if !received.starts_with(b"HTTP/1.1 ") {
+            // Else it was the reply to HEAD.
+            let body;
+            (body, received) = received.split_at(body_bytes.min(received.len()));
+            text.extend_from_slice(body);
         }
     }
-    lines
+    // A body that ends with the connection, or the start of something that was reset.
+    text.extend_from_slice(received);
+    text
+}
+
+/// Moves the data of the chunks to `text`, those that came; returns what follows the last one.
+fn unchunk<'r>(mut received: &'r [u8], text: &mut Vec<u8>) -> &'r [u8] {
+    while let Some(end) = find(received, b"\r\n")
+        && let Some(bytes) = number(&received[..end], 16)
+    {
+        let data = &received[end + 2..];
+        text.extend_from_slice(&data[..bytes.min(data.len())]);
+        received = data.get(bytes + 2..).unwrap_or_default();
+        if bytes == 0 {
+            text.extend_from_slice(b"(end)");
+            break;
+        }
+    }
+    received
+}
+
+fn number(text: &[u8], radix: u32) -> Option<usize> {
+    usize::from_str_radix(str::from_utf8(text).ok()?.trim_ascii_end(), radix).ok()
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
 }
 
 fuzz_target!(|data: &[u8]| {
