@@ -6,6 +6,7 @@
 //! (some kernels flag a buffer on an error without attaching one). Where to read next: `event.rs`.
 #![allow(unsafe_code)]
 
+use std::io::IoSliceMut;
 use std::ptr::NonNull;
 
 /// The arena and who owns which buffer of it.
@@ -28,6 +29,8 @@ pub struct Block {
     id: u16,
 }
 
+/// The most buffers that are lent for one call.
+const LENT_MAX: usize = 8;
 /// The alignment of the arena: a page, so that buffers do not straddle more pages than they must.
 const ARENA_ALIGN: usize = 4096;
 
@@ -89,12 +92,8 @@ impl Pool {
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Option<Result<(usize, Option<Block>), E>> {
         let id = self.free.pop()?;
-        assert!(!self.out[usize::from(id)], "a free buffer that is out: the pool is used by two drivers");
-        let start = self.start(id);
-        // SAFETY: `id` was free, so no block and no kernel names this memory; it lies inside the arena,
-        // which was zeroed at start and lives as long as the pool.
-        let buffer = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.block_bytes) };
-        let filled = match fill(buffer) {
+        // SAFETY: `id` is in the list of free buffers no more.
+        let filled = match fill(unsafe { self.lend(id) }) {
             Ok(len) => len.min(self.block_bytes),
             Err(error) => {
                 self.free.push(id);
@@ -106,7 +105,50 @@ impl Pool {
             return Some(Ok((0, None)));
         }
         self.out[usize::from(id)] = true;
-        Some(Ok((filled, Some(Block { start, len: filled as u32, id }))))
+        Some(Ok((filled, Some(Block { start: self.start(id), len: filled as u32, id }))))
+    }
+
+    /// As [`fill`](Pool::fill) with at most `max` and [`LENT_MAX`] buffers, into which `fill` writes from the first on. It
+    /// says how many bytes that were in all, and `each` gets a block for every buffer with bytes in it.
+    pub(crate) fn fill_many<E>(
+        &mut self,
+        max: usize,
+        fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, E>,
+        mut each: impl FnMut(Block),
+    ) -> Option<Result<usize, E>> {
+        let lent = self.free.len().min(max).min(LENT_MAX);
+        if lent == 0 {
+            return None;
+        }
+        let mut buffers: [IoSliceMut<'_>; LENT_MAX] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        for (buffer, id) in buffers.iter_mut().zip(self.free[self.free.len() - lent..].iter().rev()) {
+            // SAFETY: `id` is in the list of free buffers once, and nobody else looks at that list until `fill` is over.
+            *buffer = IoSliceMut::new(unsafe { self.lend(*id) });
+        }
+        let bytes = match fill(&mut buffers[..lent]) {
+            Ok(bytes) => bytes.min(lent * self.block_bytes),
+            Err(error) => return Some(Err(error)),
+        };
+        let mut left = bytes;
+        while left > 0 {
+            let id = self.free.pop().expect("it was lent from the end of the list");
+            self.out[usize::from(id)] = true;
+            let len = left.min(self.block_bytes);
+            left -= len;
+            each(Block { start: self.start(id), len: len as u32, id });
+        }
+        Some(Ok(bytes))
+    }
+
+    /// The memory of a buffer that is not out.
+    ///
+    /// # Safety
+    /// The buffer is free, and lent to nobody else while the slice lives.
+    unsafe fn lend<'l>(&self, id: u16) -> &'l mut [u8] {
+        assert!(!self.out[usize::from(id)], "a free buffer that is out: the pool is used by two drivers");
+        // SAFETY: as the caller says, no block, no kernel and no other slice names this memory; it lies inside the arena,
+        // which was zeroed at start and lives as long as the pool.
+        unsafe { std::slice::from_raw_parts_mut(self.start(id).as_ptr(), self.block_bytes) }
     }
 
     /// Takes a buffer that the kernel says it filled with `len` bytes. `None` if that buffer is not the
@@ -180,6 +222,7 @@ impl std::fmt::Debug for Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     fn take(pool: &mut Pool, bytes: &[u8]) -> Option<Block> {
         let filled = pool.fill(|buffer| {
@@ -187,6 +230,35 @@ mod tests {
             Ok::<usize, ()>(bytes.len())
         });
         filled.map(|result| result.unwrap().1.unwrap())
+    }
+
+    #[test]
+    fn one_call_fills_several_buffers_in_order() {
+        let mut pool = Pool::new(4, 2);
+        // The blocks of one call that has at most `max` buffers for the bytes.
+        let take_many = |pool: &mut Pool, max, mut bytes: &[u8]| {
+            let mut blocks = Vec::new();
+            let write = |buffers: &mut [IoSliceMut<'_>]| {
+                Ok::<usize, ()>(buffers.iter_mut().map(|buffer| bytes.read(buffer).unwrap()).sum())
+            };
+            pool.fill_many(max, write, |block| blocks.push(block)).unwrap().unwrap();
+            blocks
+        };
+        let text = |blocks: &[Block]| {
+            blocks.iter().map(|block| str::from_utf8(block).unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let first = take(&mut pool, b"ab").unwrap();
+        let two = take_many(&mut pool, 2, b"cdefg");
+        assert_eq!(text(&two), ["cd", "ef"], "no more buffers than asked for");
+        let last = take_many(&mut pool, 9, b"hij");
+        assert_eq!(text(&last), ["hi"], "no more than there are");
+        assert!(pool.fill_many(1, |_| Ok::<usize, ()>(1), |_| unreachable!()).is_none());
+        pool.give(first);
+        two.into_iter().for_each(|block| pool.give(block));
+        assert_eq!(text(&take_many(&mut pool, 3, b"klm")), ["kl", "m"]);
+        assert_eq!(pool.out_count(), 3, "a buffer without bytes stays free");
+        assert_eq!(pool.fill_many(1, |_| Err(7), |_| unreachable!()), Some(Err(7)));
+        pool.check();
     }
 
     #[test]

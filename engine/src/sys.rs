@@ -16,8 +16,11 @@ use rustix::event::{EventfdFlags, eventfd};
 #[cfg(any(test, feature = "sim"))]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{
+    self, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
@@ -53,6 +56,12 @@ pub(crate) fn since_epoch() -> Duration {
 /// Receives what is there; never waits.
 pub(crate) fn recv(socket: Socket, buffer: &mut [u8]) -> Result<usize, Errno> {
     Ok(net::recv(borrow(&socket), buffer, RecvFlags::DONTWAIT)?.0)
+}
+
+/// Receives what is there, into the first buffer first; never waits.
+pub(crate) fn recv_vectored(socket: Socket, buffers: &mut [IoSliceMut<'_>]) -> Result<usize, Errno> {
+    let mut control = RecvAncillaryBuffer::default();
+    Ok(net::recvmsg(borrow(&socket), buffers, &mut control, RecvFlags::DONTWAIT)?.bytes)
 }
 
 /// Sends from the front of the output; never waits, never raises SIGPIPE.

@@ -9,11 +9,12 @@ use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::{Driver, Names, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
-use crate::pool::Pool;
+use crate::pool::{Block, Pool};
 use crate::sys;
 use crate::time::Tick;
 use crate::token::Token;
 use mio::unix::SourceFd;
+use std::io::IoSliceMut;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -398,14 +399,36 @@ fn recv(
 ) -> bool {
     let mut received = 0;
     loop {
+        let mut room_bytes = pool.block_bytes();
+        let mut tell = |block: Block| {
+            let result = Ok(block.len() as u32);
+            events.push(Event { token, result, more: true, payload: Payload::Block(block) });
+        };
+        let filled = if received == 0 {
+            let filled = pool.fill(|buffer| sys::recv(socket, buffer));
+            filled.map(|result| {
+                result.map(|(bytes, block)| {
+                    block.map_or(0, |block| {
+                        tell(block);
+                        bytes
+                    })
+                })
+            })
+        } else {
+            // A buffer was filled, so there is likely more: the rest of what a turn may bring, with one call.
+            let buffers = (turn_bytes_max as usize - received).div_ceil(room_bytes);
+            let receive = |buffers: &mut [IoSliceMut<'_>]| {
+                room_bytes = buffers.iter().map(|buffer| buffer.len()).sum();
+                sys::recv_vectored(socket, buffers)
+            };
+            pool.fill_many(buffers, receive, tell)
+        };
         let over = |result| Event { token, result, more: false, payload: Payload::None };
-        match pool.fill(|buffer| sys::recv(socket, buffer)) {
-            Some(Ok((bytes, Some(block)))) => {
-                let result = Ok(bytes as u32);
-                events.push(Event { token, result, more: true, payload: Payload::Block(block) });
+        match filled {
+            Some(Ok(bytes)) if bytes > 0 => {
                 received += bytes;
-                // A receive that did not fill its buffer emptied the socket; more bytes make a new edge.
-                if bytes < pool.block_bytes() && !entry.may_fall_short {
+                // A receive that did not fill its buffers emptied the socket; more bytes make a new edge.
+                if bytes < room_bytes && !entry.may_fall_short {
                     entry.may_read = false;
                     break;
                 }
