@@ -9,7 +9,7 @@ use common::program::Program;
 use common::site::{start, start_with};
 use common::traces::{Traces, total};
 use common::*;
-use ringmill::http::Limits;
+use ringmill::http::{Handler, Limits, Plan, Reply, Request, Server, Upload};
 use ringmill::{Config, DriverChoice, Echo, Engine, ListenOptions, UdpEcho};
 use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
@@ -308,6 +308,74 @@ fn peers_whose_window_stays_shut_are_let_go_all_at_once() {
             }
             drop(deaf);
             traces.expect_none(&running);
+        });
+    });
+}
+
+/// Reads bodies of any length and forgets them.
+struct Forgetful;
+
+impl Handler for Forgetful {
+    fn handle(&mut self, _: &Request<'_>, reply: &mut Reply<'_>) {
+        reply.text("ok");
+    }
+
+    fn plan(&mut self, _: &Request<'_>) -> Plan {
+        Plan::StreamUpTo(u64::MAX, Box::new(Forgetful))
+    }
+}
+
+impl Upload for Forgetful {
+    fn chunk(&mut self, _: &[u8], _: &mut Reply<'_>) {}
+
+    fn end(self: Box<Self>, reply: &mut Reply<'_>) {
+        reply.text("ok");
+    }
+}
+
+#[test]
+fn uploads_that_need_every_buffer_leave_others_their_turns() {
+    const UPLOADS: usize = 4;
+    const BUFFERS: usize = 8;
+    const BUFFER_BYTES: usize = 512;
+    alone(|| {
+        on_both_drivers(|driver| {
+            // Each upload alone can use up all buffers in every turn.
+            let config = Config {
+                recv_buffers: BUFFERS as u16,
+                recv_buffer_bytes: BUFFER_BYTES,
+                turn_bytes_max: (BUFFERS * BUFFER_BYTES) as u32,
+                ..config(driver)
+            };
+            let running = ringmill::Engine::builder()
+                .config(config)
+                .listen("127.0.0.1:0", |_| Server::new(Forgetful))
+                .start()
+                .unwrap();
+            let over = Arc::new(AtomicBool::new(false));
+            let upload = || {
+                let (mut client, over) = (connect(&running), over.clone());
+                std::thread::spawn(move || {
+                    client.send(format!(
+                        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+                        1u64 << 40
+                    ));
+                    while !over.load(SeqCst) {
+                        client.send(vec![b'x'; 64 * 1024]);
+                    }
+                })
+            };
+            let uploads: Vec<_> = (0..UPLOADS).map(|_| upload()).collect();
+            eventually(true, || total(&running).received_bytes > 1 << 20);
+            let mut client = connect(&running);
+            for _ in 0..50 {
+                client.send(get("/"));
+                assert_eq!(receive(&mut client).text(), "ok");
+            }
+            over.store(true, SeqCst);
+            for upload in uploads {
+                upload.join().unwrap();
+            }
         });
     });
 }

@@ -26,7 +26,11 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 #[test]
 fn short_memory_pauses_accepting_then_closes_idle_connections_then_refuses() {
     on_both_drivers(|driver| {
-        let config = Config { recv_buffers: 64, ..config(driver).with_memory_bytes_max(4 * MIB) };
+        let config = Config {
+            recv_buffers: 64,
+            recv_buffer_bytes: 8192,
+            ..config(driver).with_memory_bytes_max(4 * MIB)
+        };
         let running = start(config, |_| Server::new(answer));
         let mut idle = connect(&running);
         idle.send(GET);
@@ -98,7 +102,12 @@ fn what_is_kept_of_a_request_is_counted_until_its_end() {
 #[test]
 fn peers_that_never_read_cannot_pass_the_budget() {
     on_both_drivers(|driver| {
-        let config = Config { write_timeout: Duration::from_millis(700), recv_buffers: 64, ..config(driver) };
+        let config = Config {
+            write_timeout: Duration::from_millis(700),
+            recv_buffers: 64,
+            recv_buffer_bytes: 8192,
+            ..config(driver)
+        };
         let running = start(config.with_memory_bytes_max(3 * MIB), |_| Echo::default());
         let address = ip(&running.addresses()[0]);
         let mut deaf: Vec<TcpStream> = (0..40).map(|_| connect_narrow(address, 4096)).collect();

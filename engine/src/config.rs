@@ -65,7 +65,7 @@ impl Default for Config {
             driver: DriverChoice::Auto,
             connections_max: None,
             recv_buffers: 128,
-            recv_buffer_bytes: 8192,
+            recv_buffer_bytes: 16 * 1024,
             turn_bytes_max: 64 * 1024,
             input_bytes_max: 1024 * 1024,
             output_high_water_bytes: 256 * 1024,

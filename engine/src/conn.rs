@@ -145,6 +145,8 @@ pub(crate) struct Conn {
     pub(crate) service: u16,
     pub(crate) phase: Phase,
     pub(crate) recv: Recv,
+    /// Something was received since receiving was armed.
+    pub(crate) fed: bool,
     /// In the worker's list of connections to flush.
     pub(crate) dirty: bool,
     /// The protocol asked to be given no input.
@@ -189,6 +191,7 @@ impl Conn {
             service,
             phase: Phase::Open,
             recv: Recv::Idle,
+            fed: false,
             dirty: false,
             paused: false,
             held: false,

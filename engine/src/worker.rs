@@ -62,6 +62,8 @@ pub(crate) struct Worker<D: Driver> {
     catching_up_until: Option<Tick>,
     /// Connections that found no receive buffer.
     starved: VecDeque<u32>,
+    /// Those of this turn that had received something before, and so come after the others.
+    fed_and_starved: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
     shortage: Shortage,
@@ -124,6 +126,7 @@ impl<D: Driver> Worker<D> {
             has_room: false,
             catching_up_until: None,
             starved: VecDeque::new(),
+            fed_and_starved: Vec::new(),
             parked: VecDeque::new(),
             shortage: Shortage::new(),
             accept_at: Tick::NEVER,

@@ -333,11 +333,19 @@ impl Driver for Poll {
         }
         events.append(&mut self.unawaited);
         let mut ready = std::mem::take(&mut self.ready);
+        // Who finds no buffer has the first turn next time.
+        let (mut kept, mut first_unserved) = (0, None);
         ready.retain(|&fd| {
+            let before = events.len();
             let stays = self.serve(fd, events);
             self.sockets[fd as usize].is_ready = stays;
+            if stays && events.len() == before {
+                first_unserved.get_or_insert(kept);
+            }
+            kept += usize::from(stays);
             stays
         });
+        ready.rotate_left(first_unserved.unwrap_or(0));
         // Serving submits nothing, so nothing was added to the list meanwhile.
         self.ready = ready;
         Ok(())

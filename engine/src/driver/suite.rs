@@ -18,7 +18,7 @@
 //! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `mailbox.rs`: `no_message_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
 //! | 10 | closing a listener resets its queue | `accepts_what_is_queued_and_no_more` | `Drained` |
 //! | 11 | who does not receive does not see the end | `what_is_over_stays_over` | `StallUntimed`, `EofForgotten` |
-//! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself` | `Drought`, `StarvedForgotten` |
+//! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself`, `a_shortage_of_buffers_is_shared` | `Drought`, `StarvedForgotten` |
 
 mod hazards;
 
@@ -638,6 +638,7 @@ macro_rules! all_cases {
             a_driver_may_end_in_the_middle
             a_signal_is_no_failure
             one_peer_cannot_have_the_turn_for_itself
+            a_shortage_of_buffers_is_shared
             accepting_goes_on_after_an_end
         }
     };

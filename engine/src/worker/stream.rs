@@ -25,6 +25,7 @@ impl<D: Driver> Worker<D> {
         if !more && !is_broken(Break::MoreIgnored) {
             conn.recv = Recv::Idle;
         }
+        conn.fed = true;
         let index = token.index();
         if conn.phase == Phase::Open || is_broken(Break::CalledAfterClosed) {
             if conn.takes_in_place(bytes.len()) {
@@ -54,7 +55,12 @@ impl<D: Driver> Worker<D> {
             Err(Errno::ENOBUFS) => {
                 if !more {
                     conn.recv = Recv::Starved;
-                    if !is_broken(Break::StarvedForgotten) {
+                    let is_fed = conn.fed;
+                    if is_broken(Break::StarvedForgotten) {
+                        // Nobody will arm it.
+                    } else if is_fed {
+                        self.fed_and_starved.push(index);
+                    } else {
                         self.starved.push_back(index);
                     }
                 }
@@ -176,7 +182,9 @@ impl<D: Driver> Worker<D> {
 
     /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
     /// would spin on ENOBUFS. And no more of them than there are buffers: of thousands most would be refused again.
+    /// First come those that got nothing: a few peers that send without end use up all buffers in every turn.
     pub(super) fn rearm_starved(&mut self) {
+        self.starved.extend(self.fed_and_starved.drain(..));
         for _ in 0..self.config.recv_buffers {
             let Some(index) = self.starved.pop_front() else { return };
             if let Some(conn) = self.conns.get_mut(index as usize)
@@ -418,6 +426,7 @@ impl<D: Driver> Worker<D> {
         match (conn.recv, conn.wants_input()) {
             (Recv::Idle, true) => {
                 conn.recv = Recv::Armed;
+                conn.fed = false;
                 let turn_bytes_max = self.config.turn_bytes_max;
                 self.driver.submit(Op::Recv { token, socket, turn_bytes_max });
             }

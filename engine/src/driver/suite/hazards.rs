@@ -306,6 +306,57 @@ pub(super) fn one_peer_cannot_have_the_turn_for_itself<F: Fixture>() {
     }
 }
 
+/// Of two peers that each could use up all buffers in every turn, none waits until the other has sent everything.
+pub(super) fn a_shortage_of_buffers_is_shared<F: Fixture>() {
+    const BYTES: usize = 64 * 1024;
+    let mut fixture = F::new(8, 512);
+    let mut connections = [connection(&mut fixture), connection(&mut fixture)];
+    let token = |n: usize| Token::new(Kind::Recv, 1, n as u32);
+    let arm = |fixture: &mut F, n: usize, socket| {
+        fixture.driver().submit(Op::Recv { token: token(n), socket, turn_bytes_max: 8 * 512 });
+    };
+    for (n, (socket, peer)) in connections.iter_mut().enumerate() {
+        peer.send(&pattern(BYTES));
+        peer.shutdown();
+        arm(&mut fixture, n, *socket);
+    }
+    let (mut received, mut ends, mut other_at_first_end) = ([0; 2], 0, None);
+    for _ in 0..TURNS_MAX {
+        let mut events = Vec::new();
+        let until = fixture.driver().now().after(Duration::from_millis(10));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        // As a worker does it: all buffers come back, then those that found none try again, first who got nothing.
+        let (mut again, mut fed) = (Vec::new(), [false; 2]);
+        for event in events {
+            let n = event.token.index() as usize;
+            if let Payload::Block(block) = event.payload {
+                received[n] += block.len();
+                fed[n] = true;
+                fixture.driver().submit(Op::Provide(block));
+            }
+            if event.result == Ok(0) {
+                ends += 1;
+                other_at_first_end.get_or_insert(received[1 - n]);
+            } else if !event.more {
+                again.push(n);
+            }
+        }
+        if ends == 2 {
+            break;
+        }
+        again.sort_by_key(|n| fed[*n]);
+        for n in again {
+            arm(&mut fixture, n, connections[n].0);
+        }
+    }
+    assert_eq!((received, ends), ([BYTES; 2], 2));
+    let other = other_at_first_end.unwrap();
+    assert!(other > BYTES / 8, "one had all its {BYTES} bytes when the other had {other}");
+    for (socket, _) in connections {
+        fixture.driver().submit(Op::Close { socket, reset: false });
+    }
+}
+
 /// A failed accept is an event with its errno, and the end of the operation; the listener is as good as before.
 pub(super) fn accepting_goes_on_after_an_end<F: Fixture>() {
     let mut fixture = F::new(8, 512);
