@@ -84,37 +84,38 @@ impl Pool {
         self.out.iter().filter(|out| **out).count()
     }
 
-    /// Lends a free buffer to a driver that fills buffers itself: `fill` writes into the whole buffer and
-    /// says how many bytes are valid. `None` when every buffer is out; otherwise what `fill` returned,
-    /// with a block when it was `Ok` and more than zero.
+    /// Lends a free buffer to a driver that fills buffers itself: `fill` writes into the whole buffer and says how many
+    /// bytes are valid. `None` when every buffer is out; otherwise what `fill` returned, after `tell` got the block if it
+    /// was `Ok` and more than zero.
     pub(crate) fn fill<E>(
         &mut self,
         fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Option<Result<(usize, Option<Block>), E>> {
+        tell: impl FnOnce(Block),
+    ) -> Option<Result<usize, E>> {
         let id = self.free.pop()?;
         // SAFETY: `id` is in the list of free buffers no more.
-        let filled = match fill(unsafe { self.lend(id) }) {
-            Ok(len) => len.min(self.block_bytes),
-            Err(error) => {
-                self.free.push(id);
-                return Some(Err(error));
+        let filled = fill(unsafe { self.lend(id) });
+        match filled {
+            Ok(len) if len > 0 => {
+                self.out[usize::from(id)] = true;
+                let len = len.min(self.block_bytes);
+                tell(Block { start: self.start(id), len: len as u32, id });
+                Some(Ok(len))
             }
-        };
-        if filled == 0 {
-            self.free.push(id);
-            return Some(Ok((0, None)));
+            _ => {
+                self.free.push(id);
+                Some(filled)
+            }
         }
-        self.out[usize::from(id)] = true;
-        Some(Ok((filled, Some(Block { start: self.start(id), len: filled as u32, id }))))
     }
 
     /// As [`fill`](Pool::fill) with at most `max` and [`LENT_MAX`] buffers, into which `fill` writes from the first on. It
-    /// says how many bytes that were in all, and `each` gets a block for every buffer with bytes in it.
+    /// says how many bytes that were in all, and `tell` gets a block for every buffer with bytes in it.
     pub(crate) fn fill_many<E>(
         &mut self,
         max: usize,
         fill: impl FnOnce(&mut [IoSliceMut<'_>]) -> Result<usize, E>,
-        mut each: impl FnMut(Block),
+        mut tell: impl FnMut(Block),
     ) -> Option<Result<usize, E>> {
         let lent = self.free.len().min(max).min(LENT_MAX);
         if lent == 0 {
@@ -135,7 +136,7 @@ impl Pool {
             self.out[usize::from(id)] = true;
             let len = left.min(self.block_bytes);
             left -= len;
-            each(Block { start: self.start(id), len: len as u32, id });
+            tell(Block { start: self.start(id), len: len as u32, id });
         }
         Some(Ok(bytes))
     }
@@ -225,11 +226,13 @@ mod tests {
     use std::io::Read;
 
     fn take(pool: &mut Pool, bytes: &[u8]) -> Option<Block> {
-        let filled = pool.fill(|buffer| {
+        let mut block = None;
+        let write = |buffer: &mut [u8]| {
             buffer[..bytes.len()].copy_from_slice(bytes);
             Ok::<usize, ()>(bytes.len())
-        });
-        filled.map(|result| result.unwrap().1.unwrap())
+        };
+        pool.fill(write, |filled| block = Some(filled));
+        block
     }
 
     #[test]
@@ -287,8 +290,8 @@ mod tests {
     #[test]
     fn nothing_is_out_after_a_failed_or_empty_fill() {
         let mut pool = Pool::new(1, 64);
-        assert!(matches!(pool.fill(|_| Err::<usize, u8>(7)), Some(Err(7))));
-        assert!(matches!(pool.fill(|_| Ok::<usize, u8>(0)), Some(Ok((0, None)))));
+        assert_eq!(pool.fill(|_| Err(7), |_| unreachable!()), Some(Err(7)));
+        assert_eq!(pool.fill(|_| Ok::<usize, u8>(0), |_| unreachable!()), Some(Ok(0)));
         assert_eq!(pool.out_count(), 0);
     }
 

@@ -49,6 +49,8 @@ struct Entry {
     /// The peer closed its side, or sent urgent data, before which receives stop: a short receive does not mean that
     /// there is no more.
     may_fall_short: bool,
+    /// The last receive filled a buffer: the next one likely needs several.
+    is_bulk: bool,
     is_ready: bool,
     is_listener: bool,
     input: Input,
@@ -408,33 +410,26 @@ fn recv(
     let mut received = 0;
     loop {
         let mut room_bytes = pool.block_bytes();
-        let mut tell = |block: Block| {
+        let tell = |block: Block| {
             let result = Ok(block.len() as u32);
             events.push(Event { token, result, more: true, payload: Payload::Block(block) });
         };
-        let filled = if received == 0 {
-            let filled = pool.fill(|buffer| sys::recv(socket, buffer));
-            filled.map(|result| {
-                result.map(|(bytes, block)| {
-                    block.map_or(0, |block| {
-                        tell(block);
-                        bytes
-                    })
-                })
-            })
-        } else {
-            // A buffer was filled, so there is likely more: the rest of what a turn may bring, with one call.
+        let filled = if entry.is_bulk {
+            // The rest of what a turn may bring, with one call.
             let buffers = (turn_bytes_max as usize - received).div_ceil(room_bytes);
             let receive = |buffers: &mut [IoSliceMut<'_>]| {
                 room_bytes = buffers.iter().map(|buffer| buffer.len()).sum();
                 sys::recv_vectored(socket, buffers)
             };
             pool.fill_many(buffers, receive, tell)
+        } else {
+            pool.fill(|buffer| sys::recv(socket, buffer), tell)
         };
         let over = |result| Event { token, result, more: false, payload: Payload::None };
         match filled {
             Some(Ok(bytes)) if bytes > 0 => {
                 received += bytes;
+                entry.is_bulk = bytes >= pool.block_bytes();
                 // A receive that did not fill its buffers emptied the socket; more bytes make a new edge.
                 if bytes < room_bytes && !entry.may_fall_short {
                     entry.may_read = false;

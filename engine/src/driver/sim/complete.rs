@@ -109,7 +109,8 @@ impl Sim {
             let short = self.hits(Fault::ShortRecv);
             let (rng, world) = (&mut self.rng, &self.world);
             self.is_pool_new.set(true);
-            let filled = self.pool.fill(|buffer| {
+            let mut block = None;
+            let fill = |buffer: &mut [u8]| {
                 let whole = buffer.len().min(turn_bytes_max as usize);
                 let max = match (drought, short) {
                     (true, _) => 1 + rng.up_to(DROUGHT_BYTES_MAX - 1) as usize,
@@ -121,16 +122,16 @@ impl Sim {
                     fire(Fault::ShortRecv);
                 }
                 world.borrow_mut().recv(socket, &mut buffer[..max])
-            });
-            match filled {
+            };
+            match self.pool.fill(fill, |filled| block = Some(filled)) {
                 None => {
                     fire(Fault::Drought);
                     return events.push(event(Err(Errno::ENOBUFS), false, Payload::None));
                 }
                 Some(Err(Errno::EAGAIN)) => break,
                 Some(Err(errno)) => return events.push(event(Err(errno), false, Payload::None)),
-                Some(Ok((_, None))) => return events.push(event(Ok(0), false, Payload::None)),
-                Some(Ok((bytes, Some(block)))) => {
+                Some(Ok(bytes)) => {
+                    let Some(block) = block else { return events.push(event(Ok(0), false, Payload::None)) };
                     let over = self.hits_and_fires(Fault::RecvOver);
                     events.push(event(Ok(bytes as u32), !over, Payload::Block(block)));
                     received += bytes;
@@ -220,11 +221,13 @@ impl Sim {
             }
             _ => {
                 self.is_pool_new.set(true);
-                let filled = self.pool.fill(|buffer| {
+                let mut block = None;
+                let fill = |buffer: &mut [u8]| {
                     buffer[..5].copy_from_slice(b"stale");
                     Ok::<usize, Errno>(5)
-                });
-                let Some(Ok((_, Some(block)))) = filled else { return };
+                };
+                self.pool.fill(fill, |filled| block = Some(filled));
+                let Some(block) = block else { return };
                 Event { token, result: Ok(5), more, payload: Payload::Block(block) }
             }
         };
