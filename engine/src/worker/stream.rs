@@ -184,6 +184,9 @@ impl<D: Driver> Worker<D> {
     /// would spin on ENOBUFS. And no more of them than there are buffers: of thousands most would be refused again.
     /// First come those that got nothing: a few peers that send without end use up all buffers in every turn.
     pub(super) fn rearm_starved(&mut self) {
+        if self.starved.is_empty() && self.fed_and_starved.is_empty() {
+            return;
+        }
         self.starved.extend(self.fed_and_starved.drain(..));
         for _ in 0..self.config.recv_buffers {
             let Some(index) = self.starved.pop_front() else { return };
