@@ -121,7 +121,7 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// Nothing waits for it. A full success does not end a turn's wait: it is told when that turn comes back for another
-    /// reason, or at once if it does not wait.
+    /// reason, or at once if it does not wait. A full socket may be told with `EAGAIN` instead of waited for.
     Rest,
     /// Something waits for its completion.
     GoOn,

@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | 1 | no `more` means over, whatever the result | `what_is_over_stays_over`, `running_out_of_buffers_loses_nothing`, `a_flood_of_completions_loses_nothing` | `RecvOver`, `MoreIgnored` |
 //! | 2 | a completion names a buffer that it did not take | `ends_and_failures_cost_no_buffer`; a lie is refused by `pool.rs`: `a_completion_cannot_claim_what_is_out` | `BufferForgotten` |
-//! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
+//! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions`, `a_cancel_right_behind_a_send_is_not_lost` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
 //! | 4 | completions for an earlier tenant of a slot | `tokens_tell_the_tenants_of_a_slot_apart` | `Stale`, `GenerationUnchecked` |
 //! | 5 | operations in flight on one socket are unordered | none: a driver sends what it is given | `SendsOverlap` |
 //! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
@@ -243,10 +243,14 @@ fn send_all<F: Fixture>(
     turn_until(fixture, "the end of sending", |fixture, event| {
         assert_eq!((event.token, event.more), (SEND, false));
         let Payload::Output(mut output) = event.payload else { panic!("the output did not come back") };
-        output.advance(event.result.unwrap() as usize);
+        match event.result {
+            Ok(bytes) => output.advance(bytes as usize),
+            Err(errno) => assert_eq!((errno, then), (Errno::EAGAIN, Then::Rest)),
+        }
         each_time();
         let over = output.is_empty();
         if !over {
+            let then = if then == Then::Rest { Then::GoOn } else { then };
             fixture.driver().submit(Op::Send { token: SEND, socket, output, then });
         }
         over
@@ -264,16 +268,21 @@ fn sends_that_nobody_awaits_are_told_later<F: Fixture>() {
     // Until the socket is full, nothing is read; then reading makes room.
     while let Some(piece) = next {
         let mut output = Some(output(&[piece]));
-        let mut sent = 0;
+        let (mut sent, mut then) = (0, Then::Rest);
         while let Some(rest) = output.take() {
-            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then: Then::Rest });
+            fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then });
             let mut events = Vec::new();
             for _ in 0..TURNS_MAX {
                 fixture.driver().turn(Wait::Poll, &mut events).unwrap();
                 if let Some(event) = events.pop() {
                     assert!(events.is_empty() && event.token == SEND);
                     let Payload::Output(mut rest) = event.payload else { panic!("no output came back") };
-                    rest.advance(event.result.unwrap() as usize);
+                    match event.result {
+                        Ok(bytes) => rest.advance(bytes as usize),
+                        // Full: now it is waited for.
+                        Err(Errno::EAGAIN) if then == Then::Rest => then = Then::GoOn,
+                        Err(errno) => panic!("{errno}"),
+                    }
                     sent = piece.len() - rest.len();
                     output = (!rest.is_empty()).then_some(rest);
                     break;
@@ -298,6 +307,36 @@ fn sends_that_nobody_awaits_are_told_later<F: Fixture>() {
     }
     assert!(received == whole, "{} of {} bytes", received.len(), whole.len());
     fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+/// A send that nobody waits for on a full socket, and then everything is called off before the driver had a turn.
+fn a_cancel_right_behind_a_send_is_not_lost<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, _peer) = connection(&mut fixture);
+    let big = pattern(64 << 20);
+    let mut events = Vec::new();
+    let mut rest = output(&[&big]);
+    // Until the socket is full: the peer does not read.
+    for _ in 0..TURNS_MAX {
+        fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then: Then::Rest });
+        fixture.driver().submit(Op::CancelAll { socket });
+        rest = loop {
+            let until = fixture.driver().now().after(Duration::from_secs(10));
+            fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+            let event = events.pop().expect("the send is over, or will never be");
+            if let Payload::Output(mut rest) = event.payload {
+                match event.result {
+                    Ok(bytes) => rest.advance(bytes as usize),
+                    Err(Errno::EAGAIN | Errno::ECANCELED) => {
+                        return fixture.driver().submit(Op::Close { socket, reset: true });
+                    }
+                    Err(errno) => panic!("{errno}"),
+                }
+                break rest;
+            }
+        };
+    }
+    panic!("the socket was never full");
 }
 
 fn a_cancelled_receive_ends_once<F: Fixture>() {
@@ -617,6 +656,7 @@ macro_rules! all_cases {
             sends_every_byte_in_order
             sends_that_nobody_awaits_are_told_later
             a_cancelled_receive_ends_once
+            a_cancel_right_behind_a_send_is_not_lost
             running_out_of_buffers_loses_nothing
             cancel_all_ends_both_directions
             a_reset_ends_the_receive

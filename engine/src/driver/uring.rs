@@ -100,7 +100,6 @@ pub struct Uring {
 
 struct SendSlot {
     token: Token,
-    socket: Socket,
     output: Box<Output>,
     message: Option<Box<Message>>,
 }
@@ -114,6 +113,8 @@ struct Silent {
     slot: Option<SendSlot>,
 }
 
+/// What the kernel takes with one call at most (MAX_RW_COUNT: 2 GiB less a page, whatever size that has).
+const SEND_BYTES_MAX: u32 = 0x7fff_0000;
 /// The generations in the user data of sends: which of the two keeps it.
 const AWAITED: u32 = 0;
 const SILENT: u32 = 1;
@@ -276,33 +277,31 @@ impl Uring {
     /// wait nor cost a completion: with MSG_DONTWAIT the kernel finishes with them while it takes them in, and with
     /// MSG_WAITALL anything less than everything is a failure, which it reports (io_uring_enter(2), CQE_SKIP_SUCCESS).
     fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, then: Then) {
-        let mut slot = SendSlot { token, socket, output, message: None };
-        match then {
-            Then::Rest => {}
-            Then::GoOn => return self.send_awaited(slot, 0),
+        let mut slot = SendSlot { token, output, message: None };
+        let flags = match then {
+            Then::Rest => libc::MSG_DONTWAIT | libc::MSG_WAITALL,
+            Then::GoOn => 0,
             // The end of the output waits for the end of the stream (send(2)).
-            Then::End => return self.send_awaited(slot, libc::MSG_MORE),
+            Then::End => libc::MSG_MORE,
+        };
+        let (entry, bytes) = self.send_entry(socket, &mut slot, libc::MSG_NOSIGNAL | flags);
+        if then == Then::Rest {
+            let number = self.silent_first.wrapping_add(self.silent.len() as u32);
+            let user_data = Token::new(Kind::Send, SILENT, number).to_bits();
+            self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(user_data));
+            self.silent.push_back(Silent { position: self.pushed, bytes, slot: Some(slot) });
+        } else {
+            let key = self.sends.insert(slot) as u32;
+            self.push(&entry.user_data(Token::new(Kind::Send, AWAITED, key).to_bits()));
         }
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
-        let (entry, bytes) = self.send_entry(&mut slot, flags);
-        let number = self.silent_first.wrapping_add(self.silent.len() as u32);
-        let user_data = Token::new(Kind::Send, SILENT, number).to_bits();
-        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(user_data));
-        self.silent.push_back(Silent { position: self.pushed, bytes, slot: Some(slot) });
-    }
-
-    fn send_awaited(&mut self, mut slot: SendSlot, message_flags: i32) {
-        let (entry, _) = self.send_entry(&mut slot, libc::MSG_NOSIGNAL | message_flags);
-        let key = self.sends.insert(slot) as u32;
-        self.push(&entry.user_data(Token::new(Kind::Send, AWAITED, key).to_bits()));
     }
 
     /// An entry, and how many bytes it sends: one vector has not room for everything. The memory it names is behind the
     /// slot's boxes, which stay where they are when the slot moves.
-    fn send_entry(&mut self, slot: &mut SendSlot, message_flags: i32) -> (Sqe, u32) {
-        let fd = Fd(slot.socket.0);
+    fn send_entry(&mut self, socket: Socket, slot: &mut SendSlot, message_flags: i32) -> (Sqe, u32) {
+        let fd = Fd(socket.0);
         if let Some(bytes) = slot.output.as_single() {
-            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let len = u32::try_from(bytes.len()).map_or(SEND_BYTES_MAX, |len| len.min(SEND_BYTES_MAX));
             return (opcode::Send::new(fd, bytes.as_ptr(), len).flags(message_flags).build(), len);
         }
         let spare = &mut self.spare_messages;
@@ -312,20 +311,19 @@ impl Uring {
         (entry.build(), bytes)
     }
 
-    /// Tells the silent sends that the kernel has taken in and not complained about. Call it after `reap`.
-    fn tell_silent(&mut self, events: &mut Vec<Event>) {
-        let (overflown, waiting) = {
-            let submission = self.ring.submission();
-            (submission.cq_overflow(), submission.len() as u64)
-        };
-        if overflown {
-            // A complaint may be among the completions that the queue had no room for.
-            return;
-        }
-        let taken_in = self.pushed - waiting;
+    /// How many of the pushed entries the kernel has taken in. If it had something to complain about, that is among the
+    /// completions then; but none counts while the queue has no room for all of them.
+    fn taken_in(&mut self) -> u64 {
+        let pushed = self.pushed;
+        let submission = self.ring.submission();
+        if submission.cq_overflow() { 0 } else { pushed - submission.len() as u64 }
+    }
+
+    /// Tells the silent sends that were `taken_in` before what is reaped by now, and not complained about.
+    fn tell_silent(&mut self, taken_in: u64, events: &mut Vec<Event>) {
         while let Some(silent) = self.silent.pop_front_if(|silent| silent.position <= taken_in) {
             self.silent_first = self.silent_first.wrapping_add(1);
-            if let Some(SendSlot { token, output, message, .. }) = silent.slot {
+            if let Some(SendSlot { token, output, message }) = silent.slot {
                 self.spare(message);
                 events.push(sent(token, Ok(silent.bytes), output));
             }
@@ -337,12 +335,7 @@ impl Uring {
         let slot = if user_data.generation() == SILENT {
             let at = user_data.index().wrapping_sub(self.silent_first) as usize;
             // Complaints are reaped before anything is told, and each send has at most one.
-            let slot = self.silent[at].slot.take().expect("a silent send completes at most once");
-            if result == Err(Errno::EAGAIN) {
-                // Not a byte went out: now wait for room, and say so when it is done.
-                return self.send_awaited(slot, 0);
-            }
-            slot
+            self.silent[at].slot.take().expect("a silent send completes at most once")
         } else {
             self.sends.remove(user_data.index() as usize)
         };
@@ -588,8 +581,9 @@ impl Driver for Uring {
         self.now = sys::clock();
         // First it must be known who failed; but what went well was done before what is reported with it.
         let mut reported = std::mem::take(&mut self.reported);
+        let taken_in = self.taken_in();
         self.reap(&mut reported);
-        self.tell_silent(events);
+        self.tell_silent(taken_in, events);
         events.append(&mut reported);
         self.reported = reported;
         self.is_owing = want == 0 && !self.silent.is_empty();
@@ -634,8 +628,9 @@ impl Drop for Uring {
                 break;
             }
             let _ = self.enter(1, Some(Duration::from_millis(10)));
+            let taken_in = self.taken_in();
             self.reap(&mut events);
-            self.tell_silent(&mut events);
+            self.tell_silent(taken_in, &mut events);
             for event in events.drain(..) {
                 if let Payload::Block(block) = event.payload {
                     self.buffers.give(&mut self.pool, block);
@@ -662,7 +657,7 @@ impl Message {
     /// Points the vector to the next unsent slices of the output; how many bytes they have.
     fn fill(&mut self, output: &Output) -> u32 {
         self.vectors.clear();
-        let mut left = u32::MAX;
+        let mut left = SEND_BYTES_MAX;
         let vectors = &mut self.vectors;
         output.for_each(|slice| {
             let iov_len = slice.len().min(left as usize);
@@ -671,7 +666,7 @@ impl Message {
         });
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len();
-        u32::MAX - left
+        SEND_BYTES_MAX - left
     }
 }
 

@@ -87,7 +87,7 @@ impl<D: Driver> Worker<D> {
                 self.shared.stats.live.sent_bytes.add(u64::from(bytes));
                 let drop_rest = is_broken(Break::ShortSendDropped);
                 if !output.is_empty() && conn.phase != Phase::Closing && !drop_rest {
-                    return self.send(index, output);
+                    return self.send_rest(index, output);
                 }
                 // The hot path: everything was sent, and nothing waited for that.
                 if conn.is_at_rest() {
@@ -95,7 +95,7 @@ impl<D: Driver> Worker<D> {
                 }
             }
             Err(Errno::EINTR | Errno::EAGAIN) if conn.phase != Phase::Closing => {
-                return self.send(index, output);
+                return self.send_rest(index, output);
             }
             Err(Errno::ECANCELED) => {}
             Err(errno) => self.fail(index, errno),
@@ -173,7 +173,8 @@ impl<D: Driver> Worker<D> {
                 if output.is_empty() {
                     self.shared.recycle(output);
                 } else {
-                    self.send(index, output);
+                    let then = self.conns[index as usize].after_send();
+                    self.send(index, output, then);
                 }
             }
         }
@@ -407,7 +408,16 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn send(&mut self, index: u32, output: Box<Output>) {
+    /// Sends what a send left over. The socket was full, so somebody has to wait for it.
+    fn send_rest(&mut self, index: u32, output: Box<Output>) {
+        let then = match self.conns[index as usize].after_send() {
+            Then::Rest => Then::GoOn,
+            then => then,
+        };
+        self.send(index, output, then);
+    }
+
+    fn send(&mut self, index: u32, output: Box<Output>, then: Then) {
         let conn = &mut self.conns[index as usize];
         conn.in_flight_bytes = output.len();
         conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
@@ -416,7 +426,6 @@ impl<D: Driver> Worker<D> {
         }
         self.timers.schedule(index, conn.stall_deadline);
         let token = Token::new(Kind::Send, conn.generation, index);
-        let then = conn.after_send();
         conn.awaited = then != Then::Rest;
         self.driver.submit(Op::Send { token, socket: conn.socket, output, then });
     }
