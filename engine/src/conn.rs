@@ -218,6 +218,11 @@ impl Conn {
         self.in_flight_bytes + self.pending.as_ref().map_or(0, |output| output.len())
     }
 
+    /// Whether output waits or is on its way.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.in_flight_bytes > 0 || self.pending.is_some()
+    }
+
     pub(crate) fn is_recv_in_flight(&self) -> bool {
         matches!(self.recv, Recv::Armed | Recv::Cancelling)
     }

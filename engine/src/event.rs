@@ -75,6 +75,14 @@ pub enum Op {
         /// The socket.
         socket: Socket,
     },
+    /// Find out about a reset where nothing is sent that would fail. io_uring does not always tell of one that comes
+    /// together with bytes (seen on Linux 6.18: the socket was closed, and its receive armed). No event: the receive ends.
+    FindReset {
+        /// The token of the receive that is armed.
+        target: Token,
+        /// The socket it runs on.
+        socket: Socket,
+    },
     /// Send no more: the peer sees the end of the stream. No event.
     Shutdown {
         /// A connected socket.

@@ -64,6 +64,8 @@ pub(crate) struct Worker<D: Driver> {
     starved: VecDeque<u32>,
     /// Those of this turn that had received something before, and so come after the others.
     fed_and_starved: Vec<u32>,
+    /// Connections that received something in this turn and sent nothing then.
+    unanswered: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
     shortage: Shortage,
@@ -127,6 +129,7 @@ impl<D: Driver> Worker<D> {
             catching_up_until: None,
             starved: VecDeque::new(),
             fed_and_starved: Vec::new(),
+            unanswered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Shortage::new(),
             accept_at: Tick::NEVER,
@@ -194,6 +197,7 @@ impl<D: Driver> Worker<D> {
             self.impatient |= self.has_room;
         }
         self.flush();
+        self.look_at_unanswered();
         self.rearm_starved();
         Ok(())
     }

@@ -290,7 +290,9 @@ impl Sim {
                 self.cancel_output(socket);
             }
             Op::Close { socket, reset } => self.close(socket, reset),
-            Op::Shutdown { .. } | Op::Provide(_) => unreachable!("done when it was submitted"),
+            Op::Shutdown { .. } | Op::Provide(_) | Op::FindReset { .. } => {
+                unreachable!("done when it was submitted")
+            }
         }
     }
 
@@ -441,6 +443,7 @@ impl Driver for Sim {
         match op {
             _ if self.is_abandoned || std::thread::panicking() => {}
             // Neither goes through a queue on any driver.
+            Op::FindReset { .. } => {}
             Op::Shutdown { socket } => self.world.borrow_mut().shutdown(socket),
             Op::Provide(block) => self.pool.give(block),
             op => self.queued.push_back(op),

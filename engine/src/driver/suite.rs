@@ -19,6 +19,7 @@
 //! | 10 | closing a listener resets its queue | `accepts_what_is_queued_and_no_more` | `Drained` |
 //! | 11 | who does not receive does not see the end | `what_is_over_stays_over` | `StallUntimed`, `EofForgotten` |
 //! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself`, `a_shortage_of_buffers_is_shared` | `Drought`, `StarvedForgotten` |
+//! | 13 | a reset that comes with bytes is not always told | `a_reset_right_behind_bytes_can_be_found`; it takes thousands to see one: `tests/hostile_load.rs` | none |
 
 mod hazards;
 
@@ -435,6 +436,28 @@ fn a_reset_ends_the_receive<F: Fixture>() {
     fixture.driver().submit(Op::Close { socket, reset: false });
 }
 
+/// The bytes and the reset are both there before the driver looks.
+fn a_reset_right_behind_bytes_can_be_found<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    peer.send(b"last words");
+    peer.reset();
+    turn_until(&mut fixture, "the reset", |fixture, event| {
+        if let Payload::Block(block) = event.payload {
+            fixture.driver().submit(Op::Provide(block));
+        }
+        match (event.result, event.more) {
+            (Err(Errno::ECONNRESET), false) => return true,
+            (_, true) => fixture.driver().submit(Op::FindReset { target: RECV, socket }),
+            (_, false) => recv(fixture, socket),
+        }
+        false
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
 fn a_shut_socket_still_receives<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let (socket, mut peer) = connection(&mut fixture);
@@ -660,6 +683,7 @@ macro_rules! all_cases {
             running_out_of_buffers_loses_nothing
             cancel_all_ends_both_directions
             a_reset_ends_the_receive
+            a_reset_right_behind_bytes_can_be_found
             a_shut_socket_still_receives
             closing_ends_the_connection
             the_last_bytes_leave_with_the_end

@@ -91,6 +91,8 @@ pub struct Uring {
     transfer: sys::datagrams::Transfer,
     /// Datagram sockets whose last batch was full: there is likely more.
     likely_more: Vec<Socket>,
+    /// Receives whose sockets may have been reset unnoticed.
+    suspects: Vec<(Token, Socket)>,
     /// When the timer in the ring goes off; `Tick::NEVER` while there is none.
     timer_at: Tick,
     /// What the kernel reads that from, at submission.
@@ -251,6 +253,7 @@ impl Uring {
             reported: Vec::new(),
             transfer: sys::datagrams::Transfer::new(),
             likely_more: Vec::new(),
+            suspects: Vec::new(),
             timer_at: Tick::NEVER,
             timer: types::Timespec::new(),
             now: sys::clock(),
@@ -422,6 +425,21 @@ impl Uring {
         self.push(&entry);
     }
 
+    fn cancel(&mut self, target: Token) {
+        let entry = opcode::AsyncCancel::new(target.to_bits()).build();
+        self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
+    }
+
+    /// Ends the receives on sockets that were reset: the next one there says so. One call asks for all of them.
+    fn find_resets(&mut self) {
+        let mut suspects = std::mem::take(&mut self.suspects);
+        sys::keep_hung_up(&mut suspects);
+        for (target, _) in suspects.drain(..) {
+            self.cancel(target);
+        }
+        self.suspects = suspects;
+    }
+
     fn reap(&mut self, events: &mut Vec<Event>) {
         // The queue is copied out in pieces, because handling a completion may queue submissions.
         const PIECE: usize = 64;
@@ -542,14 +560,12 @@ impl Driver for Uring {
             }
             Op::RecvDatagrams { token, socket, batch } => self.poll(PollSlot::Recv(token, socket, batch)),
             Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
-            Op::Cancel { target, .. } => {
-                let entry = opcode::AsyncCancel::new(target.to_bits()).build();
-                self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
-            }
+            Op::Cancel { target, .. } => self.cancel(target),
             Op::CancelAll { socket } => {
                 let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(socket.0)).all()).build();
                 self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
             }
+            Op::FindReset { target, socket } => self.suspects.push((target, socket)),
             Op::Shutdown { socket } => sys::shutdown(socket),
             Op::Close { socket, reset } => {
                 if reset {
@@ -563,6 +579,9 @@ impl Driver for Uring {
 
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.buffers.publish();
+        if !self.suspects.is_empty() {
+            self.find_resets();
+        }
         let want = match wait {
             _ if !self.done.is_empty() || self.is_owing => 0,
             Wait::Poll => 0,

@@ -36,6 +36,10 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.shared.stats.live.received_bytes.add(bytes.len() as u64);
+        // Whoever sends learns from that whether the connection still exists.
+        if !self.conns[index as usize].is_sending() && self.unanswered.last() != Some(&index) {
+            self.unanswered.push(index);
+        }
         self.settle(index);
     }
 
@@ -179,6 +183,19 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.dirty = dirty;
+    }
+
+    /// Sees to it that a reset which came with the last bytes is noticed, where nothing else would find out.
+    pub(super) fn look_at_unanswered(&mut self) {
+        while let Some(index) = self.unanswered.pop() {
+            if let Some(conn) = self.conns.get(index as usize)
+                && conn.recv == Recv::Armed
+                && !conn.is_sending()
+            {
+                let target = Token::new(Kind::Recv, conn.generation, index);
+                self.driver.submit(Op::FindReset { target, socket: conn.socket });
+            }
+        }
     }
 
     /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
