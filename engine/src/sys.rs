@@ -12,9 +12,7 @@ use crate::event::{Errno, Event, Payload, Socket, Then};
 use crate::output::Output;
 use crate::time::Tick;
 use crate::token::Token;
-use rustix::event::{EventfdFlags, eventfd};
-#[cfg(any(test, feature = "sim"))]
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{
     self, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags,
