@@ -302,7 +302,8 @@ fn bad_input_is_told_in_a_line_and_writes_nothing() {
     check(&["--pairs", "0"], 2, "--pairs");
     check(&["--duration", "soon"], 2, "expected a duration");
     check(&["--mode", "alone"], 2, "split");
-    check(&["--defer-accept", "0s"], 2, "--defer-accept");
+    check(&["--defer-accept", "0s"], 2, "expected whole seconds, at least one");
+    check(&["--defer-accept", "500ms"], 2, "expected whole seconds, at least one");
     check(&["--only", "hyper", "--peers", "/"], 1, "not the folder of the peers");
     check(&["--only", "nginx", "--profile", "upload"], 1, "no contender is left");
     check(&["--only", "ringmill", "--congestion", "nonesuch"], 1, "no congestion control \"nonesuch\"");

@@ -183,7 +183,8 @@ pub struct ListenOptions {
     pub fast_open: Option<u32>,
     /// Probe idle connections after this long (SO_KEEPALIVE, TCP_KEEPIDLE).
     pub keep_alive: Option<Duration>,
-    /// Accept only once data has arrived, or after this long (TCP_DEFER_ACCEPT).
+    /// Accept only once data has arrived, or after about this long (TCP_DEFER_ACCEPT, tcp(7)): whole seconds, at least one. The
+    /// kernel rounds up to a number of repeated SYN-ACKs: 1, 3, 7, 15 seconds and so on.
     pub defer_accept: Option<Duration>,
     /// An IPv6 listener takes no IPv4 (IPV6_V6ONLY). Off: `[::]` takes both.
     pub only_v6: bool,

@@ -85,7 +85,7 @@ pub(crate) struct Compare {
 
     /// Let all servers accept a connection only once it has sent something, or after this time in whole seconds; those that
     /// cannot are left out, and idle is as without [default: accept at once]
-    #[arg(long, value_name = "TIME", value_parser = options::timeout)]
+    #[arg(long, value_name = "TIME", value_parser = options::whole_seconds)]
     defer_accept: Option<Duration>,
 
     /// Source folder of the other servers [default: benches/peers of the checkout around this program or folder]
@@ -172,7 +172,7 @@ impl Compare {
             idle_connections: self.idle_connections.unwrap_or(either(15_000, 2000)),
             listener: ListenerOptions {
                 congestion: self.congestion.clone(),
-                defer_accept_seconds: self.defer_accept.map(|after| after.as_secs().max(1)),
+                defer_accept_seconds: self.defer_accept.map(|after| after.as_secs()),
             },
         })
     }

@@ -46,9 +46,30 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As `duration`, but what the kernel takes where it counts seconds.
+pub(crate) fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let fits = time.subsec_nanos() == 0 && (1..=i32::MAX as u64).contains(&time.as_secs());
+    fits.then_some(time).ok_or_else(|| "expected whole seconds, at least one, such as 5s".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_whole() {
+        let check = |text, expected: Option<u64>| {
+            assert_eq!(whole_seconds(text).ok(), expected.map(Duration::from_secs), "{text}");
+        };
+        check("5s", Some(5));
+        check("1", Some(1));
+        check("2m", Some(120));
+        check("2147483647", Some(2_147_483_647));
+        for text in ["0s", "500ms", "2.9s", "2147483648", "soon", "-1"] {
+            check(text, None);
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -53,9 +53,9 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "NAME", env = "RINGMILL_CONGESTION")]
     congestion: Option<String>,
 
-    /// Accept a TCP connection only once its first bytes are there, or after this time in whole seconds: less CPU where
+    /// Accept a TCP connection only once its first bytes are there, or after about this time in whole seconds: less CPU where
     /// connections are short; a connection that has sent nothing is not drained [default: accept at once]
-    #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::timeout)]
+    #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::whole_seconds)]
     defer_accept: Option<Duration>,
 
     /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64]

@@ -570,8 +570,8 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// Whether a head that was refused is that of a HEAD request, whose reply has no body. It was refused for something behind
-/// the method then, so this does not depend on how the input was cut.
+/// Whether a refused head is that of a HEAD request, whose reply has no body. If it was refused for its syntax, that was for
+/// something behind the method then, so this does not depend on how the input was cut.
 fn begins_with_head(input: &[u8]) -> bool {
     input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ")
 }

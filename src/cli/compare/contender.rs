@@ -191,8 +191,10 @@ impl Contender {
 
     /// Why it cannot run with these settings at all.
     pub(super) fn cannot_with(&self, options: &ListenerOptions) -> Option<String> {
-        if !options.is_default() && !self.sets_options {
-            return Some("it cannot set the options of its listener".to_owned());
+        // Neither option means anything to datagrams.
+        let is_tcp = !matches!(self.kind, Kind::Datagrams { .. });
+        if is_tcp && !options.is_default() && !self.sets_options {
+            return Some("compare cannot set --congestion or --defer-accept for it".to_owned());
         }
         if self.kind == Kind::Nginx && nginx().is_none() {
             return Some("nginx is not installed (on Debian: apt-get install nginx)".to_owned());
@@ -333,7 +335,8 @@ mod tests {
         check(Profile::Idle, &["--congestion", "reno"]);
         check(Profile::UdpEcho, &[]);
         let nginx = Contender::named("nginx").unwrap();
-        assert!(nginx.cannot_with(&options).is_some_and(|reason| reason.contains("options of its listener")));
+        assert!(nginx.cannot_with(&options).is_some_and(|reason| reason.contains("--defer-accept")));
+        assert_eq!(Contender::named("blind-udp").unwrap().cannot_with(&options), None);
     }
 
     #[test]

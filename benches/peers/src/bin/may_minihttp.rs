@@ -26,6 +26,10 @@ fn main() -> Result<()> {
         "may_minihttp cannot set congestion control on its sockets"
     );
     ensure!(
+        args.listen.defer_accept.is_none(),
+        "may_minihttp cannot defer accepts on its sockets"
+    );
+    ensure!(
         args.listen.listen.port() != 0,
         "may_minihttp cannot tell which free port it took: give one"
     );
