@@ -133,7 +133,11 @@ struct Run {
 
 impl Run {
     fn new(seed: u64, chaos: Chaos, limits: Limits) -> Run {
-        let mut simulation = Simulation::new(seed, chaos, Config::default());
+        Run::with(Config::default(), seed, chaos, limits)
+    }
+
+    fn with(config: Config, seed: u64, chaos: Chaos, limits: Limits) -> Run {
+        let mut simulation = Simulation::new(seed, chaos, config);
         let wakers = Rc::new(RefCell::new(Vec::new()));
         let server = Server::new(Routes { wakers: wakers.clone() }).with_limits(limits);
         let listener = simulation.listen(server);
@@ -244,6 +248,24 @@ fn replies_do_not_depend_on_how_the_input_was_cut() {
         for seed in 0..8 {
             assert_eq!(run(&[bytes], seed, Chaos::WILD), whole, "seed {seed}: {conversation:?}");
         }
+    }
+}
+
+/// A kernel that closes a socket with unread input sends a reset, and not what it kept back for the end of the stream.
+#[test]
+fn the_last_reply_is_sent_though_input_is_unread_and_nobody_lingers() {
+    let config = || Config {
+        linger_timeout: Duration::ZERO,
+        recv_buffers: 8,
+        recv_buffer_bytes: 512,
+        ..Config::default()
+    };
+    for seed in 0..50 {
+        let mut run = Run::with(config(), seed, Chaos::CALM, Limits::default());
+        run.peer.send(b"GET /text HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        run.peer.send(&[b'x'; 100_000]);
+        let ending = run.end();
+        assert!(ending.closed && ending.text.starts_with("HTTP/1.1 200 OK\r\n"), "seed {seed}: {ending:?}");
     }
 }
 

@@ -442,8 +442,9 @@ impl Driver for Sim {
     fn submit(&mut self, op: Op) {
         match op {
             _ if self.is_abandoned || std::thread::panicking() => {}
-            // Neither goes through a queue on any driver.
+            // Resets are told by themselves here.
             Op::FindReset { .. } => {}
+            // Neither goes through a queue on any driver.
             Op::Shutdown { socket } => self.world.borrow_mut().shutdown(socket),
             Op::Provide(block) => self.pool.give(block),
             op => self.queued.push_back(op),

@@ -328,6 +328,10 @@ impl World {
             assert!(!stream.closed, "socket {socket:?} is closed twice");
             stream.closed = true;
             stream.reset = reset;
+            if !stream.inbound.is_empty() {
+                // The kernel resets then, and does not send what it kept back.
+                stream.outbound.truncate(stream.outbound.len() - stream.kept_back);
+            }
             stream.kept_back = 0;
             if reset {
                 stream.outbound.clear();
