@@ -310,36 +310,6 @@ fn sends_that_nobody_awaits_are_told_later<F: Fixture>() {
     fixture.driver().submit(Op::Close { socket, reset: false });
 }
 
-/// A send that nobody waits for on a full socket, and then everything is called off before the driver had a turn.
-fn a_cancel_right_behind_a_send_is_not_lost<F: Fixture>() {
-    let mut fixture = F::new(8, 512);
-    let (socket, _peer) = connection(&mut fixture);
-    let big = pattern(64 << 20);
-    let mut events = Vec::new();
-    let mut rest = output(&[&big]);
-    // Until the socket is full: the peer does not read.
-    for _ in 0..TURNS_MAX {
-        fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then: Then::Rest });
-        fixture.driver().submit(Op::CancelAll { socket });
-        rest = loop {
-            let until = fixture.driver().now().after(Duration::from_secs(10));
-            fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
-            let event = events.pop().expect("the send is over, or will never be");
-            if let Payload::Output(mut rest) = event.payload {
-                match event.result {
-                    Ok(bytes) => rest.advance(bytes as usize),
-                    Err(Errno::EAGAIN | Errno::ECANCELED) => {
-                        return fixture.driver().submit(Op::Close { socket, reset: true });
-                    }
-                    Err(errno) => panic!("{errno}"),
-                }
-                break rest;
-            }
-        };
-    }
-    panic!("the socket was never full");
-}
-
 fn a_cancelled_receive_ends_once<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let (socket, mut peer) = connection(&mut fixture);
@@ -432,28 +402,6 @@ fn a_reset_ends_the_receive<F: Fixture>() {
     turn_until(&mut fixture, "the reset", |_, event| {
         assert_eq!((event.result, event.more), (Err(Errno::ECONNRESET), false));
         true
-    });
-    fixture.driver().submit(Op::Close { socket, reset: false });
-}
-
-/// The bytes and the reset are both there before the driver looks.
-fn a_reset_right_behind_bytes_can_be_found<F: Fixture>() {
-    let mut fixture = F::new(8, 512);
-    let (socket, mut peer) = connection(&mut fixture);
-    recv(&mut fixture, socket);
-    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
-    peer.send(b"last words");
-    peer.reset();
-    turn_until(&mut fixture, "the reset", |fixture, event| {
-        if let Payload::Block(block) = event.payload {
-            fixture.driver().submit(Op::Provide(block));
-        }
-        match (event.result, event.more) {
-            (Err(Errno::ECONNRESET), false) => return true,
-            (_, true) => fixture.driver().submit(Op::FindReset { target: RECV, socket }),
-            (_, false) => recv(fixture, socket),
-        }
-        false
     });
     fixture.driver().submit(Op::Close { socket, reset: false });
 }

@@ -306,7 +306,37 @@ pub(super) fn one_peer_cannot_have_the_turn_for_itself<F: Fixture>() {
     }
 }
 
-/// Of two peers that each could use up all buffers in every turn, none waits until the other has sent everything.
+/// Hazard 3: a send that nobody waits for on a full socket, and then everything is called off before the driver had a turn.
+pub(super) fn a_cancel_right_behind_a_send_is_not_lost<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, _peer) = connection(&mut fixture);
+    let big = pattern(64 << 20);
+    let mut events = Vec::new();
+    let mut rest = output(&[&big]);
+    // Until the socket is full: the peer does not read.
+    for _ in 0..TURNS_MAX {
+        fixture.driver().submit(Op::Send { token: SEND, socket, output: rest, then: Then::Rest });
+        fixture.driver().submit(Op::CancelAll { socket });
+        rest = loop {
+            let until = fixture.driver().now().after(Duration::from_secs(10));
+            fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+            let event = events.pop().expect("the send is over, or will never be");
+            if let Payload::Output(mut rest) = event.payload {
+                match event.result {
+                    Ok(bytes) => rest.advance(bytes as usize),
+                    Err(Errno::EAGAIN | Errno::ECANCELED) => {
+                        return fixture.driver().submit(Op::Close { socket, reset: true });
+                    }
+                    Err(errno) => panic!("{errno}"),
+                }
+                break rest;
+            }
+        };
+    }
+    panic!("the socket was never full");
+}
+
+/// Hazard 12: of two peers that each could use up all buffers in every turn, none waits until the other has sent everything.
 pub(super) fn a_shortage_of_buffers_is_shared<F: Fixture>() {
     const BYTES: usize = 64 * 1024;
     let mut fixture = F::new(8, 512);
@@ -355,6 +385,28 @@ pub(super) fn a_shortage_of_buffers_is_shared<F: Fixture>() {
     for (socket, _) in connections {
         fixture.driver().submit(Op::Close { socket, reset: false });
     }
+}
+
+/// Hazard 13: the bytes and the reset are both there before the driver looks.
+pub(super) fn a_reset_right_behind_bytes_can_be_found<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    peer.send(b"last words");
+    peer.reset();
+    turn_until(&mut fixture, "the reset", |fixture, event| {
+        if let Payload::Block(block) = event.payload {
+            fixture.driver().submit(Op::Provide(block));
+        }
+        match (event.result, event.more) {
+            (Err(Errno::ECONNRESET), false) => return true,
+            (_, true) => fixture.driver().submit(Op::FindReset { target: RECV, socket }),
+            (_, false) => recv(fixture, socket),
+        }
+        false
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
 }
 
 /// A failed accept is an event with its errno, and the end of the operation; the listener is as good as before.
