@@ -335,23 +335,12 @@ impl Upload for Forgetful {
 
 #[test]
 fn uploads_that_need_every_buffer_leave_others_their_turns() {
-    const UPLOADS: usize = 4;
-    const BUFFERS: usize = 8;
-    const BUFFER_BYTES: usize = 512;
     alone(|| {
         on_both_drivers(|driver| {
             // Each upload alone can use up all buffers in every turn.
-            let config = Config {
-                recv_buffers: BUFFERS as u16,
-                recv_buffer_bytes: BUFFER_BYTES,
-                turn_bytes_max: (BUFFERS * BUFFER_BYTES) as u32,
-                ..config(driver)
-            };
-            let running = ringmill::Engine::builder()
-                .config(config)
-                .listen("127.0.0.1:0", |_| Server::new(Forgetful))
-                .start()
-                .unwrap();
+            let config =
+                Config { recv_buffers: 8, recv_buffer_bytes: 512, turn_bytes_max: 8 * 512, ..config(driver) };
+            let running = common::start(config, |_| Server::new(Forgetful));
             let over = Arc::new(AtomicBool::new(false));
             let upload = || {
                 let (mut client, over) = (connect(&running), over.clone());
@@ -365,7 +354,7 @@ fn uploads_that_need_every_buffer_leave_others_their_turns() {
                     }
                 })
             };
-            let uploads: Vec<_> = (0..UPLOADS).map(|_| upload()).collect();
+            let uploads: Vec<_> = (0..4).map(|_| upload()).collect();
             eventually(true, || total(&running).received_bytes > 1 << 20);
             let mut client = connect(&running);
             for _ in 0..50 {

@@ -151,7 +151,10 @@ impl Config {
         need(self.output_bytes_max <= 1 << 31, "output_bytes_max must be at most 2 GiB");
         need(
             self.memory_bytes_max / 2 >= self.pool_bytes(),
-            "memory_bytes_max must be at least twice the receive buffers (recv_buffers * recv_buffer_bytes)",
+            &format!(
+                "memory_bytes_max must be at least {}: twice the receive buffers (recv_buffers * recv_buffer_bytes)",
+                2 * self.pool_bytes()
+            ),
         );
         need(
             self.datagram_queue_bytes <= 1 << 30,

@@ -224,15 +224,14 @@ pub(crate) fn thread_id() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get() as u32
 }
 
-/// Leaves the sockets whose connection is gone (POLLHUP, POLLERR; poll(2)). Never waits.
-pub(crate) fn keep_hung_up(sockets: &mut Vec<(Token, Socket)>) {
+/// The tokens of the sockets whose connection is gone (POLLHUP, POLLERR; poll(2)). Never waits.
+pub(crate) fn hung_up(sockets: &[(Token, Socket)]) -> Vec<Token> {
     let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| borrow(socket)).collect();
     // Both are told without being asked for. After a failure nothing is known, and nobody is gone.
     let mut asked: Vec<PollFd<'_>> = borrowed.iter().map(|fd| PollFd::new(fd, PollFlags::empty())).collect();
     let _ = poll(&mut asked, Some(&Timespec::default()));
-    let gone: Vec<bool> = asked.iter().map(|fd| !fd.revents().is_empty()).collect();
-    let mut gone = gone.into_iter();
-    sockets.retain(|_| gone.next() == Some(true));
+    let gone = asked.iter().zip(sockets).filter(|(fd, _)| !fd.revents().is_empty());
+    gone.map(|(_, (token, _))| *token).collect()
 }
 
 /// The soft limit of open descriptors.

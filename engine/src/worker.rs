@@ -63,7 +63,7 @@ pub(crate) struct Worker<D: Driver> {
     /// Connections that found no receive buffer.
     starved: VecDeque<u32>,
     /// Those of this turn that had received something before, and so come after the others.
-    fed_and_starved: Vec<u32>,
+    fed_and_starved: VecDeque<u32>,
     /// Connections that received something in this turn and sent nothing then.
     unanswered: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
@@ -128,7 +128,7 @@ impl<D: Driver> Worker<D> {
             has_room: false,
             catching_up_until: None,
             starved: VecDeque::new(),
-            fed_and_starved: Vec::new(),
+            fed_and_starved: VecDeque::new(),
             unanswered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Shortage::new(),

@@ -432,12 +432,10 @@ impl Uring {
 
     /// Ends the receives on sockets that were reset: the next one there says so. One call asks for all of them.
     fn find_resets(&mut self) {
-        let mut suspects = std::mem::take(&mut self.suspects);
-        sys::keep_hung_up(&mut suspects);
-        for (target, _) in suspects.drain(..) {
+        for target in sys::hung_up(&self.suspects) {
             self.cancel(target);
         }
-        self.suspects = suspects;
+        self.suspects.clear();
     }
 
     fn reap(&mut self, events: &mut Vec<Event>) {

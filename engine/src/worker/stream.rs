@@ -60,12 +60,9 @@ impl<D: Driver> Worker<D> {
                 if !more {
                     conn.recv = Recv::Starved;
                     let is_fed = conn.fed;
-                    if is_broken(Break::StarvedForgotten) {
-                        // Nobody will arm it.
-                    } else if is_fed {
-                        self.fed_and_starved.push(index);
-                    } else {
-                        self.starved.push_back(index);
+                    let queue = if is_fed { &mut self.fed_and_starved } else { &mut self.starved };
+                    if !is_broken(Break::StarvedForgotten) {
+                        queue.push_back(index);
                     }
                 }
                 self.shared.stats.live.buffers_starved.add(1);
@@ -185,7 +182,7 @@ impl<D: Driver> Worker<D> {
         self.dirty = dirty;
     }
 
-    /// Sees to it that a reset which came with the last bytes is noticed, where nothing else would find out.
+    /// Has the driver look for resets where bytes came and no send would find out.
     pub(super) fn look_at_unanswered(&mut self) {
         while let Some(index) = self.unanswered.pop() {
             if let Some(conn) = self.conns.get(index as usize)
@@ -205,7 +202,7 @@ impl<D: Driver> Worker<D> {
         if self.starved.is_empty() && self.fed_and_starved.is_empty() {
             return;
         }
-        self.starved.extend(self.fed_and_starved.drain(..));
+        self.starved.append(&mut self.fed_and_starved);
         for _ in 0..self.config.recv_buffers {
             let Some(index) = self.starved.pop_front() else { return };
             if let Some(conn) = self.conns.get_mut(index as usize)
@@ -425,7 +422,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Sends what a send left over. The socket was full, so somebody has to wait for it.
+    /// Sends what a send left over. Mostly the socket was full, so this one is waited for.
     fn send_rest(&mut self, index: u32, output: Box<Output>) {
         let then = match self.conns[index as usize].after_send() {
             Then::Rest => Then::GoOn,
