@@ -8,7 +8,7 @@ pub(super) static KNOBS: &[Knob] = &[
         name: "io_uring",
         title: "io_uring is allowed and works",
         what: "Tries the real thing, as the engine does at its start: a ring, a buffer ring, a multishot receive.",
-        when: "Where it is refused, Ringmill runs on epoll. It saves system calls; at saturation over loopback epoll took 1.01 to 1.25 times the CPU for small requests, by how dear the host makes a system call, and no more for uploads.",
+        when: "Where it is refused, Ringmill runs on epoll. It saves system calls; at saturation over loopback epoll took 1.01 to 1.25 times the CPU for small requests, by how dear the host makes a system call, and 0.92 for uploads (one machine).",
         source: "Linux 6.0 or newer is needed for multishot receives (io_uring_enter(2)). kernel.io_uring_disabled: 0 allows all, 1 only members of kernel.io_uring_group and CAP_SYS_ADMIN, 2 nobody (kernel documentation, admin-guide/sysctl/kernel.rst). Docker (moby pull request 46762) and containerd (pull request 9320) took io_uring out of their default profiles because of its record of vulnerabilities.",
         measured: "CPU a request, epoll driver over io_uring driver: 0.95 (0.69 to 1.17) with 64 connections, 1.00 (0.73 to 1.16) with 512; loopback, 2-core virtual machine, Linux 6.18 (benches/README.md). No difference beyond the noise.",
         risk: "io_uring adds to what an attacker inside the process can reach in the kernel; that is why it is forbidden in many places.",
