@@ -123,7 +123,6 @@ fn a_malformed_file_is_told_with_its_line() {
     check(&good.replace("< 400", "cut\n< 400"), "a.cases:6: a cut stands between bytes");
     check(&good.replace("< 400", "end\n> more\n< 400"), "a.cases:7: after `end` nothing is sent");
     check(&good.replace("closed", "end\nkept"), "a.cases:6: after `end` the connection closes");
-    check(&good.replace("closed", "reset"), "a.cases:5: a reset can destroy replies");
     check(&good.replace("closed", "shut"), "a.cases:5: expected a line of a case or a state");
 }
 

@@ -68,7 +68,7 @@ fn a_protocol_may_keep_its_side_open_after_the_clients_end() {
 }
 
 #[test]
-fn close_sends_everything_and_abort_nothing_more() {
+fn close_and_abort_send_everything_and_serve_nothing_more() {
     on_both_drivers(|driver| {
         let (stage, mut client) = self::stage(config(driver));
         client.send("flood 3000000\nclose\nsay never\n");
@@ -80,9 +80,20 @@ fn close_sends_everything_and_abort_nothing_more() {
 
         let mut client = stage.connect();
         client.ask("say hello\n", "hello\n");
-        client.send("say lost\nabort\n");
+        client.send("say first\nabort\nsay never\n");
         stage.heard(&[Open, Closed(CloseReason::Aborted)]);
-        assert_eq!(client.expect_reset(), b"");
+        assert_eq!(client.expect_reset(), b"first\n");
+        // However much that is, and whether or not the client ends its side: the reset comes behind it.
+        for ends in [false, true] {
+            let mut client = stage.connect();
+            client.send("flood 3000000\nabort\n");
+            if ends {
+                client.shutdown(Shutdown::Write).unwrap();
+            }
+            stage.heard(&[Open, Closed(CloseReason::Aborted)]);
+            expect_pattern(&mut client, 3_000_000, 100_000);
+            assert_eq!(client.expect_reset(), b"");
+        }
     });
 }
 

@@ -44,8 +44,11 @@ pub struct Config {
     /// at most net.core.rmem_max, and twice that for its own accounting, in which a datagram of 64 bytes has about 800.
     /// What does not fit is lost. A larger default of the system stays.
     pub datagram_queue_bytes: usize,
-    /// A peer that takes no output for so long is closed.
+    /// A peer that takes no output for so long is closed; it is noticed within twice this time.
     pub write_timeout: Duration,
+    /// The same for a peer that takes less than so many bytes a second while output waits for it. 0 is satisfied with one
+    /// byte in each `write_timeout`.
+    pub write_bytes_per_sec_min: u32,
     /// How long an outbound connection may take to be made.
     pub connect_timeout: Duration,
     /// How long a closing connection waits for the peer to close, so that the last reply arrives. Zero is for clients,
@@ -75,6 +78,7 @@ impl Default for Config {
             memory_bytes_max: 256 * 1024 * 1024,
             datagram_queue_bytes: 1024 * 1024,
             write_timeout: Duration::from_secs(30),
+            write_bytes_per_sec_min: 256,
             connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
@@ -117,6 +121,12 @@ impl Config {
     /// Bytes of receive buffers a worker.
     pub(crate) fn pool_bytes(&self) -> usize {
         usize::from(self.recv_buffers) * self.recv_buffer_bytes
+    }
+
+    /// What a peer must take of waiting output in `write_timeout`.
+    pub(crate) fn write_bytes_min(&self) -> u64 {
+        let bytes = self.write_timeout.as_secs_f64() * f64::from(self.write_bytes_per_sec_min);
+        (bytes as u64).max(1)
     }
 
     /// Reports every problem at once.

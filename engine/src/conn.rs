@@ -57,13 +57,13 @@ impl Phase {
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The protocol asked for it: close after flushing.
+    /// The protocol asked for it: the end of the stream follows what it wrote.
     Finished,
-    /// The protocol asked for it: abort.
+    /// The protocol asked for it: a reset follows what it wrote.
     Aborted,
     /// The peer reset the connection, or the transport failed.
     Failed(Errno),
-    /// The peer took no output for `Config::write_timeout`.
+    /// The peer took no output, or nearly none, for `Config::write_timeout`.
     WriteTimeout,
     /// The worker's memory budget is used up, and this connection needed more.
     MemoryExhausted,
@@ -177,11 +177,18 @@ pub(crate) struct Conn {
     /// Output waiting for the send operation.
     pub(crate) pending: Option<Box<Output>>,
     pub(crate) carry: Option<Box<Carry>>,
-    /// The protocol's deadline.
+    /// The protocol's deadline; of a lingering connection, when it is closed whatever is left.
     pub(crate) deadline: Tick,
     /// The engine's own deadline: output must move, or lingering must end, until then.
     pub(crate) stall_deadline: Tick,
+    /// What the kernel took of the output since the stall deadline was set.
+    pub(crate) taken_bytes: u32,
+    /// What the kernel had to deliver when the stall deadline was set; `UNKNOWN_BYTES` for the first one.
+    pub(crate) undelivered_bytes: u32,
 }
+
+/// Nobody has looked yet.
+pub(crate) const UNKNOWN_BYTES: u32 = u32::MAX;
 
 impl Conn {
     pub(crate) fn new(generation: u32, socket: Socket, service: u16) -> Conn {
@@ -210,6 +217,8 @@ impl Conn {
             carry: None,
             deadline: Tick::NEVER,
             stall_deadline: Tick::NEVER,
+            taken_bytes: 0,
+            undelivered_bytes: UNKNOWN_BYTES,
         }
     }
 
@@ -266,7 +275,7 @@ impl Conn {
     pub(crate) fn after_send(&self) -> Then {
         if self.is_at_rest() {
             Then::Rest
-        } else if self.phase == Phase::Draining && self.pending.is_none() {
+        } else if self.phase == Phase::Draining && self.pending.is_none() && !self.reset {
             Then::End
         } else {
             Then::GoOn
@@ -279,7 +288,31 @@ impl Conn {
 
     /// When to look at this connection next.
     pub(crate) fn next_deadline(&self) -> Tick {
-        self.deadline.min(self.stall_deadline)
+        match self.phase {
+            Phase::Open => self.deadline.min(self.stall_deadline),
+            Phase::Draining | Phase::Lingering | Phase::Closing => self.stall_deadline,
+        }
+    }
+
+    /// Some output went to the kernel, and some is left.
+    pub(crate) fn count_taken(&mut self, bytes: u32) {
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+    }
+
+    /// All output went to the kernel: nothing can stall.
+    pub(crate) fn end_stall(&mut self) {
+        self.stall_deadline = Tick::NEVER;
+        self.taken_bytes = 0;
+        self.undelivered_bytes = UNKNOWN_BYTES;
+    }
+
+    /// The stall deadline has passed, and the kernel still has `undelivered` bytes to deliver. Whether the peer took less
+    /// than `bytes_min` meanwhile. Never after the first deadline: what the kernel had before is not known then.
+    pub(crate) fn has_stalled(&mut self, undelivered: usize, bytes_min: u64) -> bool {
+        let before = std::mem::replace(&mut self.undelivered_bytes, undelivered.min(1 << 31) as u32);
+        let taken = std::mem::take(&mut self.taken_bytes);
+        let delivered = (u64::from(before) + u64::from(taken)).saturating_sub(undelivered as u64);
+        before != UNKNOWN_BYTES && delivered < bytes_min
     }
 }
 

@@ -51,6 +51,10 @@ pub enum Break {
     TimerForgotten,
     /// A receive that is to be tried again is taken for a failure of the connection.
     AgainFails,
+    /// A session that aborts takes back what it wrote before.
+    AbortTakesBack,
+    /// The reset of a session that aborts overtakes what it wrote before.
+    ResetTooSoon,
 }
 
 /// What a receive operation brought.
@@ -140,6 +144,8 @@ mod on {
             Break::StallUntimed,
             Break::TimerForgotten,
             Break::AgainFails,
+            Break::AbortTakesBack,
+            Break::ResetTooSoon,
         ];
     }
 
@@ -236,9 +242,6 @@ mod on {
                 Some("only a session finishes, and it ended when the connection left Open")
             }
             (Phase::Lingering | Phase::Closing, Signal::Flushed) => Some("it was flushed, or never will be"),
-            (Phase::Lingering, Signal::Abort) if peer_eof => {
-                Some("a peer that ended ends the lingering at once")
-            }
             (Phase::Closing, Signal::Abort) => Some("giving up happens once: `abort` and `fail` look first"),
             // The signal is given together with the fact, so "before" does not exist.
             (_, Signal::PeerEof) if !peer_eof => Some("the signal says that the peer ended"),

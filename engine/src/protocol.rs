@@ -118,7 +118,8 @@ pub enum Next {
     Pause,
     /// Close gracefully once the output is sent.
     Close,
-    /// Close at once: unsent output is lost, the peer sees a reset.
+    /// End the session here: what was written is sent, because all of it but the last may be whole, and then the peer sees a
+    /// reset instead of the end of the stream. For what only a reset can tell to be cut.
     Abort,
 }
 
@@ -144,7 +145,7 @@ impl Step {
         Step { consumed: 0, need: 0, next: Next::Close }
     }
 
-    /// Close at once.
+    /// End here, with a reset behind what was written.
     pub const fn abort() -> Step {
         Step { consumed: 0, need: 0, next: Next::Abort }
     }
@@ -196,6 +197,13 @@ impl Shared {
             requests: Requests::default(),
             spare: Vec::new(),
         }
+    }
+
+    /// Protocol code panicked; the panic's own message is on standard error already.
+    #[cold]
+    pub(crate) fn count_panic(&mut self, index: u32) {
+        self.stats.live.panics.add(1);
+        tracing::error!(connection = index, "protocol code panicked: the connection is closed");
     }
 
     /// Takes an output that is done, for the next connection that writes.
@@ -344,6 +352,12 @@ impl Io<'_> {
     #[inline]
     pub fn count_requests(&mut self, requests: u64) {
         self.shared.stats.live.requests.add(requests);
+    }
+
+    /// Says that protocol code panicked during this call and the session caught it, so that it can say a last word and
+    /// close. It is counted and logged as a panic that reaches the engine.
+    pub fn count_panic(&mut self) {
+        self.shared.count_panic(self.index);
     }
 
     #[inline]

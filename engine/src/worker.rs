@@ -40,6 +40,8 @@ pub(crate) struct Worker<D: Driver> {
     driver: D,
     config: Config,
     connections_max: usize,
+    /// What a peer must take of waiting output in `Config::write_timeout`.
+    write_bytes_min: u64,
     conns: Slab<Conn>,
     services: Vec<Box<dyn Service>>,
     listeners: Vec<Listener>,
@@ -111,6 +113,7 @@ impl<D: Driver> Worker<D> {
         let shared = Shared::new(&config, mailbox, stats);
         Worker {
             driver,
+            write_bytes_min: config.write_bytes_min(),
             config,
             connections_max,
             conns: Slab::new(),

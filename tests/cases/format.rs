@@ -57,8 +57,8 @@ pub enum State {
     Kept,
     /// The server has closed it, or does so when the client ends its side.
     Closed,
-    /// The server has reset it.
-    Reset,
+    /// The server has closed it in the middle of a reply.
+    Broken,
     /// The server waits for the rest of a request.
     Waits,
 }
@@ -158,7 +158,7 @@ fn state(line: &str) -> Option<State> {
     match line {
         "kept" => Some(State::Kept),
         "closed" => Some(State::Closed),
-        "reset" => Some(State::Reset),
+        "broken" => Some(State::Broken),
         "waits" => Some(State::Waits),
         _ => None,
     }
@@ -168,7 +168,7 @@ impl Case {
     /// One line of a case.
     fn take(&mut self, word: &str, rest: &str) -> Result<(), String> {
         match (word, rest) {
-            ("case", _) => return Err(format!("`{}` has no state: kept, closed, reset or waits", self.name)),
+            ("case", _) => return Err(format!("`{}` has no state: kept, closed, broken or waits", self.name)),
             ("rfc", rest) => self.sections.extend(sections(rest)?),
             ("note", rest) if !rest.is_empty() => {}
             ("small", "") => self.small = true,
@@ -213,9 +213,6 @@ impl Case {
         let ends = place(|step| matches!(step, Step::End)).is_some();
         if ends && matches!(self.state, State::Kept | State::Waits) {
             return Err("after `end` the connection closes".into());
-        }
-        if self.state == State::Reset && self.replies().next().is_some() {
-            return Err("a reset can destroy replies: expect none".into());
         }
         let cut = place(|step| matches!(step, Step::Cut));
         if cut.is_some_and(|at| at == 0 || is_last(at)) {

@@ -122,9 +122,7 @@ fn check_head(reply: &Reply) -> Result<(), String> {
 /// Judges all that came on a case's connection; `bytes` ends with the last reply.
 pub fn judge(case: &Case, bytes: &[u8], is_over: bool) -> Result<Vec<Reply>, String> {
     let (replies, len) = parse(bytes, &head_only(case), is_over)?;
-    if len < bytes.len() {
-        return Err(format!("after {} replies came {}", replies.len(), bytes[len..].escape_ascii()));
-    }
+    check_rest(case, &bytes[len..])?;
     let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
     if statuses.len() != case.replies().count() {
         let wanted: Vec<_> = case.replies().map(|expected| &expected.statuses).collect();
@@ -135,6 +133,15 @@ pub fn judge(case: &Case, bytes: &[u8], is_over: bool) -> Result<Vec<Reply>, Str
     }
     check_connection(case, &replies)?;
     Ok(replies)
+}
+
+/// What came behind the whole replies: nothing, unless the last one is broken off.
+pub fn check_rest(case: &Case, rest: &[u8]) -> Result<(), String> {
+    match (case.state == State::Broken, rest.is_empty()) {
+        (true, true) => Err("no reply was broken off".into()),
+        (false, false) => Err(format!("after the replies came {}", rest.escape_ascii())),
+        _ => Ok(()),
+    }
 }
 
 /// Which replies are to HEAD.

@@ -117,9 +117,7 @@ fn check(case: &Case, expected: &[Reply], ending: Ending) -> Result<(), String> 
         .map(|reply| reply.is_head_only)
         .collect();
     let (replies, len) = super::replies::parse(&received, &head_only, ending.is_over)?;
-    if len < received.len() {
-        return Err(format!("after {} replies came {}", replies.len(), received[len..].escape_ascii()));
-    }
+    super::replies::check_rest(case, &received[len..])?;
     let text = |reply: &Reply| {
         let fields: Vec<_> = reply.fields.iter().filter(|(name, _)| name != "date").collect();
         format!("{} {fields:?} {}", reply.status, reply.body.escape_ascii())
@@ -146,9 +144,12 @@ struct Ending {
 
 impl Ending {
     fn state(&self, case: &Case) -> Result<(), String> {
-        let state = match (self.was_reset, self.is_over) {
-            (true, _) => State::Reset,
-            (_, true) => State::Closed,
+        if self.was_reset {
+            return Err(format!("the connection was reset after {}", self.received.escape_ascii()));
+        }
+        let state = match self.is_over {
+            true if case.state == State::Broken => State::Broken,
+            true => State::Closed,
             _ if self.after.is_empty() && self.is_over_after => State::Waits,
             _ => State::Kept,
         };

@@ -8,7 +8,7 @@ use crate::common::site::Site;
 use crate::common::{config, connect_to, ip};
 use ringmill::http::Server;
 use ringmill::{DriverChoice, Engine, Running};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -50,11 +50,10 @@ impl Servers {
             }
         }
         match case.state {
-            State::Reset => return client.expect_reset(),
-            State::Closed => client.read_to_end()?,
+            State::Closed | State::Broken => client.read_to_end()?,
             State::Kept | State::Waits => client.wait_for(replies, &head_only)?,
         }
-        judge(case, &client.received, case.state == State::Closed)?;
+        judge(case, &client.received, matches!(case.state, State::Closed | State::Broken))?;
         client.received.clear();
         match case.state {
             State::Kept => {
@@ -71,7 +70,7 @@ impl Servers {
                     return Err(format!("half a request got {}", client.received.escape_ascii()));
                 }
             }
-            State::Closed | State::Reset => {}
+            State::Closed | State::Broken => {}
         }
         Ok(())
     }
@@ -120,17 +119,6 @@ impl Client {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) => return Err(format!("{error} after {}", self.received.escape_ascii())),
-            }
-        }
-    }
-
-    fn expect_reset(&mut self) -> Result<(), String> {
-        loop {
-            match self.read() {
-                Ok(0) => return Err("an end where a reset was expected".into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
-                Err(error) => return Err(error.to_string()),
             }
         }
     }

@@ -376,6 +376,10 @@ impl Names for Poll {
     fn local(&self, socket: Socket) -> Option<Address> {
         sys::local(socket)
     }
+
+    fn unacknowledged_bytes(&self, socket: Socket) -> usize {
+        sys::unacknowledged_bytes(socket)
+    }
 }
 
 fn accept(entry: &mut Entry, listener: Socket, token: Token, events: &mut Vec<Event>) -> bool {

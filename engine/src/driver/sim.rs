@@ -506,4 +506,8 @@ impl Names for Sim {
     fn local(&self, socket: Socket) -> Option<Address> {
         self.world.borrow().local_address(socket)
     }
+
+    fn unacknowledged_bytes(&self, socket: Socket) -> usize {
+        self.world.borrow().unacknowledged_bytes(socket)
+    }
 }

@@ -629,6 +629,10 @@ impl Names for Uring {
     fn local(&self, socket: Socket) -> Option<Address> {
         sys::local(socket)
     }
+
+    fn unacknowledged_bytes(&self, socket: Socket) -> usize {
+        sys::unacknowledged_bytes(socket)
+    }
 }
 
 impl Drop for Uring {

@@ -10,6 +10,10 @@ use crate::protocol::{Io, Next, Shared, Step};
 use crate::service::{Call, Panicked, Service};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
+use std::time::Duration;
+
+/// How often a connection that waits for the kernel to deliver its last bytes is looked at.
+const DELIVERY_LOOK: Duration = Duration::from_millis(20);
 
 impl<D: Driver> Worker<D> {
     /// The connection a token means, unless the slot is free or has a new tenant: completions may be stale.
@@ -54,7 +58,10 @@ impl<D: Driver> Worker<D> {
         match result {
             Ok(_) => {
                 conn.peer_eof = true;
-                conn.phase = conn.phase.step(Signal::PeerEof, true);
+                // A reset waits until what was written before it is delivered, whether the peer goes on sending or not.
+                if !(conn.reset && conn.phase == Phase::Lingering) {
+                    conn.phase = conn.phase.step(Signal::PeerEof, true);
+                }
             }
             Err(Errno::ENOBUFS) => {
                 if !more {
@@ -80,7 +87,6 @@ impl<D: Driver> Worker<D> {
         let conn = self.conns.get_mut(index as usize).filter(|conn| conn.generation == token.generation());
         let Some(conn) = conn else { return self.shared.recycle(output) };
         conn.in_flight_bytes = 0;
-        conn.stall_deadline = Tick::NEVER;
         match result {
             Ok(0) => self.fail(index, Errno::EPIPE),
             Ok(bytes) => {
@@ -88,8 +94,10 @@ impl<D: Driver> Worker<D> {
                 self.shared.stats.live.sent_bytes.add(u64::from(bytes));
                 let drop_rest = is_broken(Break::ShortSendDropped);
                 if !output.is_empty() && conn.phase != Phase::Closing && !drop_rest {
+                    conn.count_taken(bytes);
                     return self.send_rest(index, output);
                 }
+                if conn.pending.is_some() { conn.count_taken(bytes) } else { conn.end_stall() }
                 // The hot path: everything was sent, and nothing waited for that.
                 if conn.is_at_rest() {
                     return self.shared.recycle(output);
@@ -112,18 +120,20 @@ impl<D: Driver> Worker<D> {
         if conn.stall_deadline <= now {
             conn.stall_deadline = Tick::NEVER;
             if conn.phase == Phase::Lingering {
-                // Not with a reset: the kernel may still be sending what it took from us.
-                conn.phase = conn.phase.step(Signal::Abort, conn.peer_eof);
+                self.linger(index);
                 return self.settle(index);
             }
-            self.shared.stats.live.write_timeouts.add(u64::from(conn.in_flight_bytes > 0));
-            self.abort(index, CloseReason::WriteTimeout);
-        } else if conn.deadline <= now {
-            conn.deadline = Tick::NEVER;
-            if conn.phase == Phase::Open {
-                self.shared.stats.live.timeouts.add(1);
-                self.call(index, Call::Timeout);
+            let undelivered = self.driver.unacknowledged_bytes(conn.socket);
+            if conn.has_stalled(undelivered, self.write_bytes_min) {
+                self.shared.stats.live.write_timeouts.add(u64::from(conn.in_flight_bytes > 0));
+                self.abort(index, CloseReason::WriteTimeout);
+            } else {
+                conn.stall_deadline = now.after(self.config.write_timeout);
             }
+        } else if conn.phase == Phase::Open && conn.deadline <= now {
+            conn.deadline = Tick::NEVER;
+            self.shared.stats.live.timeouts.add(1);
+            self.call(index, Call::Timeout);
         }
         self.settle(index);
     }
@@ -140,9 +150,23 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn on_panic(&mut self, index: u32, _: Panicked) {
-        self.shared.stats.live.panics.add(1);
-        tracing::error!(connection = index, "protocol code panicked: the connection is closed");
-        self.abort(index, CloseReason::Panicked);
+        self.shared.count_panic(index);
+        self.break_off(index, CloseReason::Panicked);
+    }
+
+    /// Ends a session in the middle of something: what it wrote before is sent, because that may be whole, and then the
+    /// peer sees a reset instead of the end of the stream.
+    fn break_off(&mut self, index: u32, reason: CloseReason) {
+        let conn = &mut self.conns[index as usize];
+        if conn.phase != Phase::Open {
+            return;
+        }
+        if is_broken(Break::AbortTakesBack) {
+            return self.abort(index, reason);
+        }
+        conn.phase = conn.phase.step(Signal::Finish, conn.peer_eof);
+        conn.reset = true;
+        self.end_session(index, reason);
     }
 
     /// Gives up on a connection: the session ends, unsent output is lost, the peer sees a reset.
@@ -226,15 +250,8 @@ impl<D: Driver> Worker<D> {
         }
         if conn.phase != Phase::Open {
             if conn.phase == Phase::Draining && conn.queued_bytes() == 0 {
-                let at_once = conn.peer_eof || self.config.linger_timeout.is_zero();
-                conn.phase = conn.phase.step(Signal::Flushed, at_once);
-                if conn.phase == Phase::Lingering {
-                    conn.stall_deadline = self.shared.now.after(self.config.linger_timeout);
-                }
-                // The end is sent even if the socket is closed at once, which drops what was kept back if input is unread.
-                if !conn.peer_eof {
-                    self.driver.submit(Op::Shutdown { socket: conn.socket });
-                }
+                self.flushed(index);
+                conn = &mut self.conns[index as usize];
             }
             if conn.phase == Phase::Closing {
                 return self.close(index);
@@ -256,6 +273,40 @@ impl<D: Driver> Worker<D> {
         }
         if conn.wants_input() != (conn.recv == Recv::Armed) {
             self.update_recv(index);
+        }
+    }
+
+    /// Everything that a session wrote is with the kernel: the end of the stream follows, or a reset.
+    fn flushed(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        // A reset drops what the kernel has not delivered yet, so it waits for that.
+        let at_once = if conn.reset {
+            self.driver.unacknowledged_bytes(conn.socket) == 0 || is_broken(Break::ResetTooSoon)
+        } else {
+            conn.peer_eof || self.config.linger_timeout.is_zero()
+        };
+        conn.phase = conn.phase.step(Signal::Flushed, at_once);
+        if conn.phase == Phase::Lingering {
+            let wait = if conn.reset { DELIVERY_LOOK } else { self.config.linger_timeout };
+            conn.stall_deadline = self.shared.now.after(wait);
+            // From here on it is not the session's, which has ended.
+            conn.deadline = self.shared.now.after(self.config.write_timeout);
+        }
+        // The end is sent even if the socket is closed at once, which drops what was kept back if input is unread.
+        if !conn.peer_eof && !conn.reset {
+            self.driver.submit(Op::Shutdown { socket: conn.socket });
+        }
+    }
+
+    /// Looks whether a lingering connection may be closed: whatever closes it, what the kernel has not delivered yet would
+    /// be lost with a reset, or with the next byte that the peer sends.
+    fn linger(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let is_late = conn.deadline <= self.shared.now;
+        if is_late || self.driver.unacknowledged_bytes(conn.socket) == 0 {
+            conn.phase = conn.phase.step(Signal::Abort, conn.peer_eof);
+        } else {
+            conn.stall_deadline = self.shared.now.after(DELIVERY_LOOK);
         }
     }
 
@@ -362,7 +413,7 @@ impl<D: Driver> Worker<D> {
         }
         if step.need > self.config.input_bytes_max {
             self.shared.stats.live.overflows.add(1);
-            return self.abort(index, CloseReason::InputOverflow);
+            return self.break_off(index, CloseReason::InputOverflow);
         }
         if rest_bytes == 0 {
             return;
@@ -377,10 +428,10 @@ impl<D: Driver> Worker<D> {
         }
         if rest_bytes > self.config.input_bytes_max {
             self.shared.stats.live.overflows.add(1);
-            self.abort(index, CloseReason::InputOverflow);
+            self.break_off(index, CloseReason::InputOverflow);
         } else if self.shared.memory.is_exhausted() {
             self.shared.stats.live.memory_refused.add(1);
-            self.abort(index, CloseReason::MemoryExhausted);
+            self.break_off(index, CloseReason::MemoryExhausted);
         }
     }
 
@@ -393,7 +444,7 @@ impl<D: Driver> Worker<D> {
                 conn.phase = conn.phase.step(Signal::Finish, conn.peer_eof);
                 self.end_session(index, CloseReason::Finished);
             }
-            Next::Abort => self.abort(index, CloseReason::Aborted),
+            Next::Abort => self.break_off(index, CloseReason::Aborted),
         }
     }
 
@@ -417,8 +468,7 @@ impl<D: Driver> Worker<D> {
             self.spare_carry(carry);
         }
         if session != u32::MAX && self.services[service].close(session, reason).is_err() {
-            self.shared.stats.live.panics.add(1);
-            tracing::error!(connection = index, "protocol code panicked while a session was closed");
+            self.shared.count_panic(index);
         }
     }
 
@@ -434,11 +484,10 @@ impl<D: Driver> Worker<D> {
     fn send(&mut self, index: u32, output: Box<Output>, then: Then) {
         let conn = &mut self.conns[index as usize];
         conn.in_flight_bytes = output.len();
-        conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
-        if is_broken(Break::StallUntimed) {
-            conn.stall_deadline = Tick::NEVER;
+        if conn.stall_deadline == Tick::NEVER && !is_broken(Break::StallUntimed) {
+            conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
+            self.timers.schedule(index, conn.stall_deadline);
         }
-        self.timers.schedule(index, conn.stall_deadline);
         let token = Token::new(Kind::Send, conn.generation, index);
         conn.awaited = then != Then::Rest;
         self.driver.submit(Op::Send { token, socket: conn.socket, output, then });

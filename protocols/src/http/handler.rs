@@ -11,7 +11,8 @@ use ringmill_engine::{Io, Waker};
 pub trait Handler: 'static {
     /// Answers. A handler that writes nothing has answered 200 with no body.
     ///
-    /// A panic closes the connection and is logged; other connections do not notice.
+    /// A panic is answered with 500 where nothing of the answer was written yet, closes the connection after the replies
+    /// before it, and is logged; other connections do not notice.
     fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>);
 
     /// Says what to do with the body of this request, before it is read. Asked only if there is one.
@@ -34,7 +35,7 @@ pub enum Plan {
     CollectUpTo(u64),
     /// Hand it over as it comes; `Handler::handle` is not called.
     Stream(Box<dyn Upload>),
-    /// The same, up to this many bytes; beyond, the answer is 413 (a reset, if the answer has begun).
+    /// The same, up to this many bytes; beyond, the answer is 413, or is cut where it has begun.
     StreamUpTo(u64, Box<dyn Upload>),
 }
 
@@ -65,8 +66,8 @@ pub enum Fill {
     /// There is nothing now: call again after the [`Waker`] from [`BodyWriter::waker`] was used. Not for longer than
     /// the server's limit: meanwhile nothing is read, so that a client that leaves is not noticed.
     Pending,
-    /// The body cannot be completed: the connection is reset, so that the client does not take the part for
-    /// the whole.
+    /// The body cannot be completed: what was made of it is sent, and the connection ends without the end of the body, so that
+    /// the client does not take the part for the whole. (With a reset where only the end of the stream would end the body.)
     Abort,
 }
 

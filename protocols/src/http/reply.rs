@@ -26,6 +26,8 @@ pub(super) struct ReplyState {
     pub(super) keep_alive: bool,
     /// The request's body has not arrived in full: a reply that is finished now ends the connection.
     pub(super) reading: bool,
+    /// More has arrived behind the request.
+    pub(super) followed: bool,
     pub(super) source: Option<Box<dyn Source>>,
     /// A Content-Type was written.
     has_type: bool,
@@ -42,7 +44,7 @@ pub(super) enum Stage {
     /// The head is complete, the body is being written.
     Body(BodyLength),
     Done,
-    /// The body does not match its declared length: only a reset can tell the client.
+    /// The body does not match its declared length, which tells the client that it is cut.
     Broken,
 }
 
@@ -54,6 +56,7 @@ impl ReplyState {
             http10: head.version == Version::Http10,
             keep_alive: keep_alive && head.keep_alive,
             reading: false,
+            followed: false,
             source: None,
             has_type: false,
             status: 200,
@@ -77,6 +80,7 @@ impl ReplyState {
             http10: false,
             keep_alive: false,
             reading: false,
+            followed: false,
             source: None,
             has_type: false,
             status,
@@ -212,7 +216,8 @@ impl Reply<'_> {
         }
     }
 
-    /// Ends a body that was begun. A declared length that was not met resets the connection.
+    /// Ends a body that was begun. Where a declared length was not met, the connection ends, so that the client sees a cut
+    /// reply.
     pub fn end(&mut self) {
         self.state.stage = match self.state.stage {
             Stage::Body(BodyLength::Sized(left)) if left != Some(0) && !self.state.head_only => Stage::Broken,

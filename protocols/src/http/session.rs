@@ -6,13 +6,14 @@
 
 use super::body::{BodyLimits, Decoded, Decoder};
 use super::date::Preamble;
-use super::handler::{BodyWriter, Fill, Handler, Plan, Upload};
+use super::handler::{BodyLength, BodyWriter, Fill, Handler, Plan, Upload};
 use super::parse::{
     Expect, Framing, Head, HeadLimits, Method, Outcome, Reject, Slots, parse_head, verdict_due,
 };
 use super::reply::{Reply, ReplyState, Stage};
 use super::request::Request;
 use ringmill_engine::{Io, Next, Protocol, Step, Tick};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// The limits and timeouts of a server.
@@ -28,9 +29,11 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// ...plus a second for so many bytes of it that have arrived.
     pub head_bytes_per_sec_min: u32,
-    /// A body of which nothing arrives for so long closes the connection.
+    /// A body of which nothing arrives for so long closes the connection...
     pub body_idle_timeout: Duration,
-    /// A reply's source that is pending for so long is given up: the connection is reset.
+    /// ...as does one of which less than so many bytes a second arrive, over that time. 0 is satisfied with one byte in it.
+    pub body_bytes_per_sec_min: u32,
+    /// A reply's source that is pending for so long is given up: the reply is cut.
     pub source_timeout: Duration,
     /// A connection without a request closes after this time.
     pub keep_alive_timeout: Duration,
@@ -49,6 +52,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             head_bytes_per_sec_min: 256,
             body_idle_timeout: Duration::from_secs(30),
+            body_bytes_per_sec_min: 256,
             source_timeout: Duration::from_secs(60),
             keep_alive_timeout: Duration::from_secs(75),
             requests_max: None,
@@ -70,6 +74,14 @@ struct Context {
     preamble: Preamble,
 }
 
+impl Limits {
+    /// What must arrive of a body in `body_idle_timeout`.
+    fn body_bytes_min(&self) -> u64 {
+        let bytes = self.body_idle_timeout.as_secs_f64() * f64::from(self.body_bytes_per_sec_min);
+        (bytes as u64).max(1)
+    }
+}
+
 /// The state of one connection.
 pub struct Session {
     exchange: Option<Box<Exchange>>,
@@ -84,6 +96,8 @@ pub struct Session {
 struct Exchange {
     /// `None` once the body is complete.
     decoder: Option<Decoder>,
+    /// What arrived of the body since its deadline was set; `None` while it has none.
+    arrived: Option<u64>,
     sink: Sink,
     reply: ReplyState,
 }
@@ -107,7 +121,16 @@ enum Flow {
     /// So many bytes are done; do not read on while the reply is being sent.
     Hold(usize),
     Close,
-    Abort,
+    /// As `Close`, but with a reset: a reply that only the end of the stream would end is cut.
+    Reset,
+}
+
+impl Flow {
+    /// Ends a connection in the middle of a reply. Where that has a framing of its own, the end of the stream tells that it is
+    /// cut (RFC 9112, 8).
+    fn cut(stage: Stage) -> Flow {
+        if stage == Stage::Body(BodyLength::UntilClose) { Flow::Reset } else { Flow::Close }
+    }
 }
 
 impl<H: Handler> Server<H> {
@@ -157,9 +180,12 @@ impl<H: Handler> Server<H> {
         let last = limits.requests_max.is_some_and(|max| session.requests >= max);
         let mut reply = ReplyState::new(head, !last);
         if head.framing == Framing::None && head.method != Method::Connect {
+            reply.followed = len < input.len();
             let request = Request::new(head, b"", b"");
-            self.context.answer(&mut self.handler, &request, &mut reply, io);
-            return self.context.after(session, reply, len, io);
+            return match self.context.answer(&mut self.handler, &request, &mut reply, io) {
+                Some(flow) => flow,
+                None => self.context.after(session, reply, len, io),
+            };
         }
         let parts = input.split_at(len);
         self.context.with_body(&mut self.handler, session, head, parts, reply, io)
@@ -171,26 +197,31 @@ impl<H: Handler> Server<H> {
         let mut at = 0;
         while let Some(decoder) = &mut exchange.decoder {
             if io.is_full() {
-                self.context.wait_for_body(io);
+                self.context.wait_for_body(&mut exchange.arrived, io);
                 return Flow::Wait(at);
             }
             match decoder.decode(&input[at..], &self.context.limits.body) {
                 Decoded::Data { consumed, data } => {
                     at += consumed;
+                    exchange.arrived = exchange.arrived.map(|bytes| bytes + consumed as u64);
                     if let Some(flow) = self.context.body_data(exchange, data, io) {
                         return flow;
                     }
                 }
                 Decoded::Partial { consumed } => {
-                    self.context.wait_for_body(io);
+                    exchange.arrived = exchange.arrived.map(|bytes| bytes + consumed as u64);
+                    self.context.wait_for_body(&mut exchange.arrived, io);
                     return Flow::Wait(at + consumed);
                 }
                 Decoded::End { consumed, trailers } => {
                     at += consumed;
                     exchange.decoder = None;
                     exchange.reply.reading = false;
-                    self.body_end(session, trailers, io);
-                    return self.resume(session, at, io);
+                    exchange.reply.followed = at < input.len();
+                    return match self.body_end(session, trailers, io) {
+                        Some(flow) => flow,
+                        None => self.resume(session, at, io),
+                    };
                 }
                 Decoded::Malformed(reject) => return self.context.refuse_body(exchange, reject, io),
             }
@@ -198,14 +229,16 @@ impl<H: Handler> Server<H> {
         self.resume(session, at, io)
     }
 
-    fn body_end(&mut self, session: &mut Session, trailers: &[u8], io: &mut Io<'_>) {
-        let Some(exchange) = session.exchange.as_mut() else { return };
+    /// Tells whoever takes the body that it is complete; a flow if that ends the connection.
+    fn body_end(&mut self, session: &mut Session, trailers: &[u8], io: &mut Io<'_>) -> Option<Flow> {
+        let exchange = session.exchange.as_mut()?;
         match std::mem::replace(&mut exchange.sink, Sink::Ended) {
-            Sink::Ended => {}
+            Sink::Ended => None,
             Sink::Upload { upload, .. } => {
-                let mut reply = self.context.reply(&mut exchange.reply, io);
-                upload.end(&mut reply);
-                reply.finish();
+                self.context.write_reply(&mut exchange.reply, io, |reply| {
+                    upload.end(reply);
+                    reply.finish();
+                })
             }
             Sink::Collect { head, body, .. } => {
                 // The reply may hold its own; this one goes with the exchange's sink.
@@ -215,7 +248,7 @@ impl<H: Handler> Server<H> {
                     unreachable!("the same head was complete before")
                 };
                 let request = Request::new(&head, &body, trailers);
-                self.context.answer(&mut self.handler, &request, &mut exchange.reply, io);
+                self.context.answer(&mut self.handler, &request, &mut exchange.reply, io)
             }
         }
     }
@@ -225,7 +258,7 @@ impl<H: Handler> Server<H> {
         let Some(exchange) = session.exchange.as_mut() else { return Flow::On(consumed) };
         match self.context.pump(&mut exchange.reply, io) {
             Flow::On(_) => {
-                let keep_alive = exchange.reply.keep_alive && !io.is_draining();
+                let keep_alive = exchange.reply.keep_alive;
                 session.exchange = None;
                 if keep_alive { Flow::On(consumed) } else { Flow::Close }
             }
@@ -240,7 +273,8 @@ const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 
 impl Context {
     #[inline]
     fn reply<'a>(&'a mut self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
-        state.keep_alive &= !io.is_draining();
+        // A draining server answers what has arrived, and says with the last reply that it closes.
+        state.keep_alive &= state.followed || !io.is_draining();
         Reply { io: io.reborrow(), preamble: &mut self.preamble, state }
     }
 
@@ -251,10 +285,34 @@ impl Context {
         request: &Request<'_>,
         state: &mut ReplyState,
         io: &mut Io<'_>,
-    ) {
+    ) -> Option<Flow> {
+        self.write_reply(state, io, |reply| {
+            handler.handle(request, reply);
+            reply.finish();
+        })
+    }
+
+    /// Has the user's code write a reply; a flow if it panicked, which ends the connection and takes no earlier reply back.
+    #[inline]
+    fn write_reply(
+        &mut self,
+        state: &mut ReplyState,
+        io: &mut Io<'_>,
+        write: impl FnOnce(&mut Reply<'_>),
+    ) -> Option<Flow> {
         let mut reply = self.reply(state, io);
-        handler.handle(request, &mut reply);
-        reply.finish();
+        let written = catch_unwind(AssertUnwindSafe(|| write(&mut reply)));
+        written.err().map(|_| self.panicked(state, io))
+    }
+
+    /// The user's code panicked. The handler stays in use for others, as [`Handler::handle`] says.
+    #[cold]
+    fn panicked(&mut self, state: &ReplyState, io: &mut Io<'_>) -> Flow {
+        io.count_panic();
+        match state.stage {
+            Stage::Unsent => self.refuse(500, "the handler failed (RFC 9110, 15.6.1)", state.head_only, io),
+            stage => Flow::cut(stage),
+        }
     }
 
     /// What follows an answer that was made in place.
@@ -273,7 +331,8 @@ impl Context {
             Flow::On(_) if reply.keep_alive => Flow::On(consumed),
             Flow::On(_) => Flow::Close,
             Flow::Hold(_) => {
-                session.exchange = Some(Box::new(Exchange { decoder: None, sink: Sink::Ended, reply }));
+                let sink = Sink::Ended;
+                session.exchange = Some(Box::new(Exchange { decoder: None, arrived: None, sink, reply }));
                 Flow::Hold(consumed)
             }
             flow => flow,
@@ -298,7 +357,9 @@ impl Context {
                 io,
             );
         }
-        let (bytes_max, upload) = match handler.plan(&Request::new(head, b"", b"")) {
+        let plan = catch_unwind(AssertUnwindSafe(|| handler.plan(&Request::new(head, b"", b""))));
+        let Ok(plan) = plan else { return self.panicked(&reply, io) };
+        let (bytes_max, upload) = match plan {
             Plan::Collect => (self.limits.body_bytes_max, None),
             Plan::CollectUpTo(bytes_max) => (bytes_max, None),
             Plan::Stream(upload) => (u64::MAX, Some(upload)),
@@ -312,8 +373,11 @@ impl Context {
                 // The whole body is here: answer in place.
                 let body = &rest[..length as usize];
                 let request = Request::new(head, body, b"");
-                self.answer(handler, &request, &mut reply, io);
-                return self.after(session, reply, text.len() + body.len(), io);
+                reply.followed = body.len() < rest.len();
+                return match self.answer(handler, &request, &mut reply, io) {
+                    Some(flow) => flow,
+                    None => self.after(session, reply, text.len() + body.len(), io),
+                };
             }
         }
         let sink = match upload {
@@ -326,8 +390,8 @@ impl Context {
         }
         reply.reading = true;
         // Allocated, because it outlives this call; a request that is all there has no exchange.
-        session.exchange =
-            Some(Box::new(Exchange { decoder: Some(Decoder::new(head.framing)), sink, reply }));
+        let decoder = Some(Decoder::new(head.framing));
+        session.exchange = Some(Box::new(Exchange { decoder, arrived: None, sink, reply }));
         Flow::On(text.len())
     }
 
@@ -335,7 +399,7 @@ impl Context {
     fn pump(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
         loop {
             let (Stage::Body(length), Some(source)) = (reply.stage, reply.source.as_mut()) else {
-                return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::Abort };
+                return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::cut(reply.stage) };
             };
             if io.is_full() {
                 io.set_deadline(None);
@@ -344,15 +408,16 @@ impl Context {
             }
             let before = io.queued_bytes();
             let mut body = BodyWriter { io: io.reborrow(), length };
-            let fill = source.fill(&mut body);
+            let fill = catch_unwind(AssertUnwindSafe(|| source.fill(&mut body)));
             reply.stage = match body.length {
-                super::handler::BodyLength::Sized(None) => Stage::Broken,
+                BodyLength::Sized(None) => Stage::Broken,
                 length => Stage::Body(length),
             };
+            let Ok(fill) = fill else { return self.panicked(reply, io) };
             match fill {
                 Fill::More if io.queued_bytes() == before => {
-                    tracing::error!("a source said More and wrote nothing: the reply is aborted");
-                    return Flow::Abort;
+                    tracing::error!("a source said More and wrote nothing: the reply is cut");
+                    return Flow::cut(reply.stage);
                 }
                 Fill::More => {}
                 Fill::End => {
@@ -365,7 +430,7 @@ impl Context {
                     io.set_timeout(self.limits.source_timeout);
                     return Flow::Hold(0);
                 }
-                Fill::Abort => return Flow::Abort,
+                Fill::Abort => return Flow::cut(reply.stage),
             }
         }
     }
@@ -385,22 +450,18 @@ impl Context {
             }
             Sink::Upload { upload, left } => {
                 let Some(rest) = left.checked_sub(data.len() as u64) else {
-                    let (unsent, head_only) =
-                        (exchange.reply.stage == Stage::Unsent, exchange.reply.head_only);
-                    return Some(if unsent {
-                        self.refuse(413, TOO_LARGE, head_only, io)
-                    } else {
-                        Flow::Abort
+                    return Some(match exchange.reply.stage {
+                        Stage::Unsent => self.refuse(413, TOO_LARGE, exchange.reply.head_only, io),
+                        stage => Flow::cut(stage),
                     });
                 };
                 *left = rest;
-                let mut reply = self.reply(&mut exchange.reply, io);
-                upload.chunk(data, &mut reply);
-                match exchange.reply.stage {
-                    Stage::Done => return Some(Flow::Close),
-                    Stage::Broken => return Some(Flow::Abort),
-                    _ => {}
-                }
+                let panicked =
+                    self.write_reply(&mut exchange.reply, io, |reply| upload.chunk(data, reply));
+                return match exchange.reply.stage {
+                    Stage::Done | Stage::Broken => Some(Flow::Close),
+                    _ => panicked,
+                };
             }
         }
         None
@@ -433,8 +494,7 @@ impl Context {
     fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
         match exchange.reply.stage {
             Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
-            // A reply is under way: only a reset can say that it is not whole.
-            _ => Flow::Abort,
+            stage => Flow::cut(stage),
         }
     }
 
@@ -451,11 +511,13 @@ impl Context {
     }
 
     /// While the client does not read what it is sent, nobody reads from it either: its silence does not count.
-    fn wait_for_body(&self, io: &mut Io<'_>) {
+    fn wait_for_body(&self, arrived: &mut Option<u64>, io: &mut Io<'_>) {
         if io.is_full() {
+            *arrived = None;
             io.set_deadline(None);
             io.notify_drained();
-        } else {
+        } else if arrived.is_none_or(|bytes| bytes >= self.limits.body_bytes_min()) {
+            *arrived = Some(0);
             io.set_timeout(self.limits.body_idle_timeout);
         }
     }
@@ -495,7 +557,7 @@ impl<H: Handler> Protocol for Server<H> {
                 Flow::Wait(bytes) => return Step::consumed(at + bytes),
                 Flow::Hold(bytes) => return Step::pause(at + bytes),
                 Flow::Close => return Step::close(),
-                Flow::Abort => return Step::abort(),
+                Flow::Reset => return Step::abort(),
             }
         }
     }
@@ -565,7 +627,7 @@ impl<H: Handler> Server<H> {
             Flow::Wait(_) => Next::Continue,
             Flow::Hold(_) => Next::Pause,
             Flow::Close => Next::Close,
-            Flow::Abort => Next::Abort,
+            Flow::Reset => Next::Abort,
         }
     }
 }
@@ -577,12 +639,12 @@ fn begins_with_head(input: &[u8]) -> bool {
 }
 
 impl Session {
-    /// Ends a session whose peer stopped short. A reply that is under way is not whole, and where its only end is that of
-    /// the connection, only a reset can say so.
+    /// Ends a session whose peer stopped short, perhaps in the middle of a reply.
     fn give_up(&self) -> Next {
-        let is_cut =
-            self.exchange.as_ref().is_some_and(|exchange| matches!(exchange.reply.stage, Stage::Body(_)));
-        if is_cut { Next::Abort } else { Next::Close }
+        match self.exchange.as_ref().map(|exchange| Flow::cut(exchange.reply.stage)) {
+            Some(Flow::Reset) => Next::Abort,
+            _ => Next::Close,
+        }
     }
 
     /// Whether a reply is being made while nothing is read.

@@ -49,10 +49,14 @@ impl Scenario {
         let workers = 1 + rng.below(3);
         let is_crowded = chaos.hits(Fault::MailboxFull, &mut rng);
         let high = [400, 2000, 20_000][rng.below(3)];
+        let (recv_buffers, recv_buffer_bytes) = ([8, 8, 16][rng.below(3)], [512, 2048][rng.below(2)]);
+        let is_small = chaos.hits(Fault::SmallBudget, &mut rng);
+        let small_budget = 2 * usize::from(recv_buffers) * recv_buffer_bytes + rng.below(8 * 1024);
         let config = Config {
             connections_max: [None, None, Some(2)][rng.below(3)],
-            recv_buffers: [8, 8, 16][rng.below(3)],
-            recv_buffer_bytes: [512, 2048][rng.below(2)],
+            recv_buffers,
+            recv_buffer_bytes,
+            memory_bytes_max: if is_small { small_budget } else { Config::default().memory_bytes_max },
             turn_bytes_max: [512, 4096][rng.below(2)],
             // No protocol here leaves so much unconsumed, however its input comes.
             input_bytes_max: [1024, 64 * 1024][rng.below(2)],
@@ -158,11 +162,16 @@ impl Scenario {
     fn check_clients(&mut self) {
         let scripts: Vec<&Script> = self.clients.iter().map(|client| &client.script).collect();
         let expected = script::oracle(&scripts);
+        let is_short = self.simulation.counters().memory_shortages > 0;
+        if is_short {
+            fire(Fault::SmallBudget);
+        }
         for (client, expected) in self.clients.iter_mut().zip(&expected) {
             let excuse = Excuse {
                 leaps: self.simulation.leaps_of(client.worker),
                 is_ended: self.ended[client.worker],
                 is_impatient: self.is_impatient,
+                is_short,
             };
             client.check(expected, &excuse);
         }

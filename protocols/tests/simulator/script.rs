@@ -24,39 +24,25 @@ pub const SERVICES: [Service; 3] = [Service::Echo, Service::Framed, Service::Htt
 pub struct Script {
     pub service: Service,
     pub bytes: Vec<u8>,
-    /// How much of it is answered in full: then the server breaks off.
-    pub answered: usize,
-    /// The client shuts its side before it has said everything.
-    pub is_cut: bool,
+    /// It may end in a session that aborts or panics: what was answered before is heard, and then a reset.
+    pub may_be_reset: bool,
 }
 
 impl Script {
     pub fn random(rng: &mut Rng) -> Script {
         let service = SERVICES[rng.below(3)];
-        let (bytes, answered) = match service {
+        let (bytes, may_be_reset) = match service {
             Service::Echo => {
-                let bytes: Vec<u8> = (0..rng.up_to(2500)).map(|n| (n * 7 + n / 251) as u8).collect();
-                let answered = bytes.len();
-                (bytes, answered)
+                ((0..rng.up_to(2500)).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>(), false)
             }
             Service::Framed => frames(rng),
-            Service::Http => requests(rng),
+            Service::Http => (requests(rng), false),
         };
-        Script { service, bytes, answered, is_cut: false }
-    }
-
-    /// Where a client ends in the middle of a request, a reply that is under way ends with a reset.
-    pub fn is_cut_http(&self) -> bool {
-        self.is_cut && self.service == Service::Http
-    }
-
-    /// Whether the server breaks off before the end.
-    pub fn breaks_off(&self) -> bool {
-        self.answered < self.bytes.len()
+        Script { service, bytes, may_be_reset }
     }
 }
 
-fn frames(rng: &mut Rng) -> (Vec<u8>, usize) {
+fn frames(rng: &mut Rng) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     for _ in 0..rng.up_to(9) {
         let payload = vec![rng.next() as u8; rng.below(120)];
@@ -68,18 +54,16 @@ fn frames(rng: &mut Rng) -> (Vec<u8>, usize) {
             7 => frame(framed::CLOSE, b""),
             8 => {
                 let end = frame([framed::ABORT, framed::PANIC][rng.below(2)], b"");
-                let answered = bytes.len();
-                return ([bytes, end].concat(), answered);
+                return ([bytes, end].concat(), true);
             }
             _ => frame(framed::REVERSE, &payload),
         };
         bytes.extend(next);
     }
-    let answered = bytes.len();
-    (bytes, answered)
+    (bytes, false)
 }
 
-fn requests(rng: &mut Rng) -> (Vec<u8>, usize) {
+fn requests(rng: &mut Rng) -> Vec<u8> {
     let mut text = String::new();
     for _ in 0..1 + rng.up_to(4) {
         let number = rng.up_to(2500);
@@ -98,7 +82,7 @@ fn requests(rng: &mut Rng) -> (Vec<u8>, usize) {
             )
         };
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let next = match rng.below(22) {
+        let next = match rng.below(23) {
             0 => get(&format!("/sized/{}", number + 1)),
             1 => get(&format!("/chunked/{}", number + 1)),
             2 | 3 => get(&format!("/slow/{}", 1 + number % 5)),
@@ -113,16 +97,13 @@ fn requests(rng: &mut Rng) -> (Vec<u8>, usize) {
             15 => format!("HEAD /sized/{number} HTTP/1.1\r\nHost: a\r\n\r\n"),
             16 => "GET /text HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
             17 => "GET /text HTTP/1.1\r\nBad\r\n\r\n".to_owned(),
-            18 if rng.one_in(2) => {
-                let answered = text.len();
-                return ((text + &get("/panic")).into_bytes(), answered);
-            }
+            18 if rng.one_in(2) => get("/panic"),
+            19 => chunks("/recut", &body).replace("0\r\nx: y\r\n\r\n", "SEE-THIS"),
             _ => get("/text"),
         };
         text += &next;
     }
-    let answered = text.len();
-    (text.into_bytes(), answered)
+    text.into_bytes()
 }
 
 /// Listens with all three protocols on a worker, in the order of [`SERVICES`].
@@ -161,9 +142,6 @@ pub fn wake_all(watch: &Watch) {
     }
 }
 
-/// Rounds in which the oracle answers everything that needs no wake-up.
-const QUIET_ROUNDS: usize = 5;
-
 /// What each client would hear if all were said at once and nothing went wrong, also in the worker.
 pub fn oracle(scripts: &[&Script]) -> Vec<Vec<u8>> {
     let broken = set_broken(None);
@@ -179,22 +157,20 @@ fn ask(scripts: &[&Script]) -> Vec<Vec<u8>> {
     let say = |script: &&Script| {
         let peer = simulation.net().connect(listeners[script.service as usize]).expect("somebody listens");
         peer.set_window(1 << 20);
-        peer.send(&script.bytes[..script.answered]);
-        if !script.is_cut_http() {
-            peer.shutdown();
-        }
+        peer.send(&script.bytes);
+        peer.shutdown();
         peer
     };
     let peers: Vec<Peer> = scripts.iter().map(say).collect();
+    let mut heard = vec![Vec::new(); peers.len()];
     let watch = simulation.watch();
-    for round in 0..1000 {
+    for _ in 0..1000 {
         simulation.run_for(Duration::from_millis(5));
-        // Asked after things have come to rest: nobody waits to be woken.
-        let is_quiet = watch.wakers() == 0 && round > QUIET_ROUNDS;
-        let is_over =
-            |(peer, script): (&Peer, &&Script)| peer.is_closed() || is_quiet && script.is_cut_http();
-        if peers.iter().zip(scripts).all(is_over) {
-            return peers.iter().map(Peer::take).collect();
+        for (peer, heard) in peers.iter().zip(&mut heard) {
+            heard.extend(peer.take());
+        }
+        if peers.iter().all(Peer::is_closed) {
+            return heard;
         }
         wake_all(&watch);
     }

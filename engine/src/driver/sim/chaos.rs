@@ -91,6 +91,8 @@ faults! {
     Drained Peer 6,
     /// A worker is told to stop while it works.
     Stopped Peer 12,
+    /// The memory budget is so small that it is used up.
+    SmallBudget Peer 3,
 }
 
 /// How much of what happens, as integer ratios.

@@ -231,6 +231,14 @@ impl World {
         }
     }
 
+    /// What the peer has not taken.
+    pub(super) fn unacknowledged_bytes(&self, socket: Socket) -> usize {
+        match self.sockets.get(&socket) {
+            Some(Kind::Stream(stream)) => stream.outbound.len(),
+            _ => 0,
+        }
+    }
+
     /// What a receive could bring.
     pub(super) fn available_bytes(&self, socket: Socket) -> usize {
         match self.sockets.get(&socket) {
