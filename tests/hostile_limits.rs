@@ -11,7 +11,7 @@ use common::traces::{Traces, total};
 use common::*;
 use ringmill::http::{Handler, Limits, Plan, Reply, Request, Server, Upload};
 use ringmill::{Config, DriverChoice, Echo, Engine, ListenOptions, UdpEcho};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
@@ -21,6 +21,74 @@ const SHORT: Duration = Duration::from_millis(300);
 
 fn connection_closing(request: String) -> String {
     request.replacen("Host", "Connection: close\r\nHost", 1)
+}
+
+/// Waits a little, as a slow client does, or until the server has something to say: whether it has ended the connection.
+fn dawdles(client: &mut TcpStream) -> bool {
+    client.set_read_timeout(Some(SHORT / 10)).unwrap();
+    match client.read(&mut [0]) {
+        Ok(0) => true,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+        Ok(_) => panic!("an answer to half a request"),
+    }
+}
+
+#[test]
+fn a_body_that_drips_ends_and_one_that_keeps_up_a_little_does_not() {
+    on_both_drivers(|driver| {
+        // 300 bytes in each 300 ms.
+        let limits = Limits { body_idle_timeout: SHORT, body_bytes_per_sec_min: 1000, ..Limits::default() };
+        let (running, address) = start(driver, limits);
+        let sized = "POST /collect HTTP/1.1\r\nHost: a\r\nContent-Length: 6000\r\n\r\n";
+        for (request, drop) in [(sized.to_owned(), "x"), (post_chunked("/collect", ""), "1\r\nx\r\n")] {
+            let mut client = connect_to(address);
+            client.send(&request);
+            let until = Instant::now() + PATIENCE;
+            while !dawdles(&mut client) {
+                assert!(Instant::now() < until, "a byte in each tenth of the time kept it open: {request}");
+                let _ = client.write(drop.as_bytes());
+            }
+        }
+        assert_eq!(total(&running).timeouts, 2);
+        let mut client = connect_to(address);
+        client.send(sized);
+        // In a tenth of the time what is wanted in all of it, so that a busy machine may take its time; and longer than it.
+        for _ in 1..20 {
+            client.send("x".repeat(300));
+            assert!(!dawdles(&mut client), "who sends enough was let go");
+        }
+        client.send("x".repeat(300));
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(receive(&mut client).body.len(), 6000);
+    });
+}
+
+#[test]
+fn a_reader_that_sips_ends_and_one_that_keeps_up_a_little_does_not() {
+    const BYTES: usize = 20_000_000;
+    on_both_drivers(|driver| {
+        let rates = [(100 << 20, true), (1000, false)];
+        for (write_bytes_per_sec_min, is_let_go) in rates {
+            let config = Config { write_timeout: SHORT, write_bytes_per_sec_min, ..config(driver) };
+            let (running, address) = start_with(config, Limits::default());
+            let mut client = connect_narrow(address, 64 * 1024);
+            client.send(get(&format!("/bytes/{BYTES}")));
+            assert_eq!(receive_head(&mut client).status, 200);
+            // About 600 kB a second: so slow that the kernel's buffer on the server's side is hardly ever said to have room.
+            let (mut at, since) = (0, Instant::now());
+            while since.elapsed() < 8 * SHORT && total(&running).write_timeouts == 0 {
+                expect_pattern_from(&mut client, at, 6_000);
+                at += 6_000;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if is_let_go {
+                eventually(1, || total(&running).write_timeouts);
+            } else {
+                assert_eq!(total(&running).write_timeouts, 0, "who reads on was let go");
+                expect_pattern_from(&mut client, at, BYTES - at);
+            }
+        }
+    });
 }
 
 #[test]

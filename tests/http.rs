@@ -299,6 +299,26 @@ fn a_client_that_expects_100_is_told_to_go_on() {
 }
 
 #[test]
+fn a_drain_answers_all_that_has_arrived_and_closes_with_the_last() {
+    const REQUESTS: usize = 16;
+    on_both_drivers(|driver| {
+        // Long enough for this test, however busy the machine is.
+        let limits = Limits { drain_grace: PATIENCE, ..Limits::default() };
+        let (running, address) = common::site::start(driver, limits);
+        let mut client = connect_to(address);
+        client.ask(get("/hello"), "HTTP/1.1 200 OK\r\n");
+        running.handle().drain(PATIENCE);
+        eventually(true, || TcpStream::connect(address).is_err());
+        client.send(get("/hello").repeat(REQUESTS));
+        // The reply of which the start was read before.
+        let answers = String::from_utf8(client.rest()).unwrap();
+        assert_eq!(answers.matches("\r\n\r\nhello").count(), 1 + REQUESTS, "{answers}");
+        let close = answers.find("connection: close\r\n").expect("the last reply says so");
+        assert_eq!(answers[close..].matches("hello").count(), 1, "{answers}");
+    });
+}
+
+#[test]
 fn a_drain_serves_those_who_had_connected_before_it() {
     on_both_drivers(|driver| {
         // The worker stands still in a handler while others connect, send, and the drain is ordered.

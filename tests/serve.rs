@@ -146,7 +146,7 @@ fn statistics_count_what_was_done() {
 }
 
 #[test]
-fn what_is_not_there_is_404_and_the_wrong_method_405() {
+fn what_is_not_there_is_404_the_wrong_method_405_and_an_unknown_one_501() {
     on_both_drivers(|driver| {
         let server = Program::serve(driver, &[]);
         let address = server.http();
@@ -175,6 +175,9 @@ fn what_is_not_there_is_404_and_the_wrong_method_405() {
         check("PUT", "/baseline11", 405, both);
         check("OPTIONS", "/", 204, both);
         check("OPTIONS", "*", 204, both);
+        for target in ["/plaintext", "/upload", "/nowhere"] {
+            check("FOO", target, 501, None);
+        }
         for target in ["/nowhere", "/plaintext/", "/Plaintext", "/json2", "//"] {
             check("GET", target, 404, None);
             check("POST", target, 404, None);

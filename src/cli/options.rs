@@ -29,6 +29,12 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         .map_err(|_| "expected a size such as 65536, 64KiB or 1GiB".to_owned())
 }
 
+/// Bytes a second, written as a size.
+pub(crate) fn rate(text: &str) -> Result<u32, String> {
+    let bytes = size(text)?;
+    u32::try_from(bytes).map_err(|_| format!("at most {} bytes a second (4GiB)", u32::MAX))
+}
+
 /// `10s`, `500ms`, `2m`, or plain seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(secs) = text.parse::<f64>() {

@@ -142,8 +142,11 @@ fn headers(request: &Request<'_>, reply: &mut Reply<'_>) {
     reply.content_type("text/plain").body(&text);
 }
 
-/// 404 for what is not there, 405 for the wrong method, and OPTIONS.
+/// 501 for a method that nothing here has (RFC 9110, 9.1), 404 for what is not there, 405 for the wrong method, and OPTIONS.
 fn refuse(path: &str, method: Method<'_>, reply: &mut Reply<'_>) {
+    if let Method::Other(_) = method {
+        return reply.status(501).text("501 Not Implemented: no resource here has this method\n");
+    }
     let allow = match path {
         "/plaintext" | "/json" | "/pipeline" | "/health" | "/headers" | "/stats" => GET,
         "/" | "/baseline11" | "*" => GET_POST,

@@ -79,13 +79,21 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", env = "RINGMILL_BODY_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
     body_timeout: Duration,
 
+    /// Close when less of a body arrives, over that time: bytes a second; 0 asks for one byte in it
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MIN_BODY_RATE", default_value = "256", value_parser = options::rate)]
+    min_body_rate: u32,
+
     /// Close a connection that has no request for this time
     #[arg(long, value_name = "TIME", env = "RINGMILL_KEEP_ALIVE_TIMEOUT", default_value = "75s", value_parser = options::timeout)]
     keep_alive_timeout: Duration,
 
-    /// Close when the peer takes no output for this time
+    /// Close when the peer takes no output for this time (noticed within twice as long)
     #[arg(long, value_name = "TIME", env = "RINGMILL_WRITE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
     write_timeout: Duration,
+
+    /// Close when the peer takes less of waiting output, over that time: bytes a second; 0 asks for one byte in it
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MIN_WRITE_RATE", default_value = "256", value_parser = options::rate)]
+    min_write_rate: u32,
 
     /// Close after so many requests on one connection [default: no limit]
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -132,6 +140,7 @@ impl Serve {
             connections_max: self.max_connections.map(|connections| connections as usize),
             memory_bytes_max: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
             write_timeout: self.write_timeout,
+            write_bytes_per_sec_min: self.min_write_rate,
             ..Config::default()
         };
         let options = ListenOptions {
@@ -145,6 +154,7 @@ impl Serve {
             body_bytes_max: self.max_body.unwrap_or(defaults.body_bytes_max),
             head_timeout: self.head_timeout,
             body_idle_timeout: self.body_timeout,
+            body_bytes_per_sec_min: self.min_body_rate,
             keep_alive_timeout: self.keep_alive_timeout,
             requests_max: self.max_requests,
             ..defaults

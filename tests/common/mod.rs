@@ -218,19 +218,22 @@ pub fn pattern(from: usize, bytes: usize) -> Vec<u8> {
 /// Reads `bytes` bytes of the pattern, in order, at most `piece` at a time.
 #[track_caller]
 pub fn expect_pattern(stream: &mut impl Read, bytes: usize, piece: usize) {
-    let mut buffer = vec![0; piece];
     let mut at = 0;
     while at < bytes {
         let wanted = piece.min(bytes - at);
-        match stream.read(&mut buffer[..wanted]) {
-            Ok(0) => panic!("the stream ended after {at} of {bytes} bytes"),
-            Ok(read) => {
-                assert!(buffer[..read] == pattern(at, read), "bytes {at} to {} are wrong", at + read);
-                at += read;
-            }
-            Err(error) => panic!("{error} after {at} of {bytes} bytes"),
-        }
+        expect_pattern_from(stream, at, wanted);
+        at += wanted;
     }
+}
+
+/// Reads the next `bytes` bytes of the pattern, which begin at offset `from`.
+#[track_caller]
+pub fn expect_pattern_from(stream: &mut impl Read, from: usize, bytes: usize) {
+    let mut buffer = vec![0; bytes];
+    if let Err(error) = stream.read_exact(&mut buffer) {
+        panic!("{error} in the bytes {from} to {}", from + bytes);
+    }
+    assert!(buffer == pattern(from, bytes), "bytes {from} to {} are wrong", from + bytes);
 }
 
 /// A directory of its own for each caller, removed in the end.

@@ -829,6 +829,14 @@ mod tests {
         check_host("hOST:a.b:8080", "GET / 1.1 a.b:8080 none keep");
         check_host("Host: 127.0.0.1:80", "GET / 1.1 127.0.0.1:80 none keep");
         check_host("Host: a:", "GET / 1.1 a: none keep"); // RFC 3986 section 3.2.3: port = *DIGIT
+        check_host("Host: a:65535", "GET / 1.1 a:65535 none keep");
+        check_host("Host: a:0000080", "GET / 1.1 a:0000080 none keep");
+        check_host("Host: [::1]:65535", "GET / 1.1 [::1]:65535 none keep");
+        for port in ["65536", "99999", "065536", "18446744073709551696", "8000O", "1234x"] {
+            check_host(format!("Host: a:{port}"), "400 HostMalformed");
+            check_host(format!("Host: %41:{port}"), "400 HostMalformed");
+            check_host(format!("Host: [::1]:{port}"), "400 HostMalformed");
+        }
         check_host("Host: a_b-c.~d!$&'()*+;=", "GET / 1.1 a_b-c.~d!$&'()*+;= none keep");
         check_host("Host: %41b%2c:1", "GET / 1.1 %41b%2c:1 none keep");
         check_host("Host: [::1]", "GET / 1.1 [::1] none keep");

@@ -56,7 +56,7 @@ rejects! {
     HostMissing 400 "An HTTP/1.1 request must have a Host field (RFC 9112 section 3.2)."
     HostEmpty 400 "The Host field is empty (RFC 9110 sections 4.2.1 and 7.2)."
     HostRepeated 400 "The Host field came more than once (RFC 9112 section 3.2)."
-    HostMalformed 400 "The Host field is a host and perhaps a colon and a port, nothing else (RFC 9110 section 7.2)."
+    HostMalformed 400 "The Host field is a host and perhaps a colon and a port up to 65535, nothing else (RFC 9110 section 7.2)."
     HostMismatch 400 "The Host field differs from the authority of the target (RFC 9112 section 3.2)."
     LengthMalformed 400 "Content-Length is decimal digits only (RFC 9110 section 8.6)."
     LengthOverflow 400 "Content-Length does not fit in 64 bits (RFC 9110 section 8.6)."

@@ -215,16 +215,23 @@ pub(super) fn is_authority_in(text: &[u8], at: usize, end: usize) -> bool {
     }
     match text.get(host_end) {
         _ if host_end == end => true,
-        Some(b':') => class_end(text, host_end + 1, DIGIT) >= end,
+        Some(b':') if end - host_end <= SURE_PORT.len() => class_end(text, host_end + 1, DIGIT) >= end,
         _ => is_rare_authority(&text[at..end]),
     }
 }
 
-/// Authorities with an IPv6 literal or percent-encoding, and bad ones.
+/// With so many digits a port is below 65536.
+const SURE_PORT: &str = ":9999";
+
+/// Authorities with an IPv6 literal, percent-encoding or a long port, and bad ones.
 #[cold]
 fn is_rare_authority(text: &[u8]) -> bool {
-    let is_port =
-        |port: &[u8]| matches!(port, [] | [b':', ..]) && port.iter().skip(1).all(u8::is_ascii_digit);
+    let is_port = |port: &[u8]| {
+        let digit = |port: u16, digit: &u8| {
+            port.checked_mul(10)?.checked_add(digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?)
+        };
+        matches!(port, [] | [b':', ..]) && port.iter().skip(1).try_fold(0, digit).is_some()
+    };
     if let [b'[', rest @ ..] = text {
         let Some(close) = rest.iter().position(|byte| *byte == b']') else { return false };
         let literal =
