@@ -234,6 +234,50 @@ fn conversation_cut_short(address: SocketAddr, numbers: &mut Numbers) {
     reset(client);
 }
 
+/// Connects and asks, again and again, until nobody listens. How often it was answered, and how often it was connected and was
+/// not.
+fn connect_until_refused(address: SocketAddr) -> (u64, u64) {
+    let (mut answered, mut lost) = (0, 0);
+    while let Ok(client) = TcpStream::connect_timeout(&address, PATIENCE) {
+        let mut client = with_patience(client);
+        let mut answer = Vec::new();
+        let asked = client.write_all(get("/hello").as_bytes());
+        let _ = asked
+            .and_then(|()| client.shutdown(Shutdown::Write))
+            .and_then(|()| client.read_to_end(&mut answer));
+        if answer.ends_with(b"hello") { answered += 1 } else { lost += 1 }
+    }
+    (answered, lost)
+}
+
+#[test]
+fn a_drain_in_a_storm_of_connects_loses_none_that_was_connected() {
+    const ROUNDS: u64 = 10;
+    const CLIENTS: usize = 8;
+    alone(|| {
+        on_both_drivers(|driver| {
+            let (mut answered, mut lost) = (0, 0);
+            for _ in 0..ROUNDS {
+                let (running, address) = start_with(config(driver), Limits::default());
+                let clients: Vec<_> =
+                    (0..CLIENTS).map(|_| spawn(move || connect_until_refused(address))).collect();
+                eventually(true, || total(&running).requests > 500);
+                running.handle().drain(PATIENCE);
+                running.join().unwrap();
+                for client in clients {
+                    let (with, without) = client.join().unwrap();
+                    (answered, lost) = (answered + with, lost + without);
+                }
+            }
+            // One a round may be in the middle of its handshake.
+            assert!(
+                lost <= ROUNDS,
+                "{driver}: {lost} of {answered} clients that were connected got no answer"
+            );
+        });
+    });
+}
+
 fn storm(address: SocketAddr, connections: usize) {
     let threads = (1..=4).map(|n| {
         spawn(move || {

@@ -127,7 +127,11 @@ fn a_source_that_waits_is_woken_and_one_that_falls_short_is_cut() {
         }
         client.send(get("/short"));
         let received = client.rest();
-        assert!(received.ends_with(b"\r\n\r\n\0\x01\x02\x03\x04") && received.len() < 300, "{}", show(&received));
+        assert!(
+            received.ends_with(b"\r\n\r\n\0\x01\x02\x03\x04") && received.len() < 300,
+            "{}",
+            show(&received)
+        );
     });
 }
 

@@ -18,6 +18,7 @@ use rustix::net::{
     self, RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockFilter;
 use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -133,14 +134,42 @@ pub(crate) fn connect_result(socket: Socket) -> Option<Result<u32, Errno>> {
     })
 }
 
-/// Takes everything off the queue of a listener, as events of an `Op::AcceptRest`.
+/// Keeps new connections out of the queue of a listener that is to be closed: closing it would reset them. A client
+/// whose SYN is dropped sends it again after a second, and learns then that nobody listens, or is taken by another
+/// server. Handshakes that are under way go on.
+fn close_the_door(listener: Socket) {
+    // Of a TCP segment that comes to a listener, the filter sees the header first (tcp_filter in net/ipv4/tcp_ipv4.c):
+    // drop it where its flags, at offset 13, are SYN without ACK. (Connections inherit the filter, and never get such a one.)
+    const KEEP: u32 = u32::MAX;
+    const DROP: u32 = 0;
+    let step = |code: u32, if_true, if_false, value| SockFilter::new(code as u16, if_true, if_false, value);
+    let program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, DROP),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, KEEP),
+    ];
+    with_ref(listener, |socket| {
+        // Neither is known to fail; without them a connection that comes now is reset, as it was before they were there.
+        let _ = match socket.domain() {
+            // A Unix listener refuses at once; what is in its queue stays (unix_stream_connect in net/unix/af_unix.c).
+            Ok(socket2::Domain::UNIX) => socket.shutdown(std::net::Shutdown::Read),
+            _ => socket.attach_filter(&program),
+        };
+    });
+}
+
+/// Takes everything off the queue of a listener that is to be closed, as events of an `Op::AcceptRest`.
 pub(crate) fn accept_rest(listener: Socket, token: Token, blocking: bool, events: &mut Vec<Event>) {
+    close_the_door(listener);
     set_nonblocking(listener, true);
     loop {
         let (result, more) = match accept(listener, blocking) {
             Ok(socket) => (Ok(socket.0 as u32), true),
             Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
-            Err(Errno::EAGAIN) => (Err(Errno::ECANCELED), false),
+            // EINVAL is what a Unix listener says that was shut and is empty.
+            Err(Errno::EAGAIN | Errno::EINVAL) => (Err(Errno::ECANCELED), false),
             Err(errno) => (Err(errno), false),
         };
         events.push(Event { token, result, more, payload: Payload::None });

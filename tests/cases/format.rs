@@ -168,7 +168,9 @@ impl Case {
     /// One line of a case.
     fn take(&mut self, word: &str, rest: &str) -> Result<(), String> {
         match (word, rest) {
-            ("case", _) => return Err(format!("`{}` has no state: kept, closed, broken or waits", self.name)),
+            ("case", _) => {
+                return Err(format!("`{}` has no state: kept, closed, broken or waits", self.name));
+            }
             ("rfc", rest) => self.sections.extend(sections(rest)?),
             ("note", rest) if !rest.is_empty() => {}
             ("small", "") => self.small = true,

@@ -97,7 +97,11 @@ impl<D: Driver> Worker<D> {
                     conn.count_taken(bytes);
                     return self.send_rest(index, output);
                 }
-                if conn.pending.is_some() { conn.count_taken(bytes) } else { conn.end_stall() }
+                if conn.pending.is_some() {
+                    conn.count_taken(bytes)
+                } else {
+                    conn.end_stall()
+                }
                 // The hot path: everything was sent, and nothing waited for that.
                 if conn.is_at_rest() {
                     return self.shared.recycle(output);

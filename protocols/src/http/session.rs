@@ -234,12 +234,10 @@ impl<H: Handler> Server<H> {
         let exchange = session.exchange.as_mut()?;
         match std::mem::replace(&mut exchange.sink, Sink::Ended) {
             Sink::Ended => None,
-            Sink::Upload { upload, .. } => {
-                self.context.write_reply(&mut exchange.reply, io, |reply| {
-                    upload.end(reply);
-                    reply.finish();
-                })
-            }
+            Sink::Upload { upload, .. } => self.context.write_reply(&mut exchange.reply, io, |reply| {
+                upload.end(reply);
+                reply.finish();
+            }),
             Sink::Collect { head, body, .. } => {
                 // The reply may hold its own; this one goes with the exchange's sink.
                 io.hold(0);
@@ -456,8 +454,7 @@ impl Context {
                     });
                 };
                 *left = rest;
-                let panicked =
-                    self.write_reply(&mut exchange.reply, io, |reply| upload.chunk(data, reply));
+                let panicked = self.write_reply(&mut exchange.reply, io, |reply| upload.chunk(data, reply));
                 return match exchange.reply.stage {
                     Stage::Done | Stage::Broken => Some(Flow::Close),
                     _ => panicked,
