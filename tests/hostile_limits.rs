@@ -81,10 +81,13 @@ fn a_reader_that_sips_ends_and_one_that_keeps_up_a_little_does_not() {
                 at += 6_000;
                 std::thread::sleep(Duration::from_millis(10));
             }
-            if is_let_go {
-                eventually(1, || total(&running).write_timeouts);
-            } else {
-                assert_eq!(total(&running).write_timeouts, 0, "who reads on was let go");
+            let let_go = total(&running).write_timeouts;
+            assert_eq!(
+                let_go,
+                u64::from(is_let_go),
+                "of a reader that has to take {write_bytes_per_sec_min} a second"
+            );
+            if !is_let_go {
                 expect_pattern_from(&mut client, at, BYTES - at);
             }
         }
