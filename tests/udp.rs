@@ -166,6 +166,133 @@ fn trains_come_back_as_the_single_datagrams_they_are() {
     });
 }
 
+/// The addresses that a wildcard socket is asked at. All of 127.0.0.0/8 is the loopback interface's (RFC 6890).
+const ASKED: [(&str, &[&str]); 2] =
+    [("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.1.2.3"]), ("[::]:0", &["::1", "127.0.0.1", "127.0.0.2"])];
+
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    on_both_drivers(|driver| {
+        for workers in [1, 2] {
+            for (listen, hosts) in ASKED {
+                let running = echo(driver, workers, listen);
+                for host in hosts {
+                    // Connected: it takes answers from that address only.
+                    let socket = client(&running, host);
+                    check_echo(&socket, host.as_bytes());
+                    check_echo(&socket, &pattern(1, 65_507));
+                    // A train comes with its address, and leaves with it.
+                    set_segment(&socket, 700);
+                    let train = pattern(2, 700 * 20 + 1);
+                    assert_eq!(socket.send(&train).unwrap(), train.len());
+                    train
+                        .chunks(700)
+                        .for_each(|expected| assert!(recv(&socket) == expected, "{listen} {host}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn questions_to_several_addresses_are_told_apart_in_one_batch() {
+    on_both_drivers(|driver| {
+        for (listen, hosts) in ASKED {
+            let builder = Engine::builder().config(config(driver));
+            let slow = |_: &WorkerContext| Slow(Duration::from_millis(100));
+            let running = builder.datagrams(listen, slow).start().expect("the engine starts");
+            let sockets: Vec<_> = hosts.iter().map(|host| client(&running, host)).collect();
+            for n in 0..30u8 {
+                sockets.iter().for_each(|socket| check_sent(socket, &[n]));
+            }
+            for n in 0..30u8 {
+                sockets.iter().for_each(|socket| assert_eq!(recv(socket), [n]));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_broadcast_is_answered_from_the_address_that_stands_for_it() {
+    on_both_drivers(|driver| {
+        for listen in ["0.0.0.0:0", "[::]:0"] {
+            let running = echo(driver, 1, listen);
+            let port = ip(&running.datagram_addresses()[0]).port();
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket.send_to(b"who is there?", ("127.255.255.255", port)).unwrap();
+            let mut buffer = [0; 100];
+            let (bytes, from) = socket.recv_from(&mut buffer).expect("an answer");
+            assert_eq!((&buffer[..bytes], from), (&b"who is there?"[..], ([127, 0, 0, 1], port).into()));
+        }
+    });
+}
+
+/// Says which address was asked: at once, and once more a little later.
+#[derive(Default)]
+struct Asked(Vec<(SocketAddr, SocketAddr)>);
+
+impl Datagram for Asked {
+    fn datagram(&mut self, from: SocketAddr, _: &[u8], io: &mut DatagramIo<'_>) {
+        let local = io.local().expect("the socket is open");
+        assert!(io.send_to(from, local.to_string().as_bytes()));
+        self.0.push((local, from));
+        io.set_timer(Some(io.now()));
+    }
+
+    fn tick(&mut self, io: &mut DatagramIo<'_>) {
+        assert!(io.local().is_none_or(|bound| bound.ip().is_unspecified()), "nobody asks now");
+        for (local, from) in self.0.drain(..) {
+            assert!(io.send_from(local, from, b"later"));
+        }
+    }
+}
+
+#[test]
+fn a_protocol_reads_which_address_was_asked_and_can_answer_from_it_later() {
+    on_both_drivers(|driver| {
+        for (listen, hosts) in ASKED {
+            let builder = Engine::builder().config(config(driver));
+            let running = builder.datagrams(listen, |_| Asked::default()).start().unwrap();
+            let port = ip(&running.datagram_addresses()[0]).port();
+            for host in hosts {
+                let socket = client(&running, host);
+                socket.send(b"whom?").unwrap();
+                let asked: SocketAddr = String::from_utf8(recv(&socket)).unwrap().parse().unwrap();
+                // An IPv6 socket sees IPv4 in the mapped form (RFC 4291, 2.5.5.2).
+                assert_eq!(asked.is_ipv6(), listen.starts_with('['));
+                assert_eq!((asked.ip().to_canonical().to_string().as_str(), asked.port()), (*host, port));
+                assert_eq!(recv(&socket), b"later");
+            }
+            assert_eq!(running.stats().total().panics, 0);
+        }
+    });
+}
+
+/// Passes what it gets on to somebody else.
+struct Relay(SocketAddr);
+
+impl Datagram for Relay {
+    fn datagram(&mut self, _: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>) {
+        assert!(io.send_to(self.0, input));
+    }
+}
+
+#[test]
+fn what_is_no_answer_leaves_from_where_the_route_says() {
+    on_both_drivers(|driver| {
+        let third = UdpSocket::bind("127.0.0.1:0").unwrap();
+        third.set_read_timeout(Some(PATIENCE)).unwrap();
+        let to = third.local_addr().unwrap();
+        let builder = Engine::builder().config(config(driver));
+        let running = builder.datagrams("0.0.0.0:0", move |_| Relay(to)).start().unwrap();
+        client(&running, "127.0.0.2").send(b"pass it on").unwrap();
+        let (bytes, from) = third.recv_from(&mut [0; 100]).unwrap();
+        assert_eq!((bytes, from.ip()), (10, IpAddr::from([127, 0, 0, 1])));
+    });
+}
+
 /// From now on the kernel cuts what this socket sends into datagrams of `bytes` (UDP_SEGMENT, udp(7)).
 fn set_segment(socket: &UdpSocket, bytes: usize) {
     let value = bytes as i32;
@@ -213,10 +340,7 @@ impl Datagram for Generous {
             assert!(io.send_to(from, &[n; 3]));
         }
         assert!(io.send_to(from, input));
-        assert_eq!(
-            io.local().and_then(|local| local.ip()).map(|local| local.ip()),
-            Some([127, 0, 0, 1].into())
-        );
+        assert_eq!(io.local().map(|local| local.ip()), Some([127, 0, 0, 1].into()));
     }
 }
 

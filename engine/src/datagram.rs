@@ -3,7 +3,7 @@
 //! The kernel hands bulk traffic over in trains: several datagrams of one length in one buffer (GRO), and takes
 //! them so (GSO). An entry therefore has a segment length; readers see single datagrams in any case.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 /// Room for one receive: the largest UDP payload, or a GRO train, fits.
 pub(crate) const SLOT_BYTES: usize = 65_536;
@@ -20,6 +20,37 @@ const TRAIN_LEN_MAX: usize = 64;
 /// Longer datagrams would not fit a common MTU of 1500 and are sent one by one.
 const TRAIN_SEGMENT_BYTES_MAX: usize = 1_432;
 
+/// One of our addresses, as the other end of a datagram. The port is the socket's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Local {
+    pub(crate) ip: IpAddr,
+    /// The interface that a link-local address belongs to. 0 for every other: answers follow the route, which need not
+    /// be the way that the question came.
+    pub(crate) interface: u32,
+}
+
+impl Local {
+    /// `None` for what no datagram can come from.
+    pub(crate) fn new(ip: IpAddr, interface: u32) -> Option<Local> {
+        let canonical = ip.to_canonical();
+        let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        (!canonical.is_unspecified() && !canonical.is_multicast())
+            .then_some(Local { ip, interface: if is_link_local { interface } else { 0 } })
+    }
+
+    pub(crate) fn from_address(address: SocketAddr) -> Option<Local> {
+        let interface = if let SocketAddr::V6(address) = address { address.scope_id() } else { 0 };
+        Local::new(address.ip(), interface)
+    }
+
+    pub(crate) fn to_address(self, port: u16) -> SocketAddr {
+        match self.ip {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.interface).into(),
+        }
+    }
+}
+
 /// Datagrams with their peers.
 #[derive(Default)]
 pub struct Datagrams {
@@ -35,6 +66,9 @@ pub struct Datagrams {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) peer: SocketAddr,
+    /// Received: the address that was asked, where the socket is told it. To be sent: where it leaves from; without one
+    /// the route decides.
+    pub(crate) local: Option<Local>,
     pub(crate) start: usize,
     pub(crate) len: usize,
     /// The length of each datagram of a train; the last may be shorter. Equal to `len` for a single one.
@@ -59,6 +93,11 @@ impl Datagrams {
     /// Appends a datagram, as part of a train where it continues one. `false`, and nothing happens, when it
     /// is longer than [`DATAGRAM_BYTES_MAX`].
     pub fn push(&mut self, peer: SocketAddr, bytes: &[u8]) -> bool {
+        self.push_from(None, peer, bytes)
+    }
+
+    /// [`Datagrams::push`], to leave from one of our addresses.
+    pub(crate) fn push_from(&mut self, local: Option<Local>, peer: SocketAddr, bytes: &[u8]) -> bool {
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return false;
         }
@@ -66,11 +105,11 @@ impl Datagrams {
         self.arena.extend_from_slice(bytes);
         self.count += 1;
         if let Some(last) = self.entries.last_mut()
-            && last.extends_to(peer, bytes.len())
+            && last.extends_to(local, peer, bytes.len())
         {
             last.len += bytes.len();
         } else {
-            self.entries.push(Entry { peer, start, len: bytes.len(), segment: bytes.len() });
+            self.entries.push(Entry { peer, local, start, len: bytes.len(), segment: bytes.len() });
         }
         true
     }
@@ -108,18 +147,24 @@ impl Datagrams {
 
     /// Calls `each` with every datagram.
     pub fn for_each(&self, mut each: impl FnMut(SocketAddr, &[u8])) {
+        self.for_each_with_local(|peer, _, bytes| each(peer, bytes));
+    }
+
+    /// [`Datagrams::for_each`], with our addresses.
+    pub(crate) fn for_each_with_local(&self, mut each: impl FnMut(SocketAddr, Option<Local>, &[u8])) {
         for entry in &self.entries {
             for range in entry.ranges() {
-                each(entry.peer, &self.arena[range]);
+                each(entry.peer, entry.local, &self.arena[range]);
             }
         }
     }
 }
 
 impl Entry {
-    fn extends_to(&self, peer: SocketAddr, len: usize) -> bool {
+    fn extends_to(&self, local: Option<Local>, peer: SocketAddr, len: usize) -> bool {
         let whole = self.segment > 0 && self.len.is_multiple_of(self.segment);
         self.peer == peer
+            && self.local == local
             && whole
             && len > 0
             && len <= self.segment
@@ -163,6 +208,42 @@ mod tests {
         // 5,5,3 | 3 | 3 (other peer) | 0 | 3 | 4 (longer than the train's segment)
         assert_eq!(batch.entries.len(), 6);
         assert_eq!(batch.len(), 8);
+    }
+
+    #[test]
+    fn a_train_leaves_from_one_address() {
+        let mut batch = Datagrams::default();
+        let local = |last: u8| Local::new(IpAddr::from([127, 0, 0, last]), 0);
+        for (from, entries) in
+            [(None, 1), (None, 1), (local(1), 2), (local(1), 2), (local(2), 3), (local(1), 4), (None, 5)]
+        {
+            assert!(batch.push_from(from, peer(1), b"same"));
+            assert_eq!(batch.entries.len(), entries, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn only_link_local_addresses_keep_their_interface_and_nothing_leaves_from_a_group() {
+        let check = |address: &str, expected: Option<&str>| {
+            let address: SocketAddr = address.parse().unwrap();
+            let local = Local::from_address(address).map(|local| local.to_address(address.port()));
+            assert_eq!(local, expected.map(|expected| expected.parse().unwrap()), "{address}");
+        };
+        check("127.0.0.2:7", Some("127.0.0.2:7"));
+        check("[::1%3]:7", Some("[::1]:7"));
+        check("[2001:db8::1%3]:7", Some("[2001:db8::1]:7"));
+        check("[fe80::1%3]:7", Some("[fe80::1%3]:7"));
+        check("[::ffff:127.0.0.2]:7", Some("[::ffff:127.0.0.2]:7"));
+        for nobody in [
+            "0.0.0.0:7",
+            "[::]:7",
+            "[::ffff:0.0.0.0]:7",
+            "224.0.0.1:7",
+            "[ff02::1%3]:7",
+            "[::ffff:224.0.0.1]:7",
+        ] {
+            check(nobody, None);
+        }
     }
 
     #[test]

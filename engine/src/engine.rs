@@ -121,6 +121,10 @@ impl Builder {
     }
 
     /// Serves datagrams on `address`.
+    ///
+    /// A socket that is bound to all addresses (0.0.0.0, [::]) is told which of them was asked, and answers leave from
+    /// there ([`DatagramIo::send_to`](crate::DatagramIo::send_to)). A socket that is bound to one address needs none of
+    /// that.
     pub fn datagrams<P: Datagram>(
         mut self,
         address: impl TryInto<Address, Error: Into<Error>>,
@@ -144,7 +148,8 @@ impl Builder {
     }
 
     /// Adds datagram sockets that belong to one worker alone, for protocols that send first: one socket for each value
-    /// that `factory` makes on the worker's thread. Bind to port 0: each socket gets a port of its own.
+    /// that `factory` makes on the worker's thread. Bind to port 0: each socket gets a port of its own. On a socket that is
+    /// bound to all addresses the route decides which of them a datagram leaves from.
     pub fn datagram_clients<P: Datagram>(
         mut self,
         address: impl TryInto<Address, Error: Into<Error>>,

@@ -6,15 +6,16 @@ use std::net::SocketAddr;
 /// Sends each datagram back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UdpEcho {
-    /// Our own address, asked for once.
+    /// Where our socket is bound.
     own: Option<SocketAddr>,
 }
 
 impl Datagram for UdpEcho {
+    fn start(&mut self, io: &mut DatagramIo<'_>) {
+        self.own = io.local();
+    }
+
     fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>) {
-        if self.own.is_none() {
-            self.own = io.local().and_then(|address| address.ip());
-        }
         if !self.is_own(from) {
             io.count_requests(1);
             io.send_to(from, input);

@@ -54,6 +54,10 @@ pub(super) fn datagrams(
             *step = "setting IPV6_V6ONLY";
             socket.set_only_v6(only_v6)?;
         }
+        if ip.ip().to_canonical().is_unspecified() {
+            *step = "setting IP_PKTINFO";
+            sys::datagrams::enable_local(socket, ip.is_ipv6())?;
+        }
         *step = "setting SO_RCVBUF";
         datagram_options(socket, queue_bytes)
     })

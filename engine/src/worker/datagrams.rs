@@ -4,12 +4,13 @@
 //! not fit its queue. So at most one batch of answers is ever held.
 
 use super::Worker;
-use crate::datagram::Datagrams;
+use crate::datagram::{Datagrams, Local};
 use crate::driver::{Driver, Names};
 use crate::event::{Errno, Op, Socket};
 use crate::protocol::{Datagram, DatagramIo, Shared};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// One datagram socket of this worker.
@@ -46,9 +47,10 @@ impl DatagramSocket {
         &'a mut self,
         shared: &'a mut Shared,
         names: &'a dyn Names,
+        asked: Option<(SocketAddr, Local)>,
     ) -> (&'a mut dyn Datagram, DatagramIo<'a>) {
         let (batch, timer) = (&mut self.pending, &mut self.timer);
-        (&mut *self.protocol, DatagramIo { batch, shared, names, socket: self.socket, timer })
+        (&mut *self.protocol, DatagramIo { batch, shared, names, socket: self.socket, timer, asked })
     }
 
     /// Panics if the socket could go on and does not. Call it between turns.
@@ -111,9 +113,10 @@ impl<D: Driver> Worker<D> {
             // An ICMP answer to something we sent, or a passing shortage. The socket itself is fine.
             tracing::debug!(%errno, "receiving datagrams");
         }
-        batch.for_each(|from, bytes| {
+        batch.for_each_with_local(|from, local, bytes| {
             received += 1;
-            let (protocol, mut io) = entry.parts(&mut self.shared, &self.driver);
+            let asked = local.map(|local| (from, local));
+            let (protocol, mut io) = entry.parts(&mut self.shared, &self.driver, asked);
             let call = AssertUnwindSafe(|| protocol.datagram(from, bytes, &mut io));
             panics += u64::from(catch_unwind(call).is_err());
         });
@@ -163,7 +166,7 @@ impl<D: Driver> Worker<D> {
         if entry.closing {
             return;
         }
-        let (protocol, mut io) = entry.parts(&mut self.shared, &self.driver);
+        let (protocol, mut io) = entry.parts(&mut self.shared, &self.driver, None);
         let called = catch_unwind(AssertUnwindSafe(|| call(protocol, &mut io)));
         self.outbound.due_by(entry.timer);
         if called.is_err() {

@@ -7,7 +7,7 @@ use ringmill_engine::driver::sim::{Chaos, Fault, Rng, Simulation, fire};
 use ringmill_engine::event::Socket;
 use ringmill_protocols::UdpEcho;
 use ringmill_protocols::http::Limits;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Virtual time after which everybody must have been served, or given up on, once the faults have stopped.
@@ -28,8 +28,8 @@ struct Scenario {
 
 struct Datagrams {
     socket: Socket,
-    /// Sent and not answered.
-    open: Vec<(SocketAddr, Vec<u8>)>,
+    /// Sent and not answered: to which address, from where, and what.
+    open: Vec<(Option<IpAddr>, SocketAddr, Vec<u8>)>,
     may_be_lost: bool,
 }
 
@@ -210,14 +210,15 @@ impl Scenario {
         let Some(datagrams) = &mut self.datagrams else { return };
         let from = SocketAddr::from(([127, 0, 0, 9], 1000 + self.rng.below(3) as u16));
         let bytes = vec![self.rng.next() as u8; self.rng.below(200)];
-        self.simulation.net().send_datagram(datagrams.socket, from, &bytes);
-        datagrams.open.push((from, bytes));
+        let asked = IpAddr::from([127, 0, 0, 1 + bytes.len() as u8 % 2]);
+        self.simulation.net().send_datagram_to(datagrams.socket, asked, from, &bytes);
+        datagrams.open.push((Some(asked), from, bytes));
         self.take_datagrams();
     }
 
     fn take_datagrams(&mut self) {
         let Some(datagrams) = &mut self.datagrams else { return };
-        while let Some(answer) = self.simulation.net().take_datagram(datagrams.socket) {
+        while let Some(answer) = self.simulation.net().take_datagram_from(datagrams.socket) {
             let place = datagrams.open.iter().position(|sent| *sent == answer);
             let place = place.expect("a datagram came that nobody had asked for");
             datagrams.open.swap_remove(place);

@@ -5,12 +5,12 @@ mod remote;
 pub use remote::Answer;
 
 use crate::address::Address;
-use crate::datagram::{Datagrams, Entry, SLOT_BYTES};
+use crate::datagram::{Datagrams, Entry, Local, SLOT_BYTES};
 use crate::event::{Errno, Socket, Then};
 use crate::output::Output;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 /// The first simulated socket number; event counters are real descriptors, far below.
@@ -31,7 +31,13 @@ pub(super) struct World {
 enum Kind {
     Listener(VecDeque<Socket>),
     Stream(Stream),
-    Datagrams { inbound: VecDeque<(SocketAddr, Vec<u8>)>, outbound: VecDeque<(SocketAddr, Vec<u8>)> },
+    Datagrams { inbound: VecDeque<OneDatagram>, outbound: VecDeque<OneDatagram> },
+}
+
+struct OneDatagram {
+    peer: SocketAddr,
+    local: Option<Local>,
+    bytes: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -93,15 +99,32 @@ impl Net {
 
     /// Sends a datagram to a socket.
     pub fn send_datagram(&self, to: Socket, from: SocketAddr, bytes: &[u8]) {
+        self.put_datagram(to, OneDatagram { peer: from, local: None, bytes: bytes.to_vec() });
+    }
+
+    /// Sends a datagram to one of the addresses of a socket that has all of them.
+    pub fn send_datagram_to(&self, to: Socket, asked: IpAddr, from: SocketAddr, bytes: &[u8]) {
+        let local = Local::new(asked, 0);
+        self.put_datagram(to, OneDatagram { peer: from, local, bytes: bytes.to_vec() });
+    }
+
+    fn put_datagram(&self, to: Socket, datagram: OneDatagram) {
         if let Some(Kind::Datagrams { inbound, .. }) = self.0.borrow_mut().sockets.get_mut(&to) {
-            inbound.push_back((from, bytes.to_vec()));
+            inbound.push_back(datagram);
         }
     }
 
     /// Takes the oldest datagram a socket sent.
     pub fn take_datagram(&self, from: Socket) -> Option<(SocketAddr, Vec<u8>)> {
+        self.take_datagram_from(from).map(|(_, peer, bytes)| (peer, bytes))
+    }
+
+    /// Takes the oldest datagram a socket sent, with the address it is to leave from; `None` leaves that to the route.
+    pub fn take_datagram_from(&self, from: Socket) -> Option<(Option<IpAddr>, SocketAddr, Vec<u8>)> {
         match self.0.borrow_mut().sockets.get_mut(&from)? {
-            Kind::Datagrams { outbound, .. } => outbound.pop_front(),
+            Kind::Datagrams { outbound, .. } => {
+                outbound.pop_front().map(|sent| (sent.local.map(|local| local.ip), sent.peer, sent.bytes))
+            }
             _ => None,
         }
     }
@@ -312,17 +335,19 @@ impl World {
         batch.reset_received();
         let Some(Kind::Datagrams { inbound, .. }) = self.sockets.get_mut(&socket) else { return 0 };
         let count = inbound.len().min(max);
-        for (n, (peer, bytes)) in inbound.drain(..count).enumerate() {
+        for (n, OneDatagram { peer, local, bytes }) in inbound.drain(..count).enumerate() {
             let start = n * SLOT_BYTES;
             batch.arena[start..start + bytes.len()].copy_from_slice(&bytes);
-            batch.entries.push(Entry { peer, start, len: bytes.len(), segment: bytes.len() });
+            batch.entries.push(Entry { peer, local, start, len: bytes.len(), segment: bytes.len() });
         }
         count
     }
 
     pub(super) fn send_datagrams(&mut self, socket: Socket, batch: &Datagrams) {
         if let Some(Kind::Datagrams { outbound, .. }) = self.sockets.get_mut(&socket) {
-            batch.for_each(|peer, bytes| outbound.push_back((peer, bytes.to_vec())));
+            batch.for_each_with_local(|peer, local, bytes| {
+                outbound.push_back(OneDatagram { peer, local, bytes: bytes.to_vec() });
+            });
         }
     }
 
