@@ -242,7 +242,7 @@ fn control_messages(header: &libc::msghdr, peer: SocketAddr) -> Received {
 unsafe fn value<T: Copy>(message: &libc::cmsghdr) -> Option<T> {
     // SAFETY: arithmetic.
     let len = unsafe { libc::CMSG_LEN(size_of::<T>() as u32) };
-    if (message.cmsg_len as usize) < len as usize {
+    if message.cmsg_len < len as _ {
         return None;
     }
     // SAFETY: the header is whole, so its data starts inside the buffer.
