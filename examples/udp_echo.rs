@@ -1,4 +1,5 @@
-//! UDP echo on every core. `cargo run --example udp_echo`, then `nc -u 127.0.0.1 7001`.
+//! UDP echo on every core, for loopback and test networks (`UdpEcho` says why). `cargo run --example udp_echo`, then
+//! `nc -u 127.0.0.1 7001`.
 
 use ringmill::{Engine, UdpEcho};
 

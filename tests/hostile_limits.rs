@@ -10,7 +10,7 @@ use common::site::{start, start_with};
 use common::traces::{Traces, total};
 use common::*;
 use ringmill::http::{Handler, Limits, Plan, Reply, Request, Server, Upload};
-use ringmill::{Config, DriverChoice, Echo, Engine, ListenOptions, UdpEcho};
+use ringmill::{Config, DriverChoice, Echo, Engine, ListenOptions, UdpEcho, WorkerContext};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -445,7 +445,8 @@ fn a_flood_of_datagrams_leaves_streams_their_turns_and_takes_no_memory() {
     alone(|| {
         on_both_drivers(|driver| {
             let builder = Engine::builder().config(config(driver)).listen("127.0.0.1:0", |_| Echo::default());
-            let running = builder.datagrams("127.0.0.1:0", |_| UdpEcho::default()).start().unwrap();
+            let unlimited = |_: &WorkerContext| UdpEcho::default().with_peer_rate(0);
+            let running = builder.datagrams("127.0.0.1:0", unlimited).start().unwrap();
             let address = ip(&running.datagram_addresses()[0]);
             let traces = Traces::before(&running);
             let over = Arc::new(AtomicBool::new(false));

@@ -355,7 +355,7 @@ fn echoes_add_up() {
         let running = Engine::builder()
             .config(config(driver))
             .listen("127.0.0.1:0", |_| Echo::default())
-            .datagrams("127.0.0.1:0", |_| UdpEcho::default())
+            .datagrams("127.0.0.1:0", |_| UdpEcho::default().with_peer_rate(0))
             .start()
             .unwrap();
         let (tcp, udp) = (ip(&running.addresses()[0]), ip(&running.datagram_addresses()[0]));

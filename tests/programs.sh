@@ -30,7 +30,7 @@ main() {
     for driver in $drivers; do
         export RINGMILL_DRIVER=$driver
         if start "worker(s) on CPU" "$programs/ringmill" serve --drain 10s --listen 127.0.0.1:0 \
-            --listen "unix:$scratch/socket" --tcp-echo 127.0.0.1:0 --udp-echo 127.0.0.1:0 ${ipv6:+--listen "$ipv6"}; then
+            --listen "unix:$scratch/socket" --tcp-echo 127.0.0.1:0 --udp-echo 127.0.0.1:0 --udp-echo-rate 0 ${ipv6:+--listen "$ipv6"}; then
             http=$(address 'listening on 127' 1)
             check_routes
             check_connections

@@ -200,6 +200,7 @@ fn help_names_every_option_its_variable_and_examples() {
         "listen",
         "tcp-echo",
         "udp-echo",
+        "udp-echo-rate",
         "workers",
         "pin",
         "driver",

@@ -7,11 +7,12 @@ use ringmill::{Datagram, DatagramIo, DriverChoice, Engine, Running, UdpEcho, Wor
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn echo(driver: DriverChoice, workers: usize, address: &str) -> Running {
     let builder = Engine::builder().config(config(driver)).workers(workers);
-    builder.datagrams(address, |_| UdpEcho::default()).start().expect("the engine starts")
+    // What a peer may ask has tests of its own.
+    builder.datagrams(address, |_| UdpEcho::default().with_peer_rate(0)).start().expect("the engine starts")
 }
 
 /// A socket that talks to the server only.
@@ -290,6 +291,67 @@ fn what_is_no_answer_leaves_from_where_the_route_says() {
         client(&running, "127.0.0.2").send(b"pass it on").unwrap();
         let (bytes, from) = third.recv_from(&mut [0; 100]).unwrap();
         assert_eq!((bytes, from.ip()), (10, IpAddr::from([127, 0, 0, 1])));
+    });
+}
+
+/// The rate of the tests that wait for it: slower than any machine sends.
+const SLOW_RATE: u32 = 20;
+
+#[test]
+fn who_answers_every_answer_is_not_answered_for_ever() {
+    on_both_drivers(|driver| {
+        let builder = Engine::builder().config(config(driver));
+        let slow = |_: &WorkerContext| UdpEcho::default().with_peer_rate(SLOW_RATE);
+        let running = builder.datagrams("127.0.0.1:0", slow).start().unwrap();
+        let other_echo = client(&running, "127.0.0.1");
+        other_echo.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        let (begin, mut answers) = (Instant::now(), 0);
+        other_echo.send(b"round").unwrap();
+        eventually(1, || {
+            while answers < 10_000
+                && let Ok(bytes) = other_echo.recv(&mut [0; 100])
+            {
+                answers += 1;
+                other_echo.send(&b"round"[..bytes]).unwrap();
+            }
+            running.stats().total().datagrams_ignored
+        });
+        let rate = u64::from(SLOW_RATE);
+        let granted = rate + begin.elapsed().as_millis() as u64 * rate / 1000 + 1;
+        assert!((rate..=granted).contains(&answers), "{answers} answers, {granted} were granted");
+        eventually((answers + 1, answers), || {
+            let total = running.stats().total();
+            (total.datagrams_received, total.requests)
+        });
+        // Time brings tokens, and it answers again.
+        eventually(true, || {
+            other_echo.send(b"again").unwrap();
+            other_echo.recv(&mut [0; 100]).is_ok()
+        });
+    });
+}
+
+#[test]
+fn two_echo_servers_do_not_keep_each_other_busy() {
+    on_both_drivers(|driver| {
+        let slow = |_: &WorkerContext| UdpEcho::default().with_peer_rate(SLOW_RATE);
+        let servers = [(); 2].map(|()| {
+            Engine::builder().config(config(driver)).datagrams("127.0.0.1:0", slow).start().unwrap()
+        });
+        let addresses = servers.each_ref().map(|server| ip(&server.datagram_addresses()[0]));
+        // The forged sender: a wildcard socket that shares the second server's port, sends from the same address, and
+        // gets nothing itself, because the kernel prefers the socket that is bound to the one address.
+        let forger = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        forger.set_reuse_port(true).unwrap();
+        forger.bind(&SocketAddr::from(([0; 4], addresses[1].port())).into()).unwrap();
+        forger.send_to(b"to and fro", &addresses[0].into()).unwrap();
+        let counted = || servers.each_ref().map(|server| server.stats().total());
+        eventually(1, || counted().iter().map(|total| total.datagrams_ignored).sum::<u64>());
+        let totals = counted();
+        let answers = totals.iter().map(|total| total.requests).sum::<u64>();
+        // Each had its burst, and has its rate; it ends when the first of them has neither.
+        assert!(answers >= 2 * u64::from(SLOW_RATE), "{answers}");
+        assert!(totals.iter().all(|total| total.requests > 0), "{totals:?}");
     });
 }
 

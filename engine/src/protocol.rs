@@ -430,4 +430,9 @@ impl DatagramIo<'_> {
     pub fn count_requests(&mut self, requests: u64) {
         self.shared.stats.live.requests.add(requests);
     }
+
+    /// Adds to the worker's count of datagrams that were left unanswered on purpose.
+    pub fn count_ignored(&mut self, datagrams: u64) {
+        self.shared.stats.live.datagrams_ignored.add(datagrams);
+    }
 }

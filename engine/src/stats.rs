@@ -53,6 +53,8 @@ counters! {
     datagrams_sent,
     /// Datagrams the kernel refused to send.
     datagrams_refused,
+    /// Datagrams that protocols received and left unanswered on purpose.
+    datagrams_ignored,
     /// Turns of the loop.
     turns,
     /// Completions handled.

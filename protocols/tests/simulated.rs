@@ -421,6 +421,71 @@ fn datagrams_come_back() {
     assert_eq!(simulation.counters().datagrams_sent, 200);
 }
 
+/// Two echoes, one datagram of a forged sender that sets one to answer the other, and a network that takes `step` for each
+/// way. Returns how many were answered in all, and how many left unanswered, until it ends or a minute has passed.
+fn answers_in_a_loop(step: Duration, bytes: usize) -> (u64, u64) {
+    let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());
+    let sockets = [0; 2].map(|_| simulation.datagrams(UdpEcho::default()));
+    let addresses = [1, 2].map(|host| SocketAddr::from(([192, 0, 2, host], 7000)));
+    simulation.start();
+    let net = simulation.net();
+    net.send_datagram(sockets[0], addresses[1], &vec![b'x'; bytes]);
+    let begin = simulation.now_of(0);
+    while simulation.now_of(0).since(begin) < Duration::from_secs(60) {
+        simulation.run_for(step);
+        for (from, to) in [(0, 1), (1, 0)] {
+            while let Some((peer, bytes)) = net.take_datagram(sockets[from]) {
+                assert_eq!(peer, addresses[to]);
+                net.send_datagram(sockets[to], addresses[from], &bytes);
+            }
+        }
+        if simulation.counters().datagrams_ignored > 0 {
+            break;
+        }
+    }
+    (simulation.counters().datagrams_sent, simulation.counters().datagrams_ignored)
+}
+
+#[test]
+fn two_echoes_do_not_answer_each_other_without_end() {
+    // Faster than the rate: after both bursts, and what flowed in meanwhile, one finds no budget and it is over.
+    let (answers, ignored) = answers_in_a_loop(Duration::from_micros(10), 64);
+    assert!((2000..2100).contains(&answers) && ignored == 1, "{answers}, {ignored}");
+    let (answers, ignored) = answers_in_a_loop(Duration::from_micros(10), 15_000);
+    assert!((200..210).contains(&answers) && ignored == 1, "{answers}, {ignored}");
+    // Slower than the rate it goes on, at the pace of the network: two ways of 10 ms.
+    let (answers, ignored) = answers_in_a_loop(Duration::from_millis(10), 64);
+    assert!((5900..=6001).contains(&answers) && ignored == 0, "{answers}, {ignored}");
+}
+
+#[test]
+fn an_echo_does_not_answer_what_answers_everything_and_counts_it() {
+    let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());
+    let socket = simulation.datagrams(UdpEcho::default().with_peer_rate(5));
+    simulation.start();
+    let net = simulation.net();
+    let mut check = |from: &str, answered: bool| {
+        let before = simulation.counters();
+        net.send_datagram(socket, from.parse().unwrap(), b"hello");
+        simulation.run_for(Duration::from_millis(1));
+        let after = simulation.counters();
+        assert_eq!(net.take_datagram(socket).is_some(), answered, "{from}");
+        let count = u64::from(answered);
+        assert_eq!(after.requests - before.requests, count, "{from}");
+        assert_eq!(after.datagrams_ignored - before.datagrams_ignored, 1 - count, "{from}");
+    };
+    for port in [0, 7, 11, 13, 17, 19, 37, 53, 69, 123] {
+        check(&format!("192.0.2.1:{port}"), false);
+        check(&format!("[2001:db8::1]:{port}"), false);
+    }
+    for port in [8, 1023, 5353, 65_535, 40_000] {
+        check(&format!("192.0.2.1:{port}"), true);
+    }
+    // It has had its five, whatever its port; its neighbour has not.
+    check("192.0.2.1:40001", false);
+    check("192.0.2.2:40001", true);
+}
+
 #[test]
 fn a_closure_with_state_is_a_handler() {
     let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());

@@ -143,6 +143,7 @@ Examples:
   ringmill load http://127.0.0.1:8080/ --raw 9:get.http --raw 1:post.http
   ringmill load tcp://127.0.0.1:7 --size 1KiB --pipeline 8
   ringmill load udp://127.0.0.1:7 --connections 16 --pipeline 16
+      our own echo takes such a load with ringmill serve --udp-echo-rate 0
 
 Exit status: 0 for a run without errors, 1 for one with errors or none at all, 2 for bad options.";
 

@@ -29,9 +29,15 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDR", env = "RINGMILL_TCP_ECHO", value_delimiter = ',')]
     tcp_echo: Vec<Address>,
 
-    /// UDP echo address; repeat for several
+    /// UDP echo address; repeat for several. For loopback or a test network, not for the open internet: with a forged
+    /// sender anybody can make an echo answer somebody else, another echo for instance
     #[arg(long, value_name = "ADDR", env = "RINGMILL_UDP_ECHO", value_delimiter = ',')]
     udp_echo: Vec<Address>,
+
+    /// Datagrams a second that a worker echoes to one IPv4 address or IPv6 /64, after a burst of as many; one of more than
+    /// 1,500 bytes counts as several; 0 for no limit, to measure
+    #[arg(long, value_name = "N", env = "RINGMILL_UDP_ECHO_RATE", default_value_t = UdpEcho::PEER_RATE)]
+    udp_echo_rate: u32,
 
     /// Worker threads: a number, or auto for one a CPU
     #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
@@ -173,7 +179,8 @@ impl Serve {
             builder = builder.listen_with(address, options, move |_| Echo::default().with_idle_timeout(idle));
         }
         for address in self.udp_echo {
-            builder = builder.datagrams(address, |_| UdpEcho::default());
+            let rate = self.udp_echo_rate;
+            builder = builder.datagrams(address, move |_| UdpEcho::default().with_peer_rate(rate));
         }
         builder.start()
     }

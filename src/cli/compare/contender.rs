@@ -247,6 +247,8 @@ impl Contender {
                     let unused = SocketAddrV4::new(*target.ip(), 0);
                     command.arg("--listen").arg(unused.to_string());
                     command.arg("--udp-echo").arg(target.to_string());
+                    // All load comes from one address, and the others have no limit.
+                    command.args(["--udp-echo-rate", "0"]);
                 } else {
                     command.arg("--listen").arg(target.to_string());
                 }
@@ -337,6 +339,30 @@ mod tests {
         let nginx = Contender::named("nginx").unwrap();
         assert!(nginx.cannot_with(&options).is_some_and(|reason| reason.contains("--defer-accept")));
         assert_eq!(Contender::named("blind-udp").unwrap().cannot_with(&options), None);
+    }
+
+    #[test]
+    fn an_echo_that_is_measured_has_no_limit() {
+        let launcher = Launcher { ringmill: PathBuf::from("ringmill") };
+        let listener = ListenerOptions { congestion: None, defer_accept_seconds: None };
+        let here = Path::new(".");
+        let site = Site {
+            launcher: &launcher,
+            programs: here,
+            peers: None,
+            scratch: here,
+            cpu: 0,
+            listener: &listener,
+            request_bytes: 0,
+        };
+        let contender = Contender::named("ringmill").unwrap();
+        let target = SocketAddrV4::new([127, 0, 0, 1].into(), 9);
+        let arguments = |profile| {
+            let command = contender.command(&site, profile, target).unwrap();
+            command.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert!(arguments(Profile::UdpEcho).contains("--udp-echo 127.0.0.1:9 --udp-echo-rate 0"));
+        assert!(!arguments(Profile::OneRequest).contains("udp"));
     }
 
     #[test]
