@@ -261,7 +261,7 @@ fn the_last_reply_is_sent_though_input_is_unread_and_nobody_lingers() {
         ..Config::default()
     };
     for seed in 0..50 {
-        let mut run = Run::with(config(), seed, Chaos::CALM, Limits::default());
+        let run = Run::with(config(), seed, Chaos::CALM, Limits::default());
         run.peer.send(b"GET /text HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         run.peer.send(&[b'x'; 100_000]);
         let ending = run.end();
