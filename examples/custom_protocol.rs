@@ -30,7 +30,7 @@ impl Protocol for Store {
 
     fn open(&mut self, _io: &mut Io<'_>) {}
 
-    fn data(&mut self, _: &mut (), input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
         let mut consumed = 0;
         while !io.is_full() {
             match parse(&input[consumed..]) {

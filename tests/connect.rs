@@ -61,7 +61,7 @@ impl Protocol for Caller {
         self.tell(Told::Refused(tag, refusal));
     }
 
-    fn data(&mut self, tag: &mut u64, input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, tag: &mut u64, input: &mut [u8], _: &mut Io<'_>) -> Step {
         self.tell(Told::Data(*tag, input.to_vec()));
         Step::consumed(input.len())
     }
@@ -444,7 +444,7 @@ impl Protocol for Relay {
         }
     }
 
-    fn data(&mut self, conn: &mut ConnId, input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, conn: &mut ConnId, input: &mut [u8], _: &mut Io<'_>) -> Step {
         let Some(other) = self.sides[conn].other else { return Step::pause(0) };
         let Some(side) = self.sides.get_mut(&other) else { return Step::close() };
         side.output.extend_from_slice(input);
@@ -452,7 +452,7 @@ impl Protocol for Relay {
         Step::consumed(input.len())
     }
 
-    fn eof(&mut self, conn: &mut ConnId, _: &[u8], _: &mut Io<'_>) -> Next {
+    fn eof(&mut self, conn: &mut ConnId, _: &mut [u8], _: &mut Io<'_>) -> Next {
         if let Some(other) = self.sides[conn].other
             && let Some(side) = self.sides.get_mut(&other)
         {
@@ -534,7 +534,7 @@ impl Protocol for Clockwork {
 
     fn open(&mut self, _: &mut Io<'_>) {}
 
-    fn data(&mut self, (): &mut (), input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, (): &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
         Step::consumed(input.len())
     }
 }
@@ -576,7 +576,7 @@ impl Protocol for FromTwo {
 
     fn open(&mut self, _: &mut Io<'_>) {}
 
-    fn data(&mut self, (): &mut (), input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, (): &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
         Step::consumed(input.len())
     }
 }

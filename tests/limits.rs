@@ -21,7 +21,7 @@ impl Protocol for Farewell {
 
     fn open(&mut self, _: &mut Io<'_>) {}
 
-    fn data(&mut self, _: &mut (), _: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), _: &mut [u8], io: &mut Io<'_>) -> Step {
         io.write(&pattern(0, self.0));
         Step::close()
     }
@@ -51,7 +51,7 @@ impl Protocol for Prefixed {
 
     fn open(&mut self, _: &mut Io<'_>) {}
 
-    fn data(&mut self, _: &mut (), input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
         match input.first_chunk() {
             Some(length) => Step::need(4, u32::from_be_bytes(*length) as usize),
             None => Step::consumed(0),
@@ -80,7 +80,7 @@ impl Protocol for Liar {
 
     fn open(&mut self, _: &mut Io<'_>) {}
 
-    fn data(&mut self, _: &mut (), input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
         if input.starts_with(b"lie") {
             return Step::consumed(input.len() + 1);
         }
@@ -190,7 +190,7 @@ impl Protocol for Patient {
         io.write(b"open");
     }
 
-    fn data(&mut self, _: &mut (), input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
         Step::consumed(input.len())
     }
 

@@ -22,7 +22,7 @@ impl Protocol for Echo {
 
     fn open(&mut self, _: &mut Io<'_>) {}
 
-    fn data(&mut self, _: &mut (), input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
         io.write(input);
         Step::consumed(input.len())
     }

@@ -49,6 +49,8 @@ pub struct Config {
     /// The same for a peer that takes less than so many bytes a second while output waits for it. 0 is satisfied with one
     /// byte in each `write_timeout`.
     pub write_bytes_per_sec_min: u32,
+    /// A session that pauses and has set no deadline is given this one, so that no wait is without an end.
+    pub pause_timeout: Duration,
     /// How long an outbound connection may take to be made.
     pub connect_timeout: Duration,
     /// How long a closing connection waits for the peer to close, so that the last reply arrives. Zero is for clients,
@@ -79,6 +81,7 @@ impl Default for Config {
             datagram_queue_bytes: 1024 * 1024,
             write_timeout: Duration::from_secs(30),
             write_bytes_per_sec_min: 256,
+            pause_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
@@ -171,6 +174,7 @@ impl Config {
             "datagram_queue_bytes must be at most 1 GiB (0 leaves it to the system)",
         );
         need(!self.write_timeout.is_zero(), "write_timeout is zero: no output could ever be sent");
+        need(!self.pause_timeout.is_zero(), "pause_timeout is zero: no session could ever pause");
         need(!self.connect_timeout.is_zero(), "connect_timeout is zero: no connection could ever be made");
         need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
         need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");

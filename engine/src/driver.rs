@@ -13,6 +13,7 @@ pub mod uring;
 
 use crate::address::Address;
 use crate::event::{Errno, Event, Op, Socket};
+pub use crate::seam::names::Names;
 use crate::time::Tick;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -46,16 +47,4 @@ pub trait Driver: Names {
 
     /// Time since 1970, read from the clock.
     fn since_epoch(&self) -> Duration;
-}
-
-/// Who is at the ends of a socket, and what lies between them.
-pub trait Names {
-    /// The other end; `None` once it is gone.
-    fn peer(&self, socket: Socket) -> Option<Address>;
-
-    /// Our end.
-    fn local(&self, socket: Socket) -> Option<Address>;
-
-    /// Bytes that the kernel took from us and the peer has not acknowledged (SIOCOUTQ, tcp(7)).
-    fn unacknowledged_bytes(&self, socket: Socket) -> usize;
 }

@@ -10,8 +10,9 @@ use crate::address::Address;
 use crate::config::{Config, ListenOptions};
 use crate::error::Error;
 use crate::mailbox::{Mailbox, Message};
-use crate::protocol::{Datagram, Protocol};
-use crate::service::{Service, Typed};
+use crate::seam::datagram::Datagram;
+use crate::seam::layer::Layer;
+use crate::session::service::{Service, Typed};
 use crate::stats::Stats;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -98,7 +99,7 @@ impl Builder {
 
     /// Listens on `address` (see [`Address`]) with default options. `factory` is called once on each worker's
     /// thread; what it makes never leaves that thread.
-    pub fn listen<P: Protocol>(
+    pub fn listen<P: Layer>(
         self,
         address: impl TryInto<Address, Error: Into<Error>>,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
@@ -107,7 +108,7 @@ impl Builder {
     }
 
     /// Listens with options.
-    pub fn listen_with<P: Protocol>(
+    pub fn listen_with<P: Layer>(
         mut self,
         address: impl TryInto<Address, Error: Into<Error>>,
         options: ListenOptions,
@@ -139,7 +140,7 @@ impl Builder {
 
     /// Adds a protocol without a listener, one value a worker: its connections are those it opens through the
     /// [`Dialer`](crate::Dialer) that [`Protocol::start`] hands it. A protocol that listens as well has one too.
-    pub fn outbound<P: Protocol>(
+    pub fn outbound<P: Layer>(
         mut self,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Builder {

@@ -5,8 +5,9 @@
 //! Without the feature `sim` every function here is empty, and [`is_broken`] is a constant: nothing of it is
 //! in a server. Never here: decisions.
 
-use crate::conn::{Phase, Recv, Signal};
+use crate::conn::Recv;
 use crate::event::Errno;
+use crate::session::life::{Phase, Signal};
 
 /// A way to break the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ mod on {
 
     const PHASES: [Phase; 4] = [Phase::Open, Phase::Draining, Phase::Lingering, Phase::Closing];
     const SIGNALS: [Signal; 4] = [Signal::Finish, Signal::Flushed, Signal::PeerEof, Signal::Abort];
-    const RECVS: [Recv; 4] = [Recv::Idle, Recv::Armed, Recv::Cancelling, Recv::Starved];
+    const RECVS: [Recv; 5] = [Recv::Idle, Recv::Armed, Recv::Fed, Recv::Cancelling, Recv::Starved];
     const ARRIVALS: [Arrival; 7] = [
         Arrival::Data,
         Arrival::LastData,
@@ -196,7 +197,7 @@ mod on {
     }
 
     impl Met {
-        const NOTHING: Met = Met { steps: [[[0; 2]; 4]; 4], arrivals: [[0; 7]; 4] };
+        const NOTHING: Met = Met { steps: [[[0; 2]; 4]; 4], arrivals: [[0; 7]; 5] };
 
         /// All pairs, met or not.
         pub fn pairs(&self) -> Vec<Pair> {
@@ -253,7 +254,7 @@ mod on {
     fn no_arrival(recv: Recv) -> Option<&'static str> {
         match recv {
             Recv::Idle | Recv::Starved => Some("no operation is in flight"),
-            Recv::Armed | Recv::Cancelling => None,
+            Recv::Armed | Recv::Fed | Recv::Cancelling => None,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! 1. The kernel puts it into a receive buffer of the worker's pool and reports it as an event
 //!    through a driver: `uring` or `poll`.
 //! 2. The worker (`worker.rs`, the loop) finds the connection by the event's token, checks that it is
-//!    still the same one, and calls [`Protocol::data`] with the bytes in place (`worker/stream.rs`).
+//!    still the same one, and calls [`Protocol::data`] with the bytes in place (`worker/transport.rs`, `session/calls.rs`).
 //! 3. The protocol says with a [`Step`] how much it consumed and appends its answer through [`Io`] to the
 //!    connection's output. What it did not consume is copied aside; the buffer goes back.
 //! 4. After the batch of events the worker submits one send for each connection that has output. The output
@@ -51,8 +51,8 @@ mod output;
 pub mod pool;
 #[cfg(not(feature = "sim"))]
 mod pool;
-mod protocol;
-mod service;
+mod seam;
+mod session;
 mod stats;
 mod sync;
 mod sys;
@@ -69,14 +69,20 @@ mod worker;
 
 pub use address::{Address, BadAddress};
 pub use config::{Config, DriverChoice, ListenOptions, Pin};
-pub use conn::CloseReason;
 pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
 pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
 pub use error::Error;
 pub use event::Errno;
 pub use mailbox::{ConnId, MailboxFull, Waker};
-pub use protocol::{Datagram, DatagramIo, Io, Next, Protocol, Step};
+pub use output::Output;
+pub use seam::datagram::{Datagram, DatagramIo};
+pub use seam::io::Io;
+pub use seam::layer::{Call, Layer, Notice, Origin, Reclaim};
+pub use seam::protocol::Protocol;
+pub use seam::step::{Next, Step};
+pub use session::life::CloseReason;
+pub use session::upper::Upper;
 pub use stats::{Counters, Stats, WorkerSnapshot};
 pub use time::Tick;
 

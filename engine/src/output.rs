@@ -58,6 +58,29 @@ impl Output {
         self.splices.push(Splice { at: self.buffer.len(), shared });
     }
 
+    /// Appends another output, of which nothing was sent. Shared bytes are not copied.
+    pub(crate) fn append(&mut self, other: &Output) {
+        debug_assert_eq!(other.sent, 0, "an output that was sent in part");
+        let mut start = 0;
+        for splice in &other.splices {
+            self.buffer.extend_from_slice(&other.buffer[start..splice.at]);
+            self.push_shared(splice.shared.clone());
+            start = splice.at;
+        }
+        self.buffer.extend_from_slice(&other.buffer[start..]);
+    }
+
+    /// All of an output of which nothing was sent, in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        let spliced = self.splices.iter().flat_map(move |splice| {
+            let copied = &self.buffer[std::mem::replace(&mut start, splice.at)..splice.at];
+            [copied, &splice.shared[..]]
+        });
+        let last = self.splices.last().map_or(0, |splice| splice.at);
+        spliced.chain([&self.buffer[last..]]).filter(|piece| !piece.is_empty())
+    }
+
     /// Tells the ledger when the buffer has grown. Shared bytes are their owner's to count.
     #[inline]
     pub(crate) fn count_memory(&mut self, memory: &mut Memory) {

@@ -214,6 +214,14 @@ impl std::ops::Deref for Block {
     }
 }
 
+impl std::ops::DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; and a block cannot be copied, so the one that is borrowed here is the only name of its
+        // memory.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len as usize) }
+    }
+}
+
 impl std::fmt::Debug for Block {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Block({}, {} bytes)", self.id, self.len)

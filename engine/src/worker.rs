@@ -3,34 +3,40 @@
 //! A turn: give returned buffers back and re-arm; one `Driver::turn`, which submits, waits and reaps; for
 //! each event call the connection's protocol with the bytes in place; then one send for each connection
 //! that has output and none in flight. All policy lives here and in `worker/*.rs`: connections
-//! (`stream.rs`), accepting (`accept.rs`), connecting (`outbound.rs`), datagrams (`datagrams.rs`), want of memory
+//! (`transport.rs`), accepting (`accept.rs`), connecting (`outbound.rs`), datagrams (`datagrams.rs`), want of memory
 //! (`pressure.rs`). Nothing here knows which driver runs.
 
 mod accept;
 #[cfg(any(test, feature = "sim"))]
 mod check;
 mod datagrams;
+mod leap;
 mod outbound;
 mod pressure;
-mod stream;
+mod starved;
+mod transport;
 
 use crate::config::Config;
-use crate::conn::{Carry, CloseReason, Conn, Phase};
+use crate::conn::Conn;
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket};
 use crate::hooks::{Break, is_broken};
 use crate::mailbox::{Mailbox, Message};
-use crate::protocol::Shared;
-use crate::service::{Call, Service};
+use crate::seam::layer::Call;
+use crate::session::life::CloseReason;
+use crate::session::service::Service;
+use crate::session::shared::Shared;
 use crate::stats::WorkerStats;
 use crate::time::Tick;
 use crate::timer::Timers;
 use crate::token::{Kind, Token};
 use accept::Listener;
 use datagrams::DatagramSocket;
+use leap::Leap;
 use outbound::Outbound;
 use pressure::Shortage;
 use slab::Slab;
+use starved::Starved;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,19 +59,16 @@ pub(crate) struct Worker<D: Driver> {
     /// Rises with every connection; its low 24 bits guard reuse of slots.
     next_generation: u32,
     /// Connections with output to send.
-    dirty: Vec<u32>,
+    listed: Vec<u32>,
     /// About how many bytes they have.
-    dirty_bytes: usize,
+    listed_bytes: usize,
     /// Somebody waits for a send that was submitted as not awaited: the next turn must not wait.
     impatient: bool,
     /// A connection went away while accepting was paused.
     has_room: bool,
-    /// Time leapt: until then, what arrived meanwhile comes before the deadlines that passed meanwhile.
-    catching_up_until: Option<Tick>,
+    leap: Leap,
     /// Connections that found no receive buffer.
-    starved: VecDeque<u32>,
-    /// Those of this turn that had received something before, and so come after the others.
-    fed_and_starved: VecDeque<u32>,
+    starved: Starved,
     /// Connections that received something in this turn and sent nothing then.
     unanswered: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
@@ -75,8 +78,6 @@ pub(crate) struct Worker<D: Driver> {
     accept_at: Tick,
     /// Until when nothing more is said about that.
     accept_quiet_until: Tick,
-    #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
-    spare_carries: Vec<Box<Carry>>,
     events: Vec<Event>,
     reached: Vec<u32>,
     messages: Vec<Message>,
@@ -94,12 +95,6 @@ enum Life {
 
 /// How long a stopping worker waits for the last completions.
 const STOP_WAIT: Duration = Duration::from_secs(2);
-/// Deadlines that are looked at so late tell of a leap: the machine was suspended, the process stopped, a handler slow.
-const LEAP: Duration = Duration::from_millis(250);
-/// How long they may then be put off.
-const CATCH_UP_MAX: Duration = Duration::from_secs(1);
-/// Carry buffers kept for the next use.
-const SPARE_CARRIES_MAX: usize = 256;
 
 impl<D: Driver> Worker<D> {
     pub(crate) fn new(
@@ -125,19 +120,17 @@ impl<D: Driver> Worker<D> {
             timers,
             life: Life::Running,
             next_generation: 0,
-            dirty: Vec::new(),
-            dirty_bytes: 0,
+            listed: Vec::new(),
+            listed_bytes: 0,
             impatient: false,
             has_room: false,
-            catching_up_until: None,
-            starved: VecDeque::new(),
-            fed_and_starved: VecDeque::new(),
+            leap: Leap::default(),
+            starved: Starved::default(),
             unanswered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Shortage::new(),
             accept_at: Tick::NEVER,
             accept_quiet_until: Tick(0),
-            spare_carries: Vec::new(),
             events: Vec::new(),
             reached: Vec::new(),
             messages: Vec::new(),
@@ -173,7 +166,8 @@ impl<D: Driver> Worker<D> {
 
     /// One turn that waits no longer than until `until`.
     pub(crate) fn turn_until(&mut self, until: Tick) -> Result<(), Errno> {
-        let wait = if std::mem::take(&mut self.impatient) { Wait::Poll } else { self.next_wait(until) };
+        let wait = self.next_wait(until);
+        self.impatient = false;
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();
@@ -182,12 +176,12 @@ impl<D: Driver> Worker<D> {
         let is_idle = events.is_empty();
         for event in events.drain(..) {
             self.dispatch(event);
-            if self.dirty_bytes >= self.config.flush_bytes {
+            if self.listed_bytes >= self.config.flush_bytes {
                 self.flush();
             }
         }
         self.events = events;
-        if !self.is_catching_up(is_idle) {
+        if !self.leap.puts_off(self.shared.now, self.timers.next_due(), is_idle) {
             self.look_at_deadlines();
         }
         if self.outbound.next_due() <= self.shared.now || !self.shared.requests.is_empty() {
@@ -196,8 +190,6 @@ impl<D: Driver> Worker<D> {
         self.look_at_memory();
         if std::mem::take(&mut self.has_room) {
             self.resume_accepting();
-            // What was just opened may be closed again already: look once more, and do not wait before.
-            self.impatient |= self.has_room;
         }
         self.flush();
         self.look_at_unanswered();
@@ -232,7 +224,13 @@ impl<D: Driver> Worker<D> {
             && self.datagrams.iter().all(DatagramSocket::is_closed)
     }
 
+    /// How long the next turn may wait: not at all where something is to be looked at again that no event will tell of.
     fn next_wait(&self, until: Tick) -> Wait {
+        // What was just accepted may be closed again; not all that found no buffer were armed; calls ask for more.
+        let is_behind = self.has_room || !self.starved.is_empty() || !self.shared.requests.is_empty();
+        if self.impatient || is_behind || self.leap.is_on() {
+            return Wait::Poll;
+        }
         let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at).min(until);
         until = until.min(self.outbound.next_due());
         if let Life::Draining(at) | Life::Stopping(at) = self.life {
@@ -251,8 +249,8 @@ impl<D: Driver> Worker<D> {
     fn dispatch(&mut self, event: Event) {
         let token = event.token;
         match (token.kind(), event.payload) {
-            (Kind::Recv, Payload::Block(block)) => {
-                self.on_received(token, event.more, &block);
+            (Kind::Recv, Payload::Block(mut block)) => {
+                self.on_received(token, event.more, &mut block);
                 if is_broken(Break::BufferForgotten) {
                     return;
                 }
@@ -271,25 +269,6 @@ impl<D: Driver> Worker<D> {
             }
             (kind, payload) => unreachable!("a driver answered {kind:?} with {payload:?}"),
         }
-    }
-
-    /// After a leap of time, turns without waiting come first, until one brings nothing: one turn need not bring all that
-    /// has arrived (a signal may have cut it short), and whoever was in time must not be timed out.
-    fn is_catching_up(&mut self, is_idle: bool) -> bool {
-        let now = self.shared.now;
-        if self.timers.next_due().is_none_or(|due| now < due.after(LEAP)) {
-            self.catching_up_until = None;
-            return false;
-        }
-        let goes_on = match self.catching_up_until {
-            None => true,
-            Some(until) => !is_idle && now < until,
-        };
-        if goes_on {
-            self.catching_up_until.get_or_insert(now.after(CATCH_UP_MAX));
-            self.impatient = true;
-        }
-        goes_on
     }
 
     fn look_at_deadlines(&mut self) {
@@ -343,10 +322,8 @@ impl<D: Driver> Worker<D> {
         self.close_listeners();
         self.close_datagrams();
         for index in self.open_connections() {
-            if self.conns[index as usize].phase == Phase::Open {
-                self.call(index, Call::Drain);
-                self.settle(index);
-            }
+            self.call_if_open(index, Call::Drain);
+            self.settle(index);
         }
     }
 
@@ -383,7 +360,7 @@ impl<D: Driver> Drop for Worker<D> {
         let listeners = self.listeners.iter().filter(|listener| !listener.is_closed()).map(Listener::socket);
         let datagrams = self.datagrams.iter().filter(|entry| !entry.is_closed()).map(DatagramSocket::socket);
         let parked = self.parked.iter().map(|(_, socket)| *socket);
-        let open = self.conns.iter().map(|(_, conn)| conn.socket);
+        let open = self.conns.iter().map(|(_, conn)| conn.link.socket);
         let connecting = self.outbound.sockets();
         let sockets: Vec<Socket> =
             listeners.chain(datagrams).chain(parked).chain(open).chain(connecting).collect();

@@ -56,7 +56,7 @@ impl Protocol for Caller {
         self.note(format!("{tag} {refusal:?}"));
     }
 
-    fn data(&mut self, _: &mut u64, input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut u64, input: &mut [u8], _: &mut Io<'_>) -> Step {
         Step::consumed(input.len())
     }
 
@@ -187,14 +187,14 @@ impl Protocol for Relay {
         io.id()
     }
 
-    fn data(&mut self, conn: &mut ConnId, input: &[u8], _: &mut Io<'_>) -> Step {
+    fn data(&mut self, conn: &mut ConnId, input: &mut [u8], _: &mut Io<'_>) -> Step {
         let Some(other) = self.others[conn] else { return Step::pause(0) };
         self.output.entry(other).or_default().extend_from_slice(input);
         self.rouse(other);
         Step::consumed(input.len())
     }
 
-    fn eof(&mut self, conn: &mut ConnId, _: &[u8], _: &mut Io<'_>) -> Next {
+    fn eof(&mut self, conn: &mut ConnId, _: &mut [u8], _: &mut Io<'_>) -> Next {
         if let Some(other) = self.others[conn] {
             self.over.push(other);
             self.rouse(other);

@@ -68,11 +68,12 @@ fn decode(times: usize) {
 
 /// A request and its reply by a session without a worker.
 fn session(times: usize, input: &[u8]) {
+    let mut input = input.to_vec();
     let mut session = Alone::new(common::server());
     for _ in 0..times {
         let mut bytes = 0;
         counted(|| {
-            session.data(black_box(input));
+            session.data(black_box(&mut input));
             session.take(|output| bytes += output.len());
         });
         assert!(bytes > 100, "no reply");

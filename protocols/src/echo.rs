@@ -30,14 +30,14 @@ impl Protocol for Echo {
         self.renew(io);
     }
 
-    fn data(&mut self, _: &mut (), input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
         self.renew(io);
         // A reader that is slower than its own writing fills the output; the engine then pauses us.
         io.write(input);
         Step::consumed(input.len())
     }
 
-    fn eof(&mut self, _: &mut (), _: &[u8], _: &mut Io<'_>) -> Next {
+    fn eof(&mut self, _: &mut (), _: &mut [u8], _: &mut Io<'_>) -> Next {
         Next::Close
     }
 }

@@ -100,7 +100,7 @@ impl Protocol for Puppet {
         Session { lines: self.lines.clone(), ..Session::default() }
     }
 
-    fn data(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
         if session.keeps {
             return Step::consumed(0);
         }
@@ -152,7 +152,7 @@ impl Protocol for Puppet {
         Next::Continue
     }
 
-    fn eof(&mut self, session: &mut Session, _: &[u8], io: &mut Io<'_>) -> Next {
+    fn eof(&mut self, session: &mut Session, _: &mut [u8], io: &mut Io<'_>) -> Next {
         self.tell(Called::Eof);
         session.may_panic("eof");
         io.write(b"eof\n");

@@ -1,12 +1,15 @@
 //! Accepting: armed once, paused when descriptors or slots run out, never spinning.
 
 use super::{Life, Worker};
-use crate::conn::{Conn, Phase};
+use crate::conn::Conn;
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::hooks::{Break, is_broken};
-use crate::protocol::Io;
-use crate::service::{Call, Panicked, Service};
+use crate::seam::io::Below;
+use crate::seam::layer::{Call, Origin};
+use crate::session::calls::Panicked;
+use crate::session::life::CloseReason;
+use crate::session::service::Service;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::time::Duration;
@@ -198,27 +201,29 @@ impl<D: Driver> Worker<D> {
 
     fn open(&mut self, service: u16, socket: Socket) {
         self.shared.stats.live.accepted.add(1);
-        self.open_with(service, socket, |service, io| service.open(io));
+        self.open_connection(service, socket, Origin::Accepted);
     }
 
-    /// Makes a connection of a socket, accepted or connected; `open` opens its session.
-    pub(super) fn open_with(
-        &mut self,
-        service: u16,
-        socket: Socket,
-        open: impl FnOnce(&mut dyn Service, &mut Io<'_>) -> Result<u32, Panicked>,
-    ) {
+    /// Makes a connection of a socket, and opens its session.
+    pub(super) fn open_connection(&mut self, service: u16, socket: Socket, origin: Origin) {
         self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
-        let index = self.conns.insert(Conn::new(self.next_generation, socket, service)) as u32;
-        self.shared.stats.live.connections.set(self.conns.len() as u64);
-        let conn = &mut self.conns[index as usize];
-        let mut io = Io { conn, shared: &mut self.shared, index, names: &self.driver };
-        match open(&mut *self.services[usize::from(service)], &mut io) {
+        let slot = self.conns.vacant_entry();
+        let index = slot.key() as u32;
+        let conn = slot.insert(Conn::new(index, self.next_generation, socket, service));
+        let (link, shared) = (&mut conn.link, &mut self.shared);
+        let mut below = Below { link, shared, names: &self.driver, queued_bytes: 0 };
+        match self.services[usize::from(service)].open(origin, &mut conn.duplex.io(&mut below)) {
             Ok(session) => conn.session = session,
-            Err(panicked) => self.on_panic(index, panicked),
+            Err(Panicked) => {
+                self.shared.count_panic(index);
+                self.abort(index, CloseReason::Panicked);
+            }
         }
-        if self.shared.draining && self.conns[index as usize].phase == Phase::Open {
-            self.call(index, Call::Drain);
+        self.shared.stats.live.connections.set(self.conns.len() as u64);
+        if self.shared.draining {
+            self.call_if_open(index, Call::Drain);
+        } else {
+            self.enter(index, |duplex, seat, below| duplex.settle(seat, below));
         }
         self.settle(index);
     }

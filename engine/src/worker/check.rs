@@ -2,8 +2,11 @@
 //! connection that could go on stands still.
 
 use super::{DatagramSocket, Life, Listener, Worker};
-use crate::conn::{Phase, Recv};
+use crate::conn::{NO_SESSION, Recv, Send};
 use crate::driver::sim::Sim;
+use crate::session::inlet::{End, Reading};
+use crate::session::life::Phase;
+use crate::session::outlet::Level;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 
@@ -32,22 +35,22 @@ impl Worker<Sim> {
         let mut text =
             format!("{:?} at {:?}, in flight {:?}", self.life, self.shared.now, self.driver.in_flight());
         for (index, conn) in &self.conns {
+            let duplex = &conn.duplex;
             text += &format!(
-                "\n  connection {index}: service {}, {:?}, receive {:?}, paused {}, held {}, peer ended {}, input {} due {} \
-                 need {}, pending {:?}, in flight {} awaited {}, deadlines {:?} {:?}",
-                conn.service,
-                conn.phase,
+                "\n  connection {index}: service {}, {:?}, receive {:?}, send {:?}, {:?}, {:?}, end {:?}, input {} due {} \
+                 need {}, pending {:?}, deadlines {:?} {:?}",
+                conn.link.service,
+                duplex.phase,
                 conn.recv,
-                conn.paused,
-                conn.held,
-                conn.peer_eof,
-                conn.unread_bytes(),
-                conn.input_due,
-                conn.need_bytes,
-                conn.pending,
-                conn.in_flight_bytes,
-                conn.awaited,
-                conn.deadline,
+                conn.send,
+                duplex.inlet.reading,
+                duplex.outlet.level,
+                duplex.inlet.end,
+                duplex.inlet.unread_bytes(),
+                duplex.inlet.is_due(),
+                duplex.inlet.need_bytes,
+                duplex.outlet.pending,
+                duplex.deadline,
                 conn.stall_deadline
             );
         }
@@ -71,11 +74,11 @@ impl Worker<Sim> {
         let mut all = vec![Token::new(Kind::Wake, 0, 0)];
         for (index, conn) in &self.conns {
             let index = index as u32;
-            if conn.is_recv_in_flight() {
-                all.push(Token::new(Kind::Recv, conn.generation, index));
+            if conn.is_receiving() {
+                all.push(Token::new(Kind::Recv, conn.link.generation, index));
             }
-            if conn.in_flight_bytes > 0 {
-                all.push(Token::new(Kind::Send, conn.generation, index));
+            if conn.send != Send::Idle {
+                all.push(Token::new(Kind::Send, conn.link.generation, index));
             }
         }
         for (index, listener) in self.listeners.iter().enumerate() {
@@ -99,54 +102,60 @@ impl Worker<Sim> {
 
     fn check_connection(&self, index: usize) {
         let conn = &self.conns[index];
-        let must = |kept: bool, rule: &str| assert!(kept, "{rule}: connection {index}, {:?}", conn.phase);
-        must(
-            (conn.session == u32::MAX) != (conn.phase == Phase::Open),
-            "a session lives while its phase is Open",
-        );
+        let duplex = &conn.duplex;
+        let must = |kept: bool, rule: &str| assert!(kept, "{rule}: connection {index}, {:?}", duplex.phase);
+        must((conn.session == NO_SESSION) != duplex.is_open(), "a session lives while its phase is Open");
         // What the limit allows, and what may come in before a cancel is heard of.
         let pool_bytes = usize::from(self.config.recv_buffers) * self.config.recv_buffer_bytes;
+        let unread_bytes = duplex.inlet.unread_bytes();
         let unread_max = self.config.input_bytes_max + pool_bytes;
-        must(conn.unread_bytes() <= unread_max, "more input is kept than the limit allows");
+        must(unread_bytes <= unread_max, "more input is kept than the limit allows");
         let queued_max = self.config.output_bytes_max;
-        must(
-            conn.phase != Phase::Open || conn.queued_bytes() <= queued_max,
-            "more output is queued than the cap",
-        );
-        let is_queued = self.starved.contains(&(index as u32));
+        must(!duplex.is_open() || conn.queued_bytes() <= queued_max, "more output is queued than the cap");
+        let is_queued = self.starved.contains(index as u32);
         must(
             conn.recv != Recv::Starved || is_queued,
             "a receive that found no buffer waits to be armed again",
         );
-        must(!conn.wants_input() || conn.recv != Recv::Idle, "input is wanted and nothing receives");
-        must(conn.pending.is_none() || conn.in_flight_bytes > 0, "output waits and nothing is sent");
-        let is_timed = conn.stall_deadline != Tick::NEVER || conn.phase == Phase::Closing;
-        must(conn.in_flight_bytes == 0 || is_timed, "a send has a deadline");
-        let is_timed = self.timers.keeps(index as u32, conn.next_deadline()) || conn.phase == Phase::Closing;
+        let wants_input = conn.wants_input(self.config.recv_buffer_bytes);
+        must(!wants_input || conn.recv != Recv::Idle, "input is wanted and nothing receives");
+        let is_sent = conn.send != Send::Idle;
+        must(duplex.outlet.pending.is_none() || is_sent, "output waits and nothing is sent");
+        let is_timed = conn.stall_deadline != Tick::NEVER || duplex.phase == Phase::Closing;
+        must(!is_sent || is_timed, "a send has a deadline");
+        let is_timed =
+            self.timers.keeps(index as u32, conn.next_deadline()) || duplex.phase == Phase::Closing;
         must(is_timed, "nobody looks at a deadline in time");
-        let token = Token::new(Kind::Send, conn.generation, index as u32);
-        let is_silent = conn.in_flight_bytes > 0 && self.driver.is_silent(token);
+        let token = Token::new(Kind::Send, conn.link.generation, index as u32);
+        let is_silent = is_sent && self.driver.is_silent(token);
         must(
             !is_silent || conn.is_at_rest() || self.impatient,
             "somebody waits for a send that nobody tells of",
         );
-        match conn.phase {
+        match duplex.phase {
             Phase::Open => {
-                let may_see = !conn.paused && !conn.held;
-                let has_input = conn.unread_bytes() >= (conn.need_bytes as usize).max(1);
-                must(!(may_see && conn.input_due && has_input), "input is due and nobody looks at it");
-                must(!(may_see && conn.peer_eof && !conn.eof_told), "the peer ended and nobody says so");
-                must(!conn.held || conn.queued_bytes() > 0, "a connection is held and has no output");
+                let is_high = duplex.outlet.level == Level::High;
+                let may_see = duplex.inlet.reading == Reading::Flowing && !is_high;
+                let has_input = unread_bytes >= (duplex.inlet.need_bytes as usize).max(1);
+                must(!(may_see && duplex.inlet.is_due() && has_input), "input is due and nobody looks at it");
+                let is_untold = duplex.inlet.end == End::Arrived;
+                must(!(may_see && is_untold), "the peer ended and nobody says so");
+                must(!is_high || conn.queued_bytes() > 0, "a connection is held and has no output");
+                let is_flowing = duplex.inlet.reading == Reading::Flowing;
+                must(is_flowing || duplex.deadline != Tick::NEVER, "a pause has an end");
             }
             Phase::Draining => must(conn.queued_bytes() > 0, "nothing is left to flush"),
             Phase::Lingering => must(conn.stall_deadline != Tick::NEVER, "lingering has an end"),
-            Phase::Closing => must(conn.is_busy() && conn.cancelled, "closing waits for something cancelled"),
+            Phase::Closing => {
+                must(conn.is_busy() && conn.is_cancelled, "closing waits for something cancelled")
+            }
         }
-        must(!matches!(self.life, Life::Stopping(_)) || conn.phase != Phase::Open, "a stopped worker serves");
+        let is_stopping = matches!(self.life, Life::Stopping(_));
+        must(!is_stopping || !duplex.is_open(), "a stopped worker serves");
     }
 
     fn check_generations(&self) {
-        let mut all: Vec<u32> = self.conns.iter().map(|(_, conn)| conn.generation).collect();
+        let mut all: Vec<u32> = self.conns.iter().map(|(_, conn)| conn.link.generation).collect();
         all.sort_unstable();
         assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "two connections share a generation");
         assert!(all.last().is_none_or(|last| *last <= self.next_generation), "a generation from the future");

@@ -5,9 +5,11 @@
 
 use super::Worker;
 use crate::datagram::{Datagrams, Local};
-use crate::driver::{Driver, Names};
+use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
-use crate::protocol::{Datagram, DatagramIo, Shared};
+use crate::seam::datagram::{Datagram, DatagramIo};
+use crate::seam::names::Names;
+use crate::session::shared::Shared;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::net::SocketAddr;

@@ -4,12 +4,13 @@
 use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
 use crate::address::Address;
-use crate::conn::Phase;
 use crate::dialer::{Dialer, Refusal, Request};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::mailbox::ConnId;
-use crate::service::{Call, Panicked, Service};
+use crate::seam::layer::{Call, Notice, Origin};
+use crate::session::calls::Panicked;
+use crate::session::service::Service;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use slab::Slab;
@@ -112,7 +113,7 @@ impl<D: Driver> Worker<D> {
     pub(super) fn start_services(&mut self) {
         for index in 0..self.services.len() {
             let dialer = Dialer::new(self.shared.requests.clone(), index as u16);
-            let started = self.services[index].start(dialer);
+            let started = self.services[index].notice(Notice::Start(dialer));
             self.count_panic(started);
         }
         for index in 0..self.datagrams.len() {
@@ -130,7 +131,7 @@ impl<D: Driver> Worker<D> {
             for service in 0..self.outbound.timers.len() {
                 if self.outbound.timers[service] <= now {
                     self.outbound.timers[service] = Tick::NEVER;
-                    let ticked = self.services[service].tick(now);
+                    let ticked = self.services[service].notice(Notice::Tick(now));
                     self.count_panic(ticked);
                 }
             }
@@ -150,7 +151,6 @@ impl<D: Driver> Worker<D> {
         self.outbound.requests = requests;
         let datagrams = self.datagrams.iter().map(DatagramSocket::timer).min().unwrap_or(Tick::NEVER);
         self.outbound.next_due = self.outbound.first_due().min(datagrams);
-        self.impatient |= !self.shared.requests.is_empty();
     }
 
     /// An attempt has come to its end.
@@ -165,7 +165,7 @@ impl<D: Driver> Worker<D> {
             // A timeout that came too late is none.
             (Ok(_), None | Some(Refusal::TimedOut)) => {
                 self.shared.stats.live.connected.add(1);
-                self.open_with(service, socket, |service, io| service.connected(tag, io));
+                self.open_connection(service, socket, Origin::Connected(tag));
             }
             (Ok(_), Some(refusal)) => self.give_up(service, socket, tag, refusal),
             (Err(errno), refusal) => {
@@ -185,8 +185,8 @@ impl<D: Driver> Worker<D> {
     /// Calls `wake` of a connection that is still the same one.
     pub(super) fn wake(&mut self, conn: ConnId) {
         let token = Token::new(Kind::Recv, conn.generation, conn.index);
-        if self.live(token).is_some_and(|conn| conn.phase == Phase::Open) {
-            self.call(conn.index, Call::Wake);
+        if self.live(token).is_some() {
+            self.call_if_open(conn.index, Call::Wake);
             self.settle(conn.index);
         }
     }
@@ -234,7 +234,7 @@ impl<D: Driver> Worker<D> {
 
     fn refuse(&mut self, service: u16, tag: u64, refusal: Refusal) {
         self.shared.stats.live.refused.add(1);
-        let told = self.services[usize::from(service)].refused(tag, refusal);
+        let told = self.services[usize::from(service)].notice(Notice::Refused(tag, refusal));
         self.count_panic(told);
     }
 

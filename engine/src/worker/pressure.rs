@@ -2,10 +2,10 @@
 //! (`memory.rs` says from when on). Nothing is done while there is no pressure but one comparison a turn.
 
 use super::{Life, Worker};
-use crate::conn::Phase;
+use crate::conn::Send;
 use crate::driver::Driver;
 use crate::memory::Pressure;
-use crate::service::Call;
+use crate::seam::layer::Call;
 use crate::time::Tick;
 use std::time::Duration;
 
@@ -47,7 +47,6 @@ impl<D: Driver> Worker<D> {
         if before == Pressure::None {
             self.shared.stats.live.memory_shortages.add(1);
             self.shared.adapt_to_memory(&self.config);
-            self.spare_carries.drain(..).for_each(|carry| self.shared.memory.change(carry.memory_bytes(), 0));
             if self.shortage.quiet_until <= self.shared.now {
                 self.shortage.quiet_until = self.shared.now.after(QUIET);
                 tracing::warn!(
@@ -71,9 +70,9 @@ impl<D: Driver> Worker<D> {
     fn shed(&mut self) {
         for index in self.open_connections() {
             let conn = &self.conns[index as usize];
-            if conn.is_at_rest() && conn.carry.is_none() && conn.in_flight_bytes == 0 {
+            if conn.is_at_rest() && conn.duplex.inlet.kept.is_none() && conn.send == Send::Idle {
                 self.call(index, Call::Shed);
-                let closed = self.conns[index as usize].phase != Phase::Open;
+                let closed = !self.conns[index as usize].duplex.is_open();
                 self.shared.stats.live.shed.add(u64::from(closed));
                 self.settle(index);
             }

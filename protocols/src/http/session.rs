@@ -533,7 +533,7 @@ impl<H: Handler> Protocol for Server<H> {
         Session { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0 }
     }
 
-    fn data(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
         self.context.preamble.refresh(io.unix_secs());
         let mut at = 0;
         loop {
@@ -579,7 +579,7 @@ impl<H: Handler> Protocol for Server<H> {
         session.give_up()
     }
 
-    fn eof(&mut self, session: &mut Session, rest: &[u8], io: &mut Io<'_>) -> Next {
+    fn eof(&mut self, session: &mut Session, rest: &mut [u8], io: &mut Io<'_>) -> Next {
         // A head that dripped in was not looked at with every drop: it may have been malformed for long.
         if session.exchange.is_none()
             && !rest.is_empty()

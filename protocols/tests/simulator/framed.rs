@@ -85,7 +85,7 @@ impl Protocol for Framed {
         Session::default()
     }
 
-    fn data(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
         assert!(session.waiting == Waiting::No, "data came to a session that paused");
         let mut at = 0;
         loop {

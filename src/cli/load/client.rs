@@ -346,7 +346,7 @@ impl<W: Wire> Protocol for Client<W> {
         }
     }
 
-    fn data(&mut self, lane: &mut u32, input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, lane: &mut u32, input: &mut [u8], io: &mut Io<'_>) -> Step {
         self.now = io.now();
         let lane = *lane;
         let mut at = 0;
@@ -381,7 +381,7 @@ impl<W: Wire> Protocol for Client<W> {
         Next::Continue
     }
 
-    fn eof(&mut self, lane: &mut u32, _: &[u8], io: &mut Io<'_>) -> Next {
+    fn eof(&mut self, lane: &mut u32, _: &mut [u8], io: &mut Io<'_>) -> Next {
         self.now = io.now();
         let state = &mut self.lanes[*lane as usize];
         if let Some(asked) = state.asked.front().copied()

@@ -8,7 +8,9 @@ use crate::conn::Conn;
 use crate::driver::Driver;
 use crate::event::Socket;
 use crate::mailbox::Mailbox;
-use crate::protocol::{Io, Protocol, Shared};
+use crate::seam::io::Below;
+use crate::seam::protocol::Protocol;
+use crate::session::shared::Shared;
 use crate::stats::Stats;
 use std::sync::Arc;
 
@@ -31,23 +33,25 @@ impl<P: Protocol> Alone<P> {
         let (driver, _) = Sim::new(0, Chaos::CALM, config.recv_buffers, config.recv_buffer_bytes);
         shared.now = driver.now();
         shared.wall.set(shared.now, driver.since_epoch());
-        let mut conn = Conn::new(1, Socket(-1), 0);
-        let mut io = Io { conn: &mut conn, shared: &mut shared, index: 0, names: &driver };
-        let session = protocol.open(&mut io);
+        let mut conn = Conn::new(0, 1, Socket(-1), 0);
+        let (link, duplex) = (&mut conn.link, &mut conn.duplex);
+        let mut below = Below { link, shared: &mut shared, names: &driver, queued_bytes: 0 };
+        let session = protocol.open(&mut duplex.io(&mut below));
         Alone { protocol, session, conn, shared, driver }
     }
 
     /// Calls the session once; returns how many bytes it consumed. The rest is the caller's to keep.
     #[inline]
-    pub fn data(&mut self, input: &[u8]) -> usize {
+    pub fn data(&mut self, input: &mut [u8]) -> usize {
         let Alone { protocol, session, conn, shared, driver } = self;
-        protocol.data(session, input, &mut Io { conn, shared, index: 0, names: driver }).consumed
+        let mut below = Below { link: &mut conn.link, shared, names: driver, queued_bytes: 0 };
+        protocol.data(session, input, &mut conn.duplex.io(&mut below)).consumed
     }
 
     /// Hands what was written to `read`, in pieces, and takes the buffer back as a worker does once it was sent.
     #[inline]
     pub fn take(&mut self, read: impl FnMut(&[u8])) {
-        if let Some(output) = self.conn.pending.take() {
+        if let Some(output) = self.conn.duplex.outlet.pending.take() {
             output.for_each(read);
             self.shared.recycle(output);
         }

@@ -9,8 +9,9 @@ use super::{Chaos, Net, Sim};
 use crate::config::Config;
 use crate::event::Socket;
 use crate::mailbox::{Mailbox, Message};
-use crate::protocol::{Datagram, Protocol};
-use crate::service::Typed;
+use crate::seam::datagram::Datagram;
+use crate::seam::layer::Layer;
+use crate::session::service::Typed;
 use crate::stats::{Counters, Stats};
 use crate::time::Tick;
 use crate::worker::Worker;
@@ -59,12 +60,12 @@ impl Simulation {
     }
 
     /// Listens with a protocol on the first worker; connect to what this returns.
-    pub fn listen(&mut self, protocol: impl Protocol) -> Socket {
+    pub fn listen(&mut self, protocol: impl Layer) -> Socket {
         self.listen_on(0, protocol)
     }
 
     /// Listens with a protocol on one worker.
-    pub fn listen_on(&mut self, worker: usize, protocol: impl Protocol) -> Socket {
+    pub fn listen_on(&mut self, worker: usize, protocol: impl Layer) -> Socket {
         let listener = self.net.listen();
         let watched = Watched::new(protocol, self.watch.clone());
         self.workers[worker].add_listener(listener, Box::new(Typed::new(watched)));
@@ -72,14 +73,14 @@ impl Simulation {
     }
 
     /// Listens with a protocol on the first worker, and nobody watches it: for benches.
-    pub fn listen_unwatched(&mut self, protocol: impl Protocol) -> Socket {
+    pub fn listen_unwatched(&mut self, protocol: impl Layer) -> Socket {
         let listener = self.net.listen();
         self.workers[0].add_listener(listener, Box::new(Typed::new(protocol)));
         listener
     }
 
     /// Adds a protocol without a listener to the first worker.
-    pub fn outbound(&mut self, protocol: impl Protocol) {
+    pub fn outbound(&mut self, protocol: impl Layer) {
         let watched = Watched::new(protocol, self.watch.clone());
         self.workers[0].add_outbound(Box::new(Typed::new(watched)));
     }

@@ -5,11 +5,11 @@
 //! at the notes after every turn.
 
 use super::chaos::{Fault, fire};
-use crate::conn::CloseReason;
-use crate::dialer::{Dialer, Refusal};
 use crate::mailbox::{ConnId, Mailbox, Waker};
-use crate::protocol::{Io, Next, Protocol, Step};
-use crate::time::Tick;
+use crate::seam::io::Io;
+use crate::seam::layer::{Call, Layer, Notice, Origin, Reclaim};
+use crate::seam::step::Step;
+use crate::session::life::CloseReason;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -129,75 +129,34 @@ impl<P> Watched<P> {
     }
 }
 
-impl<P: Protocol> Protocol for Watched<P> {
-    type Session = Session<P::Session>;
+impl<L: Layer> Layer for Watched<L> {
+    type Session = Session<L::Session>;
 
-    fn open(&mut self, io: &mut Io<'_>) -> Self::Session {
+    fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> Self::Session {
         let (worker, id) = self.enter(io);
-        Session { inner: self.protocol.open(io), worker, id }
+        Session { inner: self.protocol.open(origin, io), worker, id }
     }
 
-    fn data(&mut self, session: &mut Self::Session, input: &[u8], io: &mut Io<'_>) -> Step {
+    fn call(&mut self, session: &mut Self::Session, call: Call<'_>, io: &mut Io<'_>) -> Step {
         self.check(session, io);
-        self.protocol.data(&mut session.inner, input, io)
+        if let Call::Wake = call {
+            let asked = {
+                let seen = &mut *self.watch.0.borrow_mut();
+                let place = seen.asked.iter().position(|of| *of == (session.worker, session.id));
+                place.map(|place| seen.asked.swap_remove(place)).is_some() || !seen.is_tracking
+            };
+            self.watch.rule(asked, "a session was woken and nobody had asked for it", session.id);
+        }
+        self.protocol.call(&mut session.inner, call, io)
     }
 
-    fn drained(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
-        self.check(session, io);
-        self.protocol.drained(&mut session.inner, io)
-    }
-
-    fn eof(&mut self, session: &mut Self::Session, rest: &[u8], io: &mut Io<'_>) -> Next {
-        self.check(session, io);
-        self.protocol.eof(&mut session.inner, rest, io)
-    }
-
-    fn timeout(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
-        self.check(session, io);
-        self.protocol.timeout(&mut session.inner, io)
-    }
-
-    fn wake(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
-        self.check(session, io);
-        let asked = {
-            let seen = &mut *self.watch.0.borrow_mut();
-            let place = seen.asked.iter().position(|of| *of == (session.worker, session.id));
-            place.map(|place| seen.asked.swap_remove(place)).is_some() || !seen.is_tracking
-        };
-        self.watch.rule(asked, "a session was woken and nobody had asked for it", session.id);
-        self.protocol.wake(&mut session.inner, io)
-    }
-
-    fn drain(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
-        self.check(session, io);
-        self.protocol.drain(&mut session.inner, io)
-    }
-
-    fn shed(&mut self, session: &mut Self::Session, io: &mut Io<'_>) -> Next {
-        self.check(session, io);
-        self.protocol.shed(&mut session.inner, io)
-    }
-
-    fn start(&mut self, dialer: Dialer) {
-        self.protocol.start(dialer);
-    }
-
-    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Self::Session {
-        let (worker, id) = self.enter(io);
-        Session { inner: self.protocol.connected(tag, io), worker, id }
-    }
-
-    fn refused(&mut self, tag: u64, refusal: Refusal) {
-        self.protocol.refused(tag, refusal);
-    }
-
-    fn tick(&mut self, now: Tick) {
-        self.protocol.tick(now);
-    }
-
-    fn closed(&mut self, session: Self::Session, reason: CloseReason) {
+    fn closed(&mut self, session: Self::Session, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
         let open = self.watch.0.borrow_mut().open.remove(&(session.worker, session.id.index));
         self.watch.rule(open == Some(session.id.generation), "a session was closed twice", session.id);
-        self.protocol.closed(session.inner, reason);
+        self.protocol.closed(session.inner, reason, reclaim);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.protocol.notice(notice);
     }
 }

@@ -1,0 +1,220 @@
+//! What a session can do during a call: write, set a deadline, ask who is there. The same at every height of a stack.
+
+use super::names::Names;
+use crate::address::Address;
+use crate::event::Socket;
+use crate::mailbox::{ConnId, Waker};
+use crate::output::Output;
+use crate::session::duplex::Duplex;
+use crate::session::outlet::Wish;
+use crate::session::shared::{Reclaim, Shared};
+use crate::time::Tick;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// What a session can do during a call.
+pub struct Io<'a> {
+    /// The session's own place: what it writes goes to its outlet, whatever is below.
+    pub(crate) duplex: &'a mut Duplex,
+    pub(crate) below: Below<'a>,
+}
+
+/// What is below a duplex.
+pub(crate) struct Below<'a> {
+    pub(crate) link: &'a mut Link,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) names: &'a dyn Names,
+    /// Output that is queued below: in the layers there, and with the kernel.
+    pub(crate) queued_bytes: usize,
+}
+
+/// The connection under a stack of sessions.
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+    pub(crate) socket: Socket,
+    /// Which listener, and with it which protocol.
+    pub(crate) service: u16,
+    /// Memory that all sessions of the stack said they hold, in KiB rounded up.
+    pub(crate) held_kib: u32,
+}
+
+/// A terabyte: more than any budget, and the sum of a stack fits.
+const HOLD_KIB_MAX: usize = 1 << 30;
+
+impl Below<'_> {
+    #[inline]
+    pub(crate) fn reborrow(&mut self) -> Below<'_> {
+        Below { link: self.link, shared: self.shared, names: self.names, queued_bytes: self.queued_bytes }
+    }
+}
+
+impl Io<'_> {
+    /// The same for a shorter time: for whoever hands it on by value.
+    #[inline]
+    pub fn reborrow(&mut self) -> Io<'_> {
+        Io { duplex: self.duplex, below: self.below.reborrow() }
+    }
+
+    /// What is below a session that stands on this one.
+    pub(crate) fn under(&mut self) -> Below<'_> {
+        let queued_bytes = self.queued_bytes();
+        Below { queued_bytes, ..self.below.reborrow() }
+    }
+
+    /// Where the memory of a session above this one goes.
+    pub fn reclaim(&mut self) -> Reclaim<'_> {
+        Reclaim(self.below.shared)
+    }
+
+    /// Takes an output that is done, for the next session that writes.
+    pub fn recycle(&mut self, output: Box<Output>) {
+        self.below.shared.recycle(output);
+    }
+
+    /// Appends the output of a session above this one, without copying it where nothing is queued here.
+    pub fn append(&mut self, output: Box<Output>) {
+        match &mut self.duplex.outlet.pending {
+            pending @ None => *pending = Some(output),
+            Some(pending) => {
+                pending.append(&output);
+                self.below.shared.recycle(output);
+            }
+        }
+    }
+
+    /// Appends a copy of `bytes` to the output.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.buffer().extend_from_slice(bytes);
+    }
+
+    /// The buffer that output is appended to, for writing in place. Only append.
+    #[inline]
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        self.output().buffer()
+    }
+
+    /// Appends shared bytes without copying them (short ones are copied: that is cheaper).
+    pub fn queue(&mut self, bytes: Bytes) {
+        self.output().push_shared(bytes);
+    }
+
+    /// Bytes that were written and not sent yet.
+    #[inline]
+    pub fn queued_bytes(&self) -> usize {
+        self.below.queued_bytes + self.duplex.outlet.pending_bytes()
+    }
+
+    /// How much more may be written before reading pauses. Zero does not stop a write; the hard cap,
+    /// `Config::output_bytes_max`, closes the connection.
+    pub fn room_bytes(&self) -> usize {
+        self.below.shared.marks.output_high.saturating_sub(self.queued_bytes())
+    }
+
+    /// Whether queued output is at or above high water: stop producing, and return.
+    pub fn is_full(&self) -> bool {
+        self.queued_bytes() >= self.below.shared.marks.output_high
+    }
+
+    /// Declares how much memory this session keeps for its peer, such as a body that is being collected: the worker's
+    /// budget (`Config::memory_bytes_max`) counts it until the next call, or the session's end. `false` says that the
+    /// budget is used up: keep no more, refuse.
+    pub fn hold(&mut self, bytes: usize) -> bool {
+        let kib = bytes.div_ceil(1024).min(HOLD_KIB_MAX) as u32;
+        let below = &mut self.below;
+        below.shared.memory.change(self.duplex.held_kib as usize * 1024, kib as usize * 1024);
+        below.link.held_kib = below.link.held_kib - self.duplex.held_kib + kib;
+        self.duplex.held_kib = kib;
+        !below.shared.memory.is_exhausted()
+    }
+
+    /// Whether the worker's memory budget is used up: refuse what would need more.
+    #[inline]
+    pub fn is_exhausted(&self) -> bool {
+        self.below.shared.memory.is_exhausted()
+    }
+
+    /// Adds to the worker's count of requests refused for want of memory.
+    pub fn count_refused(&mut self, requests: u64) {
+        self.below.shared.stats.live.memory_refused.add(requests);
+    }
+
+    /// Asks for one call of [`Protocol::drained`] once output is below low water.
+    pub fn notify_drained(&mut self) {
+        self.duplex.outlet.wish = Wish::Drained;
+    }
+
+    /// Sets or clears the one deadline of this session. Noticed up to 17 ms late.
+    #[inline]
+    pub fn set_deadline(&mut self, deadline: Option<Tick>) {
+        self.duplex.deadline = deadline.unwrap_or(Tick::NEVER);
+    }
+
+    /// Sets the deadline to `after` from now.
+    #[inline]
+    pub fn set_timeout(&mut self, after: Duration) {
+        self.duplex.deadline = self.below.shared.now.after(after);
+    }
+
+    /// The time of this turn.
+    #[inline]
+    pub fn now(&self) -> Tick {
+        self.below.shared.now
+    }
+
+    /// Seconds since 1970, for dates. Renewed once a second.
+    #[inline]
+    pub fn unix_secs(&self) -> u64 {
+        self.below.shared.wall.unix_secs()
+    }
+
+    /// The other end's address; `None` once the connection is gone. Costs a system call.
+    pub fn peer(&self) -> Option<Address> {
+        self.below.names.peer(self.below.link.socket)
+    }
+
+    /// Our end's address. Costs a system call.
+    pub fn local(&self) -> Option<Address> {
+        self.below.names.local(self.below.link.socket)
+    }
+
+    /// Names this connection.
+    pub fn id(&self) -> ConnId {
+        ConnId { index: self.below.link.index, generation: self.below.link.generation }
+    }
+
+    /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
+    /// type. See [`Dialer::connect`].
+    pub fn connect(&mut self, address: &Address, tag: u64) {
+        self.below.shared.requests.connect(self.below.link.service, address, None, tag);
+    }
+
+    /// A handle that can call [`Protocol::wake`] of this connection from any thread.
+    pub fn waker(&self) -> Waker {
+        Waker { mailbox: self.below.shared.mailbox.clone(), conn: self.id() }
+    }
+
+    /// Whether the engine is draining: answer what is asked, then close.
+    pub fn is_draining(&self) -> bool {
+        self.below.shared.draining
+    }
+
+    /// Adds to the worker's count of requests.
+    #[inline]
+    pub fn count_requests(&mut self, requests: u64) {
+        self.below.shared.stats.live.requests.add(requests);
+    }
+
+    /// Says that protocol code panicked during this call and the session caught it, so that it can say a last word and
+    /// close. It is counted and logged as a panic that reaches the engine.
+    pub fn count_panic(&mut self) {
+        self.below.shared.count_panic(self.below.link.index);
+    }
+
+    #[inline]
+    fn output(&mut self) -> &mut Output {
+        let shared = &mut *self.below.shared;
+        self.duplex.outlet.pending.get_or_insert_with(|| shared.output())
+    }
+}

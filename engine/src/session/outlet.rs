@@ -1,0 +1,55 @@
+//! What a session wrote and nobody has taken yet, and what it is told about that. Pure.
+
+use crate::output::Output;
+
+/// The way out.
+pub(crate) struct Outlet {
+    pub(crate) pending: Option<Box<Output>>,
+    pub(crate) level: Level,
+    pub(crate) wish: Wish,
+}
+
+/// How much is queued, here and below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Low,
+    /// It was above high water, and is not below low water yet: the session is given no input.
+    High,
+}
+
+/// Whether the session wants to be told that there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    None,
+    Drained,
+}
+
+/// The limits of a session's input and output, in bytes. While memory is short, the water marks are lower.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks {
+    pub(crate) output_low: usize,
+    pub(crate) output_high: usize,
+    pub(crate) output_max: usize,
+    pub(crate) input_max: usize,
+}
+
+impl Outlet {
+    pub(crate) fn new() -> Outlet {
+        Outlet { pending: None, level: Level::Low, wish: Wish::None }
+    }
+
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |output| output.len())
+    }
+}
+
+impl Level {
+    /// The level where so many bytes are queued.
+    pub(crate) fn after(self, queued: usize, marks: &Marks) -> Level {
+        let is_high = match self {
+            Level::Low => queued >= marks.output_high,
+            Level::High => queued > marks.output_low,
+        };
+        if is_high { Level::High } else { Level::Low }
+    }
+}

@@ -1,0 +1,116 @@
+//! The session above a layer, on a duplex of its own: what a layer uses to carry another protocol.
+
+use super::calls::{Callee, Panicked};
+use super::duplex::Duplex;
+use super::inlet::Reading;
+use super::life::{CloseReason, Ending};
+use super::outlet::{Level, Wish};
+use crate::output::Output;
+use crate::seam::io::Io;
+use crate::seam::layer::{Call, Layer, Origin, Reclaim};
+use crate::seam::step::{Next, Step};
+use crate::time::Tick;
+
+/// A session of `L` that stands on a layer. Its rules of calling are those of a session that stands on a socket; its water marks
+/// are those of the connection, over all that is queued in the stack.
+///
+/// A layer calls [`Upper::call`] for whatever it is called with itself, takes what the session wrote
+/// ([`Upper::take_output`]), and answers with [`Upper::step`].
+pub struct Upper<L: Layer> {
+    duplex: Duplex,
+    /// `None` once it is over.
+    session: Option<L::Session>,
+}
+
+struct Bound<'a, L: Layer> {
+    layer: &'a mut L,
+    session: &'a mut L::Session,
+}
+
+impl<L: Layer> Callee for Bound<'_, L> {
+    #[inline]
+    fn call(&mut self, call: Call<'_>, io: &mut Io<'_>) -> Result<Step, Panicked> {
+        let input_bytes = call.input_bytes();
+        let step = self.layer.call(self.session, call, io);
+        assert!(step.consumed <= input_bytes, "a protocol consumed more than it was given");
+        Ok(step)
+    }
+}
+
+impl<L: Layer> Upper<L> {
+    /// Opens a session above the one that `io` belongs to.
+    pub fn open(layer: &mut L, origin: Origin, io: &mut Io<'_>) -> Upper<L> {
+        let mut duplex = Duplex::new();
+        let session = layer.open(origin, &mut duplex.io(&mut io.under()));
+        Upper { duplex, session: Some(session) }
+    }
+
+    /// Whether the session goes on.
+    pub fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Hands a call on. Of [`Call::Data`] all bytes are taken: what the session does not consume is kept here, as is what
+    /// comes while it pauses. A timeout that is not the session's is not handed on. Nothing happens once the session is over.
+    pub fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) {
+        let Some(session) = &mut self.session else { return };
+        let mut callee = Bound { layer, session };
+        let below = &mut io.under();
+        let duplex = &mut self.duplex;
+        let reason = match call {
+            Call::Data(input) => duplex.receive(&mut callee, input, below),
+            Call::End(_) => duplex.end(&mut callee, below),
+            // Whether the session itself asked for it is its duplex's to know.
+            Call::Drained => duplex.settle(&mut callee, below),
+            Call::Timeout if duplex.deadline > below.shared.now => None,
+            Call::Timeout => {
+                duplex.deadline = Tick::NEVER;
+                duplex.call(&mut callee, Call::Timeout, below)
+            }
+            Call::Shed if !duplex.is_at_rest() || duplex.inlet.unread_bytes() > 0 => None,
+            Call::Wake | Call::Drain | Call::Shed => duplex.call(&mut callee, call, below),
+        };
+        if let Some(reason) = reason {
+            self.over(layer, reason, &mut io.reclaim());
+        }
+    }
+
+    /// What the session wrote since this was last asked. Give it back with [`Io::recycle`], or move it on with
+    /// [`Io::append`].
+    pub fn take_output(&mut self) -> Option<Box<Output>> {
+        self.duplex.outlet.pending.take()
+    }
+
+    /// What this layer wants of the one below, having consumed so many bytes. Sets the deadline of the layer's session to
+    /// that of the session above; an earlier one of its own goes with [`Io::set_deadline`] behind it. Call it when the output
+    /// was taken.
+    pub fn step(&mut self, consumed: usize, io: &mut Io<'_>) -> Step {
+        let duplex = &self.duplex;
+        if self.session.is_none() {
+            let next = if duplex.ending == Ending::Eof { Next::Close } else { Next::Abort };
+            return Step { consumed, need: 0, next };
+        }
+        io.set_deadline((duplex.deadline != Tick::NEVER).then_some(duplex.deadline));
+        if duplex.outlet.level == Level::High || duplex.outlet.wish == Wish::Drained {
+            io.notify_drained();
+        }
+        let takes_input = duplex.inlet.reading == Reading::Flowing && duplex.outlet.level == Level::Low;
+        let next = if takes_input { Next::Continue } else { Next::Pause };
+        Step { consumed, need: 0, next }
+    }
+
+    /// The connection is over, and with it this session.
+    pub fn close(mut self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+        self.over(layer, reason, reclaim);
+        if let Some(output) = self.take_output() {
+            reclaim.0.recycle(output);
+        }
+    }
+
+    fn over(&mut self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+        self.duplex.leave_session(reclaim.0);
+        if let Some(session) = self.session.take() {
+            layer.closed(session, reason, reclaim);
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Connections: what each event means for one, and [`Worker::settle`], which brings its socket to rest afterwards. Which call of
+//! its session is due is the duplex's business (`session/duplex.rs`).
+
+use super::Worker;
+use crate::conn::{Conn, NO_SESSION, Recv, Send};
+use crate::driver::Driver;
+use crate::event::{Errno, Op, Then};
+use crate::hooks::{Arrival, Break, arrived, is_broken, stepped};
+use crate::output::Output;
+use crate::seam::io::Below;
+use crate::seam::layer::Call;
+use crate::session::duplex::Duplex;
+use crate::session::inlet::End;
+use crate::session::life::{CloseReason, Ending, Phase, Signal};
+use crate::session::service::Seat;
+use crate::time::Tick;
+use crate::token::{Kind, Token};
+use std::time::Duration;
+
+/// How often a connection that waits for the kernel to deliver its last bytes is looked at.
+const DELIVERY_LOOK: Duration = Duration::from_millis(20);
+
+impl<D: Driver> Worker<D> {
+    /// The connection a token means, unless the slot is free or has a new tenant: completions may be stale.
+    pub(super) fn live(&mut self, token: Token) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(token.index() as usize)?;
+        (conn.link.generation == token.generation() || is_broken(Break::GenerationUnchecked)).then_some(conn)
+    }
+
+    /// Bytes arrived. The hot path: the session sees them where the kernel put them.
+    pub(super) fn on_received(&mut self, token: Token, more: bool, bytes: &mut [u8]) {
+        let Some(conn) = self.live(token) else { return };
+        arrived(conn.recv, if more { Arrival::Data } else { Arrival::LastData });
+        if !more && !is_broken(Break::MoreIgnored) {
+            conn.recv = Recv::Idle;
+        } else if conn.recv == Recv::Armed {
+            conn.recv = Recv::Fed;
+        }
+        let index = token.index();
+        if conn.duplex.is_open() || is_broken(Break::CalledAfterClosed) {
+            self.enter(index, |duplex, seat, below| duplex.receive(seat, bytes, below));
+        }
+        self.shared.stats.live.received_bytes.add(bytes.len() as u64);
+        // Whoever sends learns from that whether the connection still exists.
+        if !self.conns[index as usize].is_sending() && self.unanswered.last() != Some(&index) {
+            self.unanswered.push(index);
+        }
+        self.settle(index);
+    }
+
+    /// A receive ended, or went on, without bytes.
+    pub(super) fn on_recv_end(&mut self, token: Token, result: Result<u32, Errno>, more: bool) {
+        let Some(conn) = self.live(token) else { return };
+        arrived(conn.recv, Arrival::of(result));
+        let is_fed = conn.recv == Recv::Fed;
+        if !more {
+            conn.recv = Recv::Idle;
+        }
+        let index = token.index();
+        match result {
+            Ok(_) => self.on_peer_end(index),
+            Err(Errno::ENOBUFS) => {
+                if !more {
+                    conn.recv = Recv::Starved;
+                    if !is_broken(Break::StarvedForgotten) {
+                        self.starved.push(index, is_fed);
+                    }
+                }
+                self.shared.stats.live.buffers_starved.add(1);
+            }
+            Err(Errno::EAGAIN) if is_broken(Break::AgainFails) => self.fail(index, Errno::EAGAIN),
+            Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => {}
+            Err(errno) => self.fail(index, errno),
+        }
+        self.settle(index);
+    }
+
+    fn on_peer_end(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        if conn.duplex.is_open() {
+            stepped(Phase::Open, Signal::PeerEof, true);
+            return self.enter(index, |duplex, seat, below| duplex.end(seat, below));
+        }
+        conn.duplex.inlet.end = End::Told;
+        // A reset waits until what was written before it is delivered, whether the peer goes on sending or not.
+        if !(conn.duplex.ending == Ending::Reset && conn.duplex.phase == Phase::Lingering) {
+            conn.step(Signal::PeerEof);
+        }
+    }
+
+    /// A send came back.
+    pub(super) fn on_sent(&mut self, token: Token, result: Result<u32, Errno>, mut output: Box<Output>) {
+        let index = token.index();
+        let conn = self.conns.get_mut(index as usize);
+        let Some(conn) = conn.filter(|conn| conn.link.generation == token.generation()) else {
+            return self.shared.recycle(output);
+        };
+        conn.send = Send::Idle;
+        match result {
+            Ok(0) => self.fail(index, Errno::EPIPE),
+            Ok(bytes) => {
+                output.advance(bytes as usize);
+                self.shared.stats.live.sent_bytes.add(u64::from(bytes));
+                let drop_rest = is_broken(Break::ShortSendDropped);
+                if !output.is_empty() && conn.duplex.phase != Phase::Closing && !drop_rest {
+                    conn.count_taken(bytes);
+                    return self.send_rest(index, output);
+                }
+                if conn.duplex.outlet.pending.is_some() {
+                    conn.count_taken(bytes)
+                } else {
+                    conn.end_stall()
+                }
+                // The hot path: everything was sent, and nothing waited for that.
+                if conn.is_at_rest() {
+                    return self.shared.recycle(output);
+                }
+            }
+            Err(Errno::EINTR | Errno::EAGAIN) if conn.duplex.phase != Phase::Closing => {
+                return self.send_rest(index, output);
+            }
+            Err(Errno::ECANCELED) => {}
+            Err(errno) => self.fail(index, errno),
+        }
+        self.shared.recycle(output);
+        self.enter(index, |duplex, seat, below| duplex.settle(seat, below));
+        self.settle(index);
+    }
+
+    /// The wheel wants this connection looked at: one of its deadlines may have passed.
+    pub(super) fn on_deadline(&mut self, index: u32) {
+        let now = self.shared.now;
+        let Some(conn) = self.conns.get_mut(index as usize) else { return };
+        if conn.stall_deadline <= now {
+            conn.stall_deadline = Tick::NEVER;
+            if conn.duplex.phase == Phase::Lingering {
+                self.linger(index);
+                return self.settle(index);
+            }
+            let undelivered = self.driver.unacknowledged_bytes(conn.link.socket);
+            if conn.has_stalled(undelivered, self.write_bytes_min) {
+                self.shared.stats.live.write_timeouts.add(u64::from(conn.send != Send::Idle));
+                self.abort(index, CloseReason::WriteTimeout);
+            } else {
+                conn.stall_deadline = now.after(self.config.write_timeout);
+            }
+        } else if conn.duplex.is_open() && conn.duplex.deadline <= now {
+            conn.duplex.deadline = Tick::NEVER;
+            self.shared.stats.live.timeouts.add(1);
+            self.call(index, Call::Timeout);
+        }
+        self.settle(index);
+    }
+
+    /// Calls a session without input, and does what follows.
+    pub(super) fn call(&mut self, index: u32, call: Call<'_>) {
+        self.enter(index, |duplex, seat, below| duplex.call(seat, call, below));
+    }
+
+    /// The same, unless the session is over.
+    pub(super) fn call_if_open(&mut self, index: u32, call: Call<'_>) {
+        if self.conns[index as usize].duplex.is_open() {
+            self.call(index, call);
+        }
+    }
+
+    /// Has a connection's duplex call its session, and ends the session where that was its end.
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        index: u32,
+        calls: impl FnOnce(&mut Duplex, &mut Seat<'_>, &mut Below<'_>) -> Option<CloseReason>,
+    ) {
+        let conn = &mut self.conns[index as usize];
+        let queued_bytes = conn.send.bytes();
+        let service = usize::from(conn.link.service);
+        let mut seat = Seat { service: &mut *self.services[service], session: conn.session };
+        let (link, shared) = (&mut conn.link, &mut self.shared);
+        let mut below = Below { link, shared, names: &self.driver, queued_bytes };
+        if let Some(reason) = calls(&mut conn.duplex, &mut seat, &mut below) {
+            let signal = if conn.duplex.phase == Phase::Closing { Signal::Abort } else { Signal::Finish };
+            stepped(Phase::Open, signal, !conn.duplex.inlet.is_open());
+            if is_broken(Break::AbortTakesBack) && conn.duplex.ending == Ending::Reset {
+                conn.duplex.abort(reason);
+            }
+            self.end_session(index, reason);
+        }
+    }
+
+    /// Gives up on a connection: the session ends, unsent output is lost, the peer sees a reset.
+    pub(super) fn abort(&mut self, index: u32, reason: CloseReason) {
+        let conn = &mut self.conns[index as usize];
+        if conn.duplex.phase == Phase::Closing {
+            return;
+        }
+        stepped(conn.duplex.phase, Signal::Abort, !conn.duplex.inlet.is_open());
+        let reason = conn.duplex.abort(reason);
+        self.end_session(index, reason);
+    }
+
+    /// The transport failed: nothing can be sent any more.
+    fn fail(&mut self, index: u32, errno: Errno) {
+        if self.conns[index as usize].duplex.phase != Phase::Closing {
+            self.shared.stats.live.failures.add(1);
+            self.abort(index, CloseReason::Failed(errno));
+        }
+    }
+
+    /// A session is over, for whatever reason: its memory goes back, and nobody calls it any more.
+    pub(super) fn end_session(&mut self, index: u32, reason: CloseReason) {
+        let conn = &mut self.conns[index as usize];
+        let session = std::mem::replace(&mut conn.session, NO_SESSION);
+        conn.duplex.leave_session(&mut self.shared);
+        if conn.duplex.phase == Phase::Closing {
+            if let Some(output) = conn.duplex.outlet.pending.take() {
+                self.shared.recycle(output);
+            }
+        }
+        if session == NO_SESSION {
+            return;
+        }
+        if reason == CloseReason::Panicked {
+            self.shared.count_panic(index);
+        }
+        let service = usize::from(conn.link.service);
+        if self.services[service].close(session, reason, &mut self.shared).is_err() {
+            self.shared.count_panic(index);
+        }
+        let held_kib = std::mem::take(&mut self.conns[index as usize].link.held_kib);
+        self.shared.memory.change(held_kib as usize * 1024, 0);
+    }
+
+    /// Sends what was written: one send for each connection with output and none in flight.
+    pub(super) fn flush(&mut self) {
+        self.listed_bytes = 0;
+        let mut listed = std::mem::take(&mut self.listed);
+        for index in listed.drain(..) {
+            // A slot in this list may have been closed and reused since; its tenant's own flag decides.
+            let Some(conn) = self.conns.get_mut(index as usize).filter(|conn| conn.is_listed) else {
+                continue;
+            };
+            conn.is_listed = false;
+            if conn.send != Send::Idle && !is_broken(Break::SendsOverlap) {
+                continue;
+            }
+            if let Some(output) = conn.duplex.outlet.pending.take() {
+                if output.is_empty() {
+                    self.shared.recycle(output);
+                } else {
+                    let then = self.conns[index as usize].after_send();
+                    self.send(index, output, then);
+                }
+            }
+        }
+        self.listed = listed;
+    }
+
+    /// Has the driver look for resets where bytes came and no send would find out.
+    pub(super) fn look_at_unanswered(&mut self) {
+        while let Some(index) = self.unanswered.pop() {
+            if let Some(conn) = self.conns.get(index as usize)
+                && matches!(conn.recv, Recv::Armed | Recv::Fed)
+                && !conn.is_sending()
+            {
+                let target = Token::new(Kind::Recv, conn.link.generation, index);
+                self.driver.submit(Op::FindReset { target, socket: conn.link.socket });
+            }
+        }
+    }
+
+    /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
+    /// would spin on ENOBUFS. And no more of them than there are buffers: of thousands most would be refused again.
+    pub(super) fn rearm_starved(&mut self) {
+        self.starved.end_turn();
+        for _ in 0..self.config.recv_buffers {
+            let Some(index) = self.starved.pop() else { return };
+            if let Some(conn) = self.conns.get_mut(index as usize)
+                && conn.recv == Recv::Starved
+            {
+                conn.recv = Recv::Idle;
+                self.update_recv(index);
+            }
+        }
+    }
+
+    /// Brings a connection to rest after anything happened to it and its session was called: what has to be sent, received,
+    /// timed or closed.
+    pub(super) fn settle(&mut self, index: u32) {
+        let mut conn = &mut self.conns[index as usize];
+        if !conn.duplex.is_open() {
+            if conn.duplex.phase == Phase::Draining && conn.queued_bytes() == 0 {
+                self.flushed(index);
+                conn = &mut self.conns[index as usize];
+            }
+            if conn.duplex.phase == Phase::Closing {
+                return self.close(index);
+            }
+        }
+        if let Some(output) = &mut conn.duplex.outlet.pending {
+            output.count_memory(&mut self.shared.memory);
+            if !conn.is_listed && (conn.send == Send::Idle || is_broken(Break::SendsOverlap)) {
+                conn.is_listed = true;
+                self.listed_bytes += output.len();
+                self.listed.push(index);
+            }
+        }
+        // A send that nobody waited for when it was submitted may have somebody waiting now.
+        let is_awaited_now = matches!(conn.send, Send::Silent(_)) && !conn.is_at_rest();
+        self.impatient |= is_awaited_now && !is_broken(Break::ImpatienceForgotten);
+        if !is_broken(Break::TimerForgotten) {
+            self.timers.schedule(index, conn.next_deadline());
+        }
+        let is_armed = matches!(conn.recv, Recv::Armed | Recv::Fed);
+        if conn.wants_input(self.config.recv_buffer_bytes) != is_armed {
+            self.update_recv(index);
+        }
+    }
+
+    /// Everything that a session wrote is with the kernel: the end of the stream follows, or a reset.
+    fn flushed(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let peer_ended = !conn.duplex.inlet.is_open();
+        let is_reset = conn.duplex.ending == Ending::Reset;
+        // A reset drops what the kernel has not delivered yet, so it waits for that.
+        let at_once = if is_reset {
+            self.driver.unacknowledged_bytes(conn.link.socket) == 0 || is_broken(Break::ResetTooSoon)
+        } else {
+            peer_ended || self.config.linger_timeout.is_zero()
+        };
+        stepped(conn.duplex.phase, Signal::Flushed, at_once);
+        conn.duplex.phase = conn.duplex.phase.step(Signal::Flushed, at_once);
+        if conn.duplex.phase == Phase::Lingering {
+            let wait = if is_reset { DELIVERY_LOOK } else { self.config.linger_timeout };
+            conn.stall_deadline = self.shared.now.after(wait);
+            // From here on it is not the session's, which has ended.
+            conn.duplex.deadline = self.shared.now.after(self.config.write_timeout);
+        }
+        // The end is sent even if the socket is closed at once, which drops what was kept back if input is unread.
+        if !peer_ended && !is_reset {
+            self.driver.submit(Op::Shutdown { socket: conn.link.socket });
+        }
+    }
+
+    /// Looks whether a lingering connection may be closed: whatever closes it, what the kernel has not delivered yet would
+    /// be lost with a reset, or with the next byte that the peer sends.
+    fn linger(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let is_late = conn.duplex.deadline <= self.shared.now;
+        if is_late || self.driver.unacknowledged_bytes(conn.link.socket) == 0 {
+            conn.step(Signal::Abort);
+        } else {
+            conn.stall_deadline = self.shared.now.after(DELIVERY_LOOK);
+        }
+    }
+
+    /// Sends what a send left over. Mostly the socket was full, so this one is waited for.
+    fn send_rest(&mut self, index: u32, output: Box<Output>) {
+        let then = match self.conns[index as usize].after_send() {
+            Then::Rest => Then::GoOn,
+            then => then,
+        };
+        self.send(index, output, then);
+    }
+
+    fn send(&mut self, index: u32, output: Box<Output>, then: Then) {
+        let conn = &mut self.conns[index as usize];
+        let bytes = output.len() as u32;
+        conn.send = if then == Then::Rest { Send::Silent(bytes) } else { Send::Awaited(bytes) };
+        if conn.stall_deadline == Tick::NEVER && !is_broken(Break::StallUntimed) {
+            conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
+            self.timers.schedule(index, conn.stall_deadline);
+        }
+        let token = Token::new(Kind::Send, conn.link.generation, index);
+        self.driver.submit(Op::Send { token, socket: conn.link.socket, output, then });
+    }
+
+    /// Starts or ends receiving, as the connection now wants it.
+    fn update_recv(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let token = Token::new(Kind::Recv, conn.link.generation, index);
+        let socket = conn.link.socket;
+        match (conn.recv, conn.wants_input(self.config.recv_buffer_bytes)) {
+            (Recv::Idle, true) => {
+                conn.recv = Recv::Armed;
+                let turn_bytes_max = self.config.turn_bytes_max;
+                self.driver.submit(Op::Recv { token, socket, turn_bytes_max });
+            }
+            (Recv::Armed | Recv::Fed, false) => {
+                conn.recv = Recv::Cancelling;
+                self.driver.submit(Op::Cancel { target: token, socket });
+            }
+            _ => {}
+        }
+    }
+
+    /// Frees the slot if nothing is in flight; else sees to it that it soon is so.
+    fn close(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        let socket = conn.link.socket;
+        if conn.is_busy() && !is_broken(Break::ClosedTooSoon) {
+            self.impatient |= matches!(conn.send, Send::Silent(_));
+            if !conn.is_cancelled && !is_broken(Break::CancelForgotten) {
+                conn.is_cancelled = true;
+                self.driver.submit(Op::CancelAll { socket });
+            }
+            return;
+        }
+        self.driver.submit(Op::Close { socket, reset: conn.duplex.ending == Ending::Reset });
+        self.timers.remove(index);
+        self.conns.remove(index as usize);
+        self.shared.stats.live.connections.set(self.conns.len() as u64);
+        self.shared.stats.live.closed.add(1);
+        self.has_room |= self.is_accept_paused();
+    }
+}
+
+impl Conn {
+    /// Takes a step of its life, and tells the simulator of it.
+    fn step(&mut self, signal: Signal) {
+        let peer_ended = !self.duplex.inlet.is_open();
+        stepped(self.duplex.phase, signal, peer_ended);
+        self.duplex.phase = self.duplex.phase.step(signal, peer_ended);
+    }
+}
