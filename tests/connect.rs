@@ -11,6 +11,7 @@ use ringmill::{
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -146,10 +147,14 @@ fn connections_are_made_over_ipv4_ipv6_and_unix() {
         let v6 = TcpListener::bind("[::1]:0").unwrap();
         let v6_address = Address::Ip(v6.local_addr().unwrap());
         let unix = UnixListener::bind(&path).unwrap();
-        let accept: [(Address, Accept<'_>); 3] = [
+        let name = format!("ringmill-connect-{}-{driver}", std::process::id());
+        let without_file = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let without_file = UnixListener::bind_addr(&without_file).unwrap();
+        let accept: [(Address, Accept<'_>); 4] = [
             (v4_address, Box::new(|| Box::new(with_patience(v4.accept().unwrap().0)))),
             (v6_address, Box::new(|| Box::new(with_patience(v6.accept().unwrap().0)))),
             (Address::Unix(path.into()), Box::new(|| Box::new(unix.accept().unwrap().0))),
+            (Address::Abstract(name.into()), Box::new(|| Box::new(without_file.accept().unwrap().0))),
         ];
         for (address, accept) in accept {
             let call = Call::new(config(driver), std::slice::from_ref(&address));

@@ -22,6 +22,7 @@ use socket2::SockFilter;
 use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ pub(crate) fn stream_socket(
 ) -> Result<Socket, Errno> {
     let domain = match address {
         Address::Ip(ip) => socket2::Domain::for_address(*ip),
-        Address::Unix(_) => socket2::Domain::UNIX,
+        Address::Unix(_) | Address::Abstract(_) => socket2::Domain::UNIX,
     };
     let kind = if blocking { socket2::Type::STREAM } else { socket2::Type::STREAM.nonblocking() };
     let made = socket2::Socket::new(domain, kind, None).and_then(|socket| {
@@ -112,12 +113,19 @@ pub(crate) fn stream_socket(
     made.map_err(|error| Errno::from_io(&error))
 }
 
-/// The address as the kernel reads it. A Unix path that is too long gives what connect(2) would: EINVAL.
+/// The address as the kernel reads it. A Unix name that is too long gives what connect(2) would: EINVAL. So does a path with a
+/// zero byte, which would end there, or be an abstract name.
 pub(crate) fn to_kernel(address: &Address) -> Result<socket2::SockAddr, Errno> {
-    match address {
-        Address::Ip(ip) => Ok(socket2::SockAddr::from(*ip)),
-        Address::Unix(path) => socket2::SockAddr::unix(path).map_err(|_| Errno::EINVAL),
-    }
+    let unix = match address {
+        Address::Ip(ip) => return Ok(socket2::SockAddr::from(*ip)),
+        Address::Unix(path) if path.as_os_str().as_bytes().contains(&0) => return Err(Errno::EINVAL),
+        Address::Unix(path) => socket2::SockAddr::unix(path),
+        // A leading zero byte is what makes a name abstract (unix(7)).
+        Address::Abstract(name) => {
+            socket2::SockAddr::unix(std::ffi::OsStr::from_bytes(&[b"\0", &name[..]].concat()))
+        }
+    };
+    unix.map_err(|_| Errno::EINVAL)
 }
 
 /// Starts to connect a socket that does not wait. `EINPROGRESS` when it goes on.
@@ -224,7 +232,16 @@ fn to_address(address: &socket2::SockAddr) -> Option<Address> {
     if let Some(address) = address.as_socket() {
         return Some(Address::Ip(address));
     }
+    if let Some(name) = address.as_abstract_namespace() {
+        return Some(Address::Abstract(name.to_owned()));
+    }
     address.is_unix().then(|| Address::Unix(address.as_pathname().map(Into::into).unwrap_or_default()))
+}
+
+/// The number of a network interface (if_nametoindex(3)).
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None).ok()?;
+    net::netdevice::name_to_index(&socket, name).ok()
 }
 
 fn with_ref<R>(socket: Socket, call: impl FnOnce(&socket2::SockRef<'_>) -> R) -> R {

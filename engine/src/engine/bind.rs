@@ -35,6 +35,10 @@ pub(super) fn streams(address: &Address, options: &ListenOptions, workers: usize
         })
         .and_then(|bound| listen_all(bound, options.backlog)),
         Address::Unix(path) => unix(path, options.backlog, workers),
+        Address::Abstract(_) => {
+            let source = io::ErrorKind::Unsupported.into();
+            Err(Error::Listen { address: address.clone(), step: "listening on an abstract name", source })
+        }
     }
 }
 
