@@ -82,7 +82,7 @@ fn zone_index(zone: &str) -> Option<u32> {
 
 /// Whether an address means something else on each interface. Elsewhere a zone says nothing, and the kernel drops it (RFC 4007,
 /// section 6): keeping it would make two addresses of one.
-fn needs_zone(ip: Ipv6Addr) -> bool {
+pub(crate) fn needs_zone(ip: Ipv6Addr) -> bool {
     // Of multicast addresses those that stay on the interface or the link (RFC 4291, section 2.7).
     ip.is_unicast_link_local() || matches!(ip.segments()[0] & 0xff0f, 0xff01 | 0xff02)
 }
