@@ -5,11 +5,17 @@ mod common;
 
 use common::puppet::{Called, Stage};
 use common::*;
-use ringmill::{Builder, CloseReason, Config, Counters, Echo, Engine, Error, ListenOptions, Pin, Running};
+use ringmill::{
+    Address, Builder, CloseReason, Config, Counters, DriverChoice, Echo, Engine, Error, Handle, Io,
+    ListenOptions, Pin, Protocol, Running, Step,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 fn echo(config: Config) -> Running {
     start(config, |_| Echo::default())
@@ -130,8 +136,9 @@ fn every_kind_of_address_serves() {
         let directory = Directory::new();
         let path = directory.file("echo.sock");
         let unix = format!("unix:{path}");
-        let mut builder = Engine::builder().config(config(driver));
-        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0", "localhost:0", &unix] {
+        let name = abstract_name(driver);
+        let mut builder = Engine::builder().config(config(driver).with_workers(2));
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0", "localhost:0", &unix, "[::1%lo]:0", &name] {
             builder = builder.listen(address, |_| Echo::default());
         }
         let running = builder.start().unwrap();
@@ -147,14 +154,69 @@ fn every_kind_of_address_serves() {
         check(1, "[::1]");
         check(2, "[::1]");
         check(2, "127.0.0.1");
-        let mut client = UnixStream::connect(&path).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.ask("over a path", "over a path");
-        client.shutdown(Shutdown::Write).unwrap();
-        client.expect_eof();
-        assert_eq!(running.addresses()[4].to_string(), unix);
-        eventually((5, 5), || (total(&running).accepted, total(&running).closed));
+        check(5, "[::1]");
+        for client in [UnixStream::connect(&path), connect_abstract(&name)] {
+            let mut client = client.unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.ask("over a name", "over a name");
+            client.shutdown(Shutdown::Write).unwrap();
+            client.expect_eof();
+        }
+        assert_eq!([4, 6].map(|index| running.addresses()[index].to_string()), [unix, name.clone()]);
+        eventually((7, 7), || (total(&running).accepted, total(&running).closed));
+        // Nothing was made that would stay.
+        assert!(!std::fs::exists(name.trim_start_matches("unix:")).unwrap());
+        drop(running);
+        let refusal = || connect_abstract(&name).err().map(|error| error.kind());
+        eventually(Some(ErrorKind::ConnectionRefused), refusal);
     });
+}
+
+/// `unix:@NAME` that no other test has.
+fn abstract_name(driver: DriverChoice) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("unix:@ringmill-test-{}-{driver}-{count}", std::process::id())
+}
+
+fn connect_abstract(address: &str) -> std::io::Result<UnixStream> {
+    use std::os::linux::net::SocketAddrExt;
+    let name = address.strip_prefix("unix:@").expect("an abstract name");
+    UnixStream::connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
+}
+
+/// Both ends of a connection over an abstract name know it.
+#[test]
+fn an_abstract_name_is_the_address_of_both_ends() {
+    on_both_drivers(|driver| {
+        let name = abstract_name(driver);
+        let told = Arc::new(Mutex::new(None));
+        let tell = told.clone();
+        let running =
+            Engine::builder().config(config(driver)).listen(name.as_str(), move |_| Names(tell.clone()));
+        let running = running.start().unwrap();
+        let mut client = connect_abstract(&name).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.ask("!", "!");
+        assert_eq!(*told.lock().unwrap(), Some(name.parse::<Address>().unwrap()));
+        assert_eq!(running.addresses(), [name.parse().unwrap()]);
+    });
+}
+
+/// Tells the local address of its last connection.
+struct Names(Arc<Mutex<Option<Address>>>);
+
+impl Protocol for Names {
+    type Session = ();
+
+    fn open(&mut self, io: &mut Io<'_>) {
+        *self.0.lock().unwrap() = io.local();
+    }
+
+    fn data(&mut self, _: &mut (), input: &[u8], io: &mut Io<'_>) -> Step {
+        io.write(input);
+        Step::consumed(input.len())
+    }
 }
 
 #[test]
@@ -192,10 +254,167 @@ fn a_unix_path_is_replaced_when_stale_refused_when_alive_and_removed_at_the_end(
         running.handle().stop();
         running.join().unwrap();
         assert!(!std::fs::exists(&path).unwrap(), "the path is removed at the end");
+    });
+}
 
-        std::fs::write(&path, "precious").unwrap();
-        assert!(start().is_err(), "a file is not replaced");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+fn echo_at(driver: DriverChoice, address: &str, patience: Duration) -> Result<Running, Error> {
+    let config = Config { bind_patience: patience, ..config(driver).with_workers(2) };
+    Engine::builder().config(config).listen(address, |_| Echo::default()).start()
+}
+
+#[track_caller]
+fn serves_at(path: &str) {
+    let mut client = UnixStream::connect(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.ask("here", "here");
+}
+
+#[test]
+fn a_server_removes_the_unix_path_that_is_its_own_and_no_other() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let path = directory.file("echo.sock");
+        let start = || echo_at(driver, &format!("unix:{path}"), PATIENCE).unwrap();
+        for end in [Handle::stop, |handle: &Handle| handle.drain(PATIENCE)] {
+            let first = start();
+            std::fs::remove_file(&path).unwrap();
+            let second = start();
+            end(&first.handle());
+            first.join().unwrap();
+            serves_at(&path);
+            drop(second);
+            assert!(!std::fs::exists(&path).unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_drain_frees_a_unix_path_for_a_successor_as_soon_as_it_begins() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let path = directory.file("echo.sock");
+        let first = echo_at(driver, &format!("unix:{path}"), Duration::ZERO).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.ask("before", "before");
+        first.handle().drain(PATIENCE);
+        let gone = UnixStream::connect(&path).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::NotFound, "nobody waits in a queue that is not read any more");
+        let _second = echo_at(driver, &format!("unix:{path}"), Duration::ZERO).expect("the path is free");
+        drop(client);
+        first.join().unwrap();
+        serves_at(&path);
+    });
+}
+
+#[test]
+fn what_stands_where_a_unix_socket_should_be_is_told_and_left_alone() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let path = |name: &str| directory.file(name);
+        std::fs::write(path("file"), "precious").unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        std::os::unix::fs::symlink(path("nowhere"), path("dangling")).unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        drop(UnixListener::bind(path("stale")).unwrap());
+        std::os::unix::fs::symlink(path("stale"), path("link to a socket")).unwrap();
+        let datagrams = UnixDatagram::bind(path("datagrams")).unwrap();
+        let live = UnixListener::bind(path("live")).unwrap();
+        let began = Instant::now();
+        let check = |name: &str, words: &[&str]| {
+            let error = echo_at(driver, &format!("unix:{}", path(name)), Duration::ZERO).err();
+            let text = error.unwrap_or_else(|| panic!("it takes {name}")).to_string();
+            for word in words {
+                assert!(text.contains(word), "expected {word:?} in: {text}");
+            }
+            assert!(!text.contains("port") && !text.contains("ltnup"), "{text}");
+            assert!(std::fs::symlink_metadata(path(name)).is_ok(), "{name} is gone");
+        };
+        check("file", &["a regular file is there", "remove it"]);
+        check("folder", &["a folder is there", "folder/x.sock"]);
+        check("dangling", &["a symbolic link to", "nowhere", "does not exist"]);
+        check("link", &["a symbolic link to", "file is there"]);
+        check("link to a socket", &["a symbolic link to", "stale is there"]);
+        check("datagrams", &["a socket is there", "cannot be told"]);
+        check("live", &["in use", "ss -lxp"]);
+        // With a queue that is full, it does not answer.
+        let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        full.bind(&socket2::SockAddr::unix(path("full")).unwrap()).unwrap();
+        full.listen(0).unwrap();
+        let _queued = UnixStream::connect(path("full")).unwrap();
+        check("full", &["in use", "ss -lxp"]);
+        assert!(began.elapsed() < PATIENCE);
+        drop((datagrams, live));
+        let name = abstract_name(driver);
+        let _taken = echo_at(driver, &name, Duration::ZERO).unwrap();
+        let twice = echo_at(driver, &name, Duration::ZERO).err().expect("it is taken").to_string();
+        assert!(twice.contains(&name) && twice.contains("in use") && twice.contains("ss -lxp"), "{twice}");
+    });
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_and_the_group_that_were_asked_for() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let path = directory.file("echo.sock");
+        let start = |address: &str, mode, group: Option<&str>| {
+            let (unix_mode, unix_group) = (mode, group.map(str::to_owned));
+            let options = ListenOptions { unix_mode, unix_group, ..ListenOptions::default() };
+            Engine::builder()
+                .config(config(driver))
+                .listen_with(address, options, |_| Echo::default())
+                .start()
+        };
+        let unix = format!("unix:{path}");
+        let group = a_group().to_string();
+        let running = start(&unix, Some(0o606), Some(&group)).unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.gid().to_string()), (0o606, group));
+        serves_at(&path);
+        drop(running);
+        let check = |address: &str, mode, group: Option<&str>, words: &[&str]| {
+            let error = start(address, mode, group).err().unwrap_or_else(|| panic!("it starts: {words:?}"));
+            assert!(matches!(error, Error::Config { .. }), "{error:?}");
+            for word in words {
+                assert!(error.to_string().contains(word), "expected {word:?} in: {error}");
+            }
+        };
+        check(&unix, Some(0o1777), None, &["unix_mode", "0o1777"]);
+        check(&unix, None, Some("no-such-group"), &["unix_group", "no-such-group", "getent group"]);
+        check(&unix, None, Some("4294967295"), &["unix_group", "4294967295"]);
+        check("unix:@ringmill-never", Some(0o600), None, &["unix:@ringmill-never", "no file"]);
+        assert!(!std::fs::exists(&path).unwrap(), "nothing was made");
+        // Names work as numbers do; root's group is called so everywhere.
+        if std::fs::metadata("/proc/self").unwrap().gid() == 0 {
+            let _running = start(&unix, None, Some("root")).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().gid(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_start_waits_for_an_address_that_becomes_free() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let path = directory.file("echo.sock");
+        let other = UnixListener::bind(&path).unwrap();
+        let running = std::thread::scope(|scope| {
+            let starting = scope.spawn(|| echo_at(driver, &format!("unix:{path}"), PATIENCE));
+            // It asks whether anybody listens; then nobody does any more.
+            drop(other.accept().unwrap());
+            drop(other);
+            starting.join().unwrap()
+        });
+        drop(running.expect("it waited"));
+        // What stays in use is an error after that time.
+        for address in ["127.0.0.1:0", &abstract_name(driver)] {
+            let taken = echo_at(driver, address, Duration::ZERO).unwrap();
+            let address = &taken.addresses()[0].to_string();
+            let began = Instant::now();
+            let patience = Duration::from_millis(200);
+            assert!(echo_at(driver, address, patience).is_err(), "{address}");
+            assert!(began.elapsed() >= patience, "it gave up after {:?}", began.elapsed());
+        }
     });
 }
 

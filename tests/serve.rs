@@ -4,7 +4,7 @@
 mod common;
 
 use common::http::*;
-use common::program::{self, Program, ringmill};
+use common::program::{self, Forbidden, Program, forbid, ringmill, ringmill_with_descriptors};
 use common::{Client, Directory, PATIENCE, connect_narrow, connect_to, eventually, on_both_drivers};
 use ringmill::DriverChoice;
 use std::io::Read;
@@ -302,7 +302,63 @@ fn what_cannot_work_ends_with_one_clear_line() {
     check(&["--listen", "192.0.2.1:0"], &["192.0.2.1:0", "no interface of this machine"]);
     check(&["--listen", "unix:/nonexistent/ringmill.sock"], &["/nonexistent/ringmill.sock"]);
     check(&["--listen", &taken], &[&taken, "in use", "choose another port"]);
+    check(&["--listen", "[fe80::1%nonesuch]:0"], &["nonesuch", "no network interface", "ip link"]);
     check(&["--udp-echo", "unix:/tmp/ringmill-udp"], &["datagrams over a Unix socket"]);
+}
+
+/// Starts a server that is killed where it listens; returns its error.
+#[track_caller]
+fn fails_before_it_listens(mut command: std::process::Command, arguments: &[&str]) -> String {
+    let directory = Directory::new();
+    let unix = format!("unix:{}", directory.file("http.sock"));
+    command.args(["serve", "--pin", "off", "--listen", "127.0.0.1:0", "--listen", &unix]).args(arguments);
+    let (code, _, errors) = program::run(command);
+    assert!(code.is_some_and(|code| code > 0), "exit code {code:?}; it said: {errors}");
+    errors
+}
+
+#[test]
+fn a_driver_that_is_forbidden_is_told_before_anybody_can_connect() {
+    let check = |arguments: &[&str]| {
+        let mut command = ringmill();
+        let refused =
+            [libc::SYS_epoll_create1, libc::SYS_io_uring_setup].map(|call| (call, Forbidden::Refused));
+        forbid(&mut command, &[&refused[..], &[(libc::SYS_listen, Forbidden::Deadly)]].concat());
+        let errors = fails_before_it_listens(command, arguments);
+        assert!(errors.contains("opening epoll") && errors.contains("seccomp"), "{errors}");
+        assert!(!errors.contains("1024"), "{errors}");
+    };
+    check(&["--driver", "poll", "--workers", "2"]);
+    check(&["--driver", "auto", "--workers", "1"]);
+}
+
+#[test]
+fn workers_that_cannot_all_be_made_are_told_before_anybody_can_connect() {
+    on_both_drivers(|driver| {
+        let mut command = ringmill_with_descriptors(100);
+        forbid(&mut command, &[(libc::SYS_listen, Forbidden::Deadly)]);
+        let errors = fails_before_it_listens(command, &["--driver", &driver.to_string(), "--workers", "64"]);
+        assert!(errors.contains("ulimit -n"), "{errors}");
+    });
+}
+
+#[test]
+fn it_starts_again_at_once_after_it_was_killed() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let unix = format!("unix:{}", directory.file("http.sock"));
+        let name = format!("unix:@ringmill-killed-{driver}-{}", std::process::id());
+        let first = Program::serve(driver, &["--udp-echo", "127.0.0.1:0"]);
+        let (tcp, udp) = (first.http().to_string(), first.address_after("datagrams on ").to_string());
+        drop(first);
+        for _ in 0..5 {
+            let addresses = ["--listen", &tcp, "--listen", &unix, "--listen", &name, "--udp-echo", &udp];
+            let server = Program::serve(driver, &[&addresses[..], &["--workers", "2"]].concat());
+            check(tcp.parse().unwrap(), get("/health"), ok("ok"));
+            // Its end is SIGKILL, waited for.
+            drop(server);
+        }
+    });
 }
 
 #[test]

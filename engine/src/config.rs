@@ -60,6 +60,10 @@ pub struct Config {
     pub accept_retry: Duration,
     /// Messages that other threads may have queued for one worker.
     pub mailbox_messages_max: usize,
+    /// How long a start waits for addresses that are in use before it fails: in all, once before the protocols are made and once
+    /// more before it listens. The kernel frees what an io_uring process had open, its listening sockets too, a little after the
+    /// process has gone. Zero: not at all; at most an hour.
+    pub bind_patience: Duration,
 }
 
 impl Default for Config {
@@ -86,6 +90,7 @@ impl Default for Config {
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
             mailbox_messages_max: 65_536,
+            bind_patience: Duration::from_secs(1),
         }
     }
 }
@@ -178,6 +183,7 @@ impl Config {
         need(!self.connect_timeout.is_zero(), "connect_timeout is zero: no connection could ever be made");
         need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
         need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");
+        need(self.bind_patience <= Duration::from_secs(3600), "bind_patience must be at most an hour");
         if let Pin::List(cpus) = &self.pin
             && cpus.is_empty()
         {
@@ -205,6 +211,12 @@ pub struct ListenOptions {
     pub defer_accept: Option<Duration>,
     /// An IPv6 listener takes no IPv4 (IPV6_V6ONLY). Off: `[::]` takes both.
     pub only_v6: bool,
+    /// Permissions of a Unix socket's file, such as `0o660`: whoever may write to it may connect (unix(7)). Set before anybody
+    /// can connect; at most `0o777`. `None` leaves them to the umask. Refused for an abstract name, which has no file.
+    pub unix_mode: Option<u32>,
+    /// The group that a Unix socket's file belongs to, by name or number. Set before anybody can connect. Only root, or a member
+    /// of the group, may do it (chown(2)). `None` is the process's own. Refused for an abstract name.
+    pub unix_group: Option<String>,
 }
 
 impl Default for ListenOptions {
@@ -217,6 +229,8 @@ impl Default for ListenOptions {
             keep_alive: None,
             defer_accept: None,
             only_v6: false,
+            unix_mode: None,
+            unix_group: None,
         }
     }
 }

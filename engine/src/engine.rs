@@ -1,10 +1,12 @@
-//! From listeners and factories to running workers: check, bind, probe, spawn, join.
+//! From listeners and factories to running workers: check, probe, spawn, bind, join.
 //!
-//! All sockets exist before the first worker accepts: the kernel spreads connections over the sockets of a
-//! SO_REUSEPORT group, and one that joins or leaves later moves connections that are being opened.
+//! Nothing listens before every worker has its driver and its protocols: a start that fails resets nobody. All sockets exist before
+//! the first worker accepts: the kernel spreads connections over the sockets of a SO_REUSEPORT group, and one that joins or
+//! leaves later moves connections that are being opened.
 
 mod bind;
 mod spawn;
+mod unix;
 
 use crate::address::Address;
 use crate::config::{Config, ListenOptions};
@@ -14,7 +16,7 @@ use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::{Service, Typed};
 use crate::stats::Stats;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -189,9 +191,8 @@ pub struct Running {
     driver_reason: String,
     cpus: Vec<Option<usize>>,
     threads: Vec<JoinHandle<Result<(), Error>>>,
-    /// Removed after the workers have ended, as the last of this value.
-    #[expect(dead_code, reason = "it is there to be dropped")]
-    unix_paths: Vec<bind::UnixPath>,
+    /// Where workers wait for their sockets, while the engine starts.
+    starts: Vec<mpsc::Sender<spawn::Sockets>>,
 }
 
 impl Running {
@@ -236,6 +237,8 @@ impl Running {
     }
 
     fn join_threads(&mut self) -> Result<(), Error> {
+        // Workers that still wait for their sockets end without them.
+        self.starts.clear();
         let mut first = Ok(());
         for (worker, thread) in self.threads.drain(..).enumerate() {
             let ended = thread.join().unwrap_or(Err(Error::Panicked { worker }));
@@ -243,6 +246,7 @@ impl Running {
                 first = ended;
             }
         }
+        self.handle.unix_paths.remove();
         first
     }
 }
@@ -261,6 +265,7 @@ impl Drop for Running {
 pub struct Handle {
     mailboxes: Arc<[Arc<Mailbox>]>,
     stats: Stats,
+    unix_paths: unix::UnixPaths,
 }
 
 impl Handle {
@@ -270,7 +275,7 @@ impl Handle {
     }
 
     /// Stops accepting, lets every protocol finish what is in progress, and ends when the last connection is
-    /// closed; what is still open after `deadline` is closed hard.
+    /// closed; what is still open after `deadline` is closed hard. Files of Unix sockets are removed at once.
     pub fn drain(&self, deadline: Duration) {
         self.post(Message::Drain(deadline));
     }
@@ -281,6 +286,8 @@ impl Handle {
     }
 
     fn post(&self, message: Message) {
+        // Before the listeners are emptied: whoever still found the file is in their queue then, and answered.
+        self.unix_paths.remove();
         for mailbox in self.mailboxes.iter() {
             // Control messages are never refused.
             let _ = mailbox.post(message);

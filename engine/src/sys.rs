@@ -19,10 +19,13 @@ use rustix::net::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockFilter;
+use std::fs::{File, OpenOptions};
 use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -242,6 +245,31 @@ fn to_address(address: &socket2::SockAddr) -> Option<Address> {
 pub(crate) fn interface_index(name: &str) -> Option<u32> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None).ok()?;
     net::netdevice::name_to_index(&socket, name).ok()
+}
+
+/// The number of a group, which may also be given as one.
+pub(crate) fn group_id(group: &str) -> std::io::Result<u32> {
+    // The number -1 means "as it is" to chown(2).
+    if let Some(id) = group.parse().ok().filter(|id| *id != u32::MAX) {
+        return Ok(id);
+    }
+    match nix::unistd::Group::from_name(group)? {
+        Some(found) => Ok(found.gid.as_raw()),
+        None => {
+            let problem = format!("there is no group {group:?} here; `getent group` lists them");
+            Err(std::io::Error::new(std::io::ErrorKind::NotFound, problem))
+        }
+    }
+}
+
+/// Opens a folder for locking it.
+pub(crate) fn open_folder(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
+}
+
+/// Opens whatever is at a path, not what a link there points to, only to name it (O_PATH, open(2)).
+pub(crate) fn open_name(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)
 }
 
 fn with_ref<R>(socket: Socket, call: impl FnOnce(&socket2::SockRef<'_>) -> R) -> R {

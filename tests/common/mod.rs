@@ -15,6 +15,7 @@ use ringmill::{Address, Config, DriverChoice, Echo, Engine, Error, Pin, Protocol
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -234,6 +235,12 @@ pub fn expect_pattern_from(stream: &mut impl Read, from: usize, bytes: usize) {
         panic!("{error} in the bytes {from} to {}", from + bytes);
     }
     assert!(buffer == pattern(from, bytes), "bytes {from} to {} are wrong", from + bytes);
+}
+
+/// A group that this process may give its files to: its own, or for root one that is not its own.
+pub fn a_group() -> u32 {
+    let process = std::fs::metadata("/proc/self").expect("proc(5)");
+    if process.uid() == 0 { process.gid() + 1 } else { process.gid() }
 }
 
 /// A directory of its own for each caller, removed in the end.

@@ -18,6 +18,52 @@ pub fn ringmill_path() -> &'static str {
     env!("CARGO_BIN_EXE_ringmill")
 }
 
+/// The same; a shell sets the limit of open descriptors first.
+pub fn ringmill_with_descriptors(descriptors: usize) -> Command {
+    let mut command = clean(Command::new("sh"));
+    command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), ringmill_path()]);
+    command
+}
+
+/// What becomes of a system call that a program must not make.
+#[derive(Clone, Copy)]
+pub enum Forbidden {
+    /// It fails with EPERM, as under the profile of a container.
+    Refused,
+    /// It ends the program with SIGSYS: the test says that it is never made.
+    Deadly,
+}
+
+/// Puts a seccomp filter (seccomp(2)) before what the command runs.
+pub fn forbid(command: &mut Command, calls: &[(libc::c_long, Forbidden)]) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    // The number of the call comes first in struct seccomp_data.
+    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for (call, forbidden) in calls {
+        let skip_unless = statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, *call as u32);
+        filter.push(libc::sock_filter { jf: 1, ..skip_unless });
+        filter.push(statement(
+            libc::BPF_RET | libc::BPF_K,
+            match forbidden {
+                Forbidden::Refused => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+                Forbidden::Deadly => libc::SECCOMP_RET_KILL_PROCESS,
+            },
+        ));
+    }
+    filter.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    let install = move || {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: it takes no memory.
+        let gave_up_privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0;
+        // SAFETY: the kernel only reads the program, which lives in this closure, during the call.
+        let filters =
+            unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } == 0;
+        if gave_up_privileges && filters { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls and takes no memory.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, install) };
+}
+
 /// Library tests run without the binary; `serve.rs` is left out then.
 #[cfg(not(feature = "cli"))]
 pub fn ringmill_path() -> &'static str {
@@ -104,8 +150,7 @@ impl Program {
     /// The same; a shell sets the limit of open descriptors first.
     #[track_caller]
     pub fn serve_with_descriptors(driver: DriverChoice, descriptors: usize, arguments: &[&str]) -> Program {
-        let mut command = clean(Command::new("sh"));
-        command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), ringmill_path()]);
+        let command = ringmill_with_descriptors(descriptors);
         let program = Program::start(serve(command, driver, arguments), "worker(s) on CPU");
         eventually(true, || program.catches(libc::SIGINT));
         program

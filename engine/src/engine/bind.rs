@@ -1,45 +1,51 @@
-//! Sockets for all workers, bound and listening before any of them runs.
+//! Sockets for all workers, bound and listening before any of them accepts.
 
+use super::unix;
 use crate::address::Address;
 use crate::config::ListenOptions;
-use crate::error::Error;
+use crate::error::{Error, step};
 use crate::sys;
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The sockets of one listener, one a worker, and the address they got.
 pub(super) struct Bound {
     pub(super) address: Address,
     pub(super) sockets: Vec<Socket>,
-    pub(super) unix_path: Option<UnixPath>,
 }
 
-/// The path of a Unix socket that we bound: removed when the value is dropped.
-pub(super) struct UnixPath(PathBuf);
+/// How long a start waits for what is in use, over all addresses.
+pub(super) struct Patience {
+    began: Instant,
+    wait: Duration,
+}
 
-impl Drop for UnixPath {
-    fn drop(&mut self) {
-        // Somebody may have removed it already.
-        let _ = std::fs::remove_file(&self.0);
+impl Patience {
+    pub(super) fn new(wait: Duration) -> Patience {
+        Patience { began: Instant::now(), wait }
+    }
+
+    /// Sleeps a little, for another try; says no when it is over. Tries come often at first, for a ring that the kernel is about to
+    /// free, and then seldom, because each is a connection to the server that has a Unix path.
+    pub(super) fn goes_on(&self) -> bool {
+        let waited = self.began.elapsed();
+        let pause = (waited / 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
+        std::thread::sleep(pause.min(self.wait.saturating_sub(waited)));
+        waited < self.wait
     }
 }
 
-/// Binds a stream listener for each worker.
-pub(super) fn streams(address: &Address, options: &ListenOptions, workers: usize) -> Result<Bound, Error> {
-    match address {
-        Address::Ip(ip) => group(*ip, workers, Type::STREAM, |socket, step| {
-            tcp_options(socket, ip, options, step)?;
-            Ok(())
-        })
-        .and_then(|bound| listen_all(bound, options.backlog)),
-        Address::Unix(path) => unix(path, options.backlog, workers),
-        Address::Abstract(_) => {
-            let source = io::ErrorKind::Unsupported.into();
-            Err(Error::Listen { address: address.clone(), step: "listening on an abstract name", source })
-        }
-    }
+/// Binds a TCP socket for each worker; none listens yet.
+pub(super) fn streams(ip: SocketAddr, options: &ListenOptions, workers: usize) -> Result<Bound, Error> {
+    group(ip, workers, Type::STREAM, |socket, at| tcp_options(socket, &ip, options, at))
+}
+
+/// From here on clients can connect.
+pub(super) fn listen(bound: &Bound, backlog: i32) -> Result<(), Error> {
+    let error = |source| Error::Listen { address: bound.address.clone(), step: step::LISTENING, source };
+    bound.sockets.iter().try_for_each(|socket| socket.listen(backlog)).map_err(error)
 }
 
 /// Binds a datagram socket for each worker.
@@ -49,11 +55,8 @@ pub(super) fn datagrams(
     queue_bytes: usize,
     workers: usize,
 ) -> Result<Bound, Error> {
-    let Address::Ip(ip) = address else {
-        let source = io::Error::from(io::ErrorKind::Unsupported);
-        return Err(Error::Listen { address: address.clone(), step: "datagrams over a Unix socket", source });
-    };
-    group(*ip, workers, Type::DGRAM, |socket, step| {
+    let ip = datagram_ip(address)?;
+    group(ip, workers, Type::DGRAM, |socket, step| {
         if ip.is_ipv6() {
             *step = "setting IPV6_V6ONLY";
             socket.set_only_v6(only_v6)?;
@@ -70,15 +73,20 @@ pub(super) fn datagrams(
 /// Binds a datagram socket that shares its port with nobody: with SO_REUSEPORT, port 0 could mean a taken one.
 pub(super) fn own_datagrams(address: &Address, queue_bytes: usize) -> Result<Socket, Error> {
     let listen_error = |step| move |source| Error::Listen { address: address.clone(), step, source };
-    let Address::Ip(ip) = address else {
-        let source = io::Error::from(io::ErrorKind::Unsupported);
-        return Err(listen_error("datagrams over a Unix socket")(source));
-    };
-    let socket = Socket::new(Domain::for_address(*ip), Type::DGRAM, None);
+    let ip = datagram_ip(address)?;
+    let socket = Socket::new(Domain::for_address(ip), Type::DGRAM, None);
     let socket = socket.map_err(listen_error("opening a socket"))?;
-    socket.bind(&SockAddr::from(*ip)).map_err(listen_error("binding"))?;
+    socket.bind(&SockAddr::from(ip)).map_err(listen_error(step::BINDING))?;
     datagram_options(&socket, queue_bytes).map_err(listen_error("setting SO_RCVBUF"))?;
     Ok(socket)
+}
+
+fn datagram_ip(address: &Address) -> Result<SocketAddr, Error> {
+    address.ip().ok_or_else(|| Error::Listen {
+        address: address.clone(),
+        step: "datagrams over a Unix socket",
+        source: io::ErrorKind::Unsupported.into(),
+    })
 }
 
 fn datagram_options(socket: &Socket, queue_bytes: usize) -> io::Result<()> {
@@ -112,36 +120,58 @@ fn bind_group(
     workers: usize,
     kind: Type,
     prepare: Prepare<'_>,
-    step: &mut &'static str,
+    at: &mut &'static str,
 ) -> io::Result<Bound> {
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        *step = "opening a socket";
+        *at = "opening a socket";
         let socket = Socket::new(Domain::for_address(ip), kind, None)?;
-        *step = "setting SO_REUSEPORT";
+        *at = "setting SO_REUSEPORT";
         socket.set_reuse_port(true)?;
         if kind == Type::STREAM {
-            *step = "setting SO_REUSEADDR";
+            *at = "setting SO_REUSEADDR";
             socket.set_reuse_address(true)?;
         }
-        prepare(&socket, step)?;
-        *step = "binding";
+        prepare(&socket, at)?;
+        *at = step::BINDING;
         socket.bind(&SockAddr::from(ip))?;
         let bound = socket.local_addr()?.as_socket();
         ip = bound.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         sockets.push(socket);
     }
-    Ok(Bound { address: Address::Ip(ip), sockets, unix_path: None })
+    Ok(Bound { address: Address::Ip(ip), sockets })
 }
 
-/// Another process of this user that listens with SO_REUSEPORT would silently share our connections. A bind
-/// without the option fails where anybody listens, so it tells. To be done for all addresses before the first is
-/// bound for good: our own listeners are no obstacle.
-pub(super) fn refuse_shared_port(address: &Address, is_stream: bool, only_v6: bool) -> Result<(), Error> {
-    let Address::Ip(ip) = address else { return Ok(()) };
+/// Makes sure that an address is free, and waits for it if need be. Another process of this user that listens with SO_REUSEPORT
+/// would silently share our connections; a bind without the option fails where anybody listens, so it tells. To be done for
+/// all addresses before the first is bound for good: our own listeners are no obstacle.
+pub(super) fn refuse_taken(
+    address: &Address,
+    is_stream: bool,
+    only_v6: bool,
+    patience: &Patience,
+) -> Result<(), Error> {
+    if !is_stream {
+        datagram_ip(address)?;
+    }
     let kind = if is_stream { Type::STREAM } else { Type::DGRAM };
-    let listen_error = |source| Error::Listen { address: address.clone(), step: "binding", source };
-    if ip.port() == 0 { Ok(()) } else { try_bind(*ip, kind, only_v6).map_err(listen_error) }
+    loop {
+        let tried = match address {
+            Address::Ip(ip) if ip.port() == 0 => Ok(()),
+            Address::Ip(ip) => try_bind(*ip, kind, only_v6),
+            Address::Unix(_) | Address::Abstract(_) => unix::refuse_taken(address),
+        };
+        match tried {
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse && patience.goes_on() => {}
+            result => {
+                return result.map_err(|source| Error::Listen {
+                    address: address.clone(),
+                    step: step::BINDING,
+                    source,
+                });
+            }
+        }
+    }
 }
 
 fn try_bind(ip: SocketAddr, kind: Type, only_v6: bool) -> io::Result<()> {
@@ -190,59 +220,4 @@ fn tcp_options(
         sys::set_defer_accept(socket, after)?;
     }
     Ok(())
-}
-
-fn listen_all(bound: Bound, backlog: i32) -> Result<Bound, Error> {
-    for socket in &bound.sockets {
-        socket.listen(backlog).map_err(|source| Error::Listen {
-            address: bound.address.clone(),
-            step: "listening",
-            source,
-        })?;
-    }
-    Ok(bound)
-}
-
-/// One queue for all workers: a Unix socket has no SO_REUSEPORT.
-fn unix(path: &Path, backlog: i32, workers: usize) -> Result<Bound, Error> {
-    let mut step = "opening a socket";
-    bind_unix(path, backlog, workers, &mut step).map_err(|source| Error::Listen {
-        address: Address::Unix(path.to_owned()),
-        step,
-        source,
-    })
-}
-
-fn bind_unix(path: &Path, backlog: i32, workers: usize, step: &mut &'static str) -> io::Result<Bound> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    *step = "binding";
-    match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path, &address) => {
-            // Left behind by a process that was killed: nobody answers there.
-            std::fs::remove_file(path)?;
-            socket.bind(&address)?;
-        }
-        result => result?,
-    }
-    let unix_path = Some(UnixPath(path.to_owned()));
-    *step = "listening";
-    socket.listen(backlog)?;
-    let mut sockets = vec![socket];
-    while sockets.len() < workers {
-        *step = "duplicating a socket";
-        sockets.push(sockets[0].try_clone()?);
-    }
-    Ok(Bound { address: Address::Unix(path.to_owned()), sockets, unix_path })
-}
-
-/// Whether the path is a socket that nobody listens on.
-fn is_stale(path: &Path, address: &SockAddr) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None::<Protocol>);
-    is_socket
-        && probe.is_ok_and(|probe| {
-            probe.connect(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        })
 }

@@ -1,18 +1,21 @@
-//! Choosing the driver, starting the threads, and telling whoever asked when all of them run.
+//! Choosing the driver, starting the threads, binding when all of them are made, and handing over the sockets.
 
-use super::bind;
-use super::{Builder, DatagramClients, DatagramFactory, Handle, Running, ServiceFactory, WorkerContext};
+use super::bind::{self, Bound, Patience};
+use super::unix::{self, UnixPaths};
+use super::{Builder, DatagramClients, DatagramFactory, DatagramListener, Stream};
+use super::{Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
 use crate::config::{Config, DriverChoice, ListenOptions, Pin};
 use crate::driver::Driver;
 use crate::driver::poll::Poll;
 use crate::driver::uring::{self, Abilities, Uring};
-use crate::error::Error;
+use crate::error::{Error, step};
 use crate::event::{Errno, Socket};
 use crate::mailbox::Mailbox;
 use crate::stats::Stats;
 use crate::sys;
 use crate::worker::Worker;
+use std::collections::BTreeMap;
 use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -33,39 +36,17 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     let cpus = assign_cpus(&config.pin, workers)?;
     let (choice, driver_reason) = choose_driver(config.driver)?;
 
-    let streams = without_overlaps(streams, |stream| &stream.address, |stream| stream.options.only_v6)?;
-    let datagrams = without_overlaps(datagrams, |listener| &listener.address, |_| false)?;
-    for (stream, only_v6) in &streams {
-        bind::refuse_shared_port(&stream.address, true, *only_v6)?;
+    let problems: Vec<String> =
+        streams.iter().filter_map(|stream| unix::problem(&stream.address, &stream.options)).collect();
+    if !problems.is_empty() {
+        return Err(Error::Config { problems });
     }
-    for (listener, only_v6) in &datagrams {
-        bind::refuse_shared_port(&listener.address, false, *only_v6)?;
-    }
-
-    // Everything is bound before anything runs.
-    let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
-    let (mut addresses, mut datagram_addresses, mut unix_paths) = (Vec::new(), Vec::new(), Vec::new());
-    for (stream, only_v6) in streams {
-        let options = ListenOptions { only_v6, ..stream.options };
-        let bound = bind::streams(&stream.address, &options, workers)?;
-        unix_paths.extend(bound.unix_path);
-        addresses.push(bound.address.clone());
-        share_out(bound.sockets, |worker, socket| {
-            shares[worker].streams.push((socket, stream.factory.clone()))
-        });
-    }
-    for (listener, only_v6) in datagrams {
-        let bound = bind::datagrams(&listener.address, only_v6, config.datagram_queue_bytes, workers)?;
-        datagram_addresses.push(bound.address.clone());
-        share_out(bound.sockets, |worker, socket| {
-            shares[worker].datagrams.push((socket, listener.factory.clone()))
-        });
-    }
-
-    for share in &mut shares {
-        share.outbound.clone_from(&outbound);
-        share.datagram_clients.clone_from(&datagram_clients);
-    }
+    let listeners = Listeners {
+        streams: without_overlaps(streams, |stream| &stream.address, |stream| stream.options.only_v6)?,
+        datagrams: without_overlaps(datagrams, |listener| &listener.address, |_| false)?,
+    };
+    // Said before the factories do their work.
+    listeners.refuse_taken(&Patience::new(config.bind_patience))?;
 
     let stats = Stats::new(workers);
     let mut mailboxes = Vec::with_capacity(workers);
@@ -74,45 +55,137 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         let step = "opening its mailbox";
         mailboxes.push(Arc::new(mailbox.map_err(|source| Error::Worker { worker, step, source })?));
     }
-    let handle = Handle { mailboxes: mailboxes.clone().into(), stats: stats.clone() };
+    let handle = Handle {
+        mailboxes: mailboxes.clone().into(),
+        stats: stats.clone(),
+        unix_paths: UnixPaths::default(),
+    };
     let mut running = Running {
         handle,
-        addresses,
-        datagram_addresses,
+        addresses: Vec::new(),
+        datagram_addresses: Vec::new(),
         driver: choice.name(),
         driver_reason,
         cpus: cpus.clone(),
         threads: Vec::new(),
-        unix_paths,
+        starts: Vec::new(),
     };
     let connections_max = config.connections_max.unwrap_or_else(|| connections_max(workers));
     let config = Arc::new(Config { connections_max: Some(connections_max), ..config });
-    let (ready, all_ready) = mpsc::channel();
-    for (index, (share, mailbox)) in shares.into_iter().zip(mailboxes).enumerate() {
+    let (prepared, all_prepared) = mpsc::channel();
+    for (index, mailbox) in mailboxes.into_iter().enumerate() {
         let context =
             WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone(), config: config.clone() };
-        let job = Job { context, connections_max, share, mailbox, choice };
-        let ready = ready.clone();
+        let protocols = listeners.protocols(&outbound, &datagram_clients);
+        let job = Job { context, connections_max, protocols, mailbox, choice };
+        let prepared = prepared.clone();
+        let (start, started) = mpsc::channel();
+        running.starts.push(start);
         let handle = running.handle.clone();
         let thread = std::thread::Builder::new().name(format!("ringmill-{index}")).spawn(move || {
             // One worker less would serve only part of the clients: whichever fails, all end.
             let mut others = StopUnlessDisarmed(Some(handle));
-            let ended = job.run(ready);
+            let ended = job.run(prepared, &started);
             if ended.is_ok() {
                 others.0 = None;
             }
             ended
         });
-        let step = "spawning a thread";
-        running.threads.push(thread.map_err(|source| Error::Worker { worker: index, step, source })?);
+        let at = step::THREAD;
+        running.threads.push(thread.map_err(|source| Error::Worker { worker: index, step: at, source })?);
     }
-    drop(ready);
+    drop(prepared);
     // A worker that fails says so by dropping its sender; its error is in its thread's result.
-    if all_ready.iter().count() < workers {
-        running.handle.stop();
+    let clients: BTreeMap<usize, Vec<Address>> = all_prepared.iter().collect();
+    if clients.len() < workers {
         running.join_threads()?;
+        return Ok(running);
+    }
+
+    // Making all that took its time: somebody else may have come.
+    let patience = Patience::new(config.bind_patience);
+    listeners.refuse_taken(&patience)?;
+    let all_sockets = listeners.bind(&mut running, &config, clients.into_values(), &patience)?;
+    for (start, sockets) in running.starts.drain(..).zip(all_sockets) {
+        // A worker that has ended meanwhile has told the others, and its error is in its thread's result.
+        let _ = start.send(sockets);
     }
     Ok(running)
+}
+
+/// What is to be bound. Each comes with whether it leaves IPv4 to another.
+struct Listeners {
+    streams: Vec<(Stream, bool)>,
+    datagrams: Vec<(DatagramListener, bool)>,
+}
+
+impl Listeners {
+    fn refuse_taken(&self, patience: &Patience) -> Result<(), Error> {
+        for (stream, only_v6) in &self.streams {
+            bind::refuse_taken(&stream.address, true, *only_v6, patience)?;
+        }
+        for (listener, only_v6) in &self.datagrams {
+            bind::refuse_taken(&listener.address, false, *only_v6, patience)?;
+        }
+        Ok(())
+    }
+
+    /// The factories of one worker.
+    fn protocols(&self, outbound: &[Arc<ServiceFactory>], clients: &[DatagramClients]) -> Protocols {
+        Protocols {
+            streams: self.streams.iter().map(|(stream, _)| stream.factory.clone()).collect(),
+            datagrams: self.datagrams.iter().map(|(listener, _)| listener.factory.clone()).collect(),
+            outbound: outbound.to_vec(),
+            datagram_clients: clients.to_vec(),
+        }
+    }
+
+    /// Binds everything, for all workers. Listening comes last: where something cannot be had, nobody has connected yet. Unix
+    /// sockets listen as soon as they are bound (see `unix`), so they come just before.
+    fn bind(
+        self,
+        running: &mut Running,
+        config: &Config,
+        clients: impl Iterator<Item = Vec<Address>>,
+        patience: &Patience,
+    ) -> Result<Vec<Sockets>, Error> {
+        let workers = running.threads.len();
+        let mut all: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
+        let queue_bytes = config.datagram_queue_bytes;
+        for (listener, only_v6) in self.datagrams {
+            let bound = bind::datagrams(&listener.address, only_v6, queue_bytes, workers)?;
+            running.datagram_addresses.push(bound.address);
+            share_out(bound.sockets, |worker, socket| all[worker].datagrams.push(socket));
+        }
+        let mut streams = Vec::with_capacity(self.streams.len());
+        for (Stream { address, options, .. }, only_v6) in self.streams {
+            let options = ListenOptions { only_v6, ..options };
+            let bound = match address {
+                Address::Ip(ip) => bind::streams(ip, &options, workers)?,
+                address => Bound { address, sockets: Vec::new() },
+            };
+            streams.push((bound, options));
+        }
+        // Behind the listeners: a port that the system chooses is none of theirs.
+        for (worker, addresses) in clients.enumerate() {
+            for address in addresses {
+                all[worker].datagram_clients.push(bind::own_datagrams(&address, queue_bytes)?);
+            }
+        }
+        for (unix, options) in streams.iter_mut().filter(|(bound, _)| bound.address.ip().is_none()) {
+            let (sockets, path) = unix::bind(&unix.address, options, workers, patience)?;
+            unix.sockets = sockets;
+            path.into_iter().for_each(|path| running.handle.unix_paths.add(path));
+        }
+        for (bound, options) in streams {
+            if bound.address.ip().is_some() {
+                bind::listen(&bound, options.backlog)?;
+            }
+            running.addresses.push(bound.address);
+            share_out(bound.sockets, |worker, socket| all[worker].streams.push(socket));
+        }
+        Ok(all)
+    }
 }
 
 /// Refuses an address that is listed twice, and says which IPv6 listeners must leave IPv4 to one of their own: those
@@ -150,13 +223,20 @@ impl Drop for StopUnlessDisarmed {
     }
 }
 
-/// One worker's sockets with the factories of their protocols.
-#[derive(Default)]
-struct Share {
-    streams: Vec<(socket2::Socket, Arc<ServiceFactory>)>,
-    datagrams: Vec<(socket2::Socket, Arc<DatagramFactory>)>,
+/// The factories of one worker's protocols.
+struct Protocols {
+    streams: Vec<Arc<ServiceFactory>>,
+    datagrams: Vec<Arc<DatagramFactory>>,
     outbound: Vec<Arc<ServiceFactory>>,
     datagram_clients: Vec<DatagramClients>,
+}
+
+/// The sockets of one worker, in the order of its protocols.
+#[derive(Default)]
+pub(super) struct Sockets {
+    streams: Vec<socket2::Socket>,
+    datagrams: Vec<socket2::Socket>,
+    datagram_clients: Vec<socket2::Socket>,
 }
 
 fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2::Socket)) {
@@ -169,7 +249,7 @@ fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2:
 struct Job {
     context: WorkerContext,
     connections_max: usize,
-    share: Share,
+    protocols: Protocols,
     mailbox: Arc<Mailbox>,
     choice: Choice,
 }
@@ -189,8 +269,11 @@ impl Choice {
     }
 }
 
+/// Where a worker says that it is made, and which addresses its datagram clients want.
+type Prepared = mpsc::Sender<(usize, Vec<Address>)>;
+
 impl Job {
-    fn run(self, ready: mpsc::Sender<()>) -> Result<(), Error> {
+    fn run(self, prepared: Prepared, start: &mpsc::Receiver<Sockets>) -> Result<(), Error> {
         let worker = self.context.index;
         if let Some(id) = self.context.cpu
             && !core_affinity::set_for_current(core_affinity::CoreId { id })
@@ -205,32 +288,33 @@ impl Job {
         let failed = |step| move |source| Error::Worker { worker, step, source };
         match self.choice {
             Choice::Uring(abilities) => {
-                let driver = Uring::new(abilities, buffers, bytes).map_err(failed("setting up its ring"))?;
-                self.serve(driver, ready)
+                let driver = Uring::new(abilities, buffers, bytes).map_err(failed(step::RING))?;
+                self.serve(driver, prepared, start)
             }
             Choice::Poll => {
                 let driver = Poll::new(buffers, bytes).map_err(failed("opening epoll"))?;
-                self.serve(driver, ready)
+                self.serve(driver, prepared, start)
             }
         }
     }
 
-    fn serve(self, driver: impl Driver, ready: mpsc::Sender<()>) -> Result<(), Error> {
+    fn serve(
+        self,
+        driver: impl Driver,
+        prepared: Prepared,
+        start: &mpsc::Receiver<Sockets>,
+    ) -> Result<(), Error> {
         let index = self.context.index;
         let stats = self.context.stats.worker(index);
         stats.started(sys::thread_id());
-        // All protocols are made before any socket is handed over: a failure here closes them all.
-        let streams = make_all(index, &self.context, self.share.streams)?;
-        let datagrams = make_all(index, &self.context, self.share.datagrams)?;
-        let outbound: Vec<_> = self.share.outbound.into_iter().map(|factory| ((), factory)).collect();
-        let outbound = make_all(index, &self.context, outbound)?;
-        let mut clients = Vec::new();
-        let queue_bytes = self.context.config.datagram_queue_bytes;
-        for DatagramClients { address, factory } in self.share.datagram_clients {
+        let streams = make_all(index, &self.context, self.protocols.streams)?;
+        let datagrams = make_all(index, &self.context, self.protocols.datagrams)?;
+        let outbound = make_all(index, &self.context, self.protocols.outbound)?;
+        let (mut clients, mut addresses) = (Vec::new(), Vec::new());
+        for DatagramClients { address, factory } in self.protocols.datagram_clients {
             let made = catch_unwind(AssertUnwindSafe(|| factory(&self.context)));
-            for protocol in made.map_err(|_| Error::Factory { worker: index })? {
-                clients.push((bind::own_datagrams(&address, queue_bytes)?, protocol));
-            }
+            clients.extend(made.map_err(|_| Error::Factory { worker: index })?);
+            addresses.resize(clients.len(), address);
         }
         let mut worker = Worker::new(
             driver,
@@ -239,18 +323,21 @@ impl Job {
             self.mailbox,
             stats.clone(),
         );
-        for (socket, service) in streams {
+        // All that can fail is made. Nobody may wait for us any more: then there is nobody to tell.
+        let _ = prepared.send((index, addresses));
+        drop(prepared);
+        // No sockets come where another worker failed, or an address cannot be had; who asked hears of it there.
+        let Ok(sockets) = start.recv() else { return Ok(()) };
+        for (socket, service) in sockets.streams.into_iter().zip(streams) {
             worker.add_listener(Socket(socket.into_raw_fd()), service);
         }
-        for (socket, protocol) in datagrams.into_iter().chain(clients) {
+        let all_datagrams = sockets.datagrams.into_iter().chain(sockets.datagram_clients);
+        for (socket, protocol) in all_datagrams.zip(datagrams.into_iter().chain(clients)) {
             worker.add_datagrams(Socket(socket.into_raw_fd()), protocol);
         }
-        for ((), service) in outbound {
+        for service in outbound {
             worker.add_outbound(service);
         }
-        // Nobody may wait for us any more: then there is nobody to tell.
-        let _ = ready.send(());
-        drop(ready);
         let ended = worker.run();
         stats.stopped();
         ended.map_err(|Errno(errno)| Error::Stopped {
@@ -262,16 +349,15 @@ impl Job {
 
 type Factory<T> = dyn Fn(&WorkerContext) -> Box<T> + Send + Sync;
 
-fn make_all<S, T: ?Sized>(
+fn make_all<T: ?Sized>(
     worker: usize,
     context: &WorkerContext,
-    share: Vec<(S, Arc<Factory<T>>)>,
-) -> Result<Vec<(S, Box<T>)>, Error> {
-    let make = |(socket, factory): (S, Arc<Factory<T>>)| {
-        let made = catch_unwind(AssertUnwindSafe(|| factory(context)));
-        made.map(|made| (socket, made)).map_err(|_| Error::Factory { worker })
+    factories: Vec<Arc<Factory<T>>>,
+) -> Result<Vec<Box<T>>, Error> {
+    let make = |factory: Arc<Factory<T>>| {
+        catch_unwind(AssertUnwindSafe(|| factory(context))).map_err(|_| Error::Factory { worker })
     };
-    share.into_iter().map(make).collect()
+    factories.into_iter().map(make).collect()
 }
 
 fn available_cpus() -> usize {
