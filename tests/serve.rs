@@ -653,6 +653,28 @@ fn without_descriptors_it_neither_spins_nor_dies_and_recovers() {
 }
 
 #[test]
+fn most_clients_are_served_at_once_with_few_descriptors() {
+    const CLIENTS: usize = 64;
+    on_both_drivers(|driver| {
+        let server = Program::serve_with_descriptors(driver, 64, &[]);
+        assert!(server.line_with("only 48 connection(s) a worker").is_some(), "{:#?}", server.lines());
+        let clients: Vec<TcpStream> = (0..CLIENTS)
+            .map(|_| {
+                let mut client = connect_to(server.http());
+                client.send(get("/health"));
+                client.set_nonblocking(true).unwrap();
+                client
+            })
+            .collect();
+        // None leaves, and keep-alive lasts longer than this waits: they are served side by side.
+        let is_answered = |client: &&TcpStream| client.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+        eventually(true, || clients.iter().filter(is_answered).count() >= 40);
+        let other = Program::serve_with_descriptors(driver, 1024, &[]);
+        assert!(other.line_with("connection(s) a worker").is_none(), "{:#?}", other.lines());
+    });
+}
+
+#[test]
 fn a_storm_of_connections_leaves_no_descriptor_behind() {
     on_both_drivers(|driver| {
         let server = Program::serve(driver, &["--workers", "2"]);

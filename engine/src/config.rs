@@ -15,8 +15,8 @@ pub struct Config {
     pub driver: DriverChoice,
     /// Connections a worker serves at once; further ones wait. Most wait in the kernel's queue, but what one turn
     /// accepted waits here, unread, each with a descriptor: up to the backlog of each listener on io_uring, 64 on
-    /// epoll. `None` is the descriptor limit divided by the workers, less 64 in reserve; out of descriptors,
-    /// accepting pauses.
+    /// epoll. `None` is the descriptor limit divided by the workers, less a reserve for those and everything else: 64 and the
+    /// backlogs of the stream listeners, but at most a quarter. Out of descriptors, accepting pauses.
     pub connections_max: Option<usize>,
     /// Receive buffers a worker. The kernel takes them in order, so large input passes through all of them: together they
     /// should fit the second-level cache.

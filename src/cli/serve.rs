@@ -64,7 +64,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::whole_seconds)]
     defer_accept: Option<Duration>,
 
-    /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64]
+    /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64 and the backlog of each
+    /// address, but at most a quarter less]
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
 

@@ -22,6 +22,8 @@ use std::sync::{Arc, mpsc};
 
 /// Descriptors that connections leave for everything else.
 const RESERVED_DESCRIPTORS: u64 = 64;
+/// Fewer connections a worker than this are worth a warning: a browser alone opens six to a host.
+const CONNECTIONS_FEW: u64 = 64;
 
 pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     let Builder { config, streams, datagrams, outbound, datagram_clients, problem } = builder;
@@ -70,7 +72,8 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         threads: Vec::new(),
         starts: Vec::new(),
     };
-    let connections_max = config.connections_max.unwrap_or_else(|| connections_max(workers));
+    let connections_max =
+        config.connections_max.unwrap_or_else(|| connections_max(workers, listeners.backlog()));
     let config = Arc::new(Config { connections_max: Some(connections_max), ..config });
     let (prepared, all_prepared) = mpsc::channel();
     for (index, mailbox) in mailboxes.into_iter().enumerate() {
@@ -128,6 +131,11 @@ impl Listeners {
             bind::refuse_taken(&listener.address, false, *only_v6, patience)?;
         }
         Ok(())
+    }
+
+    /// Connections that may wait for one worker.
+    fn backlog(&self) -> u64 {
+        self.streams.iter().map(|(stream, _)| u64::try_from(stream.options.backlog).unwrap_or(0)).sum()
     }
 
     /// The factories of one worker.
@@ -364,10 +372,26 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The descriptors this process may have, divided by its workers.
-fn connections_max(workers: usize) -> usize {
-    let share = sys::descriptor_limit().min(1 << 31) / workers as u64;
-    share.saturating_sub(RESERVED_DESCRIPTORS).max(1) as usize
+/// The connections of a worker that the limit of descriptors leaves room for.
+fn connections_max(workers: usize, backlog: u64) -> usize {
+    let descriptors = sys::descriptor_limit().min(1 << 31);
+    let connections = connections_of(descriptors / workers as u64, backlog);
+    if connections < CONNECTIONS_FEW {
+        tracing::warn!(
+            descriptors,
+            workers,
+            "only {connections} connection(s) a worker are served at once, as the limit of descriptors has it: \
+             raise `ulimit -n` (LimitNOFILE= in a unit)"
+        );
+    }
+    connections as usize
+}
+
+/// A share of descriptors less what else takes some, and what one turn may accept beyond the limit. Of a small share most is for
+/// connections all the same: running out of descriptors does no harm, accepting pauses then.
+fn connections_of(share: u64, backlog: u64) -> u64 {
+    let reserved = (RESERVED_DESCRIPTORS + backlog).min(share / 4);
+    (share - reserved).max(1)
 }
 
 fn assign_cpus(pin: &Pin, workers: usize) -> Result<Vec<Option<usize>>, Error> {
@@ -412,5 +436,22 @@ fn choose_driver(asked: DriverChoice) -> Result<(Choice, String), Error> {
             Ok(abilities) => (Choice::Uring(abilities), "io_uring works here".to_owned()),
             Err(reason) => (Choice::Poll, format!("no io_uring: {reason}")),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_of_a_share_of_descriptors_is_for_connections() {
+        let check = |share, backlog, expected| assert_eq!(connections_of(share, backlog), expected);
+        check(524_288, 4096, 524_288 - 64 - 4096);
+        check(1024, 128, 1024 - 64 - 128);
+        check(1024, 4096, 768);
+        check(64, 4096, 48);
+        check(3, 4096, 3);
+        check(0, 0, 1);
+        check(1024, 0, 960);
     }
 }

@@ -52,7 +52,7 @@ pub(super) static KNOBS: &[Knob] = &[
     Knob {
         name: "nofile",
         title: "Limit of open descriptors",
-        what: "RLIMIT_NOFILE: each connection takes one. `ringmill serve` raises its soft limit to the hard one and divides it by the workers, less 64 each.",
+        what: "RLIMIT_NOFILE: each connection takes one. `ringmill serve` raises its soft limit to the hard one and divides it by the workers, less a reserve for other descriptors and the backlog.",
         when: "When more connections are expected than the hard limit allows: further ones wait in the kernel's queue.",
         source: "getrlimit(2); systemd's default is 1024 soft and 524288 hard, the soft one kept low for programs that use select(2) (systemd.exec(5), LimitNOFILE).",
         measured: "not measured: it is a limit, not a speed",
