@@ -9,6 +9,7 @@ use common::{Client, Directory, PATIENCE, connect_narrow, connect_to, eventually
 use ringmill::DriverChoice;
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -207,6 +208,8 @@ fn help_names_every_option_its_variable_and_examples() {
         "backlog",
         "congestion",
         "defer-accept",
+        "unix-mode",
+        "unix-group",
         "max-connections",
         "max-memory",
         "max-body",
@@ -303,6 +306,10 @@ fn what_cannot_work_ends_with_one_clear_line() {
     check(&["--listen", "unix:/nonexistent/ringmill.sock"], &["/nonexistent/ringmill.sock"]);
     check(&["--listen", &taken], &[&taken, "in use", "choose another port"]);
     check(&["--listen", "[fe80::1%nonesuch]:0"], &["nonesuch", "no network interface", "ip link"]);
+    check(&["--unix-mode", "rw"], &["--unix-mode", "octal", "0660"]);
+    let group = ["--listen", "unix:/tmp/ringmill-never", "--unix-group", "no-such-group"];
+    check(&group, &["no-such-group", "getent group"]);
+    check(&["--listen", "unix:@ringmill-never", "--unix-mode", "0660"], &["unix:@ringmill-never", "no file"]);
     check(&["--udp-echo", "unix:/tmp/ringmill-udp"], &["datagrams over a Unix socket"]);
 }
 
@@ -512,6 +519,21 @@ fn it_serves_a_unix_socket_and_removes_it() {
         server.signal(libc::SIGTERM);
         assert_eq!(server.wait().code(), Some(0));
         assert!(!std::fs::exists(&path).unwrap());
+    });
+}
+
+#[test]
+fn who_may_connect_to_a_unix_socket_is_an_option() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let path = directory.file("http.sock");
+        let group = common::a_group().to_string();
+        let listen = ["--listen", &format!("unix:{path}")];
+        let _server =
+            Program::serve(driver, &[&listen[..], &["--unix-mode", "0620", "--unix-group", &group]].concat());
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.gid().to_string()), (0o620, group));
+        UnixStream::connect(&path).unwrap();
     });
 }
 

@@ -22,6 +22,12 @@ impl FromStr for Workers {
     }
 }
 
+/// `0660`: octal, as chmod(1) has it.
+pub(crate) fn permissions(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "expected permissions in octal, from 0 to 0777, such as 0660".to_owned())
+}
+
 /// `64KiB`, `1GiB`, `500kB`, or plain bytes.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>()
@@ -73,6 +79,17 @@ mod tests {
         check("2m", Some(120));
         check("2147483647", Some(2_147_483_647));
         for text in ["0s", "500ms", "2.9s", "2147483648", "soon", "-1"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn permissions_are_octal() {
+        let check = |text, expected| assert_eq!(permissions(text).ok(), expected, "{text}");
+        check("0660", Some(0o660));
+        check("660", Some(0o660));
+        check("0777", Some(0o777));
+        for text in ["1777", "4755", "0o660", "rw-rw----", "8", "-1", ""] {
             check(text, None);
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Serve {
-    /// HTTP address: IP:PORT, [IPV6]:PORT, NAME:PORT or unix:PATH; repeat for several
+    /// HTTP address: IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH or unix:@NAME (abstract); repeat for several
     #[arg(
         long,
         value_name = "ADDR",
@@ -63,6 +63,14 @@ pub(crate) struct Serve {
     /// connections are short; a connection that has sent nothing is not drained [default: accept at once]
     #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::whole_seconds)]
     defer_accept: Option<Duration>,
+
+    /// Permissions of the file of unix:PATH, as 0660: who may write to it may connect [default: what the umask leaves]
+    #[arg(long, value_name = "MODE", env = "RINGMILL_UNIX_MODE", value_parser = options::permissions)]
+    unix_mode: Option<u32>,
+
+    /// Group of that file, by name or number; this user must be in it, or root [default: the user's own]
+    #[arg(long, value_name = "GROUP", env = "RINGMILL_UNIX_GROUP")]
+    unix_group: Option<String>,
 
     /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64 and the backlog of each
     /// address, but at most a quarter less]
@@ -118,6 +126,8 @@ Examples:
   ringmill serve --listen 0.0.0.0:80 --listen [::]:80 --workers 4 --pin 0-3
   ringmill serve --listen unix:/run/ringmill.sock
       try: curl --unix-socket /run/ringmill.sock http://localhost/health
+  ringmill serve --listen unix:/run/ringmill.sock --unix-mode 0660 --unix-group www-data
+      for a reverse proxy that runs as www-data
   ringmill serve --tcp-echo 127.0.0.1:7 --udp-echo 127.0.0.1:7
   RINGMILL_DRIVER=poll RINGMILL_LOG=debug ringmill serve
       every option is also an environment variable";
@@ -154,6 +164,8 @@ impl Serve {
             backlog: self.backlog,
             congestion: self.congestion,
             defer_accept: self.defer_accept,
+            unix_mode: self.unix_mode,
+            unix_group: self.unix_group,
             ..ListenOptions::default()
         };
         let defaults = Limits::default();
