@@ -213,7 +213,7 @@ impl Protocol for Names {
         *self.0.lock().unwrap() = io.local();
     }
 
-    fn data(&mut self, _: &mut (), input: &[u8], io: &mut Io<'_>) -> Step {
+    fn data(&mut self, _: &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
         io.write(input);
         Step::consumed(input.len())
     }
