@@ -7,7 +7,7 @@ use super::life::CloseReason;
 use super::outlet::{Level, Wish};
 use super::shared::Shared;
 use crate::hooks::{Break, is_broken};
-use crate::seam::io::{Below, Io};
+use crate::seam::io::Io;
 use crate::seam::layer::Call;
 use crate::seam::step::{Next, Step};
 use crate::time::Tick;
@@ -21,91 +21,83 @@ pub(crate) trait Callee {
     fn call(&mut self, call: Call<'_>, io: &mut Io<'_>) -> Result<Step, Panicked>;
 }
 
-impl Duplex {
+impl Io<'_> {
     /// Bytes arrived. The hot path: the session sees them where they are.
     #[inline]
-    pub(crate) fn receive(
-        &mut self,
-        callee: &mut impl Callee,
-        input: &mut [u8],
-        below: &mut Below<'_>,
-    ) -> Option<CloseReason> {
-        if !self.takes_in_place(input.len()) {
-            self.keep(input, below);
-            self.inlet.kept.as_mut().expect("input was kept").is_due = true;
-            return self.settle(callee, below);
+    pub(crate) fn receive(&mut self, callee: &mut impl Callee, input: &mut [u8]) -> Option<CloseReason> {
+        if !self.duplex.takes_in_place(input.len()) {
+            self.keep(input);
+            self.duplex.inlet.kept.as_mut().expect("input was kept").is_due = true;
+            return self.settle(callee);
         }
         let len = input.len();
-        let Ok(step) = callee.call(Call::Data(input), &mut self.io(below)) else {
-            return Some(self.finish(CloseReason::Panicked));
+        let Ok(step) = callee.call(Call::Data(input), self) else {
+            return Some(self.duplex.finish(CloseReason::Panicked));
         };
         if step == Step::consumed(len) {
             // Nothing is left, and nothing special is wanted.
-            self.inlet.need_bytes = 0;
+            self.duplex.inlet.need_bytes = 0;
         } else {
             let rest = &input[step.consumed..];
             if !rest.is_empty() && !is_broken(Break::InputTailDropped) {
-                self.keep(rest, below);
+                self.keep(rest);
             }
-            if let Some(reason) = self.after_data(step, below) {
+            if let Some(reason) = self.after_data(step) {
                 return Some(reason);
             }
         }
-        self.settle(callee, below)
+        self.settle(callee)
     }
 
     /// The peer will send no more.
-    pub(crate) fn end(&mut self, callee: &mut impl Callee, below: &mut Below<'_>) -> Option<CloseReason> {
-        if self.inlet.end == End::Open {
-            self.inlet.end = End::Arrived;
+    pub(crate) fn end(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
+        if self.duplex.inlet.end == End::Open {
+            self.duplex.inlet.end = End::Arrived;
         }
-        self.settle(callee, below)
+        self.settle(callee)
     }
 
     /// A call without input, and what follows.
-    pub(crate) fn call(
-        &mut self,
-        callee: &mut impl Callee,
-        call: Call<'_>,
-        below: &mut Below<'_>,
-    ) -> Option<CloseReason> {
-        let reason = self.call_once(callee, call, below);
-        if reason.is_some() { reason } else { self.settle(callee, below) }
+    pub(crate) fn call(&mut self, callee: &mut impl Callee, call: Call<'_>) -> Option<CloseReason> {
+        let reason = self.call_once(callee, call);
+        if reason.is_some() { reason } else { self.settle(callee) }
     }
 
-    /// The calls that are due. Ends because each turn of the loop uses up what it reacts to.
-    #[inline]
-    pub(crate) fn settle(&mut self, callee: &mut impl Callee, below: &mut Below<'_>) -> Option<CloseReason> {
-        if !self.is_open() || !self.may_have_calls_due(self.queued_bytes(below), &below.shared.marks) {
-            return None;
-        }
-        self.settle_due(callee, below)
+    /// Makes the calls that are due, if any.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
+        let queued = self.queued_bytes();
+        let is_due =
+            self.duplex.is_open() && self.duplex.may_have_calls_due(queued, &self.below.shared.marks);
+        if is_due { self.settle_due(callee) } else { None }
     }
 
-    fn settle_due(&mut self, callee: &mut impl Callee, below: &mut Below<'_>) -> Option<CloseReason> {
+    /// Ends because each turn of the loop uses up what it reacts to.
+    #[inline(never)]
+    fn settle_due(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
         let mut may_tell = true;
         loop {
-            let queued = self.queued_bytes(below);
-            if queued > below.shared.marks.output_max {
-                below.shared.stats.live.overflows.add(1);
-                return Some(self.abort(CloseReason::OutputOverflow));
+            let queued = self.queued_bytes();
+            if queued > self.below.shared.marks.output_max {
+                self.below.shared.stats.live.overflows.add(1);
+                return Some(self.duplex.abort(CloseReason::OutputOverflow));
             }
-            let before = self.outlet.level;
-            let due = self.due(queued, &below.shared.marks, may_tell);
+            let before = self.duplex.outlet.level;
+            let due = self.duplex.due(queued, &self.below.shared.marks, may_tell);
             if before == Level::High && is_broken(Break::HeldForever) {
-                self.outlet.level = Level::High;
+                self.duplex.outlet.level = Level::High;
                 return None;
             }
             let reason = match due {
                 Due::Nothing => return None,
                 Due::Drained => {
                     may_tell = false;
-                    self.outlet.wish = Wish::None;
-                    self.call_once(callee, Call::Drained, below)
+                    self.duplex.outlet.wish = Wish::None;
+                    self.call_once(callee, Call::Drained)
                 }
-                Due::Data => self.show_kept(callee, below),
+                Due::Data => self.show_kept(callee),
                 Due::End if is_broken(Break::EofForgotten) => return None,
-                Due::End => self.tell_end(callee, below),
+                Due::End => self.tell_end(callee),
             };
             if reason.is_some() {
                 return reason;
@@ -113,87 +105,73 @@ impl Duplex {
         }
     }
 
-    fn call_once(
-        &mut self,
-        callee: &mut impl Callee,
-        call: Call<'_>,
-        below: &mut Below<'_>,
-    ) -> Option<CloseReason> {
-        self.before_call();
-        match callee.call(call, &mut self.io(below)) {
-            Ok(step) => self.follow(step.next, below),
-            Err(Panicked) => Some(self.finish(CloseReason::Panicked)),
+    fn call_once(&mut self, callee: &mut impl Callee, call: Call<'_>) -> Option<CloseReason> {
+        self.duplex.before_call();
+        match callee.call(call, self) {
+            Ok(step) => self.follow(step.next),
+            Err(Panicked) => Some(self.duplex.finish(CloseReason::Panicked)),
         }
     }
 
     /// Calls `data` with bytes that were kept, and drops what it consumed of them.
-    fn show_kept(&mut self, callee: &mut impl Callee, below: &mut Below<'_>) -> Option<CloseReason> {
-        let mut kept = self.inlet.kept.take().expect("what is due is kept");
+    fn show_kept(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
+        let mut kept = self.duplex.inlet.kept.take().expect("what is due is kept");
         kept.is_due = false;
-        let Ok(step) = callee.call(Call::Data(kept.bytes()), &mut self.io(below)) else {
-            below.shared.recycle_unread(kept);
-            return Some(self.finish(CloseReason::Panicked));
+        let Ok(step) = callee.call(Call::Data(kept.bytes()), self) else {
+            self.below.shared.recycle_unread(kept);
+            return Some(self.duplex.finish(CloseReason::Panicked));
         };
         kept.consume(step.consumed);
         if kept.len() > 0 {
-            self.inlet.kept = Some(kept);
+            self.duplex.inlet.kept = Some(kept);
         } else {
-            below.shared.recycle_unread(kept);
+            self.below.shared.recycle_unread(kept);
         }
-        self.after_data(step, below)
+        self.after_data(step)
     }
 
-    fn tell_end(&mut self, callee: &mut impl Callee, below: &mut Below<'_>) -> Option<CloseReason> {
-        self.inlet.end = End::Told;
-        let mut kept = self.inlet.kept.take();
+    fn tell_end(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
+        self.duplex.inlet.end = End::Told;
+        let mut kept = self.duplex.inlet.kept.take();
         let rest = kept.as_mut().map_or(&mut [][..], |kept| kept.bytes());
-        let reason = self.call_once(callee, Call::End(rest), below);
-        self.inlet.kept = kept;
+        let reason = self.call_once(callee, Call::End(rest));
+        self.duplex.inlet.kept = kept;
         reason
     }
 
-    fn after_data(&mut self, step: Step, below: &mut Below<'_>) -> Option<CloseReason> {
-        self.inlet.need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
+    fn after_data(&mut self, step: Step) -> Option<CloseReason> {
+        self.duplex.inlet.need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
         if step.next != Next::Close || !is_broken(Break::AnsweredAfterClose) {
-            let reason = self.follow(step.next, below);
+            let reason = self.follow(step.next);
             if reason.is_some() {
                 return reason;
             }
         }
-        let queued = self.queued_bytes(below);
-        let is_exhausted = below.shared.memory.is_exhausted();
-        let reason = self.leave(step, queued, &below.shared.marks, is_exhausted)?;
+        let queued = self.queued_bytes();
+        let is_exhausted = self.below.shared.memory.is_exhausted();
+        let reason = self.duplex.leave(step, queued, &self.below.shared.marks, is_exhausted)?;
         match reason {
-            CloseReason::MemoryExhausted => below.shared.stats.live.memory_refused.add(1),
-            _ => below.shared.stats.live.overflows.add(1),
+            CloseReason::MemoryExhausted => self.below.shared.stats.live.memory_refused.add(1),
+            _ => self.below.shared.stats.live.overflows.add(1),
         }
         Some(reason)
     }
 
-    fn follow(&mut self, next: Next, below: &mut Below<'_>) -> Option<CloseReason> {
+    fn follow(&mut self, next: Next) -> Option<CloseReason> {
         if next == Next::Continue && is_broken(Break::ResumeForgotten) {
             return None;
         }
-        self.apply(next, below.shared.now, below.shared.pause_timeout)
+        self.duplex.apply(next, self.below.shared.now, self.below.shared.pause_timeout)
     }
 
-    fn keep(&mut self, bytes: &[u8], below: &mut Below<'_>) {
-        let kept = self.inlet.kept.get_or_insert_with(|| below.shared.unread());
+    fn keep(&mut self, bytes: &[u8]) {
+        let kept = self.duplex.inlet.kept.get_or_insert_with(|| self.below.shared.unread());
         kept.append(bytes);
-        kept.count_memory(&mut below.shared.memory);
+        kept.count_memory(&mut self.below.shared.memory);
     }
+}
 
-    /// Output that is queued here and below.
-    #[inline]
-    pub(crate) fn queued_bytes(&self, below: &Below<'_>) -> usize {
-        below.queued_bytes + self.outlet.pending_bytes()
-    }
-
-    #[inline]
-    pub(crate) fn io<'a>(&'a mut self, below: &'a mut Below<'_>) -> Io<'a> {
-        Io { duplex: self, below: below.reborrow() }
-    }
-
+impl Duplex {
     /// The session has ended: what it leaves goes back, but for output, which is still to be sent.
     pub(crate) fn leave_session(&mut self, shared: &mut Shared) {
         if let Some(kept) = self.inlet.kept.take() {

@@ -41,7 +41,7 @@ impl<L: Layer> Upper<L> {
     /// Opens a session above the one that `io` belongs to.
     pub fn open(layer: &mut L, origin: Origin, io: &mut Io<'_>) -> Upper<L> {
         let mut duplex = Duplex::new();
-        let session = layer.open(origin, &mut duplex.io(&mut io.under()));
+        let session = layer.open(origin, &mut Io { duplex: &mut duplex, below: io.under() });
         Upper { duplex, session: Some(session) }
     }
 
@@ -55,20 +55,19 @@ impl<L: Layer> Upper<L> {
     pub fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) {
         let Some(session) = &mut self.session else { return };
         let mut callee = Bound { layer, session };
-        let below = &mut io.under();
-        let duplex = &mut self.duplex;
+        let mut above = Io { duplex: &mut self.duplex, below: io.under() };
         let reason = match call {
-            Call::Data(input) => duplex.receive(&mut callee, input, below),
-            Call::End(_) => duplex.end(&mut callee, below),
+            Call::Data(input) => above.receive(&mut callee, input),
+            Call::End(_) => above.end(&mut callee),
             // Whether the session itself asked for it is its duplex's to know.
-            Call::Drained => duplex.settle(&mut callee, below),
-            Call::Timeout if duplex.deadline > below.shared.now => None,
+            Call::Drained => above.settle(&mut callee),
+            Call::Timeout if above.duplex.deadline > above.now() => None,
             Call::Timeout => {
-                duplex.deadline = Tick::NEVER;
-                duplex.call(&mut callee, Call::Timeout, below)
+                above.duplex.deadline = Tick::NEVER;
+                above.call(&mut callee, Call::Timeout)
             }
-            Call::Shed if !duplex.is_at_rest() || duplex.inlet.unread_bytes() > 0 => None,
-            Call::Wake | Call::Drain | Call::Shed => duplex.call(&mut callee, call, below),
+            Call::Shed if !above.duplex.is_at_rest() || above.duplex.inlet.unread_bytes() > 0 => None,
+            Call::Wake | Call::Drain | Call::Shed => above.call(&mut callee, call),
         };
         if let Some(reason) = reason {
             self.over(layer, reason, &mut io.reclaim());

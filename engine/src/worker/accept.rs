@@ -5,7 +5,7 @@ use crate::conn::Conn;
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::hooks::{Break, is_broken};
-use crate::seam::io::Below;
+use crate::seam::io::{Below, Io};
 use crate::seam::layer::{Call, Origin};
 use crate::session::calls::Panicked;
 use crate::session::life::CloseReason;
@@ -211,8 +211,9 @@ impl<D: Driver> Worker<D> {
         let index = slot.key() as u32;
         let conn = slot.insert(Conn::new(index, self.next_generation, socket, service));
         let (link, shared) = (&mut conn.link, &mut self.shared);
-        let mut below = Below { link, shared, names: &self.driver, queued_bytes: 0 };
-        match self.services[usize::from(service)].open(origin, &mut conn.duplex.io(&mut below)) {
+        let below = Below { link, shared, names: &self.driver, queued_bytes: 0 };
+        let mut io = Io { duplex: &mut conn.duplex, below };
+        match self.services[usize::from(service)].open(origin, &mut io) {
             Ok(session) => conn.session = session,
             Err(Panicked) => {
                 self.shared.count_panic(index);
@@ -223,7 +224,7 @@ impl<D: Driver> Worker<D> {
         if self.shared.draining {
             self.call_if_open(index, Call::Drain);
         } else {
-            self.enter(index, |duplex, seat, below| duplex.settle(seat, below));
+            self.enter(index, |io, seat| io.settle(seat));
         }
         self.settle(index);
     }

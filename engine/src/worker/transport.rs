@@ -7,9 +7,8 @@ use crate::driver::Driver;
 use crate::event::{Errno, Op, Then};
 use crate::hooks::{Arrival, Break, arrived, is_broken, stepped};
 use crate::output::Output;
-use crate::seam::io::Below;
+use crate::seam::io::{Below, Io};
 use crate::seam::layer::Call;
-use crate::session::duplex::Duplex;
 use crate::session::inlet::End;
 use crate::session::life::{CloseReason, Ending, Phase, Signal};
 use crate::session::service::Seat;
@@ -38,7 +37,7 @@ impl<D: Driver> Worker<D> {
         }
         let index = token.index();
         if conn.duplex.is_open() || is_broken(Break::CalledAfterClosed) {
-            self.enter(index, |duplex, seat, below| duplex.receive(seat, bytes, below));
+            self.enter(index, |io, seat| io.receive(seat, bytes));
         }
         self.shared.stats.live.received_bytes.add(bytes.len() as u64);
         // Whoever sends learns from that whether the connection still exists.
@@ -79,7 +78,7 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         if conn.duplex.is_open() {
             stepped(Phase::Open, Signal::PeerEof, true);
-            return self.enter(index, |duplex, seat, below| duplex.end(seat, below));
+            return self.enter(index, |io, seat| io.end(seat));
         }
         conn.duplex.inlet.end = End::Told;
         // A reset waits until what was written before it is delivered, whether the peer goes on sending or not.
@@ -122,8 +121,12 @@ impl<D: Driver> Worker<D> {
             Err(Errno::ECANCELED) => {}
             Err(errno) => self.fail(index, errno),
         }
+        let conn = &self.conns[index as usize];
+        let may_be_due = conn.duplex.may_have_calls_due(conn.queued_bytes(), &self.shared.marks);
         self.shared.recycle(output);
-        self.enter(index, |duplex, seat, below| duplex.settle(seat, below));
+        if may_be_due {
+            self.enter(index, |io, seat| io.settle(seat));
+        }
         self.settle(index);
     }
 
@@ -154,7 +157,7 @@ impl<D: Driver> Worker<D> {
 
     /// Calls a session without input, and does what follows.
     pub(super) fn call(&mut self, index: u32, call: Call<'_>) {
-        self.enter(index, |duplex, seat, below| duplex.call(seat, call, below));
+        self.enter(index, |io, seat| io.call(seat, call));
     }
 
     /// The same, unless the session is over.
@@ -169,15 +172,15 @@ impl<D: Driver> Worker<D> {
     pub(super) fn enter(
         &mut self,
         index: u32,
-        calls: impl FnOnce(&mut Duplex, &mut Seat<'_>, &mut Below<'_>) -> Option<CloseReason>,
+        calls: impl FnOnce(&mut Io<'_>, &mut Seat<'_>) -> Option<CloseReason>,
     ) {
         let conn = &mut self.conns[index as usize];
         let queued_bytes = conn.send.bytes();
         let service = usize::from(conn.link.service);
         let mut seat = Seat { service: &mut *self.services[service], session: conn.session };
         let (link, shared) = (&mut conn.link, &mut self.shared);
-        let mut below = Below { link, shared, names: &self.driver, queued_bytes };
-        if let Some(reason) = calls(&mut conn.duplex, &mut seat, &mut below) {
+        let below = Below { link, shared, names: &self.driver, queued_bytes };
+        if let Some(reason) = calls(&mut Io { duplex: &mut conn.duplex, below }, &mut seat) {
             let signal = if conn.duplex.phase == Phase::Closing { Signal::Abort } else { Signal::Finish };
             stepped(Phase::Open, signal, !conn.duplex.inlet.is_open());
             if is_broken(Break::AbortTakesBack) && conn.duplex.ending == Ending::Reset {
@@ -271,6 +274,9 @@ impl<D: Driver> Worker<D> {
     /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
     /// would spin on ENOBUFS. And no more of them than there are buffers: of thousands most would be refused again.
     pub(super) fn rearm_starved(&mut self) {
+        if self.starved.is_empty() {
+            return;
+        }
         self.starved.end_turn();
         for _ in 0..self.config.recv_buffers {
             let Some(index) = self.starved.pop() else { return };

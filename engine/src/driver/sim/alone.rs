@@ -8,7 +8,7 @@ use crate::conn::Conn;
 use crate::driver::Driver;
 use crate::event::Socket;
 use crate::mailbox::Mailbox;
-use crate::seam::io::Below;
+use crate::seam::io::{Below, Io};
 use crate::seam::protocol::Protocol;
 use crate::session::shared::Shared;
 use crate::stats::Stats;
@@ -35,8 +35,8 @@ impl<P: Protocol> Alone<P> {
         shared.wall.set(shared.now, driver.since_epoch());
         let mut conn = Conn::new(0, 1, Socket(-1), 0);
         let (link, duplex) = (&mut conn.link, &mut conn.duplex);
-        let mut below = Below { link, shared: &mut shared, names: &driver, queued_bytes: 0 };
-        let session = protocol.open(&mut duplex.io(&mut below));
+        let below = Below { link, shared: &mut shared, names: &driver, queued_bytes: 0 };
+        let session = protocol.open(&mut Io { duplex, below });
         Alone { protocol, session, conn, shared, driver }
     }
 
@@ -44,8 +44,8 @@ impl<P: Protocol> Alone<P> {
     #[inline]
     pub fn data(&mut self, input: &mut [u8]) -> usize {
         let Alone { protocol, session, conn, shared, driver } = self;
-        let mut below = Below { link: &mut conn.link, shared, names: driver, queued_bytes: 0 };
-        protocol.data(session, input, &mut conn.duplex.io(&mut below)).consumed
+        let below = Below { link: &mut conn.link, shared, names: driver, queued_bytes: 0 };
+        protocol.data(session, input, &mut Io { duplex: &mut conn.duplex, below }).consumed
     }
 
     /// Hands what was written to `read`, in pieces, and takes the buffer back as a worker does once it was sent.
