@@ -21,17 +21,6 @@ pub(crate) enum Recv {
     Starved,
 }
 
-/// The send operation of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Send {
-    /// None is in flight.
-    Idle,
-    /// So many bytes are in flight, and nobody waited for them when they were submitted.
-    Silent(u32),
-    /// So many bytes are in flight.
-    Awaited(u32),
-}
-
 /// One connection: its slab entry, and that of its session, is all the memory an idle one has.
 pub(crate) struct Conn {
     pub(crate) link: Link,
@@ -39,7 +28,8 @@ pub(crate) struct Conn {
     /// The session's key; `NO_SESSION` once it is over.
     pub(crate) session: u32,
     pub(crate) recv: Recv,
-    pub(crate) send: Send,
+    /// Output in the send operation; zero when none is in flight.
+    pub(crate) sending_bytes: u32,
     /// In the worker's list of connections to flush.
     pub(crate) is_listed: bool,
     /// Everything in flight was asked to end.
@@ -57,16 +47,6 @@ const UNKNOWN_BYTES: u32 = u32::MAX;
 /// The key of no session.
 pub(crate) const NO_SESSION: u32 = u32::MAX;
 
-impl Send {
-    #[inline]
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Send::Idle => 0,
-            Send::Silent(bytes) | Send::Awaited(bytes) => bytes as usize,
-        }
-    }
-}
-
 impl Conn {
     pub(crate) fn new(index: u32, generation: u32, socket: Socket, service: u16) -> Conn {
         Conn {
@@ -74,7 +54,7 @@ impl Conn {
             duplex: Duplex::new(),
             session: NO_SESSION,
             recv: Recv::Idle,
-            send: Send::Idle,
+            sending_bytes: 0,
             is_listed: false,
             is_cancelled: false,
             stall_deadline: Tick::NEVER,
@@ -85,12 +65,7 @@ impl Conn {
 
     /// Output that was queued and not sent.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.send.bytes() + self.duplex.outlet.pending_bytes()
-    }
-
-    /// Whether output waits or is on its way.
-    pub(crate) fn is_sending(&self) -> bool {
-        self.send != Send::Idle || self.duplex.outlet.pending.is_some()
+        self.sending_bytes as usize + self.duplex.outlet.pending_bytes()
     }
 
     pub(crate) fn is_receiving(&self) -> bool {
@@ -99,7 +74,7 @@ impl Conn {
 
     /// Whether the kernel still holds something of this connection.
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_receiving() || self.send != Send::Idle
+        self.is_receiving() || self.sending_bytes > 0
     }
 
     /// Whether bytes should be asked for now. A session that pauses goes on receiving until so many bytes are kept for it: an

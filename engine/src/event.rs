@@ -75,14 +75,6 @@ pub enum Op {
         /// The socket.
         socket: Socket,
     },
-    /// Find out about a reset where nothing is sent that would fail. io_uring does not always tell of one that comes
-    /// together with bytes (seen on Linux 6.18: the socket was closed, and its receive armed). No event: the receive ends.
-    FindReset {
-        /// The token of the receive that is armed.
-        target: Token,
-        /// The socket it runs on.
-        socket: Socket,
-    },
     /// Send no more: the peer sees the end of the stream. No event.
     Shutdown {
         /// A connected socket.
@@ -129,7 +121,7 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// Nothing waits for it. A full success does not end a turn's wait: it is told when that turn comes back for another
-    /// reason, or at once if it does not wait. A full socket may be told with `EAGAIN` instead of waited for.
+    /// reason, or with the next one, which does not wait then. A full socket may be told with `EAGAIN` instead of waited for.
     Rest,
     /// Something waits for its completion.
     GoOn,

@@ -30,8 +30,8 @@ pub enum Break {
     ResumeForgotten,
     /// A connection whose output was above high water is never read again.
     HeldForever,
-    /// Nobody asks for the completion of a silent send.
-    ImpatienceForgotten,
+    /// A send is submitted as one that nobody waits for while that can still change.
+    RestTooSoon,
     /// A second send is submitted while one is in flight.
     SendsOverlap,
     /// A socket is closed while the kernel still uses it.
@@ -134,7 +134,7 @@ mod on {
             Break::MoreIgnored,
             Break::ResumeForgotten,
             Break::HeldForever,
-            Break::ImpatienceForgotten,
+            Break::RestTooSoon,
             Break::SendsOverlap,
             Break::ClosedTooSoon,
             Break::CancelForgotten,

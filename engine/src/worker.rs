@@ -62,15 +62,11 @@ pub(crate) struct Worker<D: Driver> {
     listed: Vec<u32>,
     /// About how many bytes they have.
     listed_bytes: usize,
-    /// Somebody waits for a send that was submitted as not awaited: the next turn must not wait.
-    impatient: bool,
     /// A connection went away while accepting was paused.
     has_room: bool,
     leap: Leap,
     /// Connections that found no receive buffer.
     starved: Starved,
-    /// Connections that received something in this turn and sent nothing then.
-    unanswered: Vec<u32>,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
     parked: VecDeque<(u16, Socket)>,
     shortage: Shortage,
@@ -122,11 +118,9 @@ impl<D: Driver> Worker<D> {
             next_generation: 0,
             listed: Vec::new(),
             listed_bytes: 0,
-            impatient: false,
             has_room: false,
             leap: Leap::default(),
             starved: Starved::default(),
-            unanswered: Vec::new(),
             parked: VecDeque::new(),
             shortage: Shortage::new(),
             accept_at: Tick::NEVER,
@@ -167,7 +161,6 @@ impl<D: Driver> Worker<D> {
     /// One turn that waits no longer than until `until`.
     pub(crate) fn turn_until(&mut self, until: Tick) -> Result<(), Errno> {
         let wait = self.next_wait(until);
-        self.impatient = false;
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();
@@ -177,7 +170,7 @@ impl<D: Driver> Worker<D> {
         for event in events.drain(..) {
             self.dispatch(event);
             if self.listed_bytes >= self.config.flush_bytes {
-                self.flush();
+                self.flush(false);
             }
         }
         self.events = events;
@@ -191,8 +184,7 @@ impl<D: Driver> Worker<D> {
         if std::mem::take(&mut self.has_room) {
             self.resume_accepting();
         }
-        self.flush();
-        self.look_at_unanswered();
+        self.flush(true);
         self.rearm_starved();
         Ok(())
     }
@@ -228,7 +220,7 @@ impl<D: Driver> Worker<D> {
     fn next_wait(&self, until: Tick) -> Wait {
         // What was just accepted may be closed again; not all that found no buffer were armed; calls ask for more.
         let is_behind = self.has_room || !self.starved.is_empty() || !self.shared.requests.is_empty();
-        if self.impatient || is_behind || self.leap.is_on() {
+        if is_behind || self.leap.is_on() {
             return Wait::Poll;
         }
         let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at).min(until);

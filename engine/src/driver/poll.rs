@@ -316,7 +316,6 @@ impl Driver for Poll {
                 self.cancel_output(socket);
             }
             // epoll tells of a reset by itself.
-            Op::FindReset { .. } => {}
             Op::Shutdown { socket } => sys::shutdown(socket),
             Op::Close { socket, reset } => self.close(socket, reset),
             Op::Provide(block) => self.pool.give(block),

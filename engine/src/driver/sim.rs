@@ -62,7 +62,7 @@ pub struct Sim {
     done: Vec<Event>,
     /// Sends that succeeded and that nobody waits for: told when the turn comes back, and no reason to come back.
     silent: Vec<Event>,
-    /// A turn that did not wait could not take everything in: the next one owes its answer.
+    /// A turn could not take everything in: the next one owes its answer, and does not wait.
     is_owing: bool,
     operations: u64,
     /// The newest generation of each connection's slot.
@@ -253,7 +253,7 @@ impl Sim {
     }
 
     /// Takes in what was submitted; with a full queue, only the first of it.
-    fn take_in(&mut self, wait: Wait) {
+    fn take_in(&mut self) {
         let mut count = self.queued.len();
         if count > 0 && self.hits_and_fires(Fault::QueueFull) {
             count = self.rng.below(count);
@@ -261,7 +261,7 @@ impl Sim {
         for op in self.queued.drain(..count).collect::<Vec<Op>>() {
             self.start(op);
         }
-        self.is_owing = (wait == Wait::Poll || self.is_owing) && !self.queued.is_empty();
+        self.is_owing = !self.queued.is_empty();
     }
 
     fn start(&mut self, op: Op) {
@@ -290,9 +290,7 @@ impl Sim {
                 self.cancel_output(socket);
             }
             Op::Close { socket, reset } => self.close(socket, reset),
-            Op::Shutdown { .. } | Op::Provide(_) | Op::FindReset { .. } => {
-                unreachable!("done when it was submitted")
-            }
+            Op::Shutdown { .. } | Op::Provide(_) => unreachable!("done when it was submitted"),
         }
     }
 
@@ -442,8 +440,6 @@ impl Driver for Sim {
     fn submit(&mut self, op: Op) {
         match op {
             _ if self.is_abandoned || std::thread::panicking() => {}
-            // Resets are told by themselves here.
-            Op::FindReset { .. } => {}
             // Neither goes through a queue on any driver.
             Op::Shutdown { socket } => self.world.borrow_mut().shutdown(socket),
             Op::Provide(block) => self.pool.give(block),
@@ -458,7 +454,7 @@ impl Driver for Sim {
             return Ok(());
         }
         let was_owing = self.is_owing;
-        self.take_in(wait);
+        self.take_in();
         self.tell_stale();
         events.append(&mut self.done);
         self.plan();

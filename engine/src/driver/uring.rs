@@ -6,6 +6,8 @@
 //! the machine allows; kernel versions are never compared.
 #![allow(unsafe_code)]
 
+mod suspects;
+
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::{Driver, Names, Wait};
@@ -25,6 +27,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
+use suspects::Suspects;
 
 /// Submissions queued before they are flushed within a turn.
 const SUBMISSIONS: u32 = 128;
@@ -72,8 +75,8 @@ pub struct Uring {
     silent: VecDeque<Silent>,
     /// The number of the first of them, counted from the start.
     silent_first: u32,
-    /// A turn that did not wait could not tell them all: then the next one does not wait either, because nothing would
-    /// end its wait.
+    /// A turn could not tell them all, because the kernel did not take everything in: then the next one does not wait, because
+    /// somebody may wait for them by then, and nothing would end the wait.
     is_owing: bool,
     /// Accepts and receives in flight.
     armed: usize,
@@ -91,8 +94,9 @@ pub struct Uring {
     transfer: sys::datagrams::Transfer,
     /// Datagram sockets whose last batch was full: there is likely more.
     likely_more: Vec<Socket>,
-    /// Receives whose sockets may have been reset unnoticed.
-    suspects: Vec<(Token, Socket)>,
+    suspects: Suspects,
+    /// Empty between turns: those that are asked.
+    asked: Vec<(Token, Socket)>,
     /// When the timer in the ring goes off; `Tick::NEVER` while there is none.
     timer_at: Tick,
     /// What the kernel reads that from, at submission.
@@ -253,7 +257,8 @@ impl Uring {
             reported: Vec::new(),
             transfer: sys::datagrams::Transfer::new(),
             likely_more: Vec::new(),
-            suspects: Vec::new(),
+            suspects: Suspects::default(),
+            asked: Vec::new(),
             timer_at: Tick::NEVER,
             timer: types::Timespec::new(),
             now: sys::clock(),
@@ -432,10 +437,15 @@ impl Uring {
 
     /// Ends the receives on sockets that were reset: the next one there says so. One call asks for all of them.
     fn find_resets(&mut self) {
-        for target in sys::hung_up(&self.suspects) {
-            self.cancel(target);
+        let mut asked = std::mem::take(&mut self.asked);
+        self.suspects.take(&mut asked);
+        if !asked.is_empty() {
+            for target in sys::hung_up(&asked) {
+                self.cancel(target);
+            }
         }
-        self.suspects.clear();
+        asked.clear();
+        self.asked = asked;
     }
 
     fn reap(&mut self, events: &mut Vec<Event>) {
@@ -470,6 +480,9 @@ impl Uring {
         match token.kind() {
             Kind::Recv => {
                 let buffer = cqueue::buffer_select(completion.flags());
+                if more {
+                    self.suspects.fed(token);
+                }
                 events.push(self.received(token, result, more, buffer));
             }
             Kind::Accept => events.push(Event { token, result, more, payload: Payload::None }),
@@ -539,10 +552,14 @@ impl Driver for Uring {
             Op::Recv { token, socket, turn_bytes_max } => {
                 let limit = if self.abilities.recv_limit { turn_bytes_max } else { 0 };
                 self.armed += 1;
+                self.suspects.armed(token, socket);
                 let entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
                 self.push(&entry.user_data(token.to_bits()));
             }
-            Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
+            Op::Send { token, socket, output, then } => {
+                self.suspects.sends(token);
+                self.send(token, socket, output, then);
+            }
             Op::Provide(block) => self.buffers.give(&mut self.pool, block),
             Op::Accept { token, listener } => {
                 self.armed += 1;
@@ -563,9 +580,9 @@ impl Driver for Uring {
                 let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(socket.0)).all()).build();
                 self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
             }
-            Op::FindReset { target, socket } => self.suspects.push((target, socket)),
             Op::Shutdown { socket } => sys::shutdown(socket),
             Op::Close { socket, reset } => {
+                self.suspects.closed(socket);
                 if reset {
                     sys::reset_on_close(socket);
                 }
@@ -603,7 +620,7 @@ impl Driver for Uring {
         self.tell_silent(taken_in, events);
         events.append(&mut reported);
         self.reported = reported;
-        self.is_owing = want == 0 && !self.silent.is_empty();
+        self.is_owing = !self.silent.is_empty();
         events.append(&mut self.done);
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! (`memory.rs` says from when on). Nothing is done while there is no pressure but one comparison a turn.
 
 use super::{Life, Worker};
-use crate::conn::Send;
 use crate::driver::Driver;
 use crate::memory::Pressure;
 use crate::seam::layer::Call;
@@ -70,7 +69,7 @@ impl<D: Driver> Worker<D> {
     fn shed(&mut self) {
         for index in self.open_connections() {
             let conn = &self.conns[index as usize];
-            if conn.is_at_rest() && conn.duplex.inlet.kept.is_none() && conn.send == Send::Idle {
+            if conn.is_at_rest() && conn.duplex.inlet.kept.is_none() && conn.sending_bytes == 0 {
                 self.call(index, Call::Shed);
                 let closed = !self.conns[index as usize].duplex.is_open();
                 self.shared.stats.live.shed.add(u64::from(closed));

@@ -2,7 +2,7 @@
 //! its session is due is the duplex's business (`session/duplex.rs`).
 
 use super::Worker;
-use crate::conn::{Conn, NO_SESSION, Recv, Send};
+use crate::conn::{Conn, NO_SESSION, Recv};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Then};
 use crate::hooks::{Arrival, Break, arrived, is_broken, stepped};
@@ -40,10 +40,6 @@ impl<D: Driver> Worker<D> {
             self.enter(index, |io, seat| io.receive(seat, bytes));
         }
         self.shared.stats.live.received_bytes.add(bytes.len() as u64);
-        // Whoever sends learns from that whether the connection still exists.
-        if !self.conns[index as usize].is_sending() && self.unanswered.last() != Some(&index) {
-            self.unanswered.push(index);
-        }
         self.settle(index);
     }
 
@@ -94,7 +90,7 @@ impl<D: Driver> Worker<D> {
         let Some(conn) = conn.filter(|conn| conn.link.generation == token.generation()) else {
             return self.shared.recycle(output);
         };
-        conn.send = Send::Idle;
+        conn.sending_bytes = 0;
         match result {
             Ok(0) => self.fail(index, Errno::EPIPE),
             Ok(bytes) => {
@@ -142,7 +138,7 @@ impl<D: Driver> Worker<D> {
             }
             let undelivered = self.driver.unacknowledged_bytes(conn.link.socket);
             if conn.has_stalled(undelivered, self.write_bytes_min) {
-                self.shared.stats.live.write_timeouts.add(u64::from(conn.send != Send::Idle));
+                self.shared.stats.live.write_timeouts.add(u64::from(conn.sending_bytes > 0));
                 self.abort(index, CloseReason::WriteTimeout);
             } else {
                 conn.stall_deadline = now.after(self.config.write_timeout);
@@ -175,7 +171,7 @@ impl<D: Driver> Worker<D> {
         calls: impl FnOnce(&mut Io<'_>, &mut Seat<'_>) -> Option<CloseReason>,
     ) {
         let conn = &mut self.conns[index as usize];
-        let queued_bytes = conn.send.bytes();
+        let queued_bytes = conn.sending_bytes as usize;
         let service = usize::from(conn.link.service);
         let mut seat = Seat { service: &mut *self.services[service], session: conn.session };
         let (link, shared) = (&mut conn.link, &mut self.shared);
@@ -233,8 +229,9 @@ impl<D: Driver> Worker<D> {
         self.shared.memory.change(held_kib as usize * 1024, 0);
     }
 
-    /// Sends what was written: one send for each connection with output and none in flight.
-    pub(super) fn flush(&mut self) {
+    /// Sends what was written: one send for each connection with output and none in flight. Only at the end of a turn is it
+    /// known that nothing waits for a send to be told: what comes later in the turn may change that.
+    pub(super) fn flush(&mut self, is_end_of_turn: bool) {
         self.listed_bytes = 0;
         let mut listed = std::mem::take(&mut self.listed);
         for index in listed.drain(..) {
@@ -243,7 +240,7 @@ impl<D: Driver> Worker<D> {
                 continue;
             };
             conn.is_listed = false;
-            if conn.send != Send::Idle && !is_broken(Break::SendsOverlap) {
+            if conn.sending_bytes > 0 && !is_broken(Break::SendsOverlap) {
                 continue;
             }
             if let Some(output) = conn.duplex.outlet.pending.take() {
@@ -251,24 +248,12 @@ impl<D: Driver> Worker<D> {
                     self.shared.recycle(output);
                 } else {
                     let then = self.conns[index as usize].after_send();
-                    self.send(index, output, then);
+                    let is_too_soon = then == Then::Rest && !is_end_of_turn && !is_broken(Break::RestTooSoon);
+                    self.send(index, output, if is_too_soon { Then::GoOn } else { then });
                 }
             }
         }
         self.listed = listed;
-    }
-
-    /// Has the driver look for resets where bytes came and no send would find out.
-    pub(super) fn look_at_unanswered(&mut self) {
-        while let Some(index) = self.unanswered.pop() {
-            if let Some(conn) = self.conns.get(index as usize)
-                && matches!(conn.recv, Recv::Armed | Recv::Fed)
-                && !conn.is_sending()
-            {
-                let target = Token::new(Kind::Recv, conn.link.generation, index);
-                self.driver.submit(Op::FindReset { target, socket: conn.link.socket });
-            }
-        }
     }
 
     /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
@@ -304,15 +289,12 @@ impl<D: Driver> Worker<D> {
         }
         if let Some(output) = &mut conn.duplex.outlet.pending {
             output.count_memory(&mut self.shared.memory);
-            if !conn.is_listed && (conn.send == Send::Idle || is_broken(Break::SendsOverlap)) {
+            if !conn.is_listed && (conn.sending_bytes == 0 || is_broken(Break::SendsOverlap)) {
                 conn.is_listed = true;
                 self.listed_bytes += output.len();
                 self.listed.push(index);
             }
         }
-        // A send that nobody waited for when it was submitted may have somebody waiting now.
-        let is_awaited_now = matches!(conn.send, Send::Silent(_)) && !conn.is_at_rest();
-        self.impatient |= is_awaited_now && !is_broken(Break::ImpatienceForgotten);
         if !is_broken(Break::TimerForgotten) {
             self.timers.schedule(index, conn.next_deadline());
         }
@@ -370,8 +352,7 @@ impl<D: Driver> Worker<D> {
 
     fn send(&mut self, index: u32, output: Box<Output>, then: Then) {
         let conn = &mut self.conns[index as usize];
-        let bytes = output.len() as u32;
-        conn.send = if then == Then::Rest { Send::Silent(bytes) } else { Send::Awaited(bytes) };
+        conn.sending_bytes = output.len() as u32;
         if conn.stall_deadline == Tick::NEVER && !is_broken(Break::StallUntimed) {
             conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
             self.timers.schedule(index, conn.stall_deadline);
@@ -404,7 +385,6 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         let socket = conn.link.socket;
         if conn.is_busy() && !is_broken(Break::ClosedTooSoon) {
-            self.impatient |= matches!(conn.send, Send::Silent(_));
             if !conn.is_cancelled && !is_broken(Break::CancelForgotten) {
                 conn.is_cancelled = true;
                 self.driver.submit(Op::CancelAll { socket });
