@@ -77,6 +77,14 @@ impl Conn {
         self.is_receiving() || self.sending_bytes > 0
     }
 
+    /// Whether receiving should start or end now. On the hot path it goes on.
+    #[inline]
+    pub(crate) fn is_recv_due(&self, paused_bytes_max: usize) -> bool {
+        let is_armed = matches!(self.recv, Recv::Armed | Recv::Fed);
+        let goes_on = is_armed && self.duplex.is_flowing();
+        !goes_on && self.wants_input(paused_bytes_max) != is_armed
+    }
+
     /// Whether bytes should be asked for now. A session that pauses goes on receiving until so many bytes are kept for it: an
     /// answer that comes soon costs no operation then, and a reset is noticed.
     pub(crate) fn wants_input(&self, paused_bytes_max: usize) -> bool {

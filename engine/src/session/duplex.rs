@@ -69,6 +69,15 @@ impl Duplex {
         self.outlet.level == Level::Low && self.inlet.takes_in_place(bytes)
     }
 
+    /// Whether an open session takes what comes.
+    #[inline]
+    pub(crate) fn is_flowing(&self) -> bool {
+        self.phase == Phase::Open
+            && self.inlet.end == End::Open
+            && self.inlet.reading == Reading::Flowing
+            && self.outlet.level == Level::Low
+    }
+
     /// Whether an open session should be sent more. While it pauses, so many bytes may be kept for it.
     #[inline]
     pub(crate) fn wants_input(&self, paused_bytes_max: usize) -> bool {

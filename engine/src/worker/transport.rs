@@ -172,8 +172,8 @@ impl<D: Driver> Worker<D> {
     ) {
         let conn = &mut self.conns[index as usize];
         let queued_bytes = conn.sending_bytes as usize;
-        let service = usize::from(conn.link.service);
-        let mut seat = Seat { service: &mut *self.services[service], session: conn.session };
+        let service = &mut *self.services[usize::from(conn.link.service)];
+        let mut seat = Seat { service, session: conn.session };
         let (link, shared) = (&mut conn.link, &mut self.shared);
         let below = Below { link, shared, names: &self.driver, queued_bytes };
         if let Some(reason) = calls(&mut Io { duplex: &mut conn.duplex, below }, &mut seat) {
@@ -298,8 +298,7 @@ impl<D: Driver> Worker<D> {
         if !is_broken(Break::TimerForgotten) {
             self.timers.schedule(index, conn.next_deadline());
         }
-        let is_armed = matches!(conn.recv, Recv::Armed | Recv::Fed);
-        if conn.wants_input(self.config.recv_buffer_bytes) != is_armed {
+        if conn.is_recv_due(self.config.recv_buffer_bytes) {
             self.update_recv(index);
         }
     }
