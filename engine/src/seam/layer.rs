@@ -32,9 +32,9 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// The bytes that can be consumed.
+    /// How many bytes can be consumed.
     #[inline]
-    pub(crate) fn input_bytes(&self) -> usize {
+    pub fn input_bytes(&self) -> usize {
         match self {
             Call::Data(input) => input.len(),
             _ => 0,

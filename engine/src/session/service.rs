@@ -73,6 +73,7 @@ impl<L: Layer> Service for Typed<L> {
     }
 }
 
-fn guard<R>(call: impl FnOnce() -> R) -> Result<R, Panicked> {
+/// Keeps a panic of protocol code from its caller.
+pub(crate) fn guard<R>(call: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| Panicked)
 }

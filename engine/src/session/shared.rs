@@ -73,6 +73,13 @@ impl Shared {
         tracing::error!(connection = index, "protocol code panicked: the connection is closed");
     }
 
+    /// The same, where no connection is known or none is to blame.
+    #[cold]
+    pub(crate) fn count_panic_outside(&mut self) {
+        self.stats.live.panics.add(1);
+        tracing::error!("protocol code panicked outside a session");
+    }
+
     /// Takes an output that is done, for the next connection that writes.
     pub(crate) fn recycle(&mut self, mut output: Box<Output>) {
         output.count_memory(&mut self.memory);

@@ -3,8 +3,9 @@
 use super::calls::{Callee, Panicked};
 use super::duplex::Duplex;
 use super::inlet::Reading;
-use super::life::{CloseReason, Ending};
+use super::life::{CloseReason, Ending, Phase};
 use super::outlet::{Level, Wish};
+use super::service::guard;
 use crate::output::Output;
 use crate::seam::io::Io;
 use crate::seam::layer::{Call, Layer, Origin, Reclaim};
@@ -15,7 +16,8 @@ use crate::time::Tick;
 /// are those of the connection, over all that is queued in the stack.
 ///
 /// A layer calls [`Upper::call`] for whatever it is called with itself, takes what the session wrote
-/// ([`Upper::take_output`]), and answers with [`Upper::step`].
+/// ([`Upper::take_output`]), and answers with [`Upper::step`]. A panic of the session ends here: what it wrote before can be
+/// taken, and then [`Upper::step`] says to abort.
 pub struct Upper<L: Layer> {
     duplex: Duplex,
     /// `None` once it is over.
@@ -31,9 +33,12 @@ impl<L: Layer> Callee for Bound<'_, L> {
     #[inline]
     fn call(&mut self, call: Call<'_>, io: &mut Io<'_>) -> Result<Step, Panicked> {
         let input_bytes = call.input_bytes();
-        let step = self.layer.call(self.session, call, io);
-        assert!(step.consumed <= input_bytes, "a protocol consumed more than it was given");
-        Ok(step)
+        // Caught here, so that the layer can still send what the session wrote before.
+        guard(|| {
+            let step = self.layer.call(self.session, call, io);
+            assert!(step.consumed <= input_bytes, "a protocol consumed more than it was given");
+            step
+        })
     }
 }
 
@@ -48,6 +53,16 @@ impl<L: Layer> Upper<L> {
     /// Whether the session goes on.
     pub fn is_open(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Whether the session came to its end in the last call, and the end of the stream follows what it wrote: the place for a
+    /// layer's own end, once. A session that broke off has none.
+    pub fn take_end(&mut self) -> bool {
+        let is_end = self.duplex.phase == Phase::Draining && self.duplex.ending == Ending::Eof;
+        if is_end {
+            self.duplex.phase = Phase::Closing;
+        }
+        is_end
     }
 
     /// Hands a call on. Of [`Call::Data`] all bytes are taken: what the session does not consume is kept here, as is what
@@ -69,8 +84,10 @@ impl<L: Layer> Upper<L> {
             Call::Shed if !above.duplex.is_at_rest() || above.duplex.inlet.unread_bytes() > 0 => None,
             Call::Wake | Call::Drain | Call::Shed => above.call(&mut callee, call),
         };
-        if let Some(reason) = reason {
-            self.over(layer, reason, &mut io.reclaim());
+        let Some(reason) = reason else { return };
+        let is_closed = self.over(layer, reason, &mut io.reclaim());
+        if reason == CloseReason::Panicked || is_closed.is_err() {
+            io.count_panic();
         }
     }
 
@@ -100,16 +117,22 @@ impl<L: Layer> Upper<L> {
 
     /// The connection is over, and with it this session.
     pub fn close(mut self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
-        self.over(layer, reason, reclaim);
         if let Some(output) = self.take_output() {
             reclaim.0.recycle(output);
         }
+        if self.over(layer, reason, reclaim).is_err() {
+            reclaim.0.count_panic_outside();
+        }
     }
 
-    fn over(&mut self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+    fn over(
+        &mut self,
+        layer: &mut L,
+        reason: CloseReason,
+        reclaim: &mut Reclaim<'_>,
+    ) -> Result<(), Panicked> {
         self.duplex.leave_session(reclaim.0);
-        if let Some(session) = self.session.take() {
-            layer.closed(session, reason, reclaim);
-        }
+        let Some(session) = self.session.take() else { return Ok(()) };
+        guard(|| layer.closed(session, reason, reclaim))
     }
 }

@@ -240,8 +240,7 @@ impl<D: Driver> Worker<D> {
 
     fn count_panic(&mut self, called: Result<(), Panicked>) {
         if called.is_err() {
-            self.shared.stats.live.panics.add(1);
-            tracing::error!("protocol code panicked outside a session");
+            self.shared.count_panic_outside();
         }
     }
 }

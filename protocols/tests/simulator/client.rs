@@ -1,5 +1,6 @@
 //! One simulated client: how it speaks and listens, and what it may hear.
 
+use crate::layers::Speech;
 use crate::script::{Script, Service};
 use ringmill_engine::driver::sim::{Chaos, Fault, Net, Peer, Rng, fire};
 use ringmill_engine::event::Socket;
@@ -47,8 +48,8 @@ pub struct Excuse {
 }
 
 impl Client {
-    pub fn random(rng: &mut Rng, chaos: &Chaos, workers: usize) -> Client {
-        let mut script = Script::random(rng);
+    pub fn random(rng: &mut Rng, chaos: &Chaos, workers: usize, speech: Speech) -> Client {
+        let mut script = Script::random(rng, speech);
         let manner = if chaos.hits(Fault::NeverReads, rng) {
             Manner::Deaf
         } else if chaos.hits(Fault::OneByte, rng) {
@@ -167,7 +168,8 @@ impl Client {
         let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
         // A resetting peer may take what arrives before the reset is seen; a deaf one reads at the very end.
         self.received.extend(peer.take());
-        let (mut received, mut expected) = (mask_dates(&self.received), mask_dates(expected));
+        let decode = |heard: &[u8]| mask_dates(&self.script.speech.decode(heard).0);
+        let (mut received, mut expected) = (decode(&self.received), decode(expected));
         if excuse.is_ended && self.script.service == Service::Http {
             (received, expected) = (without_close(received), without_close(expected));
         }

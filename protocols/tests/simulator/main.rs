@@ -6,10 +6,12 @@
 
 mod client;
 mod framed;
+mod layers;
 mod scenario;
 mod script;
 mod site;
 mod soak;
+mod stacked;
 
 use ringmill_engine::hooks::{Break, set_broken};
 

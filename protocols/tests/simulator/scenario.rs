@@ -1,6 +1,7 @@
 //! One seed: workers, clients and faults at random; then the faults stop, and nothing may be left.
 
 use crate::client::{Client, Excuse};
+use crate::layers::{SPEECHES, Speech};
 use crate::script::{self, Script};
 use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Chaos, Fault, Rng, Simulation, fire};
@@ -73,15 +74,17 @@ impl Scenario {
         let mut simulation = Simulation::with_workers(workers, seed, chaos, config);
         let is_impatient = rng.one_in(5);
         let (limits, idle) = if is_impatient { hurried() } else { (script::patient(), None) };
+        let speech = if rng.one_in(2) { Speech::Plain } else { SPEECHES[rng.below(SPEECHES.len())] };
         let listeners =
-            (0..workers).map(|n| script::listen(&mut simulation, n, limits.clone(), idle)).collect();
+            (0..workers).map(|n| script::listen(&mut simulation, n, limits.clone(), idle, speech)).collect();
         let datagrams = rng.one_in(6).then(|| Datagrams {
             socket: simulation.datagrams_on(0, UdpEcho::default()),
             open: Vec::new(),
             may_be_lost: chaos.is_on(Fault::DatagramFault),
         });
         simulation.start();
-        let clients = (0..1 + rng.below(7)).map(|_| Client::random(&mut rng, &chaos, workers)).collect();
+        let clients =
+            (0..1 + rng.below(7)).map(|_| Client::random(&mut rng, &chaos, workers, speech)).collect();
         let ended = vec![false; workers];
         Scenario { rng, simulation, listeners, clients, is_impatient, ended, datagrams }
     }

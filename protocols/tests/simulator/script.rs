@@ -1,11 +1,12 @@
 //! What clients say, and what they must hear: the oracle is the same protocol, fed at once on a calm kernel.
 
 use crate::framed::{self, Framed, frame};
+use crate::layers::{Prefixed, Sealed, Speech};
 use crate::site::Site;
-use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
 use ringmill_engine::hooks::set_broken;
+use ringmill_engine::{Config, Layer};
 use ringmill_protocols::Echo;
 use ringmill_protocols::http::{Limits, Server};
 use std::time::Duration;
@@ -23,13 +24,15 @@ pub const SERVICES: [Service; 3] = [Service::Echo, Service::Framed, Service::Htt
 #[derive(Clone, Debug)]
 pub struct Script {
     pub service: Service,
+    /// The layers between the client and the service.
+    pub speech: Speech,
     pub bytes: Vec<u8>,
     /// It may end in a session that aborts or panics: what was answered before is heard, and then a reset.
     pub may_be_reset: bool,
 }
 
 impl Script {
-    pub fn random(rng: &mut Rng) -> Script {
+    pub fn random(rng: &mut Rng, speech: Speech) -> Script {
         let service = SERVICES[rng.below(3)];
         let (bytes, may_be_reset) = match service {
             Service::Echo => {
@@ -38,7 +41,8 @@ impl Script {
             Service::Framed => frames(rng),
             Service::Http => (requests(rng), false),
         };
-        Script { service, bytes, may_be_reset }
+        let bytes = speech.encode(&bytes, [1, 50, 1000][rng.below(3)], true);
+        Script { service, speech, bytes, may_be_reset }
     }
 }
 
@@ -112,15 +116,32 @@ pub fn listen(
     worker: usize,
     limits: Limits,
     idle: Option<Duration>,
+    speech: Speech,
 ) -> [Socket; 3] {
     let watch = simulation.watch();
     let echo = idle.map_or_else(Echo::default, |idle| Echo::default().with_idle_timeout(idle));
     let server = Server::new(Site::new(watch.clone())).with_limits(limits);
     [
-        simulation.listen_on(worker, echo),
-        simulation.listen_on(worker, Framed::new(watch)),
-        simulation.listen_on(worker, server),
+        listen_with(simulation, worker, echo, speech),
+        listen_with(simulation, worker, Framed::new(watch), speech),
+        listen_with(simulation, worker, server, speech),
     ]
+}
+
+/// Listens with a protocol on layers.
+pub fn listen_with(
+    simulation: &mut Simulation,
+    worker: usize,
+    protocol: impl Layer,
+    speech: Speech,
+) -> Socket {
+    match speech {
+        Speech::Plain => simulation.listen_on(worker, protocol),
+        Speech::Prefixed => simulation.listen_on(worker, Prefixed(protocol)),
+        Speech::Sealed => simulation.listen_on(worker, Sealed(protocol)),
+        Speech::PrefixedSealed => simulation.listen_on(worker, Prefixed(Sealed(protocol))),
+        Speech::SealedPrefixed => simulation.listen_on(worker, Sealed(Prefixed(protocol))),
+    }
 }
 
 /// HTTP limits that no simulated client reaches.
@@ -142,7 +163,7 @@ pub fn wake_all(watch: &Watch) {
     }
 }
 
-/// What each client would hear if all were said at once and nothing went wrong, also in the worker.
+/// What each client would hear if all were said at once and nothing went wrong, also in the worker. All speak alike.
 pub fn oracle(scripts: &[&Script]) -> Vec<Vec<u8>> {
     let broken = set_broken(None);
     let expected = ask(scripts);
@@ -152,7 +173,7 @@ pub fn oracle(scripts: &[&Script]) -> Vec<Vec<u8>> {
 
 fn ask(scripts: &[&Script]) -> Vec<Vec<u8>> {
     let mut simulation = Simulation::new(0, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
-    let listeners = listen(&mut simulation, 0, patient(), None);
+    let listeners = listen(&mut simulation, 0, patient(), None, scripts[0].speech);
     simulation.start();
     let say = |script: &&Script| {
         let peer = simulation.net().connect(listeners[script.service as usize]).expect("somebody listens");
