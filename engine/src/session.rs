@@ -8,5 +8,7 @@ pub(crate) mod life;
 pub(crate) mod outlet;
 pub(crate) mod service;
 pub(crate) mod shared;
+#[cfg(test)]
+mod tests;
 pub(crate) mod unread;
 pub(crate) mod upper;
