@@ -7,6 +7,7 @@ mod options;
 mod routes;
 mod serve;
 mod statistics;
+pub(crate) mod terminal;
 
 use clap::Parser;
 use std::process::ExitCode;

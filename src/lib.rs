@@ -3,6 +3,7 @@
 //! One dependency is enough: this crate re-exports the engine ([`Engine`], [`Protocol`], [`Config`]) and the
 //! protocols ([`http`], [`Echo`], [`UdpEcho`]). Start with [`Engine::builder`] and [`http::server`].
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub use ringmill_engine::*;
 pub use ringmill_protocols::*;

@@ -1,5 +1,7 @@
 //! The `ringmill` command. Its subcommands are in `cli/`; this file only starts logging and reports errors.
 #![forbid(unsafe_code)]
+// They panic where nothing can be written: see cli/terminal.rs.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 
@@ -7,7 +9,10 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let command = cli::Command::parse();
+    let command = match cli::Command::try_parse() {
+        Ok(command) => command,
+        Err(said) => return cli::terminal::usage(&said),
+    };
     let filter =
         tracing_subscriber::EnvFilter::try_from_env("RINGMILL_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
@@ -19,7 +24,7 @@ fn main() -> ExitCode {
     match command.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ringmill: error: {error}");
+            cli::terminal::error(error);
             ExitCode::FAILURE
         }
     }

@@ -21,6 +21,7 @@
 //!
 //! Start with [`Engine::builder`].
 #![deny(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod address;
 mod config;

@@ -22,6 +22,7 @@ mod syscalls;
 mod table;
 
 use super::options;
+use super::terminal;
 use anyhow::{Result, bail};
 use clap::Args;
 use contender::{CONTENDERS, Contender};
@@ -118,7 +119,7 @@ impl Compare {
     /// Compares, and writes the report.
     pub(crate) fn run(self) -> Result<ExitCode> {
         if self.list {
-            print!("{}", list());
+            terminal::print(&list())?;
             return Ok(ExitCode::SUCCESS);
         }
         let (contenders, profiles) = (self.contenders(), self.profiles());

@@ -14,6 +14,7 @@ mod report;
 
 use super::options::{self, Workers};
 use super::statistics::PAIRS_MIN;
+use super::terminal;
 use clap::{Args, ValueEnum};
 use knob::{Knob, State};
 use machine::{Asked, Machine};
@@ -136,7 +137,7 @@ impl Doctor {
             Ok(State::Warn) => 1,
             Ok(State::Fail) => 2,
             Err(error) => {
-                eprintln!("ringmill: error: {error}");
+                terminal::error(error);
                 2
             }
         };
@@ -224,16 +225,8 @@ fn known_interfaces(machine: &Machine) -> String {
     machine.names("sys/class/net").join(", ")
 }
 
-/// Prints to standard output; a reader that has left (`| head`) is no error.
 fn print(text: &str) -> Result<(), String> {
-    use std::io::{ErrorKind, Write};
-    let mut output = std::io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("writing to standard output: {error}"))
-        }
-        _ => Ok(()),
-    }
+    terminal::print(text).map_err(|error| error.to_string())
 }
 
 /// Writes a whole file or none of it: what a crash leaves is the old file or the new one.

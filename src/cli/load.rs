@@ -15,6 +15,7 @@ mod wire;
 mod worker;
 
 use super::options::{self, Workers};
+use super::terminal::{self, NotWritten};
 use clap::Args;
 use client::Client;
 use report::Report;
@@ -166,6 +167,8 @@ pub(crate) enum LoadError {
     Options(String),
     #[error(transparent)]
     Engine(#[from] ringmill::Error),
+    #[error(transparent)]
+    NotWritten(#[from] NotWritten),
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
     #[error("a worker ended without its results: see the messages above")]
@@ -253,11 +256,7 @@ impl Load {
         report::announce(&self, &setup, address, &running);
         stop_on_signals(signals, setup.clone())?;
         let report = self.collect(&setup, handed_in, running)?;
-        if self.json {
-            report.print_json()
-        } else {
-            report.print()
-        }
+        terminal::print(&if self.json { report.json() } else { report.text() })?;
         Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

@@ -13,9 +13,9 @@ use super::server::Server;
 use super::syscalls::{self, Tool};
 use super::{Compare, plots, report, table};
 use crate::cli::statistics::PAIRS_MIN;
+use crate::cli::terminal::{self, Output};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -77,26 +77,32 @@ pub(super) fn run(
     };
     let tool = syscalls::find_tool(scratch.path(), &interrupt)?;
     let run = Run { options, settings, peers, clients, tool, interrupt };
-    let ended = run.all(&able, profiles, &mut results);
-    finish(&run, results, ended)
+    let mut output = Output::default();
+    let ended = run.all(&able, profiles, &mut results, &mut output);
+    finish(&run, results, ended, output)
 }
 
 impl Run<'_> {
-    fn all(&self, able: &[&'static Contender], profiles: &[Profile], results: &mut Results) -> Result<()> {
+    fn all(
+        &self,
+        able: &[&'static Contender],
+        profiles: &[Profile],
+        results: &mut Results,
+        output: &mut Output,
+    ) -> Result<()> {
         for &profile in profiles {
             let can: Vec<_> =
                 able.iter().copied().filter(|contender| contender.cannot(profile).is_none()).collect();
-            if profile == Profile::Idle {
+            let (text, ended) = if profile == Profile::Idle {
                 let mut idle = IdleResult {
                     connections: self.settings.idle_connections.min(idle::connections_max()),
                     rows: Vec::new(),
                     left_out: left_out(able, profile),
                 };
                 let ended = self.idle(&can, &mut idle);
-                self.say_nothing();
-                print!("{}", table::idle(&idle));
+                let text = table::idle(&idle);
                 results.idle = Some(idle);
-                ended?;
+                (text, ended)
             } else {
                 let mut result = ProfileResult {
                     profile,
@@ -108,17 +114,17 @@ impl Run<'_> {
                     failed: None,
                 };
                 let ended = self.profile(profile, &can, &mut result);
-                self.say_nothing();
-                let is_interrupt = ended.as_ref().is_err_and(|error| error.is::<Interrupted>());
                 result.failed = ended.as_ref().err().map(|error| format!("{error:#}"));
-                print!("{}", table::profile(&result, &self.settings));
+                let text = table::profile(&result, &self.settings);
                 results.profiles.push(result);
                 // What goes wrong with one profile is in its result; the others are worth having.
-                if is_interrupt {
-                    ended?;
-                }
-            }
-            write(&self.options.out, results)?;
+                (text, ended.or_else(|error| if error.is::<Interrupted>() { Err(error) } else { Ok(()) }))
+            };
+            // The files first: they are what lasts.
+            let written = write(&self.options.out, results);
+            self.say_nothing();
+            output.write(&text);
+            ended.and(written)?;
         }
         Ok(())
     }
@@ -207,9 +213,7 @@ impl Run<'_> {
 
     /// One line on a terminal that is written over and over.
     fn say(&self, text: &str) {
-        if std::io::stderr().is_terminal() {
-            eprint!("\r\x1b[K{text}");
-        }
+        terminal::progress(text);
     }
 
     fn say_nothing(&self) {
@@ -243,11 +247,11 @@ fn build_peers(
     let programs: Vec<&str> = able.iter().filter_map(|contender| contender.program()).collect();
     let Some(peers) = peers.filter(|_| !programs.is_empty()) else { return Ok(()) };
     if !options.no_build {
-        eprintln!(
+        terminal::remark(format_args!(
             "building {} servers in {} (the first time takes minutes)",
             programs.len(),
             peers.source.display()
-        );
+        ));
         peers.build(&programs, interrupt)?;
     }
     for program in programs {
@@ -261,8 +265,10 @@ fn build_peers(
 
 fn announce(options: &Compare, able: &[&'static Contender], profiles: &[Profile], settings: &Settings) {
     let names = |names: Vec<&str>| names.join(", ");
-    eprintln!("contenders: {}", names(able.iter().map(|contender| contender.name).collect()));
-    eprintln!("profiles: {}", names(profiles.iter().map(|profile| profile.name()).collect()));
+    let contenders = names(able.iter().map(|contender| contender.name).collect());
+    terminal::remark(format_args!("contenders: {contenders}"));
+    let of_profiles = names(profiles.iter().map(|profile| profile.name()).collect());
+    terminal::remark(format_args!("profiles: {of_profiles}"));
     let mut seconds = 0.0;
     for &profile in profiles {
         let can = able.iter().filter(|contender| contender.cannot(profile).is_none()).count() as f64;
@@ -274,13 +280,13 @@ fn announce(options: &Compare, able: &[&'static Contender], profiles: &[Profile]
         seconds += can * if profile == Profile::Idle { idle } else { runs * run };
     }
     let time = Duration::from_secs((seconds / 10.0).ceil() as u64 * 10);
-    eprintln!(
+    terminal::remark(format_args!(
         "{} rounds of {} s; about {} once the peers are built; into {}",
         settings.pairs,
         settings.seconds,
         humantime::format_duration(time),
         options.out.display()
-    );
+    ));
 }
 
 fn begin(
@@ -378,7 +384,7 @@ fn step_aside(server_cpu: usize) {
 }
 
 /// The report of what there is, also after an error.
-fn finish(run: &Run<'_>, mut results: Results, ended: Result<()>) -> Result<ExitCode> {
+fn finish(run: &Run<'_>, mut results: Results, ended: Result<()>, mut output: Output) -> Result<ExitCode> {
     let others =
         results.profiles.iter().filter_map(|profile| Some(profile.others()?.max)).fold(0.0, f64::max);
     if others > table::QUIET_CPUS_MAX {
@@ -390,10 +396,11 @@ fn finish(run: &Run<'_>, mut results: Results, ended: Result<()>) -> Result<Exit
     if results.interrupted {
         results.warnings.push("The run was interrupted: what is here was measured before.".to_owned());
     }
-    let failed = failures(&results);
+    let mut failed = failures(&results);
     write(&run.options.out, &results)?;
-    print!("{}", table::end(&results));
-    println!("\nreport: {}", run.options.out.join("report.html").display());
+    output.write(&table::end(&results));
+    output.write(&format!("\nreport: {}\n", run.options.out.join("report.html").display()));
+    failed.extend(output.end().err().map(|error| error.to_string()));
     match ended {
         Err(error) if !results.interrupted => Err(error),
         Err(_) => bail!("interrupted; what was measured until then is in {}", run.options.out.display()),

@@ -8,6 +8,7 @@ use super::apply::{self, Change};
 use super::knob::{Knob, Trial};
 use super::machine::Machine;
 use crate::cli::statistics::{PAIRS_MIN, Summary, Verdict};
+use crate::cli::terminal;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{BufRead, BufReader, Read};
@@ -97,21 +98,28 @@ fn describe(
 ) {
     let (pairs, duration, connections) = (plan.pairs, plan.duration, plan.connections);
     let seconds = duration.as_secs_f64() * 2.0 * f64::from(pairs);
-    eprintln!(
+    terminal::remark(format_args!(
         "measuring {}: {pairs} pairs of runs of {duration:?}, {connections} connections over loopback, {} worker(s) each \
          for serve and load; at least {seconds:.0} s",
         knob.name, bench.workers
-    );
+    ));
     let busy = machine.text("proc/loadavg").and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
     if let Some(busy) = busy.filter(|busy| *busy > LOAD_QUIET_MAX) {
-        eprintln!("  the load average is {busy}: other programs run, and the interval will be wide");
+        terminal::remark(format_args!(
+            "  the load average is {busy}: other programs run, and the interval will be wide"
+        ));
     }
     for change in changes {
-        eprintln!("  {}: {} against {}", super::knob::name_of(&change.path), change.before, change.after);
+        terminal::remark(format_args!(
+            "  {}: {} against {}",
+            super::knob::name_of(&change.path),
+            change.before,
+            change.after
+        ));
     }
     if changes.is_empty() {
         let command = |options: &[&str]| [&["serve"], options].concat().join(" ");
-        eprintln!("  {} against {}", command(before), command(after));
+        terminal::remark(format_args!("  {} against {}", command(before), command(after)));
     }
 }
 
@@ -138,15 +146,15 @@ fn run_pairs(
         match (first, second) {
             (Ok(before), Ok(after)) => {
                 let (one, other) = (before.requests_per_second, after.requests_per_second);
-                eprintln!(
+                terminal::remark(format_args!(
                     "pair {}: {one:.0} and {other:.0} requests a second, {:.3}",
                     number + 1,
                     other / one
-                );
+                ));
                 pairs.push(Pair { before, after });
             }
             (Err(problem), _) | (_, Err(problem)) => {
-                eprintln!("pair {} is void: {problem}", number + 1);
+                terminal::remark(format_args!("pair {} is void: {problem}", number + 1));
                 void += 1;
             }
         }
@@ -268,7 +276,7 @@ impl<'a> Reversible<'a> {
 impl Drop for Reversible<'_> {
     fn drop(&mut self) {
         if let Err(problem) = self.undo() {
-            eprintln!("ringmill: error: {problem}");
+            terminal::error(problem);
         }
     }
 }

@@ -4,12 +4,12 @@ use super::Load;
 use super::tally::{Failure, Tally, histogram};
 use super::target::Scheme;
 use super::worker::Setup;
+use crate::cli::terminal;
 use hdrhistogram::Histogram;
 use ringmill::Running;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub(super) fn announce(load: &Load, setup: &Setup, address: SocketAddr, running:
     };
     let _ = write!(text, "; {:?} after {:?} of warm-up", load.duration, load.warmup);
     let _ = write!(text, "; {} worker(s), driver {}", setup.workers, running.driver());
-    eprintln!("{text}");
+    terminal::remark(text);
 }
 
 fn url(load: &Load) -> String {
@@ -76,17 +76,16 @@ impl<'a> ProgressLine<'a> {
         let rate = requests.saturating_sub(before) as f64 / (now - then).as_secs_f64().max(1e-3);
         let p99 = latency.value_at_quantile(0.99);
         let stage = if self.begin.elapsed() < self.setup.warmup { "warming up, " } else { "" };
-        eprint!(
-            "\r\x1b[K{:>4.0} s  {stage}{rate:.0} requests/s  p99 {}",
+        terminal::progress(&format!(
+            "{:>4.0} s  {stage}{rate:.0} requests/s  p99 {}",
             self.begin.elapsed().as_secs_f64(),
             time(p99 as f64)
-        );
-        let _ = std::io::stderr().flush();
+        ));
     }
 
     pub(super) fn clear(&self) {
         if !self.setup.live.is_empty() {
-            eprint!("\r\x1b[K");
+            terminal::progress("");
         }
     }
 }
@@ -208,18 +207,21 @@ impl Report {
         self.errors == 0 && self.requests > 0
     }
 
-    pub(super) fn print_json(&self) {
-        let text = serde_json::to_string_pretty(self).expect("numbers and strings only");
-        println!("{text}");
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and strings only") + "\n"
     }
 
-    pub(super) fn print(&self) {
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut add = |line: std::fmt::Arguments<'_>| {
+            writeln!(text, "{line}").expect("writing to a String cannot fail");
+        };
         let latency = &self.latency_us;
         let from = if self.rate.is_some() { "due" } else { "sent" };
-        println!(
+        add(format_args!(
             "requests    {} in {:.2} s: {:.1} a second",
             self.requests, self.duration_seconds, self.requests_per_second
-        );
+        ));
         let rows = [
             ("mean", latency.mean),
             ("p50", latency.p50),
@@ -231,34 +233,40 @@ impl Report {
             ("max", latency.max),
         ];
         if self.requests > 0 {
-            println!("latency     from when {from}");
+            add(format_args!("latency     from when {from}"));
             for (name, us) in rows {
-                println!("  {name:<9} {}", time(us * 1e3));
+                add(format_args!("  {name:<9} {}", time(us * 1e3)));
             }
         }
-        println!(
+        add(format_args!(
             "connects    {}; {} sent, {} received",
             self.connects,
             bytesize::ByteSize(self.sent_bytes),
             bytesize::ByteSize(self.received_bytes)
-        );
-        println!("own CPU     {:.2} s, {:.2} us a request", self.cpu_seconds, self.cpu_us_per_request);
+        ));
+        add(format_args!(
+            "own CPU     {:.2} s, {:.2} us a request",
+            self.cpu_seconds, self.cpu_us_per_request
+        ));
         if self.unsent > 0 {
-            println!("not sent    {} that were due: the rate was not held", self.unsent);
+            add(format_args!("not sent    {} that were due: the rate was not held", self.unsent));
         }
         if self.interrupted {
-            println!("ended early by a signal");
+            add(format_args!("ended early by a signal"));
         }
         match self.errors {
-            0 if self.requests == 0 => println!("errors      none, and no response either: this run is void"),
-            0 => println!("errors      none"),
+            0 if self.requests == 0 => {
+                add(format_args!("errors      none, and no response either: this run is void"));
+            }
+            0 => add(format_args!("errors      none")),
             errors => {
                 let kinds = self.errors_by_kind.iter().filter(|(_, count)| count.as_u64() != Some(0));
                 let kinds: Vec<String> = kinds.map(|(name, count)| format!("{name} {count}")).collect();
-                let first = self.first_error.as_deref().unwrap_or_default();
-                println!("errors      {errors} ({}): this run is void; the first: {first}", kinds.join(", "));
+                let (kinds, first) = (kinds.join(", "), self.first_error.as_deref().unwrap_or_default());
+                add(format_args!("errors      {errors} ({kinds}): this run is void; the first: {first}"));
             }
         }
+        text
     }
 }
 
