@@ -258,6 +258,25 @@ fn a_wrong_status_or_body_voids_the_run() {
 }
 
 #[test]
+fn a_url_becomes_the_target_that_it_names() {
+    on_both_drivers(|driver| {
+        let running = start(config(driver), |_| {
+            http::server(|request, reply| reply.text(&format!("{} {:?}", request.target(), request.host())))
+        });
+        let host = ip(&running.addresses()[0]).to_string();
+        let check = |rest: &str, target: &str| {
+            let body = format!("{target} {:?}", Some(&host));
+            let url = format!("http://{host}{rest}");
+            good(driver, &url, &["--duration", "50ms", "--warmup", "0", "--expect-body", &body]);
+        };
+        check("", "/");
+        check("?x=1", "/?x=1");
+        check("/?q=\u{fc}", "/?q=%C3%BC");
+        check("/a/%C3%BC?x=1#part", "/a/%C3%BC?x=1");
+    });
+}
+
+#[test]
 fn raw_requests_come_as_often_as_their_weights_say() {
     on_both_drivers(|driver| {
         let counts = [0, 1].map(|_| Arc::new(AtomicU64::new(0)));

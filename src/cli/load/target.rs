@@ -29,7 +29,7 @@ impl std::str::FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, String> {
         let expected = "expected http://HOST[:PORT]/PATH, tcp://HOST:PORT or udp://HOST:PORT";
-        let uri: Uri = text.parse().map_err(|error| format!("{error}: {expected}"))?;
+        let uri: Uri = encoded(text)?.parse().map_err(|error| format!("{error}: {expected}"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => Scheme::Http,
             Some("tcp") => Scheme::Tcp,
@@ -50,7 +50,11 @@ impl std::str::FromStr for Target {
             (None, Scheme::Http) => 80,
             (None, _) => return Err(format!("no port: {expected}")),
         };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        if !path.starts_with('/') {
+            // An empty path before a query (RFC 9112, 3.2.1).
+            path.insert(0, '/');
+        }
         if scheme != Scheme::Http && path != "/" {
             return Err(format!("an echo has no path: {expected}"));
         }
@@ -60,8 +64,35 @@ impl std::str::FromStr for Target {
             return Err(format!("no host or port: {expected}"));
         }
         let authority = authority.as_str().to_owned();
-        Ok(Target { scheme, authority, path: path.to_owned(), host: bare.to_owned(), port })
+        Ok(Target { scheme, authority, path, host: bare.to_owned(), port })
     }
+}
+
+/// The URL with all that a path or a query may not have as it is (RFC 3986, 3.3 and 3.4) percent-encoded, as UTF-8. What is
+/// encoded already stays.
+fn encoded(text: &str) -> Result<String, String> {
+    if text.contains(' ') {
+        return Err("a URL cannot have a space: write it %20".to_owned());
+    }
+    if text.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err("a URL cannot have a control character: write it %00 to %1F, or %7F".to_owned());
+    }
+    let host_at = text.find("://").map_or(0, |at| at + 3);
+    let host_bytes = text[host_at..].find(['/', '?', '#']).unwrap_or(text.len() - host_at);
+    let (front, rest) = text.split_at(host_at + host_bytes);
+    if !front.is_ascii() {
+        return Err("the host is not ASCII: write it xn--..., as the DNS has it (RFC 5891)".to_owned());
+    }
+    let mut url = front.to_owned();
+    for byte in rest.bytes() {
+        // The percent sign: of what is encoded. The number sign: before a fragment, which is not sent.
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%#".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url += &format!("%{byte:02X}");
+        }
+    }
+    Ok(url)
 }
 
 impl Target {
@@ -102,6 +133,30 @@ mod tests {
         check("http://[::1]:80/", Scheme::Http, "[::1]:80", "/", "::1", 80);
         check("tcp://127.0.0.1:7", Scheme::Tcp, "127.0.0.1:7", "/", "127.0.0.1", 7);
         check("udp://[::1]:7", Scheme::Udp, "[::1]:7", "/", "::1", 7);
+        check("http://a?x=1", Scheme::Http, "a", "/?x=1", "a", 80);
+        check("http://a:8080?x=1/2", Scheme::Http, "a:8080", "/?x=1/2", "a", 8080);
+        check("http://a#part", Scheme::Http, "a", "/", "a", 80);
+        check("http://a?x#part?", Scheme::Http, "a", "/?x", "a", 80);
+    }
+
+    #[test]
+    fn what_a_target_may_not_have_is_encoded() {
+        let check = |sent: &str, expected: &str| {
+            let target: Target = format!("http://a{sent}").parse().unwrap_or_else(|e| panic!("{sent}: {e}"));
+            assert_eq!(target.path, expected, "{sent}");
+        };
+        check("/?q=\u{fc}", "/?q=%C3%BC");
+        check("?q=\u{fc}", "/?q=%C3%BC");
+        check("/\u{20ac}/\u{1f980}?\u{e9}=\u{a0}", "/%E2%82%AC/%F0%9F%A6%80?%C3%A9=%C2%A0");
+        check("/x#\u{fc}", "/x");
+        check(
+            "/\"<>[\\]^`{|}?\"<>[\\]^`{|}",
+            "/%22%3C%3E%5B%5C%5D%5E%60%7B%7C%7D?%22%3C%3E%5B%5C%5D%5E%60%7B%7C%7D",
+        );
+        // What is encoded stays as it is, and so does a percent sign that encodes nothing: it may be meant.
+        check("/%C3%BC%c3%bc?%20=%", "/%C3%BC%c3%bc?%20=%");
+        let all = "/AZaz09-._~!$&'()*+,;=:@/?AZaz09-._~!$&'()*+,;=:@/?";
+        check(all, all);
     }
 
     #[test]
@@ -121,6 +176,13 @@ mod tests {
         check("http://localhost:0/", "port");
         check("http://user@localhost/", "user and password");
         check("http:///x", "expected http://");
+        check("http://a/b c", "a space: write it %20");
+        check("http://a b/", "a space: write it %20");
+        check(" http://a/", "a space: write it %20");
+        check("http://a/\t", "a control character");
+        check("http://a/?\u{7f}", "a control character");
+        check("http://a/\r\nX:y", "a control character");
+        check("http://\u{fc}.test/", "not ASCII: write it xn--");
     }
 
     #[test]
