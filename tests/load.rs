@@ -10,7 +10,7 @@ use ringmill::http::{self, Limits, Server};
 use ringmill::{DriverChoice, Echo, Engine, Running, UdpEcho};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -273,6 +273,30 @@ fn a_url_becomes_the_target_that_it_names() {
         check("?x=1", "/?x=1");
         check("/?q=\u{fc}", "/?q=%C3%BC");
         check("/a/%C3%BC?x=1#part", "/a/%C3%BC?x=1");
+    });
+}
+
+/// `localhost` may be ::1 and then 127.0.0.1, or the other way round; whichever has the server is found.
+#[test]
+fn a_name_is_served_at_any_of_its_addresses() {
+    on_both_drivers(|driver| {
+        let mut all: Vec<IpAddr> = ("localhost", 0).to_socket_addrs().unwrap().map(|at| at.ip()).collect();
+        all.dedup();
+        for address in all {
+            let running = Engine::builder()
+                .config(config(driver))
+                .listen(SocketAddr::new(address, 0), |_| http::server(|_, reply| reply.text("hello")))
+                .listen(SocketAddr::new(address, 0), |_| Echo::default())
+                .datagrams(SocketAddr::new(address, 0), |_| UdpEcho::default().with_peer_rate(0))
+                .start()
+                .unwrap();
+            let port = |address| ip(address).port();
+            let options = ["--duration", "50ms", "--warmup", "0"];
+            let [http, tcp] = [0, 1].map(|n| port(&running.addresses()[n]));
+            good(driver, &format!("http://localhost:{http}/"), &options);
+            good(driver, &format!("tcp://localhost:{tcp}"), &options);
+            good(driver, &format!("udp://localhost:{}", port(&running.datagram_addresses()[0])), &options);
+        }
     });
 }
 

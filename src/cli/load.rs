@@ -157,8 +157,8 @@ pub(crate) enum LoadError {
         "{address} is neither loopback nor in a private network: load only what is yours, and say so with --allow-public"
     )]
     Public { address: SocketAddr },
-    #[error("cannot connect to {address}: {source}{}", hint(source))]
-    Connect { address: SocketAddr, source: std::io::Error },
+    #[error("cannot connect to {}", failures(tried))]
+    Connect { tried: Vec<(SocketAddr, std::io::Error)> },
     #[error("cannot read {}: {source}", path.display())]
     File { path: std::path::PathBuf, source: std::io::Error },
     #[error("bad request: {0}")]
@@ -177,6 +177,13 @@ pub(crate) enum LoadError {
 
 /// Requests under way on one connection, in bytes: what a worker may have to keep for each.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
+
+/// All addresses that were tried, each with what came of it, and what may help.
+fn failures(tried: &[(SocketAddr, std::io::Error)]) -> String {
+    let each: Vec<String> = tried.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    let hint = tried.iter().map(|(_, error)| hint(error)).find(|hint| !hint.is_empty());
+    each.join("; ") + hint.unwrap_or_default()
+}
 
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
@@ -198,9 +205,12 @@ impl Load {
     pub(crate) fn run(self) -> Result<ExitCode, LoadError> {
         self.check()?;
         let descriptors = ringmill::raise_descriptor_limit();
-        let address = self.target.resolve(self.allow_public)?;
-        let can_choose = self.target.scheme != Scheme::Udp && address.is_ipv4() && address.ip().is_loopback();
-        if self.sources > 1 && !can_choose {
+        let mut addresses = self.target.resolve(self.allow_public)?;
+        if self.sources > 1 {
+            let is_tcp = self.target.scheme != Scheme::Udp;
+            addresses.retain(|address| is_tcp && address.is_ipv4() && address.ip().is_loopback());
+        }
+        if addresses.is_empty() {
             let problem = "--sources is for http:// and tcp:// targets in 127.0.0.0/8";
             return Err(LoadError::Options(problem.to_owned()));
         }
@@ -218,11 +228,18 @@ impl Load {
             let problem = format!("{} connections need more descriptors than there are", self.connections);
             return Err(LoadError::Options(format!("{problem}: room is for {room}; raise `ulimit -n`")));
         }
-        if self.target.scheme != Scheme::Udp {
+        let address = match (self.target.scheme, addresses.as_slice()) {
             // To say what is wrong before anything starts; the server sees one connection without a request.
-            TcpStream::connect_timeout(&address, timeout)
-                .map_err(|source| LoadError::Connect { address, source })?;
-        }
+            (Scheme::Http | Scheme::Tcp, all) => target::first_that_answers(all, |address| {
+                TcpStream::connect_timeout(&address, timeout).map(drop)
+            })?,
+            // Without a choice the run itself says whether anybody answers.
+            (Scheme::Udp, [only]) => *only,
+            (Scheme::Udp, all) => {
+                let payload = payload(self.size as usize);
+                target::first_that_answers(all, |address| udp::is_echoed(address, &payload, timeout))?
+            }
+        };
         let templates = Templates::new(&self, &self.target)?;
         let output_bytes = templates.largest().max(self.size as usize) * self.pipeline as usize;
         if output_bytes > OUTPUT_BYTES_MAX {
@@ -342,14 +359,9 @@ impl Load {
             Scheme::Udp => {
                 let payload = payload(self.size as usize);
                 let target = setup.address.ip().expect("a target is an IP address");
-                let own = match target {
-                    // Where only this machine can answer.
-                    _ if target.ip().is_loopback() => SocketAddr::new(target.ip(), 0),
-                    SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
-                    SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
-                };
-                Ok(builder
-                    .datagram_clients(own, move |worker| udp::flows(&setup, target, &payload, worker.index)))
+                Ok(builder.datagram_clients(udp::own_address(target), move |worker| {
+                    udp::flows(&setup, target, &payload, worker.index)
+                }))
             }
         }
     }

@@ -96,17 +96,32 @@ fn encoded(text: &str) -> Result<String, String> {
 }
 
 impl Target {
-    /// The first address of the host. One that is neither loopback nor private needs `allow_public`.
-    pub(super) fn resolve(&self, allow_public: bool) -> Result<SocketAddr, LoadError> {
+    /// The addresses of the host, at least one, in the resolver's order. Those that are neither loopback nor private need
+    /// `allow_public`.
+    pub(super) fn resolve(&self, allow_public: bool) -> Result<Vec<SocketAddr>, LoadError> {
         let failed = |source| LoadError::Name { host: self.host.clone(), source };
-        let mut addresses = (self.host.as_str(), self.port).to_socket_addrs().map_err(failed)?;
+        let resolved = (self.host.as_str(), self.port).to_socket_addrs().map_err(failed)?;
+        let mut addresses: Vec<SocketAddr> = resolved.collect();
         let none = || failed(std::io::Error::other("the name has no address"));
-        let address = addresses.next().ok_or_else(none)?;
-        if allow_public || is_for_tests(address.ip()) {
-            return Ok(address);
-        }
-        Err(LoadError::Public { address })
+        let first = *addresses.first().ok_or_else(none)?;
+        addresses.retain(|address| allow_public || is_for_tests(address.ip()));
+        if addresses.is_empty() { Err(LoadError::Public { address: first }) } else { Ok(addresses) }
     }
+}
+
+/// The first address, in turn, at which `attempt` succeeds: a name may have some that nobody serves.
+pub(super) fn first_that_answers(
+    addresses: &[SocketAddr],
+    attempt: impl Fn(SocketAddr) -> std::io::Result<()>,
+) -> Result<SocketAddr, LoadError> {
+    let mut tried = Vec::new();
+    for &address in addresses {
+        match attempt(address) {
+            Ok(()) => return Ok(address),
+            Err(error) => tried.push((address, error)),
+        }
+    }
+    Err(LoadError::Connect { tried })
 }
 
 /// Loopback, private, link-local, unique local: where only one's own machines are.
@@ -119,7 +134,10 @@ fn is_for_tests(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::udp::is_echoed;
     use super::*;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::time::Duration;
 
     #[test]
     fn urls() {
@@ -183,6 +201,44 @@ mod tests {
         check("http://a/?\u{7f}", "a control character");
         check("http://a/\r\nX:y", "a control character");
         check("http://\u{fc}.test/", "not ASCII: write it xn--");
+    }
+
+    /// The addresses of a name whose first is nobody's, as `localhost` may have ::1 first.
+    #[test]
+    fn the_addresses_of_a_name_are_tried_in_turn() {
+        let listener = |ip: &str| TcpListener::bind((ip, 0)).unwrap();
+        let (first, second) = (listener("127.0.0.1"), listener("127.0.0.1"));
+        let [first_at, second_at] = [&first, &second].map(|listener| listener.local_addr().unwrap());
+        // Bound, so that nobody else gets the port, and not listening: refused.
+        let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let refused = bound.local_addr().unwrap().as_socket().unwrap();
+        let connect = |address| TcpStream::connect_timeout(&address, Duration::from_secs(10)).map(drop);
+        let find = |addresses: &[SocketAddr]| first_that_answers(addresses, connect);
+        assert_eq!(find(&[refused, second_at]).unwrap(), second_at);
+        assert_eq!(find(&[refused, first_at, second_at]).unwrap(), first_at);
+        assert_eq!(find(&[second_at, first_at]).unwrap(), second_at, "the order is the resolver's");
+        let error = find(&[refused, refused]).unwrap_err().to_string();
+        assert_eq!(error.matches(&format!("{refused}: Connection refused")).count(), 2, "{error}");
+    }
+
+    #[test]
+    fn a_datagram_finds_the_address_that_echoes() {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (silent, echo) = (bind(), bind());
+        let closed = bind().local_addr().unwrap();
+        let all = [closed, silent.local_addr().unwrap(), echo.local_addr().unwrap()];
+        let echoing = std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            let (bytes, from) = echo.recv_from(&mut buffer).unwrap();
+            echo.send_to(&buffer[..bytes], from).unwrap();
+        });
+        let attempt = |wait| move |address| is_echoed(address, b"datagram", Duration::from_millis(wait));
+        let error = first_that_answers(&all[..2], attempt(50)).unwrap_err().to_string();
+        assert!(error.contains("; ") && error.contains("timed out"), "{error}");
+        let found = first_that_answers(&[closed, all[2]], attempt(10_000));
+        assert_eq!(found.unwrap(), all[2]);
+        echoing.join().unwrap();
     }
 
     #[test]

@@ -8,9 +8,11 @@ use super::worker::{Clock, Setup, Stage};
 use ringmill::{Datagram, DatagramIo, Tick};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::io::{Error, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The number at the front of each datagram.
 pub(super) const NUMBER_BYTES: usize = 8;
@@ -67,6 +69,29 @@ pub(super) fn flows(setup: &Arc<Setup>, target: SocketAddr, payload: &[u8], work
         is_quiet: false,
     };
     (0..count).map(flow).collect()
+}
+
+/// Where to send from.
+pub(super) fn own_address(target: SocketAddr) -> SocketAddr {
+    match target {
+        // Where only this machine can answer.
+        _ if target.ip().is_loopback() => SocketAddr::new(target.ip(), 0),
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+    }
+}
+
+/// Whether one datagram is answered.
+pub(super) fn is_echoed(target: SocketAddr, payload: &[u8], timeout: Duration) -> Result<(), Error> {
+    let socket = UdpSocket::bind(own_address(target))?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.send(payload)?;
+    match socket.recv(&mut [0; 1]) {
+        // So a socket says that the time is over (socket(7), SO_RCVTIMEO).
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
+        received => received.map(drop),
+    }
 }
 
 impl Datagram for Flow {
