@@ -276,6 +276,35 @@ fn a_url_becomes_the_target_that_it_names() {
     });
 }
 
+/// What of a request's framing depends on its method (RFC 9110, 8.6).
+#[test]
+fn a_request_that_could_have_a_body_says_that_it_has_none() {
+    on_both_drivers(|driver| {
+        let running = start(config(driver), |_| {
+            http::server(|request, reply| {
+                let length = request.field("content-length").map(String::from_utf8_lossy);
+                reply.text(&format!("{} {length:?} {}", request.method().as_str(), request.body().len()))
+            })
+        });
+        let url = format!("http://{}/", ip(&running.addresses()[0]));
+        let check = |options: &[&str], expected: &str| {
+            let all = [&["--duration", "50ms", "--warmup", "0", "--expect-body", expected], options].concat();
+            good(driver, &url, &all);
+        };
+        check(&["-X", "POST"], "POST Some(\"0\") 0");
+        check(&["-X", "PUT"], "PUT Some(\"0\") 0");
+        check(&["-X", "PATCH"], "PATCH Some(\"0\") 0");
+        check(&["-X", "GET"], "GET None 0");
+        check(&["-X", "DELETE"], "DELETE None 0");
+        check(&["-X", "OPTIONS"], "OPTIONS None 0");
+        // Said by the user, or in another way.
+        check(&["-X", "POST", "-H", "content-length: 0"], "POST Some(\"0\") 0");
+        check(&["-X", "POST", "-H", "Transfer-Encoding: chunked", "--body", "0\r\n\r\n"], "POST None 0");
+        check(&["--body", ""], "POST Some(\"0\") 0");
+        check(&["-X", "GET", "--body", "x"], "GET Some(\"1\") 1");
+    });
+}
+
 /// `localhost` may be ::1 and then 127.0.0.1, or the other way round; whichever has the server is found.
 #[test]
 fn a_name_is_served_at_any_of_its_addresses() {

@@ -88,11 +88,10 @@ fn from_options(load: &Load, target: &Target) -> Result<Template, LoadError> {
     for Header(name, value) in &load.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    if let Some(body) = &body
-        && !has("content-length")
-        && !has("transfer-encoding")
-    {
-        head += &format!("Content-Length: {}\r\n", body.len());
+    // Where a body would have a meaning, its absence is said too (RFC 9110, 8.6).
+    let expects_body = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
+    if (body.is_some() || expects_body) && !has("content-length") && !has("transfer-encoding") {
+        head += &format!("Content-Length: {}\r\n", body.as_ref().map_or(0, Vec::len));
     }
     head += "\r\n";
     let mut bytes = head.into_bytes();
