@@ -421,6 +421,26 @@ fn a_body_may_end_with_the_connection() {
     });
 }
 
+/// A user agent reads a folded field as one line (RFC 9112, 5.2).
+#[test]
+fn folded_fields_are_read_as_one_line() {
+    on_both_drivers(|driver| {
+        let check = |answer: fn(TcpStream)| {
+            let url = format!("http://{}/", rough(answer));
+            good(driver, &url, &["--duration", "100ms", "--warmup", "0", "--expect-body", "hello"]);
+        };
+        check(|mut stream| {
+            let head = "HTTP/1.1 200 OK\r\nX-A: b\r\n  c\r\nContent-Length:\r\n\t5\r\nConnection: x,\r\n close\r\n\r\n";
+            stream.write_all(format!("{head}hello").as_bytes()).unwrap();
+        });
+        check(|mut stream| {
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n chunked\r\nConnection: close\r\n\r\n";
+            let body = "5\r\nhello\r\n0\r\nX-A: b\r\n  c\r\n\r\n";
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        });
+    });
+}
+
 #[test]
 fn echoes_add_up() {
     on_both_drivers(|driver| {

@@ -1,9 +1,11 @@
 //! Responses as a strict client reads them: head, framing, body. Pure: bytes in, verdicts out.
 //!
 //! However the bytes are cut, the result is the same (tested below). What a correct server never sends is malformed,
-//! not repaired: a load generator that guesses counts answers that nobody sent. RFC 9112.
+//! not repaired: a load generator that guesses counts answers that nobody sent. RFC 9112. A folded field is the exception: a
+//! user agent has to read it (5.2).
 
 use memchr::{memchr, memmem};
+use std::borrow::Cow;
 
 /// A head longer than this is malformed.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -47,7 +49,8 @@ pub(super) fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Ma
     let mut lines = Lines(&input[..end + 2]);
     let (status, is_10) = parse_status_line(lines.next().ok_or(Malformed)?)?;
     let (mut length, mut chunked, mut close, mut keep) = (None, false, false, false);
-    for line in lines {
+    while let Some(line) = lines.next_field() {
+        let line = &*line;
         let colon = memchr(b':', line).ok_or(Malformed)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.is_empty() || !line.iter().all(|byte| is_field_byte(*byte)) {
@@ -89,9 +92,28 @@ pub(super) fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Ma
     Ok(Some(Head { bytes: end + 4, status, framing, keep_alive }))
 }
 
+/// Whether a line goes on with the field of the line before it (obs-fold).
+fn is_continuation(line: &[u8]) -> bool {
+    matches!(line.first(), Some(b' ' | b'\t'))
+}
+
 /// Lines of a head, each with its CRLF, which is taken off. A lone CR or LF stays in its line, where no field may
 /// have it.
 struct Lines<'a>(&'a [u8]);
+
+impl<'a> Lines<'a> {
+    /// A line and those that continue it, with a space in place of each line end between them.
+    fn next_field(&mut self) -> Option<Cow<'a, [u8]>> {
+        let mut field = Cow::Borrowed(self.next()?);
+        while is_continuation(self.0)
+            && let Some(line) = self.next()
+        {
+            field.to_mut().push(b' ');
+            field.to_mut().extend_from_slice(line);
+        }
+        Some(field)
+    }
+}
 
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
@@ -226,7 +248,12 @@ impl Body {
                     if line.is_empty() {
                         return stop(at, true);
                     }
-                    if memchr(b':', line).is_none_or(|colon| colon == 0) || *lines_left == 0 {
+                    let is_first = *lines_left == TRAILER_LINES_MAX;
+                    let is_field = match is_continuation(line) {
+                        true => !is_first,
+                        false => memchr(b':', line).is_some_and(|colon| colon > 0),
+                    };
+                    if !is_field || *lines_left == 0 {
                         return Err(Malformed);
                     }
                     *lines_left -= 1;
@@ -291,6 +318,25 @@ mod tests {
         check("HTTP/1.1 204 No Content\r\n\r\n", 204, Length(0), true);
         check("HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", 304, Length(0), true);
         check("HTTP/1.1 100 Continue\r\n\r\n", 100, Length(0), true);
+        check(
+            "HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\t\r\n \t: twice\r\nContent-Length: 1\r\n\r\n",
+            200,
+            Length(1),
+            true,
+        );
+        check(
+            "HTTP/1.1 200 OK\r\nX: 1\r\n Content-Length: 9\r\nContent-Length:\r\n 1\r\n \r\n\r\n",
+            200,
+            Length(1),
+            true,
+        );
+        check("HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n", 200, Chunked, true);
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: x,\r\n close\r\n\r\n",
+            200,
+            Length(1),
+            false,
+        );
     }
 
     #[test]
@@ -316,7 +362,16 @@ mod tests {
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
             "HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\r\n",
+            // Folded where there is no field, or into no field.
+            "HTTP/1.1 200 OK\r\n X: 1\r\n\r\n",
+            "HTTP/1.1 200\r\n OK\r\nX: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX\r\n : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n X: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\r\n folded\nY: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: 1\r\n fol\0ded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chun\r\n ked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
@@ -371,6 +426,7 @@ mod tests {
             true,
         );
         check(Framing::Chunked, "1 ;x\r\nh\r\n0\r\nx: y\r\nz: \r\n\r\n!", "h", 25, true);
+        check(Framing::Chunked, "0\r\nx: y\r\n folded\r\n\t\r\n\r\n", "", 23, true);
         check(Framing::UntilClose, "anything", "anything", 8, false);
     }
 
@@ -390,6 +446,7 @@ mod tests {
             "1\r\nh\rX",
             "0\r\nno colon\r\n",
             "0\r\n: y\r\n",
+            "0\r\n x: y\r\n",
             "1;\0\r\nh\r\n",
         ] {
             for cut in 0..text.len() {
