@@ -316,12 +316,19 @@ impl std::fmt::Display for Pin {
         match self {
             Pin::Auto => f.write_str("auto"),
             Pin::Off => f.write_str("off"),
-            Pin::List(cpus) => {
-                let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
-                f.write_str(&cpus.join(","))
-            }
+            Pin::List(cpus) => f.write_str(&cpu_ranges(cpus)),
         }
     }
+}
+
+/// CPU numbers as [`Pin`] reads them, and as the kernel writes them: what follows each other is a range.
+pub(crate) fn cpu_ranges(cpus: &[usize]) -> String {
+    let ranges = cpus.chunk_by(|cpu, next| cpu.checked_add(1) == Some(*next));
+    let text = |range: &[usize]| match range {
+        [first, .., last] => format!("{first}-{last}"),
+        alone => alone.iter().map(usize::to_string).collect(),
+    };
+    ranges.map(text).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -358,5 +365,15 @@ mod tests {
         for text in ["", ",", "a", "3-1", "1-", "-1", "0-99999999"] {
             check(text, None);
         }
+        let check = |cpus: &[usize], text: &str| {
+            let pin = Pin::List(cpus.to_vec());
+            assert_eq!((pin.to_string().as_str(), text.parse()), (text, Ok(pin)));
+        };
+        check(&[3], "3");
+        check(&[0, 1], "0-1");
+        check(&[0, 2, 4, 5, 6, 9], "0,2,4-6,9");
+        // Workers take them in this order.
+        check(&[3, 2, 1, 1, 2], "3,2,1,1-2");
+        check(&(0..=4095).collect::<Vec<_>>(), "0-4095");
     }
 }

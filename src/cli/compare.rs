@@ -65,7 +65,7 @@ pub(crate) struct Compare {
     pairs: Option<u32>,
 
     /// Time a contender is loaded for in a round [default: 500ms, or 1s with --full]
-    #[arg(long, value_name = "TIME", value_parser = options::timeout)]
+    #[arg(long, value_name = "TIME", value_parser = options::run_time)]
     duration: Option<Duration>,
 
     /// Rounds at each fixed rate; 0 for no latency runs [default: 1 on keep-alive-64 alone, or 3 with --full]
@@ -86,7 +86,7 @@ pub(crate) struct Compare {
 
     /// Let all servers accept a connection only once it has sent something, or after this time in whole seconds; those that
     /// cannot are left out, and idle is as without [default: accept at once]
-    #[arg(long, value_name = "TIME", value_parser = options::whole_seconds)]
+    #[arg(long, value_name = "TIME", value_parser = options::defer_accept)]
     defer_accept: Option<Duration>,
 
     /// Source folder of the other servers [default: benches/peers of the checkout around this program or folder]

@@ -66,7 +66,7 @@ pub(crate) struct Doctor {
     pairs: u32,
 
     /// With --measure: length of each run
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = options::timeout)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = options::run_time)]
     duration: Duration,
 
     /// With --measure: connections of the load

@@ -51,7 +51,7 @@ pub(crate) struct Load {
     workers: Workers,
 
     /// Measured time
-    #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = options::timeout)]
+    #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = options::run_time)]
     duration: Duration,
 
     /// Time under load before that, which does not count
@@ -63,7 +63,7 @@ pub(crate) struct Load {
     pipeline: u32,
 
     /// Open loop: so many requests a second in all, each timed from when it was due [default: as fast as it goes]
-    #[arg(long, short = 'r', value_name = "N", value_parser = rate)]
+    #[arg(long, short = 'r', value_name = "N", value_parser = options::request_rate)]
     rate: Option<f64>,
 
     /// Close a connection after so many requests, and open another [default: never]
@@ -190,13 +190,6 @@ fn hint(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::ConnectionRefused => " (nobody listens there: is the server running?)",
         std::io::ErrorKind::TimedOut => " (no answer: is a firewall in between?)",
         _ => "",
-    }
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(rate),
-        _ => Err("expected requests a second, such as 20000".to_owned()),
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Serve {
 
     /// Datagrams a second that a worker echoes to one IPv4 address or IPv6 /64, after a burst of as many; one of more than
     /// 1,500 bytes counts as several; 0 for no limit, to measure
-    #[arg(long, value_name = "N", env = "RINGMILL_UDP_ECHO_RATE", default_value_t = UdpEcho::PEER_RATE)]
+    #[arg(long, value_name = "N", env = "RINGMILL_UDP_ECHO_RATE", default_value_t = UdpEcho::PEER_RATE, value_parser = options::datagram_rate)]
     udp_echo_rate: u32,
 
     /// Worker threads: a number, or auto for one a CPU
@@ -61,7 +61,7 @@ pub(crate) struct Serve {
 
     /// Accept a TCP connection only once its first bytes are there, or after about this time in whole seconds: less CPU where
     /// connections are short; a connection that has sent nothing is not drained [default: accept at once]
-    #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::whole_seconds)]
+    #[arg(long, value_name = "TIME", env = "RINGMILL_DEFER_ACCEPT", value_parser = options::defer_accept)]
     defer_accept: Option<Duration>,
 
     /// Permissions of the file of unix:PATH, as 0660: who may write to it may connect [default: what the umask leaves]
@@ -95,7 +95,7 @@ pub(crate) struct Serve {
     body_timeout: Duration,
 
     /// Close when less of a body arrives, over that time: bytes a second; 0 asks for one byte in it
-    #[arg(long, value_name = "SIZE", env = "RINGMILL_MIN_BODY_RATE", default_value = "256", value_parser = options::rate)]
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MIN_BODY_RATE", default_value = "256", value_parser = options::byte_rate)]
     min_body_rate: u32,
 
     /// Close a connection that has no request for this time
@@ -107,7 +107,7 @@ pub(crate) struct Serve {
     write_timeout: Duration,
 
     /// Close when the peer takes less of waiting output, over that time: bytes a second; 0 asks for one byte in it
-    #[arg(long, value_name = "SIZE", env = "RINGMILL_MIN_WRITE_RATE", default_value = "256", value_parser = options::rate)]
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MIN_WRITE_RATE", default_value = "256", value_parser = options::byte_rate)]
     min_write_rate: u32,
 
     /// Close after so many requests on one connection [default: no limit]

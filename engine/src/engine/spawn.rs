@@ -5,7 +5,7 @@ use super::unix::{self, UnixPaths};
 use super::{Builder, DatagramClients, DatagramFactory, DatagramListener, Stream};
 use super::{Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
-use crate::config::{Config, DriverChoice, ListenOptions, Pin};
+use crate::config::{Config, DriverChoice, ListenOptions, Pin, cpu_ranges};
 use crate::driver::Driver;
 use crate::driver::poll::Poll;
 use crate::driver::uring::{self, Abilities, Uring};
@@ -404,11 +404,10 @@ fn assign_cpus(pin: &Pin, workers: usize) -> Result<Vec<Option<usize>>, Error> {
         Pin::Auto => &allowed,
         Pin::List(list) => list,
     };
-    let missing: Vec<String> =
-        list.iter().filter(|cpu| !allowed.contains(cpu)).map(|cpu| format!("CPU {cpu}")).collect();
+    let missing: Vec<usize> = list.iter().copied().filter(|cpu| !allowed.contains(cpu)).collect();
     if !missing.is_empty() {
-        let problem =
-            format!("cannot pin to {}: this process may use {}", missing.join(", "), Pin::List(allowed));
+        let (missing, allowed) = (cpu_ranges(&missing), cpu_ranges(&allowed));
+        let problem = format!("cannot pin to CPU {missing}: this process may use {allowed}");
         return Err(Error::Config { problems: vec![problem] });
     }
     Ok((0..workers).map(|worker| Some(list[worker % list.len()])).collect())

@@ -503,7 +503,7 @@ impl Context {
         session.searched = input.len() as u32;
         let rate = u64::from(self.limits.head_bytes_per_sec_min.max(1));
         let earned = Duration::from_secs(1) * (input.len() as u64 / rate) as u32;
-        io.set_deadline(Some(session.head_began.after(self.limits.head_timeout + earned)));
+        io.set_deadline(Some(session.head_began.after(self.limits.head_timeout).after(earned)));
         Flow::Wait(0)
     }
 
