@@ -186,6 +186,29 @@ fn an_open_loop_counts_a_stall_in_every_request_that_was_due() {
     });
 }
 
+/// The largest rate that is taken: what is due and not sent is reckoned, not counted one by one.
+#[test]
+fn a_rate_far_beyond_what_can_be_sent_ends_in_time() {
+    on_both_drivers(|driver| {
+        let running = Engine::builder()
+            .config(config(driver))
+            .listen("127.0.0.1:0", |_| http::server(|_, reply| reply.text("hello")))
+            .datagrams("127.0.0.1:0", |_| UdpEcho::default().with_peer_rate(0))
+            .start()
+            .unwrap();
+        let (http, udp) = (ip(&running.addresses()[0]), ip(&running.datagram_addresses()[0]));
+        for url in [format!("http://{http}/"), format!("udp://{udp}")] {
+            let options = ["--rate", "1000000000", "--duration", "1s", "--warmup", "0"];
+            let report = good(driver, &url, &options);
+            let (total, unsent) = (number(&report, "requests_total"), number(&report, "unsent"));
+            assert_eq!(total + unsent, 1_000_000_000, "{report:#}");
+            // Evenly from a second to nothing.
+            let median = float(&report, "/latency_us/p50");
+            assert!((0.4e6..0.6e6).contains(&median), "{report:#}");
+        }
+    });
+}
+
 #[test]
 fn a_stall_at_the_end_is_not_cut_off() {
     on_both_drivers(|driver| {

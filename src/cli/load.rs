@@ -388,7 +388,11 @@ impl Load {
                     missing -= 1;
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => line.show(),
-                Err(_) => return Err(running.join().err().map_or(LoadError::Lost, Into::into)),
+                Err(_) => {
+                    // Those that still run wait for nothing else.
+                    running.handle().stop();
+                    return Err(running.join().err().map_or(LoadError::Lost, Into::into));
+                }
             }
         }
         line.clear();

@@ -247,21 +247,10 @@ impl<W: Wire> Client<W> {
         self.pump();
     }
 
-    /// No more requests. What was due by the schedule and found no connection counts with the time it has waited: it
-    /// would have had to.
+    /// No more requests. What was due by the schedule and found no connection counts as well.
     fn end(&mut self) {
-        if let Some(mut pace) = self.pace.take() {
-            while let Some(due) = pace.take(self.clock.last()) {
-                self.unsent(due);
-            }
-            self.pace = Some(pace);
-        }
-    }
-
-    fn unsent(&mut self, due: Tick) {
-        self.tally.unsent += 1;
-        if self.clock.is_measured(due) {
-            self.tally.latency.saturating_record(self.clock.end().since(due).as_nanos() as u64);
+        if let Some(pace) = &mut self.pace {
+            self.clock.unsent_rest(pace, &mut self.tally);
         }
     }
 
@@ -279,7 +268,7 @@ impl<W: Wire> Client<W> {
             self.fail_all(lane, Failure::Timeout, || "no response by the end of the run".to_owned());
             while let Some(asked) = self.lanes[lane as usize].waiting.pop_front() {
                 if self.pace.is_some() {
-                    self.unsent(asked.due);
+                    self.clock.unsent(asked.due, &mut self.tally);
                 }
             }
         }

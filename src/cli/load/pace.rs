@@ -26,7 +26,28 @@ impl Pace {
 
     /// When the next request is due. From the start each time: no error adds up.
     pub(super) fn due(&self) -> Tick {
-        Tick(self.start.0.saturating_add((self.next as f64 * self.interval_ns) as u64))
+        self.due_after(0)
+    }
+
+    /// The same after so many more.
+    fn due_after(&self, count: u64) -> Tick {
+        let number = self.next.saturating_add(count.saturating_mul(self.step));
+        Tick(self.start.0.saturating_add((number as f64 * self.interval_ns) as u64))
+    }
+
+    /// Takes all that are due by `now`, and says how many they are. Reckoned: there may be a billion for each second.
+    pub(super) fn take_all(&mut self, now: Tick) -> u64 {
+        let by_now = (now.since(self.start).as_nanos() as f64 / self.interval_ns) as u64;
+        let mut count = by_now.saturating_sub(self.next) / self.step;
+        // What rounding has moved.
+        while count > 0 && self.due_after(count - 1) > now {
+            count -= 1;
+        }
+        while self.due_after(count) <= now {
+            count += 1;
+        }
+        self.next += count * self.step;
+        count
     }
 
     /// Takes the next request if it is due by `now`, and says when it was.
@@ -60,6 +81,23 @@ mod tests {
             let exact = 1_000 + n as u64 * 1_000_000 / 3;
             assert!(due.0.abs_diff(exact) <= 1, "{n}: {due:?}");
         }
+    }
+
+    #[test]
+    fn many_are_taken_as_one_by_one() {
+        for (rate, worker, workers) in [(3_000.0, 1, 3), (7.3, 0, 1), (999_999.7, 4, 7), (1e9, 0, 64)] {
+            let mut one_by_one = Pace::new(Tick(1_000), rate, worker, workers);
+            let mut at_once = one_by_one;
+            for now in [0, 999, 1_000, 1_001, 5_000, 333_334_333, 333_334_333, 333_400_000] {
+                let count = std::iter::from_fn(|| one_by_one.take(Tick(now))).count() as u64;
+                assert_eq!(at_once.take_all(Tick(now)), count, "{rate} at {now}");
+                assert_eq!(at_once.due(), one_by_one.due(), "{rate} at {now}");
+            }
+        }
+        let years = Tick(1_000 + 315_360_000_000_000_000);
+        let mut pace = Pace::new(Tick(1_000), 1e9, 0, 1);
+        assert!(pace.take_all(years).abs_diff(315_360_000_000_000_000) < 100);
+        assert!(pace.due() > years);
     }
 
     #[test]

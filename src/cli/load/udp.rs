@@ -204,12 +204,8 @@ impl Flow {
     fn end(&mut self, desk: &mut Desk, is_late: bool) {
         if !self.is_ended {
             self.is_ended = true;
-            while let Some(due) = self.pace.as_mut().and_then(|pace| pace.take(desk.clock.last())) {
-                desk.tally.unsent += 1;
-                if desk.clock.is_measured(due) {
-                    let waited = desk.clock.end().since(due);
-                    desk.tally.latency.saturating_record(waited.as_nanos() as u64);
-                }
+            if let Some(pace) = &mut self.pace {
+                desk.clock.unsent_rest(pace, &mut desk.tally);
             }
         }
         if is_late {

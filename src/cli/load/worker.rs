@@ -1,5 +1,6 @@
 //! What every worker of a run has: the common settings, and a clock that says which part of the run it is.
 
+use super::pace::Pace;
 use super::tally::{Tally, histogram};
 use hdrhistogram::Histogram;
 use ringmill::{Address, Tick};
@@ -119,11 +120,6 @@ impl Clock {
         self.from <= at && at < self.to
     }
 
-    /// The end of the measured time.
-    pub(super) fn end(&self) -> Tick {
-        self.to
-    }
-
     /// The last moment of the measured time.
     pub(super) fn last(&self) -> Tick {
         Tick(self.to.0.saturating_sub(1))
@@ -170,6 +166,37 @@ impl Clock {
     pub(super) fn show(&mut self, latency_ns: u64) {
         if let Some(shown) = &mut self.shown {
             shown.saturating_record(latency_ns);
+        }
+    }
+
+    /// Counts a request that was due by the schedule and is not sent, with the time it has waited: it would have had to.
+    pub(super) fn unsent(&self, due: Tick, tally: &mut Tally) {
+        self.unsent_many(due, 1, tally);
+    }
+
+    /// The same for all that the schedule still has.
+    pub(super) fn unsent_rest(&self, pace: &mut Pace, tally: &mut Tally) {
+        loop {
+            let due = pace.due();
+            if due > self.last() {
+                return;
+            }
+            // Together, all whose waits are the same for the histogram: there are many more of them than of its classes.
+            let waited_ns = self.to.since(due).as_nanos() as u64;
+            let until = if due < self.from {
+                Tick(self.from.0 - 1)
+            } else {
+                Tick(self.to.0 - tally.latency.lowest_equivalent(waited_ns))
+            };
+            let count = pace.take_all(until.min(self.last()));
+            self.unsent_many(due, count, tally);
+        }
+    }
+
+    fn unsent_many(&self, due: Tick, count: u64, tally: &mut Tally) {
+        tally.unsent += count;
+        if self.is_measured(due) {
+            tally.latency.saturating_record_n(self.to.since(due).as_nanos() as u64, count);
         }
     }
 
