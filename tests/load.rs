@@ -290,7 +290,7 @@ fn a_url_becomes_the_target_that_it_names() {
         let check = |rest: &str, target: &str| {
             let body = format!("{target} {:?}", Some(&host));
             let url = format!("http://{host}{rest}");
-            good(driver, &url, &["--duration", "50ms", "--warmup", "0", "--expect-body", &body]);
+            good(driver, &url, &["--duration", "200ms", "--warmup", "0", "--expect-body", &body]);
         };
         check("", "/");
         check("?x=1", "/?x=1");
@@ -311,7 +311,8 @@ fn a_request_that_could_have_a_body_says_that_it_has_none() {
         });
         let url = format!("http://{}/", ip(&running.addresses()[0]));
         let check = |options: &[&str], expected: &str| {
-            let all = [&["--duration", "50ms", "--warmup", "0", "--expect-body", expected], options].concat();
+            let all =
+                [&["--duration", "200ms", "--warmup", "0", "--expect-body", expected], options].concat();
             good(driver, &url, &all);
         };
         check(&["-X", "POST"], "POST Some(\"0\") 0");
@@ -343,7 +344,7 @@ fn a_name_is_served_at_any_of_its_addresses() {
                 .start()
                 .unwrap();
             let port = |address| ip(address).port();
-            let options = ["--duration", "50ms", "--warmup", "0"];
+            let options = ["--duration", "200ms", "--warmup", "0"];
             let [http, tcp] = [0, 1].map(|n| port(&running.addresses()[n]));
             good(driver, &format!("http://localhost:{http}/"), &options);
             good(driver, &format!("tcp://localhost:{tcp}"), &options);
@@ -450,7 +451,7 @@ fn folded_fields_are_read_as_one_line() {
     on_both_drivers(|driver| {
         let check = |answer: fn(TcpStream)| {
             let url = format!("http://{}/", rough(answer));
-            good(driver, &url, &["--duration", "100ms", "--warmup", "0", "--expect-body", "hello"]);
+            good(driver, &url, &["--duration", "200ms", "--warmup", "0", "--expect-body", "hello"]);
         };
         check(|mut stream| {
             let head = "HTTP/1.1 200 OK\r\nX-A: b\r\n  c\r\nContent-Length:\r\n\t5\r\nConnection: x,\r\n close\r\n\r\n";

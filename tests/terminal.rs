@@ -125,7 +125,7 @@ fn load() {
         for more in [&[][..], &["--json"]] {
             let command = || {
                 let mut command =
-                    with(&["load", &url, "--duration", "20ms", "--warmup", "0", "--pin", "off"]);
+                    with(&["load", &url, "--duration", "200ms", "--warmup", "0", "--pin", "off"]);
                 command.args(["--driver", &driver.to_string(), "--connections", "2"]).args(more);
                 command
             };
