@@ -577,7 +577,7 @@ fn a_raw_request_without_an_end_is_refused_before_anything_is_sent() {
 fn an_interrupt_ends_early_with_a_result() {
     on_both_drivers(|driver| {
         let (running, url) = hello(driver);
-        let command = load(driver, &url, &["--duration", "10m", "--json"]);
+        let command = load(driver, &url, &["--duration", "10m", "--warmup", "0", "--json"]);
         let mut program = Program::start(command, "as fast as it goes");
         eventually(true, || running.stats().total().requests > 1000);
         program.signal(libc::SIGINT);
