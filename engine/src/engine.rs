@@ -4,13 +4,12 @@
 //! the first worker accepts: the kernel spreads connections over the sockets of a SO_REUSEPORT group, and one that joins or
 //! leaves later moves connections that are being opened.
 
-mod bind;
 mod spawn;
-mod unix;
 
 use crate::address::Address;
 use crate::config::{Config, ListenOptions};
 use crate::error::Error;
+use crate::listen::unix::UnixPaths;
 use crate::mailbox::{Mailbox, Message};
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
@@ -265,7 +264,7 @@ impl Drop for Running {
 pub struct Handle {
     mailboxes: Arc<[Arc<Mailbox>]>,
     stats: Stats,
-    unix_paths: unix::UnixPaths,
+    unix_paths: UnixPaths,
 }
 
 impl Handle {

@@ -42,6 +42,7 @@ mod event;
 pub mod hooks;
 #[cfg(not(feature = "sim"))]
 mod hooks;
+mod listen;
 mod mailbox;
 mod memory;
 #[cfg(feature = "sim")]

@@ -1,7 +1,5 @@
 //! Choosing the driver, starting the threads, binding when all of them are made, and handing over the sockets.
 
-use super::bind::{self, Bound, Patience};
-use super::unix::{self, UnixPaths};
 use super::{Builder, DatagramClients, DatagramFactory, DatagramListener, Stream};
 use super::{Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
@@ -11,6 +9,9 @@ use crate::driver::poll::Poll;
 use crate::driver::uring::{self, Abilities, Uring};
 use crate::error::{Error, step};
 use crate::event::{Errno, Socket};
+use crate::listen::bind::{self, Bound};
+use crate::listen::patience::Patience;
+use crate::listen::unix::{self, UnixPaths};
 use crate::mailbox::Mailbox;
 use crate::stats::Stats;
 use crate::sys;

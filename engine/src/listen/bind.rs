@@ -1,5 +1,6 @@
 //! Sockets for all workers, bound and listening before any of them accepts.
 
+use super::patience::Patience;
 use super::unix;
 use crate::address::Address;
 use crate::config::ListenOptions;
@@ -8,48 +9,26 @@ use crate::sys;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 /// The sockets of one listener, one a worker, and the address they got.
-pub(super) struct Bound {
-    pub(super) address: Address,
-    pub(super) sockets: Vec<Socket>,
-}
-
-/// How long a start waits for what is in use, over all addresses.
-pub(super) struct Patience {
-    began: Instant,
-    wait: Duration,
-}
-
-impl Patience {
-    pub(super) fn new(wait: Duration) -> Patience {
-        Patience { began: Instant::now(), wait }
-    }
-
-    /// Sleeps a little, for another try; says no when it is over. Tries come often at first, for a ring that the kernel is about to
-    /// free, and then seldom, because each is a connection to the server that has a Unix path.
-    pub(super) fn goes_on(&self) -> bool {
-        let waited = self.began.elapsed();
-        let pause = (waited / 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
-        std::thread::sleep(pause.min(self.wait.saturating_sub(waited)));
-        waited < self.wait
-    }
+pub(crate) struct Bound {
+    pub(crate) address: Address,
+    pub(crate) sockets: Vec<Socket>,
 }
 
 /// Binds a TCP socket for each worker; none listens yet.
-pub(super) fn streams(ip: SocketAddr, options: &ListenOptions, workers: usize) -> Result<Bound, Error> {
+pub(crate) fn streams(ip: SocketAddr, options: &ListenOptions, workers: usize) -> Result<Bound, Error> {
     group(ip, workers, Type::STREAM, |socket, at| tcp_options(socket, &ip, options, at))
 }
 
 /// From here on clients can connect.
-pub(super) fn listen(bound: &Bound, backlog: i32) -> Result<(), Error> {
+pub(crate) fn listen(bound: &Bound, backlog: i32) -> Result<(), Error> {
     let error = |source| Error::Listen { address: bound.address.clone(), step: step::LISTENING, source };
     bound.sockets.iter().try_for_each(|socket| socket.listen(backlog)).map_err(error)
 }
 
 /// Binds a datagram socket for each worker.
-pub(super) fn datagrams(
+pub(crate) fn datagrams(
     address: &Address,
     only_v6: bool,
     queue_bytes: usize,
@@ -71,7 +50,7 @@ pub(super) fn datagrams(
 }
 
 /// Binds a datagram socket that shares its port with nobody: with SO_REUSEPORT, port 0 could mean a taken one.
-pub(super) fn own_datagrams(address: &Address, queue_bytes: usize) -> Result<Socket, Error> {
+pub(crate) fn own_datagrams(address: &Address, queue_bytes: usize) -> Result<Socket, Error> {
     let listen_error = |step| move |source| Error::Listen { address: address.clone(), step, source };
     let ip = datagram_ip(address)?;
     let socket = Socket::new(Domain::for_address(ip), Type::DGRAM, None);
@@ -145,7 +124,7 @@ fn bind_group(
 /// Makes sure that an address is free, and waits for it if need be. Another process of this user that listens with SO_REUSEPORT
 /// would silently share our connections; a bind without the option fails where anybody listens, so it tells. To be done for
 /// all addresses before the first is bound for good: our own listeners are no obstacle.
-pub(super) fn refuse_taken(
+pub(crate) fn refuse_taken(
     address: &Address,
     is_stream: bool,
     only_v6: bool,

@@ -4,7 +4,7 @@
 //! is there until it listens, it holds a lock on the folder (flock(2)), because a socket that is bound and does not listen yet
 //! looks just as stale.
 
-use super::bind::Patience;
+use super::patience::Patience;
 use crate::address::Address;
 use crate::config::ListenOptions;
 use crate::error::{Error, step};
@@ -20,20 +20,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The files of an engine's Unix sockets. They are removed when a stop or a drain begins: from then on a new client hears at once
 /// that nobody is there, instead of waiting in a queue that is not read any more, and a successor finds the path free.
 #[derive(Clone, Default)]
-pub(super) struct UnixPaths(Arc<Mutex<Vec<UnixPath>>>);
+pub(crate) struct UnixPaths(Arc<Mutex<Vec<UnixPath>>>);
 
 impl UnixPaths {
-    pub(super) fn add(&self, path: UnixPath) {
+    pub(crate) fn add(&self, path: UnixPath) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path);
     }
 
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 /// The file of a Unix socket that we bound: removed when the value is dropped, if it is still ours.
-pub(super) struct UnixPath {
+pub(crate) struct UnixPath {
     path: PathBuf,
     file: FileId,
     /// Open until the file is gone: nobody takes the path for stale meanwhile, and its inode number cannot come back.
@@ -58,7 +58,7 @@ impl Drop for UnixPath {
 }
 
 /// What is wrong with options for a Unix listener.
-pub(super) fn problem(address: &Address, options: &ListenOptions) -> Option<String> {
+pub(crate) fn problem(address: &Address, options: &ListenOptions) -> Option<String> {
     let restricts = options.unix_mode.is_some() || options.unix_group.is_some();
     if restricts && matches!(address, Address::Abstract(_)) {
         return Some(format!("{address} has no file that could have a mode or a group: name a path"));
@@ -73,7 +73,7 @@ pub(super) fn problem(address: &Address, options: &ListenOptions) -> Option<Stri
 }
 
 /// Fails where the address cannot be had: somebody listens, or something else is there.
-pub(super) fn refuse_taken(address: &Address) -> io::Result<()> {
+pub(crate) fn refuse_taken(address: &Address) -> io::Result<()> {
     match address {
         Address::Unix(path) => look(path, &to_kernel(address)?).map(drop),
         _ => Socket::new(Domain::UNIX, Type::STREAM, None)?.bind(&to_kernel(address)?),
@@ -81,7 +81,7 @@ pub(super) fn refuse_taken(address: &Address) -> io::Result<()> {
 }
 
 /// Binds a listener, which listens then; one socket a worker. They share one queue: a Unix socket has no SO_REUSEPORT.
-pub(super) fn bind(
+pub(crate) fn bind(
     address: &Address,
     options: &ListenOptions,
     workers: usize,
