@@ -1,6 +1,6 @@
 //! Where to listen, and who is there: an IP address with a port, or the name of a Unix socket.
 
-use crate::sys;
+use crate::sys::interface::interface_index;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -77,7 +77,7 @@ fn split_zone(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn zone_index(zone: &str) -> Option<u32> {
-    zone.parse().ok().or_else(|| sys::interface_index(zone))
+    zone.parse().ok().or_else(|| interface_index(zone))
 }
 
 /// Whether an address means something else on each interface. Elsewhere a zone says nothing, and the kernel drops it (RFC 4007,

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod datagrams;
+pub(crate) mod interface;
 pub(crate) mod ring;
 #[cfg(test)]
 pub(crate) mod signal;
@@ -239,12 +240,6 @@ fn to_address(address: &socket2::SockAddr) -> Option<Address> {
         return Some(Address::Abstract(name.to_owned()));
     }
     address.is_unix().then(|| Address::Unix(address.as_pathname().map(Into::into).unwrap_or_default()))
-}
-
-/// The number of a network interface (if_nametoindex(3)).
-pub(crate) fn interface_index(name: &str) -> Option<u32> {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None).ok()?;
-    net::netdevice::name_to_index(&socket, name).ok()
 }
 
 /// The number of a group, which may also be given as one.
