@@ -12,6 +12,26 @@
 //! 4. After the batch of events the worker submits one send for each connection that has output. The output
 //!    moves into the operation and comes back with its completion, where a short send goes on.
 //!
+//! # Where a protocol stands
+//!
+//! ```text
+//!             ┌────────────── session ──────────────┐
+//!   data, end │      drained, timeout, wake, ..     │ writes
+//!             │                                     ▼
+//!        ┌─ inlet ─┐        ┌ deadline ┐       ┌─ outlet ─┐
+//!        │ kept    │        │ life     │       │ pending  │
+//!        │ reading │        └──────────┘       │ level    │
+//!        │ end     │                           │ wish     │
+//!        └─────────┘                           └──────────┘
+//!             ▲                                     │
+//!        what arrives: from the worker,        what is sent: by the worker,
+//!        or from the layer below               or through the layer below
+//! ```
+//!
+//! A session stands on a duplex, which alone knows which call of it is due. The worker has one for each connection. A [`Layer`]
+//! is a protocol that carries another one, and has a duplex for the session above it: an [`Upper`]. A session sees the
+//! same [`Io`] at any height.
+//!
 //! # Outbound connections
 //!
 //! A session opens one with [`Io::connect`], a protocol without a session with the [`Dialer`] that [`Protocol::start`]

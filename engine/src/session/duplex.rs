@@ -1,18 +1,6 @@
 //! Where a protocol stands: an inlet, an outlet, a deadline and a life. The one place that knows which call is due.
+//! The drawing is on the crate's first page.
 //!
-//! ```text
-//!             ┌────────────── session ──────────────┐
-//!   data, end │      drained, timeout, wake, ..     │ writes
-//!             │                                     ▼
-//!        ┌─ inlet ─┐        ┌ deadline ┐       ┌─ outlet ─┐
-//!        │ kept    │        │ life     │       │ pending  │
-//!        │ reading │        └──────────┘       │ level    │
-//!        │ end     │                           │ wish     │
-//!        └─────────┘                           └──────────┘
-//!             ▲                                     │
-//!        what arrives: from the worker,        what is sent: by the worker,
-//!        or from the layer below               or through the layer below
-//! ```
 //! The worker has one for each connection, and moves bytes between it and the driver. A layer (TLS, PROXY) has one for the
 //! session above it, and moves bytes between it and the connection. Pure: no driver, no socket, no clock. Who makes
 //! the calls is `calls.rs`.
