@@ -140,7 +140,7 @@ impl Builder {
     }
 
     /// Adds a protocol without a listener, one value a worker: its connections are those it opens through the
-    /// [`Dialer`](crate::Dialer) that [`Protocol::start`] hands it. A protocol that listens as well has one too.
+    /// [`Dialer`](crate::Dialer) that [`Protocol::start`](crate::Protocol::start) hands it. A protocol that listens as well has one too.
     pub fn outbound<P: Layer>(
         mut self,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,

@@ -53,7 +53,7 @@ impl DatagramIo<'_> {
         !self.batch.is_full() && self.batch.push_from(local, peer, bytes)
     }
 
-    /// Sets or clears this socket's one timer, which is exact: see [`Dialer::set_timer`].
+    /// Sets or clears this socket's one timer, which is exact: see [`Dialer::set_timer`](crate::Dialer::set_timer).
     pub fn set_timer(&mut self, at: Option<Tick>) {
         *self.timer = at.unwrap_or(Tick::NEVER);
     }

@@ -140,7 +140,7 @@ impl Io<'_> {
         self.below.shared.stats.live.memory_refused.add(requests);
     }
 
-    /// Asks for one call of [`Protocol::drained`] once output is below low water.
+    /// Asks for one call of [`Protocol::drained`](crate::Protocol::drained) once output is below low water.
     pub fn notify_drained(&mut self) {
         self.duplex.outlet.wish = Wish::Drained;
     }
@@ -185,12 +185,12 @@ impl Io<'_> {
     }
 
     /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
-    /// type. See [`Dialer::connect`].
+    /// type. See [`Dialer::connect`](crate::Dialer::connect).
     pub fn connect(&mut self, address: &Address, tag: u64) {
         self.below.shared.requests.connect(self.below.link.service, address, None, tag);
     }
 
-    /// A handle that can call [`Protocol::wake`] of this connection from any thread.
+    /// A handle that can call [`Protocol::wake`](crate::Protocol::wake) of this connection from any thread.
     pub fn waker(&self) -> Waker {
         Waker { mailbox: self.below.shared.mailbox.clone(), conn: self.id() }
     }

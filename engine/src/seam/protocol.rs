@@ -42,7 +42,7 @@ pub trait Protocol: 'static {
         Next::Close
     }
 
-    /// A [`Waker`] of this connection was used. Several uses may become one call.
+    /// A [`Waker`](crate::Waker) of this connection was used. Several uses may become one call.
     fn wake(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
         Next::Continue
     }
