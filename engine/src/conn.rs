@@ -50,7 +50,7 @@ pub(crate) const NO_SESSION: u32 = u32::MAX;
 impl Conn {
     pub(crate) fn new(index: u32, generation: u32, socket: Socket, service: u16) -> Conn {
         Conn {
-            link: Link { index, generation, socket, service, held_kib: 0 },
+            link: Link { index, generation, socket, service, held_kib: 0, facts: None },
             duplex: Duplex::new(),
             session: NO_SESSION,
             recv: Recv::Idle,

@@ -1,5 +1,6 @@
 //! What a session can do during a call: write, set a deadline, ask who is there. The same at every height of a stack.
 
+use super::facts::Facts;
 use super::names::Names;
 use crate::address::Address;
 use crate::event::Socket;
@@ -37,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) service: u16,
     /// Memory that all sessions of the stack said they hold, in KiB rounded up.
     pub(crate) held_kib: u32,
+    /// What layers have learned. Boxed: most connections have none.
+    pub(crate) facts: Option<Box<Facts>>,
 }
 
 /// A terabyte: more than any budget, and the sum of a stack fits.
@@ -169,13 +172,30 @@ impl Io<'_> {
         self.below.shared.wall.unix_secs()
     }
 
-    /// The other end's address; `None` once the connection is gone. Costs a system call.
+    /// What the layers of this connection have learned of it; `None` where none has anything to say.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.below.link.facts.as_deref()
+    }
+
+    /// For a layer: adds to what is known of this connection.
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        self.below.link.facts.get_or_insert_default()
+    }
+
+    /// The other end's address, as a proxy in front told it, else as the kernel has it; `None` once the connection is gone.
+    /// Costs a system call where no proxy told it.
     pub fn peer(&self) -> Option<Address> {
+        if let Some(told) = self.facts().and_then(|facts| facts.peer.clone()) {
+            return Some(told);
+        }
         self.below.names.peer(self.below.link.socket)
     }
 
-    /// Our end's address. Costs a system call.
+    /// Our end's address, as a proxy in front told it, else as the kernel has it. Costs a system call where no proxy told it.
     pub fn local(&self) -> Option<Address> {
+        if let Some(told) = self.facts().and_then(|facts| facts.local.clone()) {
+            return Some(told);
+        }
         self.below.names.local(self.below.link.socket)
     }
 

@@ -154,7 +154,7 @@ impl Stand {
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
-            link: Link { index: 0, generation: 1, socket: Socket(-1), service: 0, held_kib: 0 },
+            link: Link { index: 0, generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
             shared: Shared::new(&config, Arc::new(mailbox), Stats::new(1).worker(0)),
             received: Vec::new(),
             is_ended: false,
