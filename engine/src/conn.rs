@@ -48,9 +48,9 @@ const UNKNOWN_BYTES: u32 = u32::MAX;
 pub(crate) const NO_SESSION: u32 = u32::MAX;
 
 impl Conn {
-    pub(crate) fn new(index: u32, generation: u32, socket: Socket, service: u16) -> Conn {
+    pub(crate) fn new(generation: u32, socket: Socket, service: u16) -> Conn {
         Conn {
-            link: Link { index, generation, socket, service, held_kib: 0, facts: None },
+            link: Link { generation, socket, service, held_kib: 0, facts: None },
             duplex: Duplex::new(),
             session: NO_SESSION,
             recv: Recv::Idle,
@@ -152,6 +152,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(std::mem::size_of::<Conn>() <= 112, "{}", std::mem::size_of::<Conn>());
+        assert!(std::mem::size_of::<Conn>() <= 104, "{}", std::mem::size_of::<Conn>());
     }
 }

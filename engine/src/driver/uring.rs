@@ -481,7 +481,9 @@ impl Uring {
             Kind::Recv => {
                 let buffer = cqueue::buffer_select(completion.flags());
                 if more {
-                    self.suspects.fed(token);
+                    self.suspects.fed(token)
+                } else {
+                    self.suspects.ended(token)
                 }
                 events.push(self.received(token, result, more, buffer));
             }
@@ -582,7 +584,6 @@ impl Driver for Uring {
             }
             Op::Shutdown { socket } => sys::shutdown(socket),
             Op::Close { socket, reset } => {
-                self.suspects.closed(socket);
                 if reset {
                     sys::reset_on_close(socket);
                 }

@@ -22,6 +22,8 @@ pub struct Io<'a> {
 
 /// What is below a duplex.
 pub(crate) struct Below<'a> {
+    /// The connection's slot.
+    pub(crate) index: u32,
     pub(crate) link: &'a mut Link,
     pub(crate) shared: &'a mut Shared,
     pub(crate) names: &'a dyn Names,
@@ -31,7 +33,6 @@ pub(crate) struct Below<'a> {
 
 /// The connection under a stack of sessions.
 pub(crate) struct Link {
-    pub(crate) index: u32,
     pub(crate) generation: u32,
     pub(crate) socket: Socket,
     /// Which listener, and with it which protocol.
@@ -48,7 +49,13 @@ const HOLD_KIB_MAX: usize = 1 << 30;
 impl Below<'_> {
     #[inline]
     pub(crate) fn reborrow(&mut self) -> Below<'_> {
-        Below { link: self.link, shared: self.shared, names: self.names, queued_bytes: self.queued_bytes }
+        Below {
+            index: self.index,
+            link: self.link,
+            shared: self.shared,
+            names: self.names,
+            queued_bytes: self.queued_bytes,
+        }
     }
 }
 
@@ -201,7 +208,7 @@ impl Io<'_> {
 
     /// Names this connection.
     pub fn id(&self) -> ConnId {
-        ConnId { index: self.below.link.index, generation: self.below.link.generation }
+        ConnId { index: self.below.index, generation: self.below.link.generation }
     }
 
     /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
@@ -229,7 +236,7 @@ impl Io<'_> {
     /// Says that protocol code panicked during this call and the session caught it, so that it can say a last word and
     /// close. It is counted and logged as a panic that reaches the engine.
     pub fn count_panic(&mut self) {
-        self.below.shared.count_panic(self.below.link.index);
+        self.below.shared.count_panic(self.below.index);
     }
 
     #[inline]

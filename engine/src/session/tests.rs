@@ -154,7 +154,7 @@ impl Stand {
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
-            link: Link { index: 0, generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
+            link: Link { generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
             shared: Shared::new(&config, Arc::new(mailbox), Stats::new(1).worker(0)),
             received: Vec::new(),
             is_ended: false,
@@ -175,7 +175,7 @@ impl Stand {
             return;
         }
         let (link, shared) = (&mut self.link, &mut self.shared);
-        let below = Below { link, shared, names: &Nobody, queued_bytes: 0 };
+        let below = Below { index: 0, link, shared, names: &Nobody, queued_bytes: 0 };
         let reason = call(&mut Io { duplex: &mut self.duplex, below }, &mut self.puppet);
         self.reason = self.reason.or(reason);
     }

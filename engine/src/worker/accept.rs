@@ -209,9 +209,9 @@ impl<D: Driver> Worker<D> {
         self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
         let slot = self.conns.vacant_entry();
         let index = slot.key() as u32;
-        let conn = slot.insert(Conn::new(index, self.next_generation, socket, service));
+        let conn = slot.insert(Conn::new(self.next_generation, socket, service));
         let (link, shared) = (&mut conn.link, &mut self.shared);
-        let below = Below { link, shared, names: &self.driver, queued_bytes: 0 };
+        let below = Below { index, link, shared, names: &self.driver, queued_bytes: 0 };
         let mut io = Io { duplex: &mut conn.duplex, below };
         match self.services[usize::from(service)].open(origin, &mut io) {
             Ok(session) => conn.session = session,

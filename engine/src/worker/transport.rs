@@ -175,7 +175,7 @@ impl<D: Driver> Worker<D> {
         let service = &mut *self.services[usize::from(conn.link.service)];
         let mut seat = Seat { service, session: conn.session };
         let (link, shared) = (&mut conn.link, &mut self.shared);
-        let below = Below { link, shared, names: &self.driver, queued_bytes };
+        let below = Below { index, link, shared, names: &self.driver, queued_bytes };
         if let Some(reason) = calls(&mut Io { duplex: &mut conn.duplex, below }, &mut seat) {
             let signal = if conn.duplex.phase == Phase::Closing { Signal::Abort } else { Signal::Finish };
             stepped(Phase::Open, signal, !conn.duplex.inlet.is_open());

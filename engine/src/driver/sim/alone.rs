@@ -33,9 +33,9 @@ impl<P: Protocol> Alone<P> {
         let (driver, _) = Sim::new(0, Chaos::CALM, config.recv_buffers, config.recv_buffer_bytes);
         shared.now = driver.now();
         shared.wall.set(shared.now, driver.since_epoch());
-        let mut conn = Conn::new(0, 1, Socket(-1), 0);
+        let mut conn = Conn::new(1, Socket(-1), 0);
         let (link, duplex) = (&mut conn.link, &mut conn.duplex);
-        let below = Below { link, shared: &mut shared, names: &driver, queued_bytes: 0 };
+        let below = Below { index: 0, link, shared: &mut shared, names: &driver, queued_bytes: 0 };
         let session = protocol.open(&mut Io { duplex, below });
         Alone { protocol, session, conn, shared, driver }
     }
@@ -44,7 +44,7 @@ impl<P: Protocol> Alone<P> {
     #[inline]
     pub fn data(&mut self, input: &mut [u8]) -> usize {
         let Alone { protocol, session, conn, shared, driver } = self;
-        let below = Below { link: &mut conn.link, shared, names: driver, queued_bytes: 0 };
+        let below = Below { index: 0, link: &mut conn.link, shared, names: driver, queued_bytes: 0 };
         protocol.data(session, input, &mut Io { duplex: &mut conn.duplex, below }).consumed
     }
 

@@ -5,58 +5,53 @@
 use crate::event::Socket;
 use crate::token::Token;
 
+/// A few bytes for each connection, by the index of its tokens.
 #[derive(Default)]
 pub(super) struct Suspects {
-    /// The receive on each connection, by the index of its token.
-    receives: Vec<Option<Receive>>,
-    /// The index for each descriptor.
-    indexes: Vec<u32>,
-    /// Indexes of those that received something since they were last asked.
-    fed: Vec<u32>,
+    /// Whose receive goes on; `NONE` where none does.
+    sockets: Vec<i32>,
+    /// Who received something and has sent nothing since.
+    are_suspect: Vec<bool>,
+    /// Those of them that were not asked yet; who has sent since is passed by.
+    fed: Vec<Token>,
 }
 
-#[derive(Clone, Copy)]
-struct Receive {
-    token: Token,
-    socket: Socket,
-    is_suspect: bool,
-}
+const NONE: i32 = -1;
 
 impl Suspects {
     /// A receive is armed.
     pub(super) fn armed(&mut self, token: Token, socket: Socket) {
-        let index = token.index();
-        let receive = Some(Receive { token, socket, is_suspect: false });
-        put(&mut self.receives, index as usize, receive, None);
-        put(&mut self.indexes, socket.0 as usize, index, u32::MAX);
+        let index = token.index() as usize;
+        if self.sockets.len() <= index {
+            self.sockets.resize(index + 1, NONE);
+            self.are_suspect.resize(index + 1, false);
+        }
+        self.sockets[index] = socket.0;
+        self.are_suspect[index] = false;
+    }
+
+    /// A receive is over: its socket may be closed from now on, and nobody may ask about it.
+    pub(super) fn ended(&mut self, token: Token) {
+        if let Some(socket) = self.sockets.get_mut(token.index() as usize) {
+            *socket = NONE;
+        }
     }
 
     /// A receive brought bytes, and goes on.
     #[inline]
     pub(super) fn fed(&mut self, token: Token) {
-        if let Some(Some(receive)) = self.receives.get_mut(token.index() as usize)
-            && receive.token == token
-            && !std::mem::replace(&mut receive.is_suspect, true)
+        if let Some(is_suspect) = self.are_suspect.get_mut(token.index() as usize)
+            && !std::mem::replace(is_suspect, true)
         {
-            self.fed.push(token.index());
+            self.fed.push(token);
         }
     }
 
     /// Something is sent on a connection.
     #[inline]
     pub(super) fn sends(&mut self, token: Token) {
-        if let Some(Some(receive)) = self.receives.get_mut(token.index() as usize) {
-            receive.is_suspect = false;
-        }
-    }
-
-    /// A socket is closed: nobody may ask about it any more.
-    pub(super) fn closed(&mut self, socket: Socket) {
-        let index = self.indexes.get(socket.0 as usize).copied().unwrap_or(u32::MAX);
-        if let Some(receive) = self.receives.get_mut(index as usize)
-            && receive.is_some_and(|receive| receive.socket == socket)
-        {
-            *receive = None;
+        if let Some(is_suspect) = self.are_suspect.get_mut(token.index() as usize) {
+            *is_suspect = false;
         }
     }
 
@@ -64,23 +59,16 @@ impl Suspects {
         self.fed.is_empty()
     }
 
-    /// Those that are to be asked now, and whether to end the receive of one.
+    /// Those that are to be asked now: the receive to end where one was reset, and its socket.
     pub(super) fn take(&mut self, into: &mut Vec<(Token, Socket)>) {
-        for index in self.fed.drain(..) {
-            if let Some(receive) = &mut self.receives[index as usize]
-                && std::mem::take(&mut receive.is_suspect)
-            {
-                into.push((receive.token, receive.socket));
+        for token in self.fed.drain(..) {
+            let index = token.index() as usize;
+            let socket = self.sockets[index];
+            if std::mem::take(&mut self.are_suspect[index]) && socket != NONE {
+                into.push((token, Socket(socket)));
             }
         }
     }
-}
-
-fn put<T: Clone>(list: &mut Vec<T>, at: usize, value: T, empty: T) {
-    if list.len() <= at {
-        list.resize(at + 1, empty);
-    }
-    list[at] = value;
 }
 
 #[cfg(test)]
@@ -115,21 +103,19 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asks_about_a_socket_that_is_closed_or_has_a_new_owner() {
+    fn nobody_asks_about_a_socket_whose_receive_is_over() {
         let mut suspects = Suspects::default();
         suspects.armed(token(1, 0), Socket(10));
         suspects.fed(token(1, 0));
-        suspects.closed(Socket(10));
+        suspects.ended(token(1, 0));
         assert_eq!(taken(&mut suspects), []);
-        // The descriptor comes back in another slot, the slot with another descriptor.
-        suspects.armed(token(2, 5), Socket(10));
-        suspects.armed(token(3, 0), Socket(11));
+        // The slot has a new tenant: what the old one received says nothing of it.
+        suspects.armed(token(1, 0), Socket(10));
         suspects.fed(token(1, 0));
-        suspects.fed(token(2, 5));
-        suspects.closed(Socket(99));
-        assert_eq!(taken(&mut suspects), [10]);
-        suspects.fed(token(3, 0));
-        suspects.closed(Socket(10));
+        suspects.ended(token(1, 0));
+        suspects.armed(token(2, 0), Socket(11));
+        assert_eq!(taken(&mut suspects), []);
+        suspects.fed(token(2, 0));
         assert_eq!(taken(&mut suspects), [11]);
     }
 }
