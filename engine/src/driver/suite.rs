@@ -2,7 +2,7 @@
 //! from the kernel. A case gets a [`Fixture`], which makes a driver with sockets and peers of its kind.
 //!
 //! What a kernel does to those who do not expect it, and who keeps what follows. Cases named here are in this file or
-//! in `suite/hazards.rs`; what is the worker's is kept by the simulator (`ringmill-protocols/tests/simulator`), by its
+//! in `suite/`; what is the worker's is kept by the simulator (`ringmill-protocols/tests/simulator`), by its
 //! fault or by the break of the worker that it must catch.
 //!
 //! | | hazard | case of every driver | the worker's, in the simulator |
@@ -12,7 +12,7 @@
 //! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions`, `a_cancel_right_behind_a_send_is_not_lost` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
 //! | 4 | completions for an earlier tenant of a slot | `tokens_tell_the_tenants_of_a_slot_apart` | `Stale`, `GenerationUnchecked` |
 //! | 5 | operations in flight on one socket are unordered | none: a driver sends what it is given | `SendsOverlap` |
-//! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
+//! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions`, `one_of_several_silent_sends_fails`, `a_short_silent_send_ends_the_wait` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
 //! | 7 | memory outlives whoever asked for it | `a_driver_may_end_in_the_middle`, `a_flood_of_completions_loses_nothing`; `pool.rs`: `a_block_outlives_its_pool` | blocks are counted after each turn |
 //! | 8 | EINTR, EBUSY, ETIME are not failures; a ring belongs to one thread | `a_signal_is_no_failure`, `a_wait_ends_at_its_time`; a ring is made on its thread (`engine/spawn.rs`) | `EarlyReturn`, `Interrupted`, `Again`, `QueueFull` |
 //! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `mailbox.rs`: `no_message_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
@@ -22,8 +22,10 @@
 //! | 13 | a reset that comes with bytes is not always told | `a_reset_right_behind_bytes_can_be_found`; it takes thousands to see one: `tests/hostile_load.rs` | none |
 
 mod hazards;
+mod silent;
 
 use hazards::*;
+use silent::*;
 
 use crate::address::Address;
 use crate::datagram::Datagrams;
@@ -626,6 +628,8 @@ macro_rules! all_cases {
             receives_in_order_to_the_end
             sends_every_byte_in_order
             sends_that_nobody_awaits_are_told_later
+            one_of_several_silent_sends_fails
+            a_short_silent_send_ends_the_wait
             a_cancelled_receive_ends_once
             a_cancel_right_behind_a_send_is_not_lost
             running_out_of_buffers_loses_nothing
@@ -675,6 +679,7 @@ mod uring {
     }
 
     all_cases!(Sockets<Make>);
+    suite! { Sockets<Make>: a_refused_silent_send_ends_the_wait }
 }
 
 mod poll {

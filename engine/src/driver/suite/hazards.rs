@@ -429,7 +429,7 @@ pub(super) fn accepting_goes_on_after_an_end<F: Fixture>() {
 }
 
 /// A few turns in which nothing may be told.
-fn quiet<F: Fixture>(fixture: &mut F) {
+pub(super) fn quiet<F: Fixture>(fixture: &mut F) {
     let mut events: Vec<Event> = Vec::new();
     for _ in 0..5 {
         let until = fixture.driver().now().after(Duration::from_millis(4));
