@@ -9,7 +9,7 @@
 //! |---|---|---|---|
 //! | 1 | no `more` means over, whatever the result | `what_is_over_stays_over`, `running_out_of_buffers_loses_nothing`, `a_flood_of_completions_loses_nothing` | `RecvOver`, `MoreIgnored` |
 //! | 2 | a completion names a buffer that it did not take | `ends_and_failures_cost_no_buffer`; a lie is refused by `pool.rs`: `a_completion_cannot_claim_what_is_out` | `BufferForgotten` |
-//! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions`, `a_cancel_right_behind_a_send_is_not_lost` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
+//! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions`, `a_cancel_right_behind_a_send_is_not_lost`, `what_is_called_off_does_not_try_again` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
 //! | 4 | completions for an earlier tenant of a slot | `tokens_tell_the_tenants_of_a_slot_apart` | `Stale`, `GenerationUnchecked` |
 //! | 5 | operations in flight on one socket are unordered | none: a driver sends what it is given | `SendsOverlap` |
 //! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions`, `one_of_several_silent_sends_fails`, `a_short_silent_send_ends_the_wait` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
@@ -53,6 +53,8 @@ trait Fixture: Sized {
     fn connect(&mut self, listener: Socket) -> Self::Peer;
     fn datagram_socket(&mut self) -> Socket;
     fn send_datagram(&mut self, to: Socket, bytes: &[u8]);
+    /// Takes the datagram that waits at a socket of the driver, as another process would that has it too.
+    fn steal_datagram(&mut self, at: Socket);
     /// Waits for the next datagram that `from` sent.
     fn take_datagram(&mut self, from: Socket) -> Vec<u8>;
     /// An address that takes connections.
@@ -632,6 +634,7 @@ macro_rules! all_cases {
             a_short_silent_send_ends_the_wait
             a_cancelled_receive_ends_once
             a_cancel_right_behind_a_send_is_not_lost
+            what_is_called_off_does_not_try_again
             running_out_of_buffers_loses_nothing
             cancel_all_ends_both_directions
             a_reset_ends_the_receive
@@ -739,6 +742,10 @@ mod sim {
 
         fn send_datagram(&mut self, to: Socket, bytes: &[u8]) {
             self.net.send_datagram(to, SocketAddr::from(([127, 0, 0, 1], 9)), bytes);
+        }
+
+        fn steal_datagram(&mut self, at: Socket) {
+            self.net.steal_datagram(at);
         }
 
         fn take_datagram(&mut self, from: Socket) -> Vec<u8> {
@@ -874,6 +881,10 @@ mod sockets {
         fn send_datagram(&mut self, to: Socket, bytes: &[u8]) {
             let to: SocketAddr = crate::sys::local(to).unwrap().ip().unwrap();
             assert_eq!(self.datagrams.send_to(bytes, to).unwrap(), bytes.len());
+        }
+
+        fn steal_datagram(&mut self, at: Socket) {
+            crate::sys::recv(at, &mut [0; 512]).unwrap();
         }
 
         fn take_datagram(&mut self, _: Socket) -> Vec<u8> {

@@ -113,10 +113,20 @@ struct Message {
     vectors: Vec<libc::iovec>,
 }
 
-enum PollSlot {
-    Watch(Token, Socket),
-    Recv(Token, Socket, Box<Datagrams>),
-    Send(Token, Socket, Box<Datagrams>),
+struct PollSlot {
+    token: Token,
+    socket: Socket,
+    then: Ready,
+    /// A cancel does not undo a poll that has fired by then. What is called off ends then, and is not tried again: a
+    /// poll that is put in behind the cancel would wait for something that nobody expects any more.
+    is_called_off: bool,
+}
+
+/// What follows once the descriptor is ready.
+enum Ready {
+    Watch,
+    Recv(Box<Datagrams>),
+    Send(Box<Datagrams>),
 }
 
 impl Uring {
@@ -278,12 +288,12 @@ impl Uring {
     }
 
     /// Waits for readiness through the ring, once.
-    fn poll(&mut self, slot: PollSlot) {
-        let (socket, events) = match &slot {
-            PollSlot::Watch(_, socket) | PollSlot::Recv(_, socket, _) => (*socket, libc::POLLIN),
-            PollSlot::Send(_, socket, _) => (*socket, libc::POLLOUT),
+    fn poll(&mut self, token: Token, socket: Socket, then: Ready) {
+        let events = match then {
+            Ready::Watch | Ready::Recv(_) => libc::POLLIN,
+            Ready::Send(_) => libc::POLLOUT,
         };
-        let key = self.polls.insert(slot) as u32;
+        let key = self.polls.insert(PollSlot { token, socket, then, is_called_off: false }) as u32;
         let entry = opcode::PollAdd::new(Fd(socket.0), events as u32).build();
         self.push(&entry.user_data(Token::new(Kind::Wake, 0, key).to_bits()));
     }
@@ -292,7 +302,7 @@ impl Uring {
         let result = self.transfer.recv(socket, &mut batch);
         self.likely_more.retain(|likely| *likely != socket);
         match result {
-            Err(Errno::EAGAIN) => self.poll(PollSlot::Recv(token, socket, batch)),
+            Err(Errno::EAGAIN) => self.poll(token, socket, Ready::Recv(batch)),
             result => {
                 if result == Ok(ENTRIES_MAX) {
                     self.likely_more.push(socket);
@@ -304,7 +314,7 @@ impl Uring {
 
     fn send_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
         match self.transfer.send(socket, &mut batch) {
-            Err(Errno::EAGAIN) => self.poll(PollSlot::Send(token, socket, batch)),
+            Err(Errno::EAGAIN) => self.poll(token, socket, Ready::Send(batch)),
             result => {
                 let count = batch.len() as u32;
                 self.done.push(datagrams(token, result.map(|()| count), batch));
@@ -430,20 +440,21 @@ impl Uring {
 
     /// A polled descriptor is ready, or the poll was cancelled.
     fn polled(&mut self, slot: PollSlot, result: Result<u32, Errno>, events: &mut Vec<Event>) {
-        let cancelled = result.err();
-        match (slot, cancelled) {
-            (PollSlot::Watch(token, _), Some(errno)) => {
+        let PollSlot { token, socket, then, is_called_off } = slot;
+        let cancelled = result.err().or(is_called_off.then_some(Errno::ECANCELED));
+        match (then, cancelled) {
+            (Ready::Watch, Some(errno)) => {
                 events.push(Event { token, result: Err(errno), more: false, payload: Payload::None });
             }
-            (PollSlot::Watch(token, socket), None) => {
+            (Ready::Watch, None) => {
                 sys::clear_counter(socket);
                 events.push(Event { token, result: Ok(1), more: false, payload: Payload::None });
             }
-            (PollSlot::Recv(token, _, batch) | PollSlot::Send(token, _, batch), Some(errno)) => {
+            (Ready::Recv(batch) | Ready::Send(batch), Some(errno)) => {
                 events.push(datagrams(token, Err(errno), batch));
             }
-            (PollSlot::Recv(token, socket, batch), None) => self.recv_datagrams(token, socket, batch),
-            (PollSlot::Send(token, socket, batch), None) => self.send_datagrams(token, socket, batch),
+            (Ready::Recv(batch), None) => self.recv_datagrams(token, socket, batch),
+            (Ready::Send(batch), None) => self.send_datagrams(token, socket, batch),
         }
     }
 }
@@ -471,14 +482,18 @@ impl Driver for Uring {
             Op::Connect { token, socket, address } => self.connect(token, socket, &address),
             // The ring would wait where a plain call says that the queue is empty.
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, true, &mut self.done),
-            Op::Watch { token, socket } => self.poll(PollSlot::Watch(token, socket)),
+            Op::Watch { token, socket } => self.poll(token, socket, Ready::Watch),
             Op::RecvDatagrams { token, socket, batch } if self.likely_more.contains(&socket) => {
                 self.recv_datagrams(token, socket, batch);
             }
-            Op::RecvDatagrams { token, socket, batch } => self.poll(PollSlot::Recv(token, socket, batch)),
+            Op::RecvDatagrams { token, socket, batch } => self.poll(token, socket, Ready::Recv(batch)),
             Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
             Op::Cancel { target, .. } => self.cancel(target),
             Op::CancelAll { socket } => {
+                // There are few: one for each datagram socket and direction, and the mailbox.
+                for (_, slot) in &mut self.polls {
+                    slot.is_called_off |= slot.socket == socket;
+                }
                 let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(socket.0)).all()).build();
                 self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
             }

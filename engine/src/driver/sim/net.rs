@@ -114,6 +114,14 @@ impl Net {
         }
     }
 
+    /// Takes the oldest datagram that waits at a socket, as another process would that has it too.
+    #[cfg(test)]
+    pub(in crate::driver) fn steal_datagram(&self, at: Socket) {
+        if let Some(Kind::Datagrams { inbound, .. }) = self.0.borrow_mut().sockets.get_mut(&at) {
+            inbound.pop_front();
+        }
+    }
+
     /// Takes the oldest datagram a socket sent.
     pub fn take_datagram(&self, from: Socket) -> Option<(SocketAddr, Vec<u8>)> {
         self.take_datagram_from(from).map(|(_, peer, bytes)| (peer, bytes))

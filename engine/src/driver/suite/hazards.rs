@@ -3,8 +3,10 @@
 use super::{
     ACCEPT, Fixture, Peer, RECV, SEND, TURNS_MAX, connection, output, pattern, recv, recv_all, turn_until,
 };
+use crate::datagram::Datagrams;
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
+use crate::sys::EventCounter;
 use crate::token::{Kind, Token};
 use std::time::Duration;
 
@@ -334,6 +336,44 @@ pub(super) fn a_cancel_right_behind_a_send_is_not_lost<F: Fixture>() {
         };
     }
     panic!("the socket was never full");
+}
+
+/// Hazard 3: a poll finds a datagram, somebody else takes it, and then everything is called off: nothing may wait for another one.
+pub(super) fn what_is_called_off_does_not_try_again<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let socket = fixture.datagram_socket();
+    let token = Token::new(Kind::RecvDatagrams, 0, 2);
+    fixture.send_datagram(socket, b"taken by somebody else");
+    let batch = Box::new(Datagrams::for_receiving());
+    fixture.driver().submit(Op::RecvDatagrams { token, socket, batch });
+    // More than a queue of submissions holds, so that the kernel has the first of them before the cancel comes.
+    for _ in 0..1000 {
+        fixture.driver().submit(Op::Cancel { target: RECV, socket });
+    }
+    fixture.steal_datagram(socket);
+    fixture.driver().submit(Op::CancelAll { socket });
+    turn_until(&mut fixture, "the batch of a cancelled receive", |_, event| {
+        assert_eq!((event.token, event.result, event.more), (token, Err(Errno::ECANCELED), false));
+        matches!(event.payload, Payload::Datagrams(_))
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+    // The same with an event counter: it stays raised for whoever watches it next.
+    let counter = EventCounter::new().unwrap();
+    let (token, socket) = (Token::new(Kind::Wake, 0, 2), counter.socket());
+    counter.raise();
+    fixture.driver().submit(Op::Watch { token, socket });
+    for _ in 0..1000 {
+        fixture.driver().submit(Op::Cancel { target: RECV, socket });
+    }
+    fixture.driver().submit(Op::CancelAll { socket });
+    for result in [Err(Errno::ECANCELED), Ok(1)] {
+        turn_until(&mut fixture, "the end of a watch", |_, event| {
+            assert_eq!((event.token, event.result, event.more), (token, result, false));
+            true
+        });
+        fixture.driver().submit(Op::Watch { token, socket });
+    }
+    quiet(&mut fixture);
 }
 
 /// Hazard 12: of two peers that each could use up all buffers in every turn, none waits until the other has sent everything.
