@@ -32,6 +32,9 @@ use suspects::Suspects;
 
 /// Submissions queued before they are flushed within a turn.
 const SUBMISSIONS: u32 = 128;
+/// How often an entry that finds the queue full tries again. Each try lets the kernel look for memory, and runs what was put
+/// off, so the first one helps if anything does.
+const PUSH_TRIES_MAX: u32 = 1000;
 /// Completions the ring holds before the kernel has to keep them in a list.
 const COMPLETIONS: u32 = 4096;
 /// Messages with vectors kept for the next vectored send.
@@ -64,6 +67,8 @@ pub struct Uring {
     armed: usize,
     /// Entries pushed since the start.
     pushed: u64,
+    /// Why the ring cannot be used any more: every turn says so.
+    broken: Option<Errno>,
     polls: Slab<PollSlot>,
     /// Addresses that the kernel reads until the completion.
     connects: Slab<(Token, Box<socket2::SockAddr>)>,
@@ -160,6 +165,7 @@ impl Uring {
             is_owing: false,
             armed: 0,
             pushed: 0,
+            broken: None,
             polls: Slab::new(),
             connects: Slab::new(),
             spare_messages: Vec::new(),
@@ -176,12 +182,18 @@ impl Uring {
     }
 
     /// Queues an entry; flushes first when the queue is full. Whatever memory the entry names must stay valid
-    /// until its completion: `sends` and `silent` keep outputs and messages, the pool keeps buffers.
+    /// until its completion: `sends` and `silent` keep outputs and messages, the pool keeps buffers. Where no room can
+    /// be made the entry is dropped, and the driver is broken.
     fn push(&mut self, entry: &Sqe) {
+        let mut tries = 0;
         // SAFETY: the callers below name only descriptors and memory owned as described.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            // EBUSY and EINTR pass: the loop tries again, and each try also moves completions on.
-            let _ = self.enter(0, None);
+            let entered = self.enter(0, None);
+            tries += 1;
+            self.broken = self.broken.or(lasting(entered, tries));
+            if self.broken.is_some() {
+                return;
+            }
         }
         self.pushed += 1;
     }
@@ -514,7 +526,7 @@ impl Driver for Uring {
             self.find_resets();
         }
         let want = match wait {
-            _ if !self.done.is_empty() || self.is_owing => 0,
+            _ if !self.done.is_empty() || self.is_owing || self.broken.is_some() => 0,
             Wait::Poll => 0,
             Wait::Until(until) => {
                 self.arm_timer(until);
@@ -522,11 +534,11 @@ impl Driver for Uring {
             }
             Wait::Forever => 1,
         };
-        match self.enter(want, None) {
-            // EBUSY: completions must be reaped first. EAGAIN: out of request memory for a moment. What was not
-            // submitted stays queued for the next turn.
-            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno(libc::EBUSY)) => {}
-            Err(errno) => return Err(errno),
+        // What was not submitted because of a passing error stays queued for the next turn.
+        let entered = self.enter(want, None);
+        self.broken = self.broken.or(lasting(entered, 1));
+        if let Some(errno) = self.broken {
+            return Err(errno);
         }
         self.now = sys::clock();
         // First it must be known who failed; but what went well was done before what is reported with it.
@@ -624,6 +636,14 @@ impl Message {
     }
 }
 
+/// The error that trying again does not mend, of io_uring_enter(2): of those that pass, EBUSY wants completions to be reaped first,
+/// EAGAIN has no memory for a request at the moment, and EINTR is a signal. They last when they have come too often.
+fn lasting(entered: Result<usize, Errno>, tries: u32) -> Option<Errno> {
+    let errno = entered.err().unwrap_or(Errno::EAGAIN);
+    let passes = matches!(errno, Errno::EINTR | Errno::EAGAIN | Errno(libc::EBUSY));
+    (!passes || tries >= PUSH_TRIES_MAX).then_some(errno)
+}
+
 fn connected(token: Token, result: Result<u32, Errno>) -> Event {
     Event { token, result, more: false, payload: Payload::None }
 }
@@ -634,4 +654,48 @@ fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event 
 
 fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) -> Event {
     Event { token, result, more: false, payload: Payload::Datagrams(batch) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    /// A ring whose descriptor is another file now: entering it fails, and always will.
+    fn broken() -> Option<Uring> {
+        let mut driver = Uring::new(probe().ok()?, 8, 512).unwrap();
+        driver.entrance.unregister();
+        let other = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: the descriptor that is replaced belongs to the driver, which closes it in the end as it would the ring.
+        let answer = unsafe { libc::dup2(other.as_raw_fd(), driver.ring.as_raw_fd()) };
+        assert_eq!(answer, driver.ring.as_raw_fd());
+        Some(driver)
+    }
+
+    #[test]
+    fn a_ring_that_fails_for_good_is_an_error_of_the_driver() {
+        let Some(mut driver) = broken() else { return };
+        for _ in 0..2 * SUBMISSIONS {
+            driver.submit(Op::Cancel { target: Token::new(Kind::Recv, 1, 1), socket: Socket(0) });
+        }
+        for wait in [Wait::Forever, Wait::Poll] {
+            let answer = driver.turn(wait, &mut Vec::new());
+            assert_eq!(answer, Err(Errno(libc::EOPNOTSUPP)));
+        }
+    }
+
+    #[test]
+    fn passing_errors_pass_but_not_for_ever() {
+        let check = |entered, expected: [Option<Errno>; 2]| {
+            assert_eq!([1, PUSH_TRIES_MAX].map(|tries| lasting(entered, tries)), expected, "{entered:?}");
+        };
+        for errno in [libc::EINTR, libc::EAGAIN, libc::EBUSY].map(Errno) {
+            check(Err(errno), [None, Some(errno)]);
+        }
+        for errno in [libc::EBADF, libc::EOPNOTSUPP, libc::EEXIST, libc::EINVAL, libc::EFAULT].map(Errno) {
+            check(Err(errno), [Some(errno); 2]);
+        }
+        // Room was made; if that is all that ever happens, there is none.
+        check(Ok(1), [None, Some(Errno::EAGAIN)]);
+    }
 }
