@@ -514,6 +514,10 @@ impl Driver for Uring {
                 if reset {
                     sys::reset_on_close(socket);
                 }
+                // A broken ring would keep it open; what it has in flight there ends with the ring.
+                if self.broken.is_some() {
+                    return sys::close(socket);
+                }
                 let entry = opcode::Close::new(Fd(socket.0)).build();
                 self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
             }
@@ -659,7 +663,9 @@ fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
+    use std::io::Read as _;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::unix::net::UnixStream;
 
     /// A ring whose descriptor is another file now: entering it fails, and always will.
     fn broken() -> Option<Uring> {
@@ -682,6 +688,17 @@ mod tests {
             let answer = driver.turn(wait, &mut Vec::new());
             assert_eq!(answer, Err(Errno(libc::EOPNOTSUPP)));
         }
+    }
+
+    /// As a worker does that is dropped because its driver broke: the kernel must not go on queueing connections for it.
+    #[test]
+    fn a_broken_ring_still_closes_sockets() {
+        let Some(mut driver) = broken() else { return };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        driver.turn(Wait::Poll, &mut Vec::new()).unwrap_err();
+        driver.submit(Op::Close { socket: Socket(ours.into_raw_fd()), reset: false });
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0);
     }
 
     #[test]
