@@ -3,6 +3,7 @@
 mod compare;
 mod doctor;
 mod load;
+mod log;
 mod options;
 mod routes;
 mod serve;
@@ -10,13 +11,18 @@ mod statistics;
 pub(crate) mod terminal;
 
 use clap::Parser;
+use clap::error::ErrorKind;
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
 /// A thread-per-core server engine for Linux, on io_uring and epoll.
 #[derive(Parser)]
 #[command(name = "ringmill", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
-    after_help = "The log goes to standard error; RINGMILL_LOG sets its level (error, warn, info, debug, trace)."
+    after_help = "The log goes to standard error, at best effort: lines that it does not take are dropped and counted.\n\
+                  RINGMILL_LOG sets its level (error, warn, info, debug, trace, off)."
 )]
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
@@ -32,8 +38,35 @@ pub(crate) enum Command {
     RunPinned(compare::pinned::RunPinned),
 }
 
+/// Runs the command that the arguments ask for. Where they are bad it says so and ends the process.
+pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
+    let (command, filter) = Command::try_parse()
+        .and_then(|command| Ok((command, log_filter()?)))
+        .unwrap_or_else(|error| error.exit());
+    // Dropped before an error is told, so that the log stands before it.
+    let _flush = log::start(filter).map_err(|error| format!("cannot start the log: {error}"))?;
+    command.run()
+}
+
+fn log_filter() -> Result<EnvFilter, clap::Error> {
+    const VARIABLE: &str = "RINGMILL_LOG";
+    let text = variable(VARIABLE.as_ref()).unwrap_or_else(|| "info".into());
+    log::filter(&text.to_string_lossy()).map_err(|problem| bad_variable(VARIABLE.as_ref(), &problem))
+}
+
+/// A variable that is set and empty is unset, as compose files and units expect.
+fn variable(name: &OsStr) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn bad_variable(name: &OsStr, problem: &str) -> clap::Error {
+    let (value, name) = (variable(name).unwrap_or_default(), name.display());
+    let text = format!("invalid value '{}' of the variable {name}: {problem}\n", value.display());
+    clap::Error::raw(ErrorKind::ValueValidation, text)
+}
+
 impl Command {
-    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         match self {
             Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
             Command::Load(load) => load.run().map_err(Into::into),
@@ -45,6 +78,6 @@ impl Command {
 }
 
 /// One line with all causes.
-fn with_causes(error: anyhow::Error) -> Box<dyn std::error::Error> {
+fn with_causes(error: anyhow::Error) -> Box<dyn Error> {
     format!("{error:#}").into()
 }

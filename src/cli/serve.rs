@@ -1,5 +1,6 @@
 //! `ringmill serve`: the bundled server, from options to a clean end.
 
+use super::log;
 use super::options::{self, Workers};
 use super::routes::Routes;
 use clap::Args;
@@ -225,6 +226,7 @@ fn end_on_signals(mut signals: Signals, handle: Handle, drain: Duration) -> Resu
         for signal in signals.forever() {
             if draining {
                 tracing::warn!("second signal: ending at once");
+                log::flush();
                 std::process::exit(128 + signal);
             }
             draining = true;

@@ -121,6 +121,14 @@ impl Program {
         program
     }
 
+    /// `ringmill serve` as below, with a standard error of the test's own; nobody waits for a line of it.
+    #[track_caller]
+    pub fn serve_with_stderr(driver: DriverChoice, arguments: &[&str], stderr: impl Into<Stdio>) -> Program {
+        let mut command = serve(ringmill(), driver, arguments);
+        let child = command.stdout(Stdio::null()).stderr(stderr).spawn().expect("it can be run");
+        Program { child, lines: Arc::default() }
+    }
+
     /// Waits until it has written a line that contains `text`.
     #[track_caller]
     pub fn expect_line(&mut self, text: &str) {
@@ -215,7 +223,7 @@ impl Program {
     }
 
     /// Whether it has a handler for a signal (SigCgt in proc_pid_status(5)).
-    fn catches(&self, signal: i32) -> bool {
+    pub fn catches(&self, signal: i32) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
         u64::from_str_radix(mask.trim(), 16).expect("hexadecimal") >> (signal - 1) & 1 == 1
