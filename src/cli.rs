@@ -10,8 +10,9 @@ mod serve;
 mod statistics;
 pub(crate) mod terminal;
 
-use clap::Parser;
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "ringmill", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
     after_help = "The log goes to standard error, at best effort: lines that it does not take are dropped and counted.\n\
-                  RINGMILL_LOG sets its level (error, warn, info, debug, trace, off)."
+                  RINGMILL_LOG sets its level (error, warn, info, debug, trace, off). An empty variable counts as unset."
 )]
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
@@ -38,11 +39,10 @@ pub(crate) enum Command {
     RunPinned(compare::pinned::RunPinned),
 }
 
-/// Runs the command that the arguments ask for. Where they are bad it says so and ends the process.
+/// Runs the command that the arguments and the variables ask for. Where they are bad it says so and ends the process.
 pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
-    let (command, filter) = Command::try_parse()
-        .and_then(|command| Ok((command, log_filter()?)))
-        .unwrap_or_else(|error| error.exit());
+    let (command, filter) =
+        parse().and_then(|command| Ok((command, log_filter()?))).unwrap_or_else(|error| error.exit());
     // Dropped before an error is told, so that the log stands before it.
     let _flush = log::start(filter).map_err(|error| format!("cannot start the log: {error}"))?;
     command.run()
@@ -63,6 +63,43 @@ fn bad_variable(name: &OsStr, problem: &str) -> clap::Error {
     let (value, name) = (variable(name).unwrap_or_default(), name.display());
     let text = format!("invalid value '{}' of the variable {name}: {problem}\n", value.display());
     clap::Error::raw(ErrorKind::ValueValidation, text)
+}
+
+/// As `Command::try_parse`, but an empty variable is unset, and a bad value of a variable names the variable: the
+/// parser names an option that nobody gave.
+fn parse() -> Result<Command, clap::Error> {
+    let with = |keep: &dyn Fn(&OsStr) -> bool| with_variables(Command::command(), keep).try_get_matches();
+    let is_set = |name: &OsStr| variable(name).is_some();
+    let error = match with(&is_set).and_then(|matches| Command::from_arg_matches(&matches)) {
+        Ok(command) => return Ok(command),
+        Err(error) => error,
+    };
+    if with(&|_| false).is_err() {
+        // The command line itself is wrong, or asks for help, which names all variables.
+        return Err(Command::try_parse().err().unwrap_or(error));
+    }
+    for name in variables(&Command::command()) {
+        if let Err(error) = with(&|other| other == name && is_set(other)) {
+            let problem = error.source().map_or_else(|| error.kind().to_string(), ToString::to_string);
+            return Err(bad_variable(&name, &problem));
+        }
+    }
+    Err(error)
+}
+
+/// A command whose options look only at the variables to keep.
+fn with_variables(command: clap::Command, keep: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    let only = |arg: clap::Arg| match arg.get_env() {
+        Some(name) if !keep(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    };
+    command.mut_args(only).mut_subcommands(|command| with_variables(command, keep))
+}
+
+/// The variables of all options.
+fn variables(command: &clap::Command) -> Vec<OsString> {
+    let own = command.get_arguments().filter_map(|arg| arg.get_env().map(OsStr::to_owned));
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
 }
 
 impl Command {

@@ -3,10 +3,12 @@
 mod common;
 
 use common::http::{get, ok, receive};
-use common::program::{Program, example};
+use common::program::{self, Program, example};
 use common::{Client, PATIENCE, connect_to, on_both_drivers, pattern};
 use ringmill::DriverChoice;
+use std::ffi::OsStr;
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::ffi::OsStrExt;
 
 /// Runs an example on a free port, and gives the address that it prints after `mark`.
 #[track_caller]
@@ -30,6 +32,17 @@ fn echo() {
         client.shutdown(Shutdown::Write).unwrap();
         client.expect_eof();
     });
+}
+
+#[test]
+fn an_empty_variable_leaves_the_choice_of_the_driver() {
+    let mut command = example("echo");
+    command.arg("127.0.0.1:0").env("RINGMILL_DRIVER", "");
+    Program::start(command, "echo on ");
+    let mut command = example("echo");
+    command.arg("127.0.0.1:0").env("RINGMILL_DRIVER", OsStr::from_bytes(b"\xff"));
+    let (code, _, errors) = program::run(command);
+    assert!(code != Some(0) && errors.contains("RINGMILL_DRIVER"), "{errors}");
 }
 
 #[test]

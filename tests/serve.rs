@@ -7,9 +7,11 @@ use common::http::*;
 use common::program::{self, Forbidden, Program, forbid, ringmill, ringmill_with_descriptors};
 use common::{Client, Directory, PATIENCE, connect_narrow, connect_to, eventually, on_both_drivers};
 use ringmill::DriverChoice;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -266,6 +268,63 @@ fn variables_work_like_options() {
         let mut client = connect_to(server.http());
         assert_eq!(ask(&mut client, post("/upload", &"x".repeat(1025))).status, 413);
     });
+}
+
+/// The variables of all options, as the help has them.
+fn variables() -> Vec<String> {
+    let mut command = ringmill();
+    command.args(["serve", "--help"]);
+    let (_, help, _) = program::run(command);
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split('=').next().unwrap().to_owned());
+    names.chain(["RINGMILL_LOG".to_owned()]).collect()
+}
+
+#[test]
+fn an_empty_variable_is_unset() {
+    on_both_drivers(|driver| {
+        let variables = variables();
+        assert_eq!(variables.len(), 18 + 1);
+        let mut command = ringmill();
+        command.envs(variables.iter().map(|name| (name, "")));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--driver", &driver.to_string()]);
+        let server = Program::start(command, "worker(s) on CPU");
+        check(server.http(), get("/health"), ok("ok"));
+    });
+    // The help still names it.
+    let mut command = ringmill();
+    command.args(["serve", "--help"]).env("RINGMILL_WORKERS", "");
+    let (_, help, _) = program::run(command);
+    assert!(help.contains("RINGMILL_WORKERS"), "{help}");
+}
+
+#[test]
+fn a_bad_value_of_a_variable_names_the_variable() {
+    let check = |name: &str, value: &OsStr, words: &str| {
+        let mut command = ringmill();
+        command.arg("serve").env(name, value);
+        if name != "RINGMILL_LISTEN" {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let (code, output, errors) = program::run(command);
+        assert_eq!((code, output.as_str()), (Some(2), ""), "{name}: {errors}");
+        let is_named = errors.contains(&format!("of the variable {name}: "));
+        let names_option = errors.contains("--");
+        assert!(is_named && errors.contains(words) && !names_option, "{name}, {words:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    };
+    check("RINGMILL_LISTEN", "nonsense".as_ref(), "'nonsense'");
+    check("RINGMILL_WORKERS", "many".as_ref(), "auto or a number");
+    check("RINGMILL_BACKLOG", "0".as_ref(), "0 is not in");
+    check("RINGMILL_DRAIN", "soon".as_ref(), "500ms");
+    check("RINGMILL_LOG", "loud".as_ref(), "error, warn, info");
+    for name in variables() {
+        check(&name, OsStr::from_bytes(b"\xff"), "");
+    }
+    // The command line comes first.
+    let mut command = ringmill();
+    command.args(["serve", "--workers", "few"]).env("RINGMILL_WORKERS", "many");
+    let (code, _, errors) = program::run(command);
+    assert!(code == Some(2) && errors.contains("'few' for '--workers <N>'"), "{errors}");
 }
 
 #[test]

@@ -238,8 +238,8 @@ impl Default for ListenOptions {
 /// Which driver moves the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DriverChoice {
-    /// What the environment variable `RINGMILL_DRIVER` says, or else io_uring where a probe of the real thing
-    /// works, or else epoll.
+    /// What the environment variable `RINGMILL_DRIVER` says (empty counts as unset), or else io_uring where a probe
+    /// of the real thing works, or else epoll.
     #[default]
     Auto,
     /// io_uring where a probe works, else epoll, whatever the environment says.

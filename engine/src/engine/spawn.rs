@@ -419,10 +419,11 @@ const DRIVER_VARIABLE: &str = "RINGMILL_DRIVER";
 
 /// Decides once, by trying; the second value says why, for the log.
 fn choose_driver(asked: DriverChoice) -> Result<(Choice, String), Error> {
-    let (choice, by) = match std::env::var(DRIVER_VARIABLE) {
-        Ok(text) if asked == DriverChoice::Auto => {
+    // Set and empty is unset, as compose files and units expect.
+    let (choice, by) = match std::env::var_os(DRIVER_VARIABLE).filter(|text| !text.is_empty()) {
+        Some(text) if asked == DriverChoice::Auto => {
             let bad = |problem| Error::Config { problems: vec![format!("{DRIVER_VARIABLE}: {problem}")] };
-            (text.parse().map_err(bad)?, format!("{DRIVER_VARIABLE} asks for it"))
+            (text.to_string_lossy().parse().map_err(bad)?, format!("{DRIVER_VARIABLE} asks for it"))
         }
         _ => (asked, "asked for".to_owned()),
     };
