@@ -431,7 +431,7 @@ fn it_starts_again_at_once_after_it_was_killed() {
 fn a_signal_lets_requests_finish_and_ends_with_status_0() {
     const BYTES: usize = 20_000_000;
     on_both_drivers(|driver| {
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             let mut server = Program::serve(driver, &[]);
             let address = server.http();
             let mut download = connect_narrow(address, 32 * 1024);
@@ -514,6 +514,31 @@ fn a_second_signal_ends_at_once() {
         server.signal(libc::SIGTERM);
         assert_eq!(server.wait().code(), Some(128 + libc::SIGTERM));
     });
+}
+
+#[test]
+fn a_hangup_drains_and_ends_nothing_at_once() {
+    on_both_drivers(|driver| {
+        let (mut server, mut download) = with_a_stuck_download(driver, &[]);
+        // Twice, as a terminal that closes may send it, and behind the order to end, as systemd can.
+        for signal in [libc::SIGHUP, libc::SIGHUP, libc::SIGTERM, libc::SIGHUP] {
+            let told = server.lines().len();
+            server.signal(signal);
+            eventually(true, || server.lines()[told..].iter().any(|line| line.contains("draining")));
+        }
+        let mut body = vec![0; 100_000_000];
+        download.read_exact(&mut body).expect("the download is finished");
+        drop(download);
+        assert_eq!(server.wait().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_hangup_that_is_ignored_stays_ignored() {
+    let server = Program::serve_from_a_shell(DriverChoice::Poll, "trap '' HUP", &[]);
+    assert!(server.catches(libc::SIGTERM) && !server.catches(libc::SIGHUP));
+    let server = Program::serve(DriverChoice::Poll, &[]);
+    assert!(server.catches(libc::SIGTERM) && server.catches(libc::SIGHUP));
 }
 
 #[test]

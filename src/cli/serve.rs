@@ -8,7 +8,7 @@ use ringmill::http::{Limits, Server};
 use ringmill::{
     Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
     max_requests: Option<u32>,
 
-    /// After SIGTERM or SIGINT, let requests finish for this time; a second signal ends at once
+    /// After SIGTERM, SIGINT or SIGHUP, let requests finish for this time; a second SIGTERM or SIGINT ends at once
     #[arg(long, value_name = "TIME", env = "RINGMILL_DRAIN", default_value = "30s", value_parser = options::duration)]
     drain: Duration,
 }
@@ -138,7 +138,12 @@ impl Serve {
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
         // Before anybody can see that we run: who sees it may rely on the handlers.
-        let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_signals)?;
+        let mut drains = vec![SIGTERM, SIGINT];
+        // nohup(1) has it ignored, so that the server outlives its terminal.
+        if !is_ignored(SIGHUP) {
+            drains.push(SIGHUP);
+        }
+        let signals = Signals::new(drains).map_err(no_signals)?;
         let running = self.start()?;
         end_on_signals(signals, running.handle(), drain)?;
         announce(&running, descriptors);
@@ -219,23 +224,36 @@ fn announce(running: &Running, descriptors: u64) {
     );
 }
 
-/// The first signal drains, a second one ends the process.
+/// The first signal drains, a second order to end ends the process. SIGHUP is none: a closing terminal may send it twice,
+/// and systemd's SendSIGHUP= right behind SIGTERM.
 fn end_on_signals(mut signals: Signals, handle: Handle, drain: Duration) -> Result<(), Error> {
     let watch = move || {
-        let mut draining = false;
+        let mut ordered = false;
         for signal in signals.forever() {
-            if draining {
+            let orders = signal != SIGHUP;
+            if ordered && orders {
                 tracing::warn!("second signal: ending at once");
                 log::flush();
                 std::process::exit(128 + signal);
             }
-            draining = true;
-            // Asked first, said then: who reads it may rely on it.
+            ordered |= orders;
+            // Again is no longer: the earlier end holds.
             handle.drain(drain);
-            tracing::info!("draining: requests may finish for {drain:?}; signal again to end at once");
+            // Asked first, said then: who reads it may rely on it.
+            tracing::info!(
+                "draining: requests may finish for {drain:?}; a second SIGTERM or SIGINT ends at once"
+            );
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(no_signals)
+}
+
+/// Whether whoever started this process has a signal ignored (SigIgn in proc_pid_status(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn no_signals(source: std::io::Error) -> Error {

@@ -158,7 +158,14 @@ impl Program {
     /// The same; a shell sets the limit of open descriptors first.
     #[track_caller]
     pub fn serve_with_descriptors(driver: DriverChoice, descriptors: usize, arguments: &[&str]) -> Program {
-        let command = ringmill_with_descriptors(descriptors);
+        Program::serve_from_a_shell(driver, &format!("ulimit -n {descriptors}"), arguments)
+    }
+
+    /// The same; a shell does something for its own process first.
+    #[track_caller]
+    pub fn serve_from_a_shell(driver: DriverChoice, first: &str, arguments: &[&str]) -> Program {
+        let mut command = clean(Command::new("sh"));
+        command.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), ringmill_path()]);
         let program = Program::start(serve(command, driver, arguments), "worker(s) on CPU");
         eventually(true, || program.catches(libc::SIGINT));
         program
