@@ -237,12 +237,12 @@ fn end_on_signals(mut signals: Signals, handle: Handle, drain: Duration) -> Resu
                 std::process::exit(128 + signal);
             }
             ordered |= orders;
-            // Again is no longer: the earlier end holds.
-            handle.drain(drain);
-            // Asked first, said then: who reads it may rely on it.
+            // Said first: with nothing to wait for, the end would be said before it.
             tracing::info!(
                 "draining: requests may finish for {drain:?}; a second SIGTERM or SIGINT ends at once"
             );
+            // Again is no longer: the earlier end holds.
+            handle.drain(drain);
         }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(no_signals)
