@@ -39,10 +39,12 @@ pub(crate) enum Command {
     RunPinned(compare::pinned::RunPinned),
 }
 
-/// Runs the command that the arguments and the variables ask for. Where they are bad it says so and ends the process.
+/// Runs the command that the arguments and the variables ask for. Where they are bad it says so.
 pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
-    let (command, filter) =
-        parse().and_then(|command| Ok((command, log_filter()?))).unwrap_or_else(|error| error.exit());
+    let (command, filter) = match parse().and_then(|command| Ok((command, log_filter()?))) {
+        Ok(asked) => asked,
+        Err(said) => return Ok(terminal::usage(&said)),
+    };
     // Dropped before an error is told, so that the log stands before it.
     let _flush = log::start(filter).map_err(|error| format!("cannot start the log: {error}"))?;
     command.run()

@@ -20,8 +20,13 @@ pub fn ringmill_path() -> &'static str {
 
 /// The same; a shell sets the limit of open descriptors first.
 pub fn ringmill_with_descriptors(descriptors: usize) -> Command {
+    ringmill_after(&format!("ulimit -n {descriptors}"))
+}
+
+/// The same; a shell does something for its own process first.
+fn ringmill_after(first: &str) -> Command {
     let mut command = clean(Command::new("sh"));
-    command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), ringmill_path()]);
+    command.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), ringmill_path()]);
     command
 }
 
@@ -164,9 +169,7 @@ impl Program {
     /// The same; a shell does something for its own process first.
     #[track_caller]
     pub fn serve_from_a_shell(driver: DriverChoice, first: &str, arguments: &[&str]) -> Program {
-        let mut command = clean(Command::new("sh"));
-        command.args(["-c", &format!("{first}; exec \"$0\" \"$@\""), ringmill_path()]);
-        let program = Program::start(serve(command, driver, arguments), "worker(s) on CPU");
+        let program = Program::start(serve(ringmill_after(first), driver, arguments), "worker(s) on CPU");
         eventually(true, || program.catches(libc::SIGINT));
         program
     }

@@ -210,10 +210,10 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         let session = std::mem::replace(&mut conn.session, NO_SESSION);
         conn.duplex.leave_session(&mut self.shared);
-        if conn.duplex.phase == Phase::Closing {
-            if let Some(output) = conn.duplex.outlet.pending.take() {
-                self.shared.recycle(output);
-            }
+        if conn.duplex.phase == Phase::Closing
+            && let Some(output) = conn.duplex.outlet.pending.take()
+        {
+            self.shared.recycle(output);
         }
         if session == NO_SESSION {
             return;
