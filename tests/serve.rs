@@ -283,7 +283,7 @@ fn variables() -> Vec<String> {
 fn an_empty_variable_is_unset() {
     on_both_drivers(|driver| {
         let variables = variables();
-        assert_eq!(variables.len(), 18 + 1);
+        assert!(variables.len() > 20, "{variables:?}");
         let mut command = ringmill();
         command.envs(variables.iter().map(|name| (name, "")));
         command.args(["serve", "--listen", "127.0.0.1:0", "--driver", &driver.to_string()]);

@@ -275,6 +275,7 @@ fn every_order_of_pause_full_drained_end_and_need() {
 struct Order<'a>(&'a [Event]);
 
 impl Drop for Order<'_> {
+    #[expect(clippy::print_stderr, reason = "it is a test's word to its reader")]
     fn drop(&mut self) {
         eprintln!("the order was {:?}", self.0);
     }
