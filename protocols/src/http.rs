@@ -9,31 +9,25 @@
 //! # Ok::<(), ringmill_engine::Error>(())
 //! ```
 //!
-//! Read on in this order: [`Handler`] (what you write), `session.rs` (the state machine that calls it),
-//! `parse.rs` and `body.rs` (bytes to requests, pure), `reply.rs` (replies to bytes).
+//! Read on in this order: [`Handler`] (what you write), `one/session.rs` (the state machine that calls it),
+//! `one/head.rs` and `one/decoder.rs` (bytes to requests, pure), `reply.rs` (replies to bytes).
 
-#[cfg(feature = "internals")]
-pub mod body;
-#[cfg(not(feature = "internals"))]
-mod body;
 mod date;
 mod handler;
 #[cfg(feature = "internals")]
-pub mod parse;
+pub mod one;
 #[cfg(not(feature = "internals"))]
-mod parse;
+mod one;
 mod reject;
 mod reply;
 mod request;
-mod session;
-mod syntax;
 
-pub use body::BodyLimits;
 pub use handler::{BodyWriter, Fill, Handler, Plan, Source, Upload};
-pub use parse::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, HeadLimits, Method, Version};
+pub use one::decoder::BodyLimits;
+pub use one::head::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, HeadLimits, Method, Version};
+pub use one::session::{Limits, Server, Session};
 pub use reply::Reply;
 pub use request::Request;
-pub use session::{Limits, Server, Session};
 
 /// A server for a closure. Each worker has its own, so the closure may keep state without locks.
 pub fn server<F: FnMut(&Request<'_>, &mut Reply<'_>) + 'static>(handler: F) -> Server<F> {

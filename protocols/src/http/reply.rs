@@ -2,7 +2,7 @@
 
 use super::date::{KnownType, Preamble};
 use super::handler::{BodyLength, BodyWriter, Fill, Source};
-use super::parse::{Head, Method, Version};
+use super::one::head::{Head, Method, Version};
 use bytes::Bytes;
 use ringmill_engine::{Address, Io};
 

@@ -8,9 +8,9 @@
 //! It never looks into data, never decompresses and never counts a body against its limit: the session does.
 //! Heads are in `parse.rs`.
 
-use super::parse::Framing;
-use super::reject::Reject;
+use super::head::Framing;
 use super::syntax::{HEAD_BYTES_MAX, Stop, fields, head_end, is_text, is_token};
+use crate::http::reject::Reject;
 
 /// Limits on what frames a body. How long the body itself may be is the caller's to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use super::syntax::{
 };
 use std::fmt;
 
-pub use super::reject::Reject;
 pub use super::syntax::{HEAD_BYTES_MAX, head_end};
+pub use crate::http::reject::Reject;
 
 /// The most header fields one head can have, whatever the limits say.
 pub const FIELDS_MAX: usize = 100;

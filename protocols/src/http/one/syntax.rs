@@ -5,8 +5,8 @@
 //! prefix holds for all that can follow. What the parts mean is for `parse.rs`; trailers, read in `body.rs`,
 //! are fields as well.
 
-use super::parse::{Method, Version};
-use super::reject::Reject;
+use super::head::{Method, Version};
+use crate::http::reject::Reject;
 use std::net::Ipv6Addr;
 
 /// The most bytes one head can have, whatever the limits say: slots hold offsets of 16 bits.

@@ -4,14 +4,14 @@
 //! body that is still coming, or a reply that streams, has an [`Exchange`], which is one box. Requests are
 //! answered in order: while an exchange is open, what follows it waits with the engine.
 
-use super::body::{BodyLimits, Decoded, Decoder};
-use super::date::Preamble;
-use super::handler::{BodyLength, BodyWriter, Fill, Handler, Plan, Upload};
-use super::parse::{
+use super::decoder::{BodyLimits, Decoded, Decoder};
+use super::head::{
     Expect, Framing, Head, HeadLimits, Method, Outcome, Reject, Slots, parse_head, verdict_due,
 };
-use super::reply::{Reply, ReplyState, Stage};
-use super::request::Request;
+use crate::http::date::Preamble;
+use crate::http::handler::{BodyLength, BodyWriter, Fill, Handler, Plan, Upload};
+use crate::http::reply::{Reply, ReplyState, Stage};
+use crate::http::request::Request;
 use ringmill_engine::{Io, Next, Protocol, Step, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -474,7 +474,7 @@ impl Context {
         let mut state = ReplyState::for_error(status, head_only);
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
-        reply.body(format!("{status} {}: {reason}\n", super::reply::reason(status)).as_bytes());
+        reply.body(format!("{status} {}: {reason}\n", crate::http::reply::reason(status)).as_bytes());
         Flow::Close
     }
 
