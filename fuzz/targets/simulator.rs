@@ -7,6 +7,8 @@
 mod client;
 #[path = "../../protocols/tests/simulator/framed.rs"]
 mod framed;
+#[path = "../../protocols/tests/simulator/layers.rs"]
+mod layers;
 #[path = "../../protocols/tests/simulator/scenario.rs"]
 mod scenario;
 #[path = "../../protocols/tests/simulator/script.rs"]
