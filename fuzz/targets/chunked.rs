@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use ringmill_protocols::http::message::Framing;
 use ringmill_protocols::http::one::decoder::{BodyLimits, Decoded, Decoder};
-use ringmill_protocols::http::one::head::Framing;
 
 #[derive(Debug, PartialEq)]
 enum End {

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmill_protocols::http::one::head::{HeadLimits, Outcome, Slots, parse_head, verdict_due};
+use ringmill_protocols::http::message::Slots;
+use ringmill_protocols::http::one::head::{HeadLimits, Outcome, parse_head, verdict_due};
 
 /// What is left of an outcome without what it borrows.
 #[derive(Clone, Copy, Debug, PartialEq)]

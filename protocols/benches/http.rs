@@ -8,7 +8,7 @@ mod common;
 use common::{BATCH, BROWSER, Rig, SMALL};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringmill_engine::driver::sim::Alone;
-use ringmill_protocols::http::one::head::Slots;
+use ringmill_protocols::http::message::Slots;
 use std::hint::black_box;
 
 fn parse(c: &mut Criterion) {

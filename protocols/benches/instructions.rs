@@ -8,7 +8,7 @@ mod common;
 
 use common::{BATCH, BROWSER, Rig, SMALL};
 use ringmill_engine::driver::sim::Alone;
-use ringmill_protocols::http::one::head::Slots;
+use ringmill_protocols::http::message::Slots;
 use std::hint::black_box;
 
 type Case = (&'static str, fn(usize));

@@ -15,6 +15,10 @@
 mod date;
 mod handler;
 #[cfg(feature = "internals")]
+pub mod message;
+#[cfg(not(feature = "internals"))]
+mod message;
+#[cfg(feature = "internals")]
 pub mod one;
 #[cfg(not(feature = "internals"))]
 mod one;
@@ -23,8 +27,9 @@ mod reply;
 mod request;
 
 pub use handler::{BodyWriter, Fill, Handler, Plan, Source, Upload};
+pub use message::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, Method, Version};
 pub use one::decoder::BodyLimits;
-pub use one::head::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, HeadLimits, Method, Version};
+pub use one::head::HeadLimits;
 pub use one::session::{Limits, Server, Session};
 pub use reply::Reply;
 pub use request::Request;

@@ -3,8 +3,9 @@
 use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
 use ringmill_engine::event::Socket;
+use ringmill_protocols::http::message::{Framing, Slots};
 use ringmill_protocols::http::one::decoder::{BodyLimits, Decoded, Decoder};
-use ringmill_protocols::http::one::head::{Framing, HeadLimits, Outcome, Slots, parse_head};
+use ringmill_protocols::http::one::head::{HeadLimits, Outcome, parse_head};
 use ringmill_protocols::http::{Handler, Reply, Request, Server};
 use std::hint::black_box;
 use std::time::Duration;

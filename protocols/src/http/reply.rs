@@ -2,7 +2,7 @@
 
 use super::date::{KnownType, Preamble};
 use super::handler::{BodyLength, BodyWriter, Fill, Source};
-use super::one::head::{Head, Method, Version};
+use super::message::{Head, Method, Version};
 use bytes::Bytes;
 use ringmill_engine::{Address, Io};
 

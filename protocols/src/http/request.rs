@@ -1,6 +1,6 @@
 //! A request as the handler sees it. It borrows from the input: nothing was copied.
 
-use super::one::head::{Ascii, Fields, Head, Method, Version};
+use super::message::{Ascii, Fields, Framing, Head, Method, Version};
 
 /// One request with its body.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl<'a> Request<'a> {
     /// The length the client declared for the body; `None` for no body, and for a chunked one.
     pub fn body_length(&self) -> Option<u64> {
         match self.head.framing {
-            super::one::head::Framing::Length(length) => Some(length),
+            Framing::Length(length) => Some(length),
             _ => None,
         }
     }

@@ -6,10 +6,10 @@
 //! cutting the input changes nothing.
 //!
 //! It never looks into data, never decompresses and never counts a body against its limit: the session does.
-//! Heads are in `parse.rs`.
+//! Heads are in `head.rs`.
 
-use super::head::Framing;
-use super::syntax::{HEAD_BYTES_MAX, Stop, fields, head_end, is_text, is_token};
+use super::syntax::{Stop, fields, head_end, is_text, is_token};
+use crate::http::message::{Framing, HEAD_BYTES_MAX};
 use crate::http::reject::Reject;
 
 /// Limits on what frames a body. How long the body itself may be is the caller's to count.

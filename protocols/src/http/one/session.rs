@@ -5,11 +5,11 @@
 //! answered in order: while an exchange is open, what follows it waits with the engine.
 
 use super::decoder::{BodyLimits, Decoded, Decoder};
-use super::head::{
-    Expect, Framing, Head, HeadLimits, Method, Outcome, Reject, Slots, parse_head, verdict_due,
-};
+use super::head::{HeadLimits, Outcome, parse_head, verdict_due};
 use crate::http::date::Preamble;
 use crate::http::handler::{BodyLength, BodyWriter, Fill, Handler, Plan, Upload};
+use crate::http::message::{Expect, Framing, Head, Method, Slots};
+use crate::http::reject::Reject;
 use crate::http::reply::{Reply, ReplyState, Stage};
 use crate::http::request::Request;
 use ringmill_engine::{Io, Next, Protocol, Step, Tick};

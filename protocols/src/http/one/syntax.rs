@@ -2,35 +2,12 @@
 //! sections 2, 3 and 5).
 //!
 //! Everything here reads from left to right and stops at the first byte that is wrong, so that a verdict on a
-//! prefix holds for all that can follow. What the parts mean is for `parse.rs`; trailers, read in `body.rs`,
-//! are fields as well.
+//! prefix holds for all that can follow. What the parts mean is for `head.rs`; trailers, read in
+//! `decoder.rs`, are fields as well.
 
-use super::head::{Method, Version};
+use crate::http::message::{Method, Span, Version};
 use crate::http::reject::Reject;
 use std::net::Ipv6Addr;
-
-/// The most bytes one head can have, whatever the limits say: slots hold offsets of 16 bits.
-pub const HEAD_BYTES_MAX: usize = u16::MAX as usize;
-
-/// Part of a head, as offsets into it. They fit: a head has at most [`HEAD_BYTES_MAX`] bytes.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub(super) at: u16,
-    pub(super) end: u16,
-}
-
-impl Span {
-    #[inline(always)]
-    pub(super) fn new(at: usize, end: usize) -> Span {
-        Span { at: at as u16, end: end as u16 }
-    }
-
-    /// The bytes that the span covers in the text it was made for.
-    #[inline(always)]
-    pub(super) fn of(self, text: &[u8]) -> &[u8] {
-        &text[usize::from(self.at)..usize::from(self.end)]
-    }
-}
 
 /// Why parsing stopped before the end of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,8 +229,8 @@ fn is_rare_authority(text: &[u8]) -> bool {
 ///
 /// Looks at the LFs in `input[from..]`; `from` is how much was searched before. Returns the offset after that
 /// LF. A head that was partial stays partial until this finds something, unless a limit is reached: see
-/// [`verdict_due`].
-pub fn head_end(input: &[u8], from: usize) -> Option<usize> {
+/// `head::verdict_due`.
+pub(super) fn head_end(input: &[u8], from: usize) -> Option<usize> {
     let tail = input.get(from..)?;
     let ends = |at: usize| match at.checked_sub(1).map(|cr| input[cr]) {
         Some(b'\r') => at == 1 || input[at - 2] == b'\n',
