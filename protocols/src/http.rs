@@ -12,6 +12,7 @@
 //! Read on in this order: [`Handler`] (what you write), `one/session.rs` (the state machine that calls it),
 //! `one/head.rs` and `one/decoder.rs` (bytes to requests, pure), `reply.rs` (replies to bytes).
 
+mod content;
 mod date;
 mod handler;
 #[cfg(feature = "internals")]
@@ -25,8 +26,10 @@ mod one;
 mod reject;
 mod reply;
 mod request;
+mod status;
 
-pub use handler::{BodyWriter, Fill, Handler, Plan, Source, Upload};
+pub use content::{BodyWriter, Fill, Source};
+pub use handler::{Handler, Plan, Upload};
 pub use message::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, Method, Version};
 pub use one::decoder::BodyLimits;
 pub use one::head::HeadLimits;

@@ -6,6 +6,7 @@
 pub mod decoder;
 #[cfg(not(feature = "internals"))]
 pub(super) mod decoder;
+pub(super) mod emit;
 #[cfg(feature = "internals")]
 pub mod head;
 #[cfg(not(feature = "internals"))]

@@ -1,8 +1,9 @@
 //! Replies to bytes: written straight into the connection's output, framed by what the request allows.
 
+use super::content::{BodyLength, Source, Whole};
 use super::date::{KnownType, Preamble};
-use super::handler::{BodyLength, BodyWriter, Fill, Source};
 use super::message::{Head, Method, Version};
+use super::status::{RESET_CONTENT, is_bodiless, reason, status_line};
 use bytes::Bytes;
 use ringmill_engine::{Address, Io};
 
@@ -341,52 +342,6 @@ impl Reply<'_> {
 /// Longer bodies go out as the client reads them, so that a reply of any size passes the output's hard cap.
 const STREAM_BYTES_MIN: usize = 256 * 1024;
 
-/// A body that is all there.
-struct Whole(Bytes);
-
-impl Source for Whole {
-    fn fill(&mut self, body: &mut BodyWriter<'_>) -> Fill {
-        let bytes = self.0.len().min(body.room_bytes().max(1));
-        body.queue(self.0.split_to(bytes));
-        if self.0.is_empty() { Fill::End } else { Fill::More }
-    }
-}
-
-/// One chunk (RFC 9112, 7.1). An empty one would be the end: callers leave it out.
-pub(super) fn write_chunk(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    write_chunk_size(buffer, bytes.len());
-    buffer.extend_from_slice(bytes);
-    buffer.extend_from_slice(b"\r\n");
-}
-
-pub(super) fn write_chunk_size(buffer: &mut Vec<u8>, size: usize) {
-    let mut hex = [0; 16];
-    let (mut rest, mut at) = (size, hex.len());
-    while rest > 0 {
-        at -= 1;
-        hex[at] = b"0123456789abcdef"[rest & 15];
-        rest >>= 4;
-    }
-    buffer.extend_from_slice(&hex[at..]);
-    buffer.extend_from_slice(b"\r\n");
-}
-
-/// Has no body (RFC 9110, 15.3.6), but no framing of its own either: a client waits for the length it declares.
-const RESET_CONTENT: u16 = 205;
-
-/// Statuses that never have a body (RFC 9110, 6.4.1).
-fn is_bodiless(status: u16) -> bool {
-    matches!(status, 100..=199 | 204 | RESET_CONTENT | 304)
-}
-
-fn status_line(status: u16) -> [u8; 13] {
-    let mut line = *b"HTTP/1.1 000 ";
-    for (n, scale) in [100, 10, 1].into_iter().enumerate() {
-        line[9 + n] = b'0' + (status / scale % 10) as u8;
-    }
-    line
-}
-
 fn is_field(name: &str, value: &str) -> bool {
     let token = |byte: u8| {
         matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
@@ -404,62 +359,9 @@ fn is_field(name: &str, value: &str) -> bool {
     !ours && !name.is_empty() && name.bytes().all(token) && value.bytes().all(plain)
 }
 
-/// Reason phrases (RFC 9110, 15). Unknown ones are empty, as the grammar allows.
-pub(super) fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chunks() {
-        for (len, size) in [(1, "1"), (15, "f"), (16, "10"), (4096, "1000")] {
-            let mut buffer = Vec::new();
-            write_chunk(&mut buffer, &vec![b'x'; len]);
-            assert_eq!(buffer, [size.as_bytes(), b"\r\n", &vec![b'x'; len], b"\r\n"].concat());
-        }
-    }
 
     #[test]
     fn fields_that_could_split_a_reply_are_refused() {
@@ -475,11 +377,5 @@ mod tests {
         check("Connection", "upgrade", false);
         check("Date", "today", false);
         check("server", "mine", false);
-    }
-
-    #[test]
-    fn status_lines() {
-        assert_eq!(&status_line(404), b"HTTP/1.1 404 ");
-        assert_eq!(&status_line(599), b"HTTP/1.1 599 ");
     }
 }

@@ -6,12 +6,14 @@
 
 use super::decoder::{BodyLimits, Decoded, Decoder};
 use super::head::{HeadLimits, Outcome, parse_head, verdict_due};
+use crate::http::content::{BodyLength, BodyWriter, Fill};
 use crate::http::date::Preamble;
-use crate::http::handler::{BodyLength, BodyWriter, Fill, Handler, Plan, Upload};
+use crate::http::handler::{Handler, Plan, Upload};
 use crate::http::message::{Expect, Framing, Head, Method, Slots};
 use crate::http::reject::Reject;
 use crate::http::reply::{Reply, ReplyState, Stage};
 use crate::http::request::Request;
+use crate::http::status;
 use ringmill_engine::{Io, Next, Protocol, Step, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -474,7 +476,7 @@ impl Context {
         let mut state = ReplyState::for_error(status, head_only);
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
-        reply.body(format!("{status} {}: {reason}\n", crate::http::reply::reason(status)).as_bytes());
+        reply.body(format!("{status} {}: {reason}\n", status::reason(status)).as_bytes());
         Flow::Close
     }
 
