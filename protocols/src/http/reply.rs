@@ -3,7 +3,8 @@
 use super::content::{BodyLength, Source, Whole};
 use super::date::{KnownType, Preamble};
 use super::message::{Head, Method, Version};
-use super::status::{RESET_CONTENT, is_bodiless, reason, status_line};
+use super::one::emit;
+use super::status::{RESET_CONTENT, is_bodiless};
 use bytes::Bytes;
 use ringmill_engine::{Address, Io};
 
@@ -109,11 +110,7 @@ impl Reply<'_> {
         }
         if self.start() {
             self.state.has_type |= name.eq_ignore_ascii_case("content-type");
-            let buffer = self.io.buffer();
-            buffer.extend_from_slice(name.as_bytes());
-            buffer.extend_from_slice(b": ");
-            buffer.extend_from_slice(value.as_bytes());
-            buffer.extend_from_slice(b"\r\n");
+            emit::write_field(self.io.buffer(), name, value);
         }
         self
     }
@@ -181,7 +178,7 @@ impl Reply<'_> {
             // What is written is dropped, as for HEAD.
             self.state.head_only = true;
             if self.state.status == RESET_CONTENT {
-                self.write_length(0);
+                emit::write_length(self.io.buffer(), 0);
             }
             self.finish_head();
             self.state.stage = Stage::Body(BodyLength::Sized(Some(0)));
@@ -189,7 +186,7 @@ impl Reply<'_> {
         }
         let length = match length {
             Some(length) => {
-                self.write_length(length);
+                emit::write_length(self.io.buffer(), length);
                 BodyLength::Sized(Some(length))
             }
             None if self.state.http10 => {
@@ -197,7 +194,7 @@ impl Reply<'_> {
                 BodyLength::UntilClose
             }
             None => {
-                self.io.write(b"transfer-encoding: chunked\r\n");
+                self.io.write(emit::CHUNKED);
                 BodyLength::Chunked
             }
         };
@@ -223,7 +220,7 @@ impl Reply<'_> {
         self.state.stage = match self.state.stage {
             Stage::Body(BodyLength::Sized(left)) if left != Some(0) && !self.state.head_only => Stage::Broken,
             Stage::Body(BodyLength::Chunked) if !self.state.head_only => {
-                self.io.write(b"0\r\n\r\n");
+                self.io.write(emit::LAST_CHUNK);
                 Stage::Done
             }
             Stage::Body(_) => Stage::Done,
@@ -284,12 +281,9 @@ impl Reply<'_> {
                 if self.state.status == 200 {
                     self.io.buffer().extend_from_slice(self.preamble.ok());
                 } else {
-                    let line = status_line(self.state.status);
                     let fields = self.preamble.fields();
                     let buffer = self.io.buffer();
-                    buffer.extend_from_slice(&line);
-                    buffer.extend_from_slice(reason(self.state.status).as_bytes());
-                    buffer.extend_from_slice(b"\r\n");
+                    emit::write_status_line(buffer, self.state.status);
                     buffer.extend_from_slice(fields);
                 }
                 true
@@ -312,30 +306,17 @@ impl Reply<'_> {
         }
         let bodiless = is_bodiless(self.state.status);
         if !bodiless || (self.state.status == 304 && length > 0) {
-            self.write_length(length);
+            emit::write_length(self.io.buffer(), length);
         } else if self.state.status == RESET_CONTENT {
-            self.write_length(0);
+            emit::write_length(self.io.buffer(), 0);
         }
         self.finish_head();
         self.state.stage = Stage::Done;
         !bodiless && !self.state.head_only
     }
 
-    fn write_length(&mut self, length: u64) {
-        let mut digits = itoa::Buffer::new();
-        let buffer = self.io.buffer();
-        buffer.extend_from_slice(b"content-length: ");
-        buffer.extend_from_slice(digits.format(length).as_bytes());
-        buffer.extend_from_slice(b"\r\n");
-    }
-
     fn finish_head(&mut self) {
-        let connection: &[u8] = match (self.state.keep_alive, self.state.http10) {
-            (true, false) => b"\r\n",
-            (true, true) => b"connection: keep-alive\r\n\r\n",
-            (false, _) => b"connection: close\r\n\r\n",
-        };
-        self.io.write(connection);
+        self.io.write(emit::head_end(self.state.keep_alive, self.state.http10));
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) fn is_bodiless(status: u16) -> bool {
     matches!(status, 100..=199 | 204 | RESET_CONTENT | 304)
 }
 
+/// A status line up to its phrase.
 pub(super) fn status_line(status: u16) -> [u8; 13] {
     let mut line = *b"HTTP/1.1 000 ";
     for (n, scale) in [100, 10, 1].into_iter().enumerate() {
