@@ -33,7 +33,8 @@ pub use handler::{Handler, Plan, Upload};
 pub use message::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, Method, Version};
 pub use one::decoder::BodyLimits;
 pub use one::head::HeadLimits;
-pub use one::session::{Limits, Server, Session};
+pub use one::limits::Limits;
+pub use one::session::{Server, Session};
 pub use reply::Reply;
 pub use request::Request;
 

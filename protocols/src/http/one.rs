@@ -1,7 +1,9 @@
 //! HTTP/1.1 on the wire (RFC 9112): bytes to requests and replies to bytes, and the session that does both.
 //!
-//! `head.rs` and `decoder.rs` read, on the lines that `syntax.rs` scans; all three are pure.
+//! `session.rs` is the state machine. `head.rs` and `decoder.rs` read for it, on the lines that `syntax.rs` scans;
+//! `answer.rs` has requests answered, and `emit.rs` writes what frames the replies. The parsers and `emit.rs` are pure.
 
+mod answer;
 #[cfg(feature = "internals")]
 pub mod decoder;
 #[cfg(not(feature = "internals"))]
@@ -11,5 +13,6 @@ pub(super) mod emit;
 pub mod head;
 #[cfg(not(feature = "internals"))]
 pub(super) mod head;
+pub(super) mod limits;
 pub(super) mod session;
 mod syntax;

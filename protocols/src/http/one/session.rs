@@ -4,84 +4,25 @@
 //! body that is still coming, or a reply that streams, has an [`Exchange`], which is one box. Requests are
 //! answered in order: while an exchange is open, what follows it waits with the engine.
 
-use super::decoder::{BodyLimits, Decoded, Decoder};
-use super::head::{HeadLimits, Outcome, parse_head, verdict_due};
-use crate::http::content::{BodyLength, BodyWriter, Fill};
+use super::answer::{Context, Flow, TOO_LARGE};
+use super::decoder::{Decoded, Decoder};
+use super::head::{Outcome, parse_head, verdict_due};
+use super::limits::Limits;
 use crate::http::date::Preamble;
 use crate::http::handler::{Handler, Plan, Upload};
 use crate::http::message::{Expect, Framing, Head, Method, Slots};
 use crate::http::reject::Reject;
-use crate::http::reply::{Reply, ReplyState, Stage};
+use crate::http::reply::{ReplyState, Stage};
 use crate::http::request::Request;
-use crate::http::status;
 use ringmill_engine::{Io, Next, Protocol, Step, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-
-/// The limits and timeouts of a server.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Of the request head: beyond them the answer is 414 or 431.
-    pub head: HeadLimits,
-    /// Of chunk extensions and trailers: beyond them the answer is 400.
-    pub body: BodyLimits,
-    /// A collected body, in bytes, unless the handler's plan says otherwise: beyond it the answer is 413.
-    pub body_bytes_max: u64,
-    /// A head that has begun must be complete within this time (408)...
-    pub head_timeout: Duration,
-    /// ...plus a second for so many bytes of it that have arrived.
-    pub head_bytes_per_sec_min: u32,
-    /// A body of which nothing arrives for so long closes the connection...
-    pub body_idle_timeout: Duration,
-    /// ...as does one of which less than so many bytes a second arrive, over that time. 0 is satisfied with one byte in it.
-    pub body_bytes_per_sec_min: u32,
-    /// A reply's source that is pending for so long is given up: the reply is cut.
-    pub source_timeout: Duration,
-    /// A connection without a request closes after this time.
-    pub keep_alive_timeout: Duration,
-    /// A connection closes after so many requests; `None` is never.
-    pub requests_max: Option<u32>,
-    /// When the engine drains, an idle connection may still send a request for so long: it may be on its way.
-    pub drain_grace: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            head: HeadLimits::default(),
-            body: BodyLimits::default(),
-            body_bytes_max: 1024 * 1024,
-            head_timeout: Duration::from_secs(10),
-            head_bytes_per_sec_min: 256,
-            body_idle_timeout: Duration::from_secs(30),
-            body_bytes_per_sec_min: 256,
-            source_timeout: Duration::from_secs(60),
-            keep_alive_timeout: Duration::from_secs(75),
-            requests_max: None,
-            drain_grace: Duration::from_millis(100),
-        }
-    }
-}
 
 /// The HTTP/1.1 protocol with a handler behind it.
 pub struct Server<H> {
     handler: H,
     context: Context,
     slots: Slots,
-}
-
-/// What answering needs besides the handler.
-struct Context {
-    limits: Limits,
-    preamble: Preamble,
-}
-
-impl Limits {
-    /// What must arrive of a body in `body_idle_timeout`.
-    fn body_bytes_min(&self) -> u64 {
-        let bytes = self.body_idle_timeout.as_secs_f64() * f64::from(self.body_bytes_per_sec_min);
-        (bytes as u64).max(1)
-    }
 }
 
 /// The state of one connection.
@@ -112,27 +53,6 @@ enum Sink {
     Upload { upload: Box<dyn Upload>, left: u64 },
     /// It has ended.
     Ended,
-}
-
-/// What to do after something was handled.
-enum Flow {
-    /// So many bytes are done; look at the rest.
-    On(usize),
-    /// So many bytes are done; nothing more can happen now.
-    Wait(usize),
-    /// So many bytes are done; do not read on while the reply is being sent.
-    Hold(usize),
-    Close,
-    /// As `Close`, but with a reset: a reply that only the end of the stream would end is cut.
-    Reset,
-}
-
-impl Flow {
-    /// Ends a connection in the middle of a reply. Where that has a framing of its own, the end of the stream tells that it is
-    /// cut (RFC 9112, 8).
-    fn cut(stage: Stage) -> Flow {
-        if stage == Stage::Body(BodyLength::UntilClose) { Flow::Reset } else { Flow::Close }
-    }
 }
 
 impl<H: Handler> Server<H> {
@@ -268,53 +188,7 @@ impl<H: Handler> Server<H> {
     }
 }
 
-const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 15.5.14)";
-
 impl Context {
-    #[inline]
-    fn reply<'a>(&'a mut self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
-        // A draining server answers what has arrived, and says with the last reply that it closes.
-        state.keep_alive &= state.followed || !io.is_draining();
-        Reply { io: io.reborrow(), preamble: &mut self.preamble, state }
-    }
-
-    #[inline]
-    fn answer(
-        &mut self,
-        handler: &mut impl Handler,
-        request: &Request<'_>,
-        state: &mut ReplyState,
-        io: &mut Io<'_>,
-    ) -> Option<Flow> {
-        self.write_reply(state, io, |reply| {
-            handler.handle(request, reply);
-            reply.finish();
-        })
-    }
-
-    /// Has the user's code write a reply; a flow if it panicked, which ends the connection and takes no earlier reply back.
-    #[inline]
-    fn write_reply(
-        &mut self,
-        state: &mut ReplyState,
-        io: &mut Io<'_>,
-        write: impl FnOnce(&mut Reply<'_>),
-    ) -> Option<Flow> {
-        let mut reply = self.reply(state, io);
-        let written = catch_unwind(AssertUnwindSafe(|| write(&mut reply)));
-        written.err().map(|_| self.panicked(state, io))
-    }
-
-    /// The user's code panicked. The handler stays in use for others, as [`Handler::handle`] says.
-    #[cold]
-    fn panicked(&mut self, state: &ReplyState, io: &mut Io<'_>) -> Flow {
-        io.count_panic();
-        match state.stage {
-            Stage::Unsent => self.refuse(500, "the handler failed (RFC 9110, 15.6.1)", state.head_only, io),
-            stage => Flow::cut(stage),
-        }
-    }
-
     /// What follows an answer that was made in place.
     #[inline]
     fn after(
@@ -395,46 +269,6 @@ impl Context {
         Flow::On(text.len())
     }
 
-    /// Lets a reply's source write while there is room.
-    fn pump(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
-        loop {
-            let (Stage::Body(length), Some(source)) = (reply.stage, reply.source.as_mut()) else {
-                return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::cut(reply.stage) };
-            };
-            if io.is_full() {
-                io.set_deadline(None);
-                io.notify_drained();
-                return Flow::Hold(0);
-            }
-            let before = io.queued_bytes();
-            let mut body = BodyWriter { io: io.reborrow(), length };
-            let fill = catch_unwind(AssertUnwindSafe(|| source.fill(&mut body)));
-            reply.stage = match body.length {
-                BodyLength::Sized(None) => Stage::Broken,
-                length => Stage::Body(length),
-            };
-            let Ok(fill) = fill else { return self.panicked(reply, io) };
-            match fill {
-                Fill::More if io.queued_bytes() == before => {
-                    tracing::error!("a source said More and wrote nothing: the reply is cut");
-                    return Flow::cut(reply.stage);
-                }
-                Fill::More => {}
-                Fill::End => {
-                    reply.source = None;
-                    io.hold(0);
-                    self.reply(reply, io).end();
-                }
-                Fill::Pending => {
-                    // Nothing is read now, so a client that leaves is not noticed: the wait must end by itself.
-                    io.set_timeout(self.limits.source_timeout);
-                    return Flow::Hold(0);
-                }
-                Fill::Abort => return Flow::cut(reply.stage),
-            }
-        }
-    }
-
     /// Gives a piece of a body to whoever takes it; a flow if that ends the exchange.
     fn body_data(&mut self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
         match &mut exchange.sink {
@@ -468,26 +302,6 @@ impl Context {
 
     fn refuse_head(&mut self, reject: Reject, input: &[u8], io: &mut Io<'_>) -> Flow {
         self.refuse(reject.status(), reject.reason(), begins_with_head(input), io)
-    }
-
-    /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
-    #[cold]
-    fn refuse(&mut self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
-        let mut state = ReplyState::for_error(status, head_only);
-        let mut reply = self.reply(&mut state, io);
-        reply.content_type("text/plain");
-        reply.body(format!("{status} {}: {reason}\n", status::reason(status)).as_bytes());
-        Flow::Close
-    }
-
-    /// The worker's memory budget is used up: the client may come back later (RFC 9110, 15.6.4).
-    #[cold]
-    fn refuse_for_memory(&mut self, head_only: bool, io: &mut Io<'_>) -> Flow {
-        io.hold(0);
-        io.count_refused(1);
-        let mut state = ReplyState::for_error(503, head_only);
-        self.reply(&mut state, io).field("retry-after", "1").text("503 Service Unavailable: out of memory\n");
-        Flow::Close
     }
 
     fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {

@@ -1,0 +1,149 @@
+//! How one request is answered: the user's code is called, a source is asked while there is room, and what cannot be served
+//! is refused.
+//!
+//! It never looks at input and knows no connection: `session.rs` does, and goes on as a [`Flow`] says.
+
+use super::limits::Limits;
+use crate::http::content::{BodyLength, BodyWriter, Fill};
+use crate::http::date::Preamble;
+use crate::http::handler::Handler;
+use crate::http::reply::{Reply, ReplyState, Stage};
+use crate::http::request::Request;
+use crate::http::status;
+use ringmill_engine::Io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What answering needs besides the handler.
+pub(super) struct Context {
+    pub(super) limits: Limits,
+    pub(super) preamble: Preamble,
+}
+
+/// What to do after something was handled.
+pub(super) enum Flow {
+    /// So many bytes are done; look at the rest.
+    On(usize),
+    /// So many bytes are done; nothing more can happen now.
+    Wait(usize),
+    /// So many bytes are done; do not read on while the reply is being sent.
+    Hold(usize),
+    Close,
+    /// As `Close`, but with a reset: a reply that only the end of the stream would end is cut.
+    Reset,
+}
+
+impl Flow {
+    /// Ends a connection in the middle of a reply. Where that has a framing of its own, the end of the stream tells that it is
+    /// cut (RFC 9112, 8).
+    pub(super) fn cut(stage: Stage) -> Flow {
+        if stage == Stage::Body(BodyLength::UntilClose) { Flow::Reset } else { Flow::Close }
+    }
+}
+
+pub(super) const TOO_LARGE: &str = "the body is larger than this resource takes (RFC 9110, 15.5.14)";
+
+impl Context {
+    #[inline]
+    pub(super) fn reply<'a>(&'a mut self, state: &'a mut ReplyState, io: &'a mut Io<'_>) -> Reply<'a> {
+        // A draining server answers what has arrived, and says with the last reply that it closes.
+        state.keep_alive &= state.followed || !io.is_draining();
+        Reply { io: io.reborrow(), preamble: &mut self.preamble, state }
+    }
+
+    #[inline]
+    pub(super) fn answer(
+        &mut self,
+        handler: &mut impl Handler,
+        request: &Request<'_>,
+        state: &mut ReplyState,
+        io: &mut Io<'_>,
+    ) -> Option<Flow> {
+        self.write_reply(state, io, |reply| {
+            handler.handle(request, reply);
+            reply.finish();
+        })
+    }
+
+    /// Has the user's code write a reply; a flow if it panicked, which ends the connection and takes no earlier reply back.
+    #[inline]
+    pub(super) fn write_reply(
+        &mut self,
+        state: &mut ReplyState,
+        io: &mut Io<'_>,
+        write: impl FnOnce(&mut Reply<'_>),
+    ) -> Option<Flow> {
+        let mut reply = self.reply(state, io);
+        let written = catch_unwind(AssertUnwindSafe(|| write(&mut reply)));
+        written.err().map(|_| self.panicked(state, io))
+    }
+
+    /// The user's code panicked. The handler stays in use for others, as [`Handler::handle`] says.
+    #[cold]
+    pub(super) fn panicked(&mut self, state: &ReplyState, io: &mut Io<'_>) -> Flow {
+        io.count_panic();
+        match state.stage {
+            Stage::Unsent => self.refuse(500, "the handler failed (RFC 9110, 15.6.1)", state.head_only, io),
+            stage => Flow::cut(stage),
+        }
+    }
+
+    /// Lets a reply's source write while there is room.
+    pub(super) fn pump(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
+        loop {
+            let (Stage::Body(length), Some(source)) = (reply.stage, reply.source.as_mut()) else {
+                return if reply.stage == Stage::Done { Flow::On(0) } else { Flow::cut(reply.stage) };
+            };
+            if io.is_full() {
+                io.set_deadline(None);
+                io.notify_drained();
+                return Flow::Hold(0);
+            }
+            let before = io.queued_bytes();
+            let mut body = BodyWriter { io: io.reborrow(), length };
+            let fill = catch_unwind(AssertUnwindSafe(|| source.fill(&mut body)));
+            reply.stage = match body.length {
+                BodyLength::Sized(None) => Stage::Broken,
+                length => Stage::Body(length),
+            };
+            let Ok(fill) = fill else { return self.panicked(reply, io) };
+            match fill {
+                Fill::More if io.queued_bytes() == before => {
+                    tracing::error!("a source said More and wrote nothing: the reply is cut");
+                    return Flow::cut(reply.stage);
+                }
+                Fill::More => {}
+                Fill::End => {
+                    reply.source = None;
+                    io.hold(0);
+                    self.reply(reply, io).end();
+                }
+                Fill::Pending => {
+                    // Nothing is read now, so a client that leaves is not noticed: the wait must end by itself.
+                    io.set_timeout(self.limits.source_timeout);
+                    return Flow::Hold(0);
+                }
+                Fill::Abort => return Flow::cut(reply.stage),
+            }
+        }
+    }
+
+    /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
+    #[cold]
+    pub(super) fn refuse(&mut self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
+        let mut state = ReplyState::for_error(status, head_only);
+        let mut reply = self.reply(&mut state, io);
+        reply.content_type("text/plain");
+        reply.body(format!("{status} {}: {reason}\n", status::reason(status)).as_bytes());
+        Flow::Close
+    }
+
+    /// The worker's memory budget is used up: the client may come back later (RFC 9110, 15.6.4).
+    #[cold]
+    pub(super) fn refuse_for_memory(&mut self, head_only: bool, io: &mut Io<'_>) -> Flow {
+        io.hold(0);
+        io.count_refused(1);
+        let mut state = ReplyState::for_error(503, head_only);
+        self.reply(&mut state, io).field("retry-after", "1").text("503 Service Unavailable: out of memory\n");
+        Flow::Close
+    }
+}

@@ -1,0 +1,58 @@
+//! The limits and timeouts of a server. What each peer may make it do or wait for has its end here.
+
+use super::decoder::BodyLimits;
+use super::head::HeadLimits;
+use std::time::Duration;
+
+/// The limits and timeouts of a server.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Of the request head: beyond them the answer is 414 or 431.
+    pub head: HeadLimits,
+    /// Of chunk extensions and trailers: beyond them the answer is 400.
+    pub body: BodyLimits,
+    /// A collected body, in bytes, unless the handler's plan says otherwise: beyond it the answer is 413.
+    pub body_bytes_max: u64,
+    /// A head that has begun must be complete within this time (408)...
+    pub head_timeout: Duration,
+    /// ...plus a second for so many bytes of it that have arrived.
+    pub head_bytes_per_sec_min: u32,
+    /// A body of which nothing arrives for so long closes the connection...
+    pub body_idle_timeout: Duration,
+    /// ...as does one of which less than so many bytes a second arrive, over that time. 0 is satisfied with one byte in it.
+    pub body_bytes_per_sec_min: u32,
+    /// A reply's source that is pending for so long is given up: the reply is cut.
+    pub source_timeout: Duration,
+    /// A connection without a request closes after this time.
+    pub keep_alive_timeout: Duration,
+    /// A connection closes after so many requests; `None` is never.
+    pub requests_max: Option<u32>,
+    /// When the engine drains, an idle connection may still send a request for so long: it may be on its way.
+    pub drain_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head: HeadLimits::default(),
+            body: BodyLimits::default(),
+            body_bytes_max: 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            head_bytes_per_sec_min: 256,
+            body_idle_timeout: Duration::from_secs(30),
+            body_bytes_per_sec_min: 256,
+            source_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(75),
+            requests_max: None,
+            drain_grace: Duration::from_millis(100),
+        }
+    }
+}
+
+impl Limits {
+    /// What must arrive of a body in `body_idle_timeout`.
+    pub(super) fn body_bytes_min(&self) -> u64 {
+        let bytes = self.body_idle_timeout.as_secs_f64() * f64::from(self.body_bytes_per_sec_min);
+        (bytes as u64).max(1)
+    }
+}
