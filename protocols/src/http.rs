@@ -12,6 +12,7 @@
 //! Read on in this order: [`Handler`] (what you write), `one/session.rs` (the state machine that calls it),
 //! `one/head.rs` and `one/decoder.rs` (bytes to requests, pure), `reply.rs` (replies to bytes).
 
+pub mod client;
 mod content;
 mod date;
 mod handler;

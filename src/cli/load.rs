@@ -6,7 +6,6 @@
 mod client;
 mod pace;
 mod report;
-mod response;
 mod tally;
 mod target;
 mod template;

@@ -1,9 +1,9 @@
 //! What goes over a connection: requests out, responses in. HTTP/1.1 and echo. Pure: the client (`client.rs`) has
 //! the connections, the schedule and the counts.
 
-use super::response::{Body, Framing, Malformed, parse_head};
 use super::tally::Failure;
 use super::template::Templates;
+use ringmill::http::client::{Body, Framing, Malformed, parse_head};
 use std::sync::Arc;
 
 /// One kind of request and response.

@@ -16,30 +16,35 @@ const TRAILER_LINES_MAX: u32 = 100;
 
 /// The bytes are no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// What a head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub struct Head {
     /// Bytes of the head, with its empty line.
-    pub(super) bytes: usize,
-    pub(super) status: u16,
-    pub(super) framing: Framing,
+    pub bytes: usize,
+    /// From 100 to 999.
+    pub status: u16,
+    /// How the end of the body is found.
+    pub framing: Framing,
     /// The server goes on with this connection.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
+    /// After so many bytes.
     Length(u64),
+    /// Transfer-Encoding: chunked.
     Chunked,
+    /// Where the connection ends.
     UntilClose,
 }
 
 /// Reads the head at the front of `input`; `None` while it is not complete. `to_head` says that the request was HEAD,
 /// whose response has no body.
-pub(super) fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed> {
+pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else {
         return if input.len() > HEAD_BYTES_MAX { Err(Malformed) } else { Ok(None) };
     };
@@ -165,7 +170,8 @@ fn is_token_byte(byte: u8) -> bool {
 
 /// The rest of a body that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
+pub enum Body {
+    /// So many bytes are still to come.
     Left(u64),
     /// At the size line of a chunk.
     ChunkSize,
@@ -175,18 +181,22 @@ pub(super) enum Body {
     ChunkEnd,
     /// In the trailer, with so many lines still allowed.
     Trailer(u32),
+    /// Until the connection ends.
     UntilClose,
 }
 
 /// What one look at a body gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
-    pub(super) consumed: usize,
-    pub(super) is_complete: bool,
+pub struct Progress {
+    /// Bytes to drop from the input.
+    pub consumed: usize,
+    /// The body ends there.
+    pub is_complete: bool,
 }
 
 impl Body {
-    pub(super) fn new(framing: Framing) -> Body {
+    /// At the front of a body.
+    pub fn new(framing: Framing) -> Body {
         match framing {
             Framing::Length(length) => Body::Left(length),
             Framing::Chunked => Body::ChunkSize,
@@ -196,7 +206,7 @@ impl Body {
 
     /// Reads as much as `input` has of the body and hands its data to `each`. What is not consumed comes again with
     /// more behind it.
-    pub(super) fn read(&mut self, input: &[u8], mut each: impl FnMut(&[u8])) -> Result<Progress, Malformed> {
+    pub fn read(&mut self, input: &[u8], mut each: impl FnMut(&[u8])) -> Result<Progress, Malformed> {
         let mut at = 0;
         let stop = |consumed, is_complete| Ok(Progress { consumed, is_complete });
         loop {
