@@ -15,4 +15,4 @@ pub mod head;
 pub(super) mod head;
 pub(super) mod limits;
 pub(super) mod session;
-mod syntax;
+pub(super) mod syntax;

@@ -2,10 +2,11 @@
 //!
 //! However the bytes are cut, the result is the same (tested below). What a correct server never sends is malformed,
 //! not repaired: a load generator that guesses counts answers that nobody sent. RFC 9112. A folded field is the exception: a
-//! user agent has to read it (5.2).
+//! user agent has to read it (5.2). Field lines are scanned as those of requests are, in `one/syntax.rs`.
 
+use crate::http::one::syntax::{Stop, content_length, fields, is_text};
+use crate::http::reject::Reject;
 use memchr::{memchr, memmem};
-use std::borrow::Cow;
 
 /// A head longer than this is malformed.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -44,6 +45,8 @@ pub enum Framing {
 
 /// Reads the head at the front of `input`; `None` while it is not complete. `to_head` says that the request was HEAD,
 /// whose response has no body.
+///
+/// The verdict on a complete head does not depend on how the input was cut. Source: RFC 9112, 4 to 6; obs-fold, 5.2.
 pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else {
         return if input.len() > HEAD_BYTES_MAX { Err(Malformed) } else { Ok(None) };
@@ -51,39 +54,13 @@ pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed
     if end > HEAD_BYTES_MAX {
         return Err(Malformed);
     }
-    let mut lines = Lines(&input[..end + 2]);
-    let (status, is_10) = parse_status_line(lines.next().ok_or(Malformed)?)?;
-    let (mut length, mut chunked, mut close, mut keep) = (None, false, false, false);
-    while let Some(line) = lines.next_field() {
-        let line = &*line;
-        let colon = memchr(b':', line).ok_or(Malformed)?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !line.iter().all(|byte| is_field_byte(*byte)) {
-            return Err(Malformed);
-        }
-        // Most names are told apart by their first letter and length.
-        match (name[0] | 0x20, name.len()) {
-            (b'c', 14) if name.eq_ignore_ascii_case(b"content-length") => {
-                let value = parse_length(value)?;
-                if length.replace(value).is_some() {
-                    return Err(Malformed);
-                }
-            }
-            (b't', 17) if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if chunked || is_10 || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Malformed);
-                }
-                chunked = true;
-            }
-            (b'c', 10) if name.eq_ignore_ascii_case(b"connection") => {
-                for option in value.split(|byte| *byte == b',') {
-                    close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
-                    keep |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-            _ if !name.iter().all(|byte| is_token_byte(*byte)) => return Err(Malformed),
-            _ => {}
-        }
+    let bytes = end + 4;
+    let line_feed = memchr(b'\n', &input[..bytes]).ok_or(Malformed)?;
+    let (line, section) = input[..bytes].split_at(line_feed + 1);
+    let (status, is_10) = parse_status_line(line.strip_suffix(b"\r\n").ok_or(Malformed)?)?;
+    let KnownFields { length, chunked, close, keep_alive } = known_fields(section)?;
+    if chunked && is_10 {
+        return Err(Malformed);
     }
     let has_no_body = to_head || matches!(status, 100..=199 | 204 | 304);
     let framing = match (length, chunked) {
@@ -93,46 +70,81 @@ pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed
         (None, true) => Framing::Chunked,
         (None, false) => Framing::UntilClose,
     };
-    let keep_alive = !close && (!is_10 || keep) && framing != Framing::UntilClose;
-    Ok(Some(Head { bytes: end + 4, status, framing, keep_alive }))
+    let keep_alive = !close && (!is_10 || keep_alive) && framing != Framing::UntilClose;
+    Ok(Some(Head { bytes, status, framing, keep_alive }))
+}
+
+/// What the fields say that frame the body or end the connection.
+struct KnownFields {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+/// Reads the field lines of a head and the empty line behind them. Folded fields are rare: only a head that has some is
+/// unfolded, and read again.
+fn known_fields(section: &[u8]) -> Result<KnownFields, Malformed> {
+    let known = match scan(section) {
+        Err(Stop::Malformed(Reject::FieldFolded)) => scan(&unfold(section)),
+        known => known,
+    };
+    known.map_err(|_| Malformed)
+}
+
+/// The same for fields that are not folded. Values are judged when the last line was scanned: before that, the next one
+/// may go on with the field. All offsets fit into spans: with the shortest status line, a section has at most 65,526 bytes.
+fn scan(section: &[u8]) -> Result<KnownFields, Stop> {
+    let (mut length, mut coding, mut repeated) = (None, None, None);
+    let (mut close, mut keep_alive) = (false, false);
+    fields(section, 0, |name, value| {
+        let name = name.of(section);
+        // Most names are told apart by their first letter and length.
+        match (name[0] | 0x20, name.len()) {
+            (b'c', 14) if name.eq_ignore_ascii_case(b"content-length") => {
+                repeated = repeated.or(length.replace(value).map(|_| Reject::LengthRepeated));
+            }
+            (b't', 17) if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                repeated = repeated.or(coding.replace(value).map(|_| Reject::CodingRepeated));
+            }
+            (b'c', 10) if name.eq_ignore_ascii_case(b"connection") => {
+                for option in value.of(section).split(|byte| *byte == b',') {
+                    close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
+                    keep_alive |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if let Some(repeated) = repeated {
+        return Err(repeated.into());
+    }
+    if coding.is_some_and(|coding| !coding.of(section).eq_ignore_ascii_case(b"chunked")) {
+        return Err(Reject::CodingUnknown.into());
+    }
+    let length = length.map(|length| content_length(length.of(section))).transpose()?;
+    Ok(KnownFields { length, chunked: coding.is_some(), close, keep_alive })
+}
+
+/// Puts a space in place of each line end behind which a field goes on (obs-fold). What goes on with no field stays as it
+/// is, and is malformed.
+fn unfold(section: &[u8]) -> Vec<u8> {
+    let mut unfolded = Vec::with_capacity(section.len());
+    let mut rest = section;
+    while let Some(at) = memmem::find(rest, b"\r\n") {
+        let next = &rest[at + 2..];
+        unfolded.extend_from_slice(&rest[..at]);
+        unfolded.extend_from_slice(if is_continuation(next) { b" " } else { b"\r\n" });
+        rest = next;
+    }
+    unfolded.extend_from_slice(rest);
+    unfolded
 }
 
 /// Whether a line goes on with the field of the line before it (obs-fold).
 fn is_continuation(line: &[u8]) -> bool {
     matches!(line.first(), Some(b' ' | b'\t'))
-}
-
-/// Lines of a head, each with its CRLF, which is taken off. A lone CR or LF stays in its line, where no field may
-/// have it.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Lines<'a> {
-    /// A line and those that continue it, with a space in place of each line end between them.
-    fn next_field(&mut self) -> Option<Cow<'a, [u8]>> {
-        let mut field = Cow::Borrowed(self.next()?);
-        while is_continuation(self.0)
-            && let Some(line) = self.next()
-        {
-            field.to_mut().push(b' ');
-            field.to_mut().extend_from_slice(line);
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let line_feed = memchr(b'\n', self.0)?;
-        let line = &self.0[..line_feed];
-        self.0 = &self.0[line_feed + 1..];
-        // Without its CR it keeps a byte that no field may have.
-        Some(line.strip_suffix(b"\r").unwrap_or(b"\n"))
-    }
 }
 
 /// Status and whether the version is 1.0. The reason may be missing: many servers leave it out.
@@ -143,29 +155,11 @@ fn parse_status_line(line: &[u8]) -> Result<(u16, bool), Malformed> {
     if !digits.iter().all(u8::is_ascii_digit) || digits[0] == b'0' {
         return Err(Malformed);
     }
-    if !(reason.is_empty() || reason[0] == b' ') || !reason.iter().all(|byte| is_field_byte(*byte)) {
+    if !(reason.is_empty() || reason[0] == b' ') || !reason.iter().all(|byte| is_text(*byte)) {
         return Err(Malformed);
     }
     let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
     Ok((status, *minor == b'0'))
-}
-
-fn parse_length(digits: &[u8]) -> Result<u64, Malformed> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Malformed);
-    }
-    let add = |length: u64, digit: &u8| length.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
-    digits.iter().try_fold(0, add).ok_or(Malformed)
-}
-
-/// Visible, space, tab, or beyond ASCII.
-fn is_field_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-/// tchar of RFC 9110, 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The rest of a body that is being read.
@@ -278,7 +272,7 @@ fn whole_line(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     match memchr(b'\n', input) {
         Some(line_feed) if line_feed <= LINE_BYTES_MAX => {
             let line = input[..line_feed].strip_suffix(b"\r").ok_or(Malformed)?;
-            if line.iter().all(|byte| is_field_byte(*byte)) { Ok(Some(line)) } else { Err(Malformed) }
+            if line.iter().all(|byte| is_text(*byte)) { Ok(Some(line)) } else { Err(Malformed) }
         }
         None if input.len() <= LINE_BYTES_MAX => Ok(None),
         _ => Err(Malformed),
@@ -395,6 +389,18 @@ mod tests {
         }
         let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_BYTES_MAX));
         assert_eq!(head(&long), Err(Malformed));
+    }
+
+    #[test]
+    fn a_head_of_the_most_bytes_is_read_to_its_end() {
+        let text = |more| {
+            let (start, end) = ("HTTP/1.1 200\r\nX: ", "\r\n\t\r\nContent-Length:\r\n 7");
+            let filler = "x".repeat(HEAD_BYTES_MAX - start.len() - end.len() + more);
+            format!("{start}{filler}{end}\r\n\r\n")
+        };
+        let (bytes, framing) = (text(0).len(), Framing::Length(7));
+        assert_eq!(head(&text(0)), Ok(Some(Head { bytes, status: 200, framing, keep_alive: true })));
+        assert_eq!(head(&text(1)), Err(Malformed));
     }
 
     /// Reads a body in pieces that end at `cuts`: data, bytes consumed, whether it is complete.

@@ -10,7 +10,8 @@
 //! `decoder.rs`.
 
 use super::syntax::{
-    Stop, fields, head_end, is_authority, is_authority_in, is_token, request_line, skip_empty_line,
+    Stop, content_length, fields, head_end, is_authority, is_authority_in, is_token, request_line,
+    skip_empty_line,
 };
 use crate::http::message::{
     Ascii, Expect, FIELDS_MAX, Fields, Framing, HEAD_BYTES_MAX, Head, Method, Slot, Slots, Span, Version,
@@ -225,7 +226,7 @@ impl KnownFields {
     fn framing(&self, text: &[u8], is_http11: bool) -> Result<Framing, Reject> {
         let framing = match (self.length, self.coding) {
             (None, None) => Framing::None,
-            (Some(length), None) => Framing::Length(parse_length(length.of(text))?),
+            (Some(length), None) => Framing::Length(content_length(length.of(text))?),
             (Some(_), Some(_)) => return Err(Reject::LengthAndCoding),
             (None, Some(_)) if !is_http11 => return Err(Reject::CodingVersion),
             (None, Some(coding)) if coding.of(text).eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
@@ -285,15 +286,6 @@ fn absolute_form<'b>(uri: &'b str, host: Option<&'b str>) -> Result<(&'b str, Op
         return Err(Reject::HostMismatch);
     }
     Ok((if path.is_empty() { "/" } else { path }, Some(authority)))
-}
-
-/// RFC 9110 section 8.6: `1*DIGIT`. Leading zeros are digits too.
-fn parse_length(value: &[u8]) -> Result<u64, Reject> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Reject::LengthMalformed);
-    }
-    let append = |length: u64, digit: &u8| length.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
-    value.iter().try_fold(0, append).ok_or(Reject::LengthOverflow)
 }
 
 /// Says what is wrong with a Transfer-Encoding that is not `chunked` alone (RFC 9112 sections 6.1 and 6.3).

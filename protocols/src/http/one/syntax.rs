@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 
 /// Why parsing stopped before the end of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Partial,
     Malformed(Reject),
 }
@@ -119,7 +119,7 @@ fn bad_version(version: &[u8]) -> Option<Reject> {
 ///
 /// `each` sees the places of every name and value, and may refuse. Returns the offset after the empty line.
 #[inline(always)]
-pub(super) fn fields(
+pub(crate) fn fields(
     window: &[u8],
     mut at: usize,
     mut each: impl FnMut(Span, Span) -> Result<(), Reject>,
@@ -173,6 +173,15 @@ fn bad_line_end(window: &[u8], at: usize, otherwise: Reject) -> Stop {
         [b'\n', ..] => Stop::Malformed(Reject::BareLf),
         _ => Stop::Malformed(otherwise),
     }
+}
+
+/// The value of Content-Length, RFC 9110 section 8.6: `1*DIGIT`. Leading zeros are digits too.
+pub(crate) fn content_length(value: &[u8]) -> Result<u64, Reject> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Reject::LengthMalformed);
+    }
+    let append = |length: u64, digit: &u8| length.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    value.iter().try_fold(0, append).ok_or(Reject::LengthOverflow)
 }
 
 /// `uri-host [ ":" port ]` with a host that is not empty (RFC 9110 section 7.2, RFC 3986 section 3.2.2).
@@ -247,7 +256,7 @@ pub(super) fn is_token(byte: u8) -> bool {
 
 /// Whether a byte may stand in a field value or a quoted string (RFC 9110 sections 5.5 and 5.6.4).
 #[inline]
-pub(super) fn is_text(byte: u8) -> bool {
+pub(crate) fn is_text(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & VALUE != 0
 }
 
