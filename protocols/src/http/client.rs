@@ -2,4 +2,4 @@
 
 mod response;
 
-pub use response::{Body, Framing, Head, Malformed, Progress, parse_head};
+pub use response::{Body, Framing, Head, Malformed, Progress, parse_final_head, parse_head};

@@ -3,7 +3,7 @@
 
 use super::tally::Failure;
 use super::template::Templates;
-use ringmill::http::client::{Body, Framing, Malformed, parse_head};
+use ringmill::http::client::{Body, Malformed, parse_final_head};
 use std::sync::Arc;
 
 /// One kind of request and response.
@@ -137,18 +137,9 @@ impl Wire for Http {
         let mut at = 0;
         if reader.0.is_none() {
             let is_head = self.templates.all[usize::from(request)].is_head;
-            let head = loop {
-                let Some(head) = parse_head(&input[at..], is_head)? else {
-                    return Ok(Read { consumed: at, response: None });
-                };
-                at += head.bytes;
-                match head.status {
-                    // Nobody asked to switch protocols.
-                    101 => return Err(Malformed),
-                    100..200 => {}
-                    _ => break head,
-                }
-            };
+            let (passed, head) = parse_final_head(input, is_head)?;
+            let Some(head) = head else { return Ok(Read { consumed: passed, response: None }) };
+            at = passed + head.bytes;
             reader.1.clear();
             reader.0 = Some(Reading {
                 status: head.status,
@@ -181,8 +172,7 @@ impl Wire for Http {
     }
 
     fn end(&mut self, reader: &mut Reader, request: u16) -> Option<Response> {
-        let is_whole =
-            reader.0.as_ref().is_some_and(|reading| reading.body == Body::new(Framing::UntilClose));
+        let is_whole = reader.0.as_ref().is_some_and(|reading| reading.body.ends_with_connection());
         is_whole.then(|| self.judge(reader, request))
     }
 }

@@ -15,7 +15,7 @@ const LINE_BYTES_MAX: usize = 4096;
 /// Trailer lines a body may have.
 const TRAILER_LINES_MAX: u32 = 100;
 
-/// The bytes are no response.
+/// The bytes are no response that a correct server sends. The rest of the connection cannot be read: close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -46,7 +46,8 @@ pub enum Framing {
 /// Reads the head at the front of `input`; `None` while it is not complete. `to_head` says that the request was HEAD,
 /// whose response has no body.
 ///
-/// The verdict on a complete head does not depend on how the input was cut. Source: RFC 9112, 4 to 6; obs-fold, 5.2.
+/// The verdict on a complete head does not depend on how the input was cut; one of more than 64 KiB is malformed. Source:
+/// RFC 9112, 4 to 6; obs-fold, 5.2.
 pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else {
         return if input.len() > HEAD_BYTES_MAX { Err(Malformed) } else { Ok(None) };
@@ -72,6 +73,21 @@ pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed
     };
     let keep_alive = !close && (!is_10 || keep_alive) && framing != Framing::UntilClose;
     Ok(Some(Head { bytes, status, framing, keep_alive }))
+}
+
+/// Reads on to the head of the final response (RFC 9110, 15.2). Gives the bytes of the interim responses (1xx) before it,
+/// which are passed over and need not come again, and the head once it is complete.
+///
+/// 101 is malformed here: nobody asked to switch protocols.
+pub fn parse_final_head(input: &[u8], to_head: bool) -> Result<(usize, Option<Head>), Malformed> {
+    let mut at = 0;
+    loop {
+        match parse_head(&input[at..], to_head)? {
+            Some(Head { status: 101, .. }) => return Err(Malformed),
+            Some(Head { status: 100..200, bytes, .. }) => at += bytes,
+            head => return Ok((at, head)),
+        }
+    }
 }
 
 /// What the fields say that frame the body or end the connection.
@@ -164,7 +180,10 @@ fn parse_status_line(line: &[u8]) -> Result<(u16, bool), Malformed> {
 
 /// The rest of a body that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
+pub struct Body(Rest);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
     /// So many bytes are still to come.
     Left(u64),
     /// At the size line of a chunk.
@@ -191,22 +210,30 @@ pub struct Progress {
 impl Body {
     /// At the front of a body.
     pub fn new(framing: Framing) -> Body {
-        match framing {
-            Framing::Length(length) => Body::Left(length),
-            Framing::Chunked => Body::ChunkSize,
-            Framing::UntilClose => Body::UntilClose,
-        }
+        Body(match framing {
+            Framing::Length(length) => Rest::Left(length),
+            Framing::Chunked => Rest::ChunkSize,
+            Framing::UntilClose => Rest::UntilClose,
+        })
+    }
+
+    /// Whether the body is complete if the connection ends now, though [`Body::read`] has not said so.
+    pub fn ends_with_connection(&self) -> bool {
+        self.0 == Rest::UntilClose
     }
 
     /// Reads as much as `input` has of the body and hands its data to `each`. What is not consumed comes again with
     /// more behind it.
+    ///
+    /// The data in all and the verdict do not depend on how the input was cut. Lines of chunk sizes and of trailers have at
+    /// most 4 KiB, a trailer section 100 lines; beyond that it is malformed. Source: RFC 9112, 6 and 7.
     pub fn read(&mut self, input: &[u8], mut each: impl FnMut(&[u8])) -> Result<Progress, Malformed> {
         let mut at = 0;
         let stop = |consumed, is_complete| Ok(Progress { consumed, is_complete });
         loop {
             let rest = &input[at..];
-            match self {
-                Body::Left(left) => {
+            match &mut self.0 {
+                Rest::Left(left) => {
                     let bytes = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     if bytes > 0 {
                         each(&rest[..bytes]);
@@ -214,19 +241,19 @@ impl Body {
                     *left -= bytes as u64;
                     return stop(at + bytes, *left == 0);
                 }
-                Body::UntilClose => {
+                Rest::UntilClose => {
                     each(rest);
                     return stop(input.len(), false);
                 }
-                Body::ChunkSize => {
+                Rest::ChunkSize => {
                     let Some(line) = whole_line(rest)? else { return stop(at, false) };
                     at += line.len() + 2;
-                    *self = match chunk_size(line)? {
-                        0 => Body::Trailer(TRAILER_LINES_MAX),
-                        size => Body::Chunk(size),
+                    self.0 = match chunk_size(line)? {
+                        0 => Rest::Trailer(TRAILER_LINES_MAX),
+                        size => Rest::Chunk(size),
                     };
                 }
-                Body::Chunk(left) => {
+                Rest::Chunk(left) => {
                     let bytes = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     if bytes > 0 {
                         each(&rest[..bytes]);
@@ -236,17 +263,17 @@ impl Body {
                     if *left > 0 {
                         return stop(at, false);
                     }
-                    *self = Body::ChunkEnd;
+                    self.0 = Rest::ChunkEnd;
                 }
-                Body::ChunkEnd => match rest {
+                Rest::ChunkEnd => match rest {
                     [b'\r', b'\n', ..] => {
                         at += 2;
-                        *self = Body::ChunkSize;
+                        self.0 = Rest::ChunkSize;
                     }
                     [] | [b'\r'] => return stop(at, false),
                     _ => return Err(Malformed),
                 },
-                Body::Trailer(lines_left) => {
+                Rest::Trailer(lines_left) => {
                     let Some(line) = whole_line(rest)? else { return stop(at, false) };
                     at += line.len() + 2;
                     if line.is_empty() {
@@ -350,6 +377,24 @@ mod tests {
     }
 
     #[test]
+    fn interim_heads_are_passed_over() {
+        let check = |text: &str, expected: Result<(usize, Option<u16>), Malformed>| {
+            let read = parse_final_head(text.as_bytes(), false);
+            assert_eq!(
+                read.map(|(passed, head)| (passed, head.map(|head| head.status))),
+                expected,
+                "{text:?}"
+            );
+        };
+        let (interim, last) = ("HTTP/1.1 100\r\n\r\n", "HTTP/1.1 204\r\n\r\n");
+        check(last, Ok((0, Some(204))));
+        check(interim, Ok((interim.len(), None)));
+        check(&format!("{interim}{interim}HTTP/1.1 20"), Ok((2 * interim.len(), None)));
+        check(&format!("{interim}{interim}{last}more"), Ok((2 * interim.len(), Some(204))));
+        check(&format!("{interim}HTTP/1.1 101\r\n\r\n"), Err(Malformed));
+    }
+
+    #[test]
     fn malformed_heads() {
         for text in [
             "HTTP/2 200 OK\r\n\r\n",
@@ -444,6 +489,11 @@ mod tests {
         check(Framing::Chunked, "1 ;x\r\nh\r\n0\r\nx: y\r\nz: \r\n\r\n!", "h", 25, true);
         check(Framing::Chunked, "0\r\nx: y\r\n folded\r\n\t\r\n\r\n", "", 23, true);
         check(Framing::UntilClose, "anything", "anything", 8, false);
+        for (framing, expected) in
+            [(Framing::UntilClose, true), (Framing::Chunked, false), (Framing::Length(0), false)]
+        {
+            assert_eq!(Body::new(framing).ends_with_connection(), expected, "{framing:?}");
+        }
     }
 
     #[test]
