@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Read on in this order: [`Handler`] (what you write), `one/session.rs` (the state machine that calls it),
-//! `one/head.rs` and `one/decoder.rs` (bytes to requests, pure), `reply.rs` (replies to bytes).
+//! `one/head.rs` and `one/decoder.rs` (bytes to requests, pure), `reply.rs` (replies to bytes). What every version of HTTP
+//! shares is in this folder, what is HTTP/1.1 in `one/`. [`client`] reads responses.
 
 pub mod client;
 mod content;
