@@ -4,15 +4,13 @@ mod compare;
 mod doctor;
 mod load;
 mod log;
-mod options;
 mod routes;
 mod serve;
-mod statistics;
-pub(crate) mod terminal;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
+use ringmill_console::terminal;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;

@@ -1,17 +1,18 @@
 //! The `ringmill` command. Its subcommands are in `cli/`; this file only starts them and reports errors.
 #![forbid(unsafe_code)]
-// They panic where nothing can be written: see cli/terminal.rs.
+// They panic where nothing can be written: see console/src/terminal.rs.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 
+use ringmill_console::terminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::run() {
         Ok(code) => code,
         Err(error) => {
-            cli::terminal::error(error);
+            terminal::error(error);
             ExitCode::FAILURE
         }
     }

@@ -21,13 +21,13 @@ mod server;
 mod syscalls;
 mod table;
 
-use super::options;
-use super::terminal;
 use anyhow::{Result, bail};
 use clap::Args;
 use contender::{CONTENDERS, Contender};
 use profile::Profile;
 use results::{ListenerOptions, Mode, Settings};
+use ringmill_console::options;
+use ringmill_console::terminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -12,12 +12,12 @@ mod machine;
 mod measure;
 mod report;
 
-use super::options::{self, Workers};
-use super::statistics::PAIRS_MIN;
-use super::terminal;
 use clap::{Args, ValueEnum};
 use knob::{Knob, State};
 use machine::{Asked, Machine};
+use ringmill_console::options::{self, Workers};
+use ringmill_console::statistics::PAIRS_MIN;
+use ringmill_console::terminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

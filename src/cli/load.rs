@@ -13,12 +13,12 @@ mod udp;
 mod wire;
 mod worker;
 
-use super::options::{self, Workers};
-use super::terminal::{self, NotWritten};
 use clap::Args;
 use client::Client;
 use report::Report;
 use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running};
+use ringmill_console::options::{self, Workers};
+use ringmill_console::terminal::{self, NotWritten};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpStream};

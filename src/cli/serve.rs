@@ -1,13 +1,13 @@
 //! `ringmill serve`: the bundled server, from options to a clean end.
 
 use super::log;
-use super::options::{self, Workers};
 use super::routes::Routes;
 use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::{
     Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho,
 };
+use ringmill_console::options::{self, Workers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::time::Duration;

@@ -119,7 +119,7 @@ fn overview(body: &mut String, results: &Results) {
 }
 
 fn is_clear(ratio: &Ratio) -> bool {
-    use crate::cli::statistics::Verdict;
+    use ringmill_console::statistics::Verdict;
     matches!(ratio.verdict, Verdict::More | Verdict::Less)
 }
 

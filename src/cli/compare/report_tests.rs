@@ -7,7 +7,7 @@ use super::super::results::*;
 use super::super::server::Reply;
 use super::super::syscalls::{Syscalls, Tool};
 use super::*;
-use crate::cli::statistics::{Summary, Verdict};
+use ringmill_console::statistics::{Summary, Verdict};
 
 fn sample(cpu_us: f64) -> Sample {
     Sample {

@@ -5,7 +5,7 @@ use super::load::Latency;
 use super::profile::Profile;
 use super::server::Reply;
 use super::syscalls::Syscalls;
-use crate::cli::statistics::{Summary, Verdict, median};
+use ringmill_console::statistics::{Summary, Verdict, median};
 use serde::Serialize;
 
 /// All of it.

@@ -12,8 +12,8 @@ use super::results::{
 };
 use super::server::Server;
 use super::syscalls::{self, Syscalls, Tool};
-use crate::cli::statistics::{Summary, Verdict};
 use anyhow::{Result, ensure};
+use ringmill_console::statistics::{Summary, Verdict};
 use std::time::Duration;
 
 /// The rates of the latency runs, in percent of the slowest contender's peak.

@@ -7,8 +7,8 @@
 use super::apply::{self, Change};
 use super::knob::{Knob, Trial};
 use super::machine::Machine;
-use crate::cli::statistics::{PAIRS_MIN, Summary, Verdict};
-use crate::cli::terminal;
+use ringmill_console::statistics::{PAIRS_MIN, Summary, Verdict};
+use ringmill_console::terminal;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{BufRead, BufReader, Read};

@@ -11,17 +11,17 @@ use std::process::ExitCode;
 /// Text did not get to standard output.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
-pub(crate) struct NotWritten(io::Error);
+pub struct NotWritten(io::Error);
 
 /// Standard output, for text that comes in pieces between longer work, which goes on whatever becomes of the text.
 #[derive(Default)]
-pub(crate) struct Output {
+pub struct Output {
     failed: Option<io::Error>,
 }
 
 impl Output {
     /// Writes a piece, unless an earlier one failed.
-    pub(crate) fn write(&mut self, text: &str) {
+    pub fn write(&mut self, text: &str) {
         if self.failed.is_none() {
             let mut output = io::stdout().lock();
             self.failed = output.write_all(text.as_bytes()).and_then(|()| output.flush()).err();
@@ -29,7 +29,7 @@ impl Output {
     }
 
     /// Tells what became of all of it.
-    pub(crate) fn end(self) -> Result<(), NotWritten> {
+    pub fn end(self) -> Result<(), NotWritten> {
         match self.failed {
             Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(NotWritten(error)),
             _ => Ok(()),
@@ -38,25 +38,25 @@ impl Output {
 }
 
 /// Writes to standard output.
-pub(crate) fn print(text: &str) -> Result<(), NotWritten> {
+pub fn print(text: &str) -> Result<(), NotWritten> {
     let mut output = Output::default();
     output.write(text);
     output.end()
 }
 
 /// Writes a line to standard error.
-pub(crate) fn remark(line: impl Display) {
+pub fn remark(line: impl Display) {
     // In one piece, so that lines of several threads do not mix.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Says what keeps a command from doing what was asked.
-pub(crate) fn error(error: impl Display) {
+pub fn error(error: impl Display) {
     remark(format_args!("ringmill: error: {error}"));
 }
 
 /// Overwrites the line on standard error that says how far a command is; only on a terminal.
-pub(crate) fn progress(text: &str) {
+pub fn progress(text: &str) {
     let mut errors = io::stderr();
     if errors.is_terminal() {
         let _ = errors.write_all(format!("\r\x1b[K{text}").as_bytes());
@@ -64,7 +64,7 @@ pub(crate) fn progress(text: &str) {
 }
 
 /// Writes what the option parser has to say: help to standard output, what is wrong with the options to standard error.
-pub(crate) fn usage(said: &clap::Error) -> ExitCode {
+pub fn usage(said: &clap::Error) -> ExitCode {
     let written = said.print().and_then(|()| io::stdout().flush());
     let told = if said.use_stderr() { Ok(()) } else { Output { failed: written.err() }.end() };
     match told {

@@ -10,18 +10,22 @@ const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A few values of one quantity.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Summary {
-    pub(super) median: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
+pub struct Summary {
+    /// Of an even number of values, the mean of the two in the middle.
+    pub median: f64,
+    /// The least value.
+    pub min: f64,
+    /// The greatest value.
+    pub max: f64,
     /// Bootstrap 95% interval of the median.
-    pub(super) interval_95: (f64, f64),
-    pub(super) count: usize,
+    pub interval_95: (f64, f64),
+    /// How many values there were.
+    pub count: usize,
 }
 
 impl Summary {
-    /// None without values.
-    pub(super) fn of(values: &[f64]) -> Option<Summary> {
+    /// What the values come to; None without values.
+    pub fn of(values: &[f64]) -> Option<Summary> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         Some(Summary {
@@ -34,8 +38,8 @@ impl Summary {
     }
 }
 
-/// None without values.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+/// The median; None without values.
+pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     median_of_sorted(&sorted)
@@ -76,12 +80,12 @@ fn next_random(state: &mut u64) -> u32 {
 
 /// Fewer pairs than this say nothing, whatever their interval: that five fall on one side of 1 by chance happens more often
 /// than once in twenty, 2 in 2^5.
-pub(super) const PAIRS_MIN: usize = 6;
+pub const PAIRS_MIN: usize = 6;
 
 /// What a paired ratio says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// The whole interval is above 1.
     More,
     /// The whole interval is below 1.
@@ -93,7 +97,8 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    pub(super) fn of(ratio: &Summary) -> Verdict {
+    /// What the summary of paired ratios says.
+    pub fn of(ratio: &Summary) -> Verdict {
         let (low, high) = ratio.interval_95;
         if ratio.count < PAIRS_MIN {
             Verdict::TooFewPairs
@@ -106,7 +111,8 @@ impl Verdict {
         }
     }
 
-    pub(super) fn text(self) -> &'static str {
+    /// The verdict in words, for people.
+    pub fn text(self) -> &'static str {
         match self {
             Verdict::More => "more",
             Verdict::Less => "less",

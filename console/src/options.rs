@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// `auto` or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Workers(pub(crate) Option<usize>);
+pub struct Workers(pub Option<usize>);
 
 impl FromStr for Workers {
     type Err = String;
@@ -23,7 +23,7 @@ impl FromStr for Workers {
 }
 
 /// `0660`: octal, as chmod(1) has it.
-pub(crate) fn permissions(text: &str) -> Result<u32, String> {
+pub fn permissions(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| "expected permissions in octal, from 0 to 0777, such as 0660".to_owned())
 }
@@ -32,25 +32,25 @@ pub(crate) fn permissions(text: &str) -> Result<u32, String> {
 const SIZE_MAX: u64 = 1 << 50;
 
 /// `64KiB`, `1GiB`, `500kB`, or plain bytes.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let size = text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64());
     size.filter(|size| *size <= SIZE_MAX)
         .ok_or_else(|| "expected a size such as 65536, 64KiB or 1GiB, at most 1PiB".to_owned())
 }
 
 /// Bytes a second, written as a size.
-pub(crate) fn byte_rate(text: &str) -> Result<u32, String> {
+pub fn byte_rate(text: &str) -> Result<u32, String> {
     let bytes = size(text).ok().and_then(|bytes| u32::try_from(bytes).ok());
     bytes.ok_or_else(|| format!("expected bytes a second such as 256 or 64KiB, at most {} (4GiB)", u32::MAX))
 }
 
 /// Datagrams a second.
-pub(crate) fn datagram_rate(text: &str) -> Result<u32, String> {
+pub fn datagram_rate(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("expected datagrams a second, at most {}, or 0 for no limit", u32::MAX))
 }
 
 /// Requests a second, of which a fraction is enough.
-pub(crate) fn request_rate(text: &str) -> Result<f64, String> {
+pub fn request_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (0.001..=1e9).contains(rate));
     rate.ok_or_else(|| {
         "expected requests a second such as 20000, at least 0.001 and at most 1000000000".to_owned()
@@ -67,7 +67,7 @@ const RUN_MIN: Duration = Duration::from_millis(1);
 const DEFER_ACCEPT_MAX: Duration = Duration::from_secs(8 * 3600);
 
 /// `10s`, `500ms`, `2m`, or plain seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<f64>() {
         Ok(secs) => Duration::try_from_secs_f64(secs).ok(),
         Err(_) => humantime::parse_duration(text).ok(),
@@ -77,7 +77,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// As `duration`, but zero would never let anything happen.
-pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+pub fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("a timeout of zero would close every connection at once".to_owned()),
         timeout => Ok(timeout),
@@ -85,7 +85,7 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// As `duration`, but long enough to measure something.
-pub(crate) fn run_time(text: &str) -> Result<Duration, String> {
+pub fn run_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time < RUN_MIN => Err("a run lasts at least 1ms: in less nothing can be measured".to_owned()),
         time => Ok(time),
@@ -93,7 +93,7 @@ pub(crate) fn run_time(text: &str) -> Result<Duration, String> {
 }
 
 /// As `duration`, but what the kernel takes for TCP_DEFER_ACCEPT.
-pub(crate) fn defer_accept(text: &str) -> Result<Duration, String> {
+pub fn defer_accept(text: &str) -> Result<Duration, String> {
     let time = duration(text).ok().filter(|time| {
         time.subsec_nanos() == 0 && (Duration::from_secs(1)..=DEFER_ACCEPT_MAX).contains(time)
     });
