@@ -1,6 +1,5 @@
 //! The command line: one file a subcommand.
 
-mod compare;
 mod doctor;
 mod load;
 mod log;
@@ -31,10 +30,10 @@ pub(crate) enum Command {
     /// Put load on a server: HTTP/1.1, TCP echo or UDP echo, and report rate and latency
     Load(Box<load::Load>),
     /// Measure this server against others on this machine, and write a report
-    Compare(Box<compare::Compare>),
+    Compare(Box<ringmill_compare::Compare>),
     /// Become another program on chosen CPUs that ends with its starter
     #[command(hide = true)]
-    RunPinned(compare::pinned::RunPinned),
+    RunPinned(ringmill_compare::RunPinned),
 }
 
 /// Runs the command that the arguments and the variables ask for. Where they are bad it says so.
@@ -115,6 +114,6 @@ impl Command {
 }
 
 /// One line with all causes.
-fn with_causes(error: anyhow::Error) -> Box<dyn Error> {
+fn with_causes(error: impl std::fmt::Display) -> Box<dyn Error> {
     format!("{error:#}").into()
 }

@@ -1,14 +1,18 @@
-//! `ringmill compare`: Ringmill and other servers side by side, from options to the report.
+//! `ringmill compare`: Ringmill and other servers side by side, from options to the report. Internal to the command: nothing
+//! here is promised to stay.
 //!
-//! What is compared is in `compare/contender.rs` and `compare/profile.rs`, the measuring in `compare/rounds.rs`, the order
-//! of a whole run in `compare/run.rs`, and what comes out in `compare/results.rs`.
+//! What is compared is in `contender.rs` and `profile.rs`, the measuring in `rounds.rs`, the order of a whole run in `run.rs`,
+//! and what comes out in `results.rs`.
+#![forbid(unsafe_code)]
+// They panic where nothing can be written: see console/src/terminal.rs.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod build;
 mod contender;
 mod environment;
 mod idle;
 mod load;
-pub(super) mod pinned;
+mod pinned;
 mod plots;
 mod proc;
 mod process;
@@ -20,6 +24,8 @@ mod run;
 mod server;
 mod syscalls;
 mod table;
+
+pub use pinned::RunPinned;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -35,7 +41,7 @@ use std::time::Duration;
 /// Options of `ringmill compare`.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
-pub(crate) struct Compare {
+pub struct Compare {
     /// About two minutes once the peers are built: few contenders, few profiles, 6 pairs [default]
     #[arg(long, conflicts_with = "full")]
     quick: bool,
@@ -116,8 +122,8 @@ Ctrl-C ends it in order: the report then has what was measured until then.
 Exit status: 0 for a whole run, 1 for one that was cut short or in which a contender failed, 2 for bad options.";
 
 impl Compare {
-    /// Compares, and writes the report.
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    /// Compares, and writes the report. An error is the whole that went wrong, with the chain of its causes.
+    pub fn run(self) -> Result<ExitCode> {
         if self.list {
             terminal::print(&list())?;
             return Ok(ExitCode::SUCCESS);

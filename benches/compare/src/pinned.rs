@@ -13,7 +13,7 @@ use std::process::Command;
 
 /// Options of `ringmill run-pinned`.
 #[derive(clap::Args)]
-pub(crate) struct RunPinned {
+pub struct RunPinned {
     /// CPUs the program may run on
     #[arg(long, value_name = "CPU", value_delimiter = ',', required = true)]
     cpus: Vec<usize>,
@@ -27,7 +27,7 @@ pub(crate) struct RunPinned {
 
 impl RunPinned {
     /// Returns only on failure: the process is the other program from then on.
-    pub(crate) fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .context("cannot set the death signal")?;
         // The parent may have died before the signal was set.

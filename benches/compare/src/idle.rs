@@ -31,7 +31,7 @@ pub(super) enum Traffic {
 
 /// The most connections this process can hold.
 pub(super) fn connections_max() -> u32 {
-    let descriptors = ringmill::raise_descriptor_limit();
+    let descriptors = ringmill_engine::raise_descriptor_limit();
     u32::try_from(descriptors.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(u32::MAX)
 }
 

@@ -107,8 +107,7 @@ mod tests {
 
     #[test]
     fn the_peers_of_this_checkout_are_found_and_know_their_versions() {
-        let peers =
-            Peers::find(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers")))).unwrap();
+        let peers = Peers::find(Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../peers")))).unwrap();
         let versions = peers.versions().unwrap();
         for contender in &super::super::contender::CONTENDERS {
             if let Some(package) = contender.package {
