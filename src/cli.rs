@@ -1,6 +1,5 @@
-//! The command line: one file a subcommand.
+//! The command line: one file a subcommand, or a crate: `ringmill-compare` and `ringmill-doctor`.
 
-mod doctor;
 mod load;
 mod log;
 mod routes;
@@ -26,7 +25,7 @@ pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
     Serve(Box<serve::Serve>),
     /// Say what the machine could do better for a server, and change it when told to
-    Doctor(Box<doctor::Doctor>),
+    Doctor(Box<ringmill_doctor::Doctor>),
     /// Put load on a server: HTTP/1.1, TCP echo or UDP echo, and report rate and latency
     Load(Box<load::Load>),
     /// Measure this server against others on this machine, and write a report

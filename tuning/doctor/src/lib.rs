@@ -1,7 +1,11 @@
-//! `ringmill doctor`: reads the machine, says what could be better, and changes it only when told to.
+//! `ringmill doctor`: reads the machine, says what could be better, and changes it only when told to. Internal to the command:
+//! nothing here is promised to stay.
 //!
-//! The knobs are in `doctor/knobs/`, what they read in `doctor/machine.rs`. The report (`report.rs`), the files
-//! (`emit.rs`, `guide.rs`), the changes (`apply.rs`) and the trials (`measure.rs`) all come from that one registry.
+//! The knobs are in `knobs/`, what they read in `machine.rs`. The report (`report.rs`), the files (`emit.rs`, `guide.rs`), the
+//! changes (`apply.rs`) and the trials (`measure.rs`) all come from that one registry.
+#![forbid(unsafe_code)]
+// They panic where nothing can be written: see console/src/terminal.rs.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod apply;
 mod emit;
@@ -24,7 +28,7 @@ use std::time::Duration;
 /// Options of `ringmill doctor`.
 #[derive(Args)]
 #[command(after_long_help = NOTES)]
-pub(crate) struct Doctor {
+pub struct Doctor {
     /// Tell everything about these knobs [default: a report on all]
     #[arg(value_name = "KNOB", conflicts_with_all = ["emit", "apply", "revert", "measure"])]
     knobs: Vec<String>,
@@ -131,7 +135,7 @@ type Outcome = Result<State, String>;
 
 impl Doctor {
     /// Never returns: main.rs knows success and failure, and this command has three answers.
-    pub(crate) fn run(self) -> ! {
+    pub fn run(self) -> ! {
         let status = match self.carry_out() {
             Ok(State::Skip | State::Ok) => 0,
             Ok(State::Warn) => 1,

@@ -1,7 +1,7 @@
 //! UDP buffers, and offloads that join and split packets.
 
-use crate::cli::doctor::knob::{Finding, Knob, NOT_OVER_LOOPBACK, Scope, Setting, Trial};
-use crate::cli::doctor::machine::Machine;
+use crate::knob::{Finding, Knob, NOT_OVER_LOOPBACK, Scope, Setting, Trial};
+use crate::machine::Machine;
 
 pub(super) static KNOBS: &[Knob] = &[
     Knob {

@@ -1,7 +1,7 @@
 //! Network cards: queues, who handles their interrupts, and steering of packets to CPUs.
 
-use crate::cli::doctor::knob::{Finding, Knob, NOT_OVER_LOOPBACK, Scope, Setting, Trial};
-use crate::cli::doctor::machine::{Machine, cpu_mask, parse_cpu_list};
+use crate::knob::{Finding, Knob, NOT_OVER_LOOPBACK, Scope, Setting, Trial};
+use crate::machine::{Machine, cpu_mask, parse_cpu_list};
 use std::collections::BTreeSet;
 
 pub(super) static KNOBS: &[Knob] = &[

@@ -244,7 +244,7 @@ impl Machine {
     /// Whether io_uring works here, by the engine's own probe.
     pub(super) fn io_uring(&self) -> Option<Result<(), String>> {
         if self.is_real() {
-            return Some(ringmill::probe_io_uring());
+            return Some(ringmill_engine::probe_io_uring());
         }
         let answer = self.text("answers/io_uring")?;
         Some(if answer == "ok" { Ok(()) } else { Err(answer) })

@@ -1,7 +1,7 @@
 //! What else is on the machine: connection tracking, and other programs on the port.
 
-use crate::cli::doctor::knob::{Finding, Knob, Scope, Setting, Trial};
-use crate::cli::doctor::machine::Machine;
+use crate::knob::{Finding, Knob, Scope, Setting, Trial};
+use crate::machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) static KNOBS: &[Knob] = &[

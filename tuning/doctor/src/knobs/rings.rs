@@ -1,7 +1,7 @@
 //! Whether io_uring may be used, and the limits of the process.
 
-use crate::cli::doctor::knob::{Finding, Knob, Scope, Trial};
-use crate::cli::doctor::machine::Machine;
+use crate::knob::{Finding, Knob, Scope, Trial};
+use crate::machine::Machine;
 
 pub(super) static KNOBS: &[Knob] = &[
     Knob {

@@ -6,7 +6,7 @@ use super::knobs::GROUPS;
 use std::fmt::Write;
 
 const HEAD: &str = "\
-<!-- Written by `ringmill doctor --emit guide`. Change the registry in src/cli/doctor/knobs/, not this file. -->
+<!-- Written by `ringmill doctor --emit guide`. Change the registry in tuning/doctor/src/knobs/, not this file. -->
 # Tuning
 
 What the machine can be told, what that does, and what is known about it. Start with the machine you have:
@@ -104,7 +104,7 @@ fn section(text: &mut String, knob: &Knob) {
 mod tests {
     #[test]
     fn the_guide_in_the_tree_is_this_one() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/README.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
         let found = std::fs::read_to_string(path).expect("tuning/README.md is part of the tree");
         assert!(
             found == super::guide(),

@@ -1,7 +1,7 @@
 //! TCP: queues of new connections, congestion control, buffers, ports.
 
-use crate::cli::doctor::knob::{Finding, Knob, Scope, Setting, Trial};
-use crate::cli::doctor::machine::{Machine, parse_cpu_list};
+use crate::knob::{Finding, Knob, Scope, Setting, Trial};
+use crate::machine::{Machine, parse_cpu_list};
 
 const NETSTAT: &str = "proc/net/netstat";
 

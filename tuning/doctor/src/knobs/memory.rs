@@ -1,7 +1,7 @@
 //! Memory: huge pages and NUMA.
 
-use crate::cli::doctor::knob::{Finding, Knob, Scope, Setting, Trial};
-use crate::cli::doctor::machine::{Machine, parse_cpu_list};
+use crate::knob::{Finding, Knob, Scope, Setting, Trial};
+use crate::machine::{Machine, parse_cpu_list};
 
 pub(super) static KNOBS: &[Knob] = &[
     Knob {

@@ -1,7 +1,7 @@
 //! CPUs: clock speed, sleep, mitigations, the clock, pinning and quotas.
 
-use crate::cli::doctor::knob::{Finding, Knob, Scope, Setting, Trial};
-use crate::cli::doctor::machine::Machine;
+use crate::knob::{Finding, Knob, Scope, Setting, Trial};
+use crate::machine::Machine;
 
 pub(super) static KNOBS: &[Knob] = &[
     Knob {

@@ -6,8 +6,8 @@ use super::knobs;
 use super::machine::Machine;
 use std::fmt::Write;
 
-/// The unit of tuning/systemd, as it is.
-pub(super) const SYSTEMD: &str = include_str!("../../../tuning/systemd/ringmill.service");
+/// The unit of tuning/systemd, as it is: the file beside this one is a link to it, so that a package of this crate has it too.
+pub(super) const SYSTEMD: &str = include_str!("ringmill.service");
 
 /// A file for /etc/sysctl.d: the settings of the knobs that are not ok, or of all. Settings that are no sysctls
 /// are comments.
