@@ -6,8 +6,9 @@
 use super::pinned::Starter;
 use super::process::{Interrupt, Launcher, Process, log_end};
 use super::profile::{Ask, DATAGRAM_BYTES, Shape, UPLOAD_BYTES};
+use super::results::Latency;
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -52,31 +53,6 @@ pub(super) struct Loaded {
     pub(super) requests: u64,
     pub(super) requests_per_second: f64,
     pub(super) latency_us: Latency,
-}
-
-/// Percentiles in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Latency {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
-    pub(super) p99_9: f64,
-    pub(super) p99_99: f64,
-    pub(super) max: f64,
-}
-
-impl Latency {
-    /// Name and value of each, in order.
-    pub(super) fn named(&self) -> [(&'static str, f64); 6] {
-        [
-            ("p50", self.p50),
-            ("p90", self.p90),
-            ("p99", self.p99),
-            ("p99.9", self.p99_9),
-            ("p99.99", self.p99_99),
-            ("max", self.max),
-        ]
-    }
 }
 
 impl Clients {

@@ -4,8 +4,8 @@ use super::contender::BASELINE;
 use super::plots::{self, Bar, Curve};
 use super::results::{
     IdleResult, Limit, Memory, Metric, Mode, ProfileResult, RateResult, Ratio, Results, Row, Settings,
+    Syscalls, Tool,
 };
-use super::syscalls::{Syscalls, Tool};
 use super::table::{self, number};
 use anyhow::Result;
 use std::fmt::Write;

@@ -1,11 +1,8 @@
 //! The report holds every figure, and nothing outside itself.
 
 use super::super::environment::Environment;
-use super::super::load::Latency;
 use super::super::profile::Profile;
 use super::super::results::*;
-use super::super::server::Reply;
-use super::super::syscalls::{Syscalls, Tool};
 use super::*;
 use ringmill_console::statistics::{Summary, Verdict};
 

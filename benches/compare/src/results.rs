@@ -1,12 +1,10 @@
-//! What a comparison found, as plain data: the raw JSON is this, and the table and the report are views of it.
+//! What a comparison found, as plain data: the raw JSON is this, and the table and the report are views of it. What measures
+//! fills it in, and nothing here knows how.
 
 use super::environment::Environment;
-use super::load::Latency;
 use super::profile::Profile;
-use super::server::Reply;
-use super::syscalls::Syscalls;
 use ringmill_console::statistics::{Summary, Verdict, median};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// All of it.
 #[derive(Clone, Debug, Serialize)]
@@ -106,6 +104,34 @@ pub(super) struct Row {
     pub(super) syscalls: Syscalls,
 }
 
+/// What a reply looks like, so that a reader sees what was compared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Reply {
+    pub(super) path: String,
+    pub(super) status_line: String,
+    /// Names of the header fields, as written and in order.
+    pub(super) fields: Vec<String>,
+    pub(super) head_bytes: usize,
+    pub(super) body_bytes: usize,
+}
+
+/// System calls of one contender.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Syscalls {
+    /// How many a request, and with which tool.
+    Counted { per_request: f64, with: Tool },
+    /// Why not.
+    NotCounted { reason: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Tool {
+    Perf,
+    Strace,
+}
+
 /// A round that counts, or why it does not.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -129,6 +155,17 @@ pub(super) struct Sample {
     pub(super) client_cpus: f64,
     pub(super) others_cpus: f64,
     pub(super) latency_us: Latency,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Latency {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p99_9: f64,
+    pub(super) p99_99: f64,
+    pub(super) max: f64,
 }
 
 /// A contender against the baseline, round by round.
@@ -215,6 +252,20 @@ impl Limit {
             Limit::Client => "client",
             Limit::Neither => "neither",
         }
+    }
+}
+
+impl Latency {
+    /// Name and value of each, in order.
+    pub(super) fn named(&self) -> [(&'static str, f64); 6] {
+        [
+            ("p50", self.p50),
+            ("p90", self.p90),
+            ("p99", self.p99),
+            ("p99.9", self.p99_9),
+            ("p99.99", self.p99_99),
+            ("max", self.max),
+        ]
     }
 }
 

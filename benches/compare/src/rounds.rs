@@ -8,10 +8,10 @@ use super::proc::{MachineTime, Usage};
 use super::process::Interrupted;
 use super::profile::Profile;
 use super::results::{
-    Limit, Metric, ProfileResult, RateResult, RateRow, Ratio, Round, Row, Sample, Settings,
+    Limit, Metric, ProfileResult, RateResult, RateRow, Ratio, Round, Row, Sample, Settings, Syscalls, Tool,
 };
 use super::server::Server;
-use super::syscalls::{self, Syscalls, Tool};
+use super::syscalls;
 use anyhow::{Result, ensure};
 use ringmill_console::statistics::{Summary, Verdict};
 use std::time::Duration;
@@ -213,8 +213,7 @@ fn ratio(row: &Row, baseline: &Row, metric: Metric, value: fn(&Sample) -> f64) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::Latency;
-    use super::super::results::{ListenerOptions, Mode, samples};
+    use super::super::results::{Latency, ListenerOptions, Mode, samples};
     use super::*;
     use anyhow::bail;
 

@@ -7,10 +7,12 @@ use super::idle::{self, Traffic};
 use super::load::{Clients, Scratch};
 use super::process::{Interrupt, Interrupted, Launcher};
 use super::profile::{Profile, Shape};
-use super::results::{Entrant, IdleResult, IdleRow, LeftOut, Memory, Mode, ProfileResult, Results, Settings};
+use super::results::{
+    Entrant, IdleResult, IdleRow, LeftOut, Memory, Mode, ProfileResult, Results, Settings, Tool,
+};
 use super::rounds::{Bench, PERCENTS};
 use super::server::Server;
-use super::syscalls::{self, Tool};
+use super::syscalls;
 use super::{Compare, plots, report, table};
 use anyhow::{Context, Result, bail};
 use ringmill_console::statistics::PAIRS_MIN;

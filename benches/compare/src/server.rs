@@ -4,8 +4,8 @@ use super::contender::{Contender, Kind, Site};
 use super::proc;
 use super::process::{Interrupt, Process, log_end};
 use super::profile::{Ask, DATAGRAM_BYTES, Profile};
+use super::results::Reply;
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -28,17 +28,6 @@ pub(super) struct Server {
     pub(super) replies: Vec<Reply>,
     log: PathBuf,
     is_udp: bool,
-}
-
-/// What a reply looks like, so that a reader sees what was compared.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Reply {
-    pub(super) path: String,
-    pub(super) status_line: String,
-    /// Names of the header fields, as written and in order.
-    pub(super) fields: Vec<String>,
-    pub(super) head_bytes: usize,
-    pub(super) body_bytes: usize,
 }
 
 impl Server {

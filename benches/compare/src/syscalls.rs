@@ -5,29 +5,12 @@
 use super::load::{Clients, Order};
 use super::pinned::Starter;
 use super::process::{Interrupt, Process, log_end};
+use super::results::{Syscalls, Tool};
 use super::server::Server;
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// The outcome for one contender.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Syscalls {
-    /// How many a request, and with which tool.
-    Counted { per_request: f64, with: Tool },
-    /// Why not.
-    NotCounted { reason: String },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Tool {
-    Perf,
-    Strace,
-}
 
 const EVENT: &str = "raw_syscalls:sys_enter";
 /// How long strace may take to attach and to end.

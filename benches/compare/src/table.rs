@@ -1,7 +1,8 @@
 //! The figures as text for a terminal.
 
-use super::results::{IdleResult, Memory, Metric, ProfileResult, Ratio, Results, Row, Sample, Settings};
-use super::syscalls::Syscalls;
+use super::results::{
+    IdleResult, Memory, Metric, ProfileResult, Ratio, Results, Row, Sample, Settings, Syscalls,
+};
 use std::fmt::Write;
 
 /// Above this many CPUs kept busy by others, a run is told to be disturbed.
