@@ -5,6 +5,7 @@ use super::contender::{self, Contender, Kind, Site};
 use super::environment::Environment;
 use super::idle::{self, Traffic};
 use super::load::{Clients, Scratch};
+use super::options::Compare;
 use super::process::{Interrupt, Interrupted, Launcher};
 use super::profile::{Profile, Shape};
 use super::results::{
@@ -13,7 +14,7 @@ use super::results::{
 use super::rounds::{Bench, PERCENTS};
 use super::server::Server;
 use super::syscalls;
-use super::{Compare, plots, report, table};
+use super::{plots, report, table};
 use anyhow::{Context, Result, bail};
 use ringmill_console::statistics::PAIRS_MIN;
 use ringmill_console::terminal::{self, Output};
