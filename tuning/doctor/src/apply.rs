@@ -6,7 +6,6 @@
 use super::knob::{Knob, Setting, State, name_of, printable};
 use super::knobs;
 use super::machine::{Machine, chosen_word};
-use super::write_atomically;
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt::Write as _;
@@ -318,6 +317,26 @@ pub(super) fn remove_backup(path: &Path) -> Result<(), String> {
     std::fs::remove_file(path).map_err(|error| format!("deleting the backup {}: {error}", path.display()))
 }
 
+/// Writes a whole file or none of it: what a crash leaves is the old file or the new one.
+fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let draft = path.with_file_name(name);
+    let written = std::fs::File::create(&draft).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)
+    });
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&draft);
+    }
+    written
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +344,7 @@ mod tests {
     #[test]
     fn errors_say_what_helps() {
         let root = std::env::temp_dir().join(format!("ringmill-apply-{}", std::process::id()));
-        let asked = super::super::Asked { port: 1, workers: None, backlog: 1, interface: None };
+        let asked = super::super::machine::Asked { port: 1, workers: None, backlog: 1, interface: None };
         let machine = Machine::new(root.clone(), asked);
         let check = |kind: ErrorKind, words: &str| {
             let line = explain(&machine, "proc/sys/net/core/somaxconn", &kind.into());

@@ -22,7 +22,7 @@ use machine::{Asked, Machine};
 use ringmill_console::options::{self, Workers};
 use ringmill_console::statistics::PAIRS_MIN;
 use ringmill_console::terminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options of `ringmill doctor`.
@@ -202,7 +202,7 @@ impl Doctor {
                 program: self.program.clone(),
                 is_json: self.json,
             };
-            measure::measure(&machine, knobs::find(name)?, &plan, &backup()?)?;
+            print(&measure::measure(&machine, knobs::find(name)?, &plan, &backup()?)?)?;
             return Ok(State::Ok);
         }
         self.report(&machine)
@@ -231,25 +231,4 @@ fn known_interfaces(machine: &Machine) -> String {
 
 fn print(text: &str) -> Result<(), String> {
     terminal::print(text).map_err(|error| error.to_string())
-}
-
-/// Writes a whole file or none of it: what a crash leaves is the old file or the new one.
-fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)?;
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let draft = path.with_file_name(name);
-    let written = std::fs::File::create(&draft).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&draft, path)
-    });
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&draft);
-    }
-    written
 }

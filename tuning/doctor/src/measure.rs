@@ -5,7 +5,7 @@
 //! of SIGKILL, the knob is undone; for SIGKILL there is a backup that `--revert` reads.
 
 use super::apply::{self, Change};
-use super::knob::{Knob, Trial};
+use super::knob::{Knob, Trial, name_of};
 use super::machine::Machine;
 use ringmill_console::statistics::{PAIRS_MIN, Summary, Verdict};
 use ringmill_console::terminal;
@@ -50,13 +50,13 @@ struct Pair {
     after: Run,
 }
 
-/// Measures and prints. The machine is as it was when this returns.
+/// Measures, and tells what was found. The machine is as it was when this returns.
 pub(super) fn measure(
     machine: &Machine,
     knob: &'static Knob,
     plan: &Plan,
     backup: &Path,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let (changes, before, after) = match knob.trial {
         Trial::No(why) => return Err(format!("{} cannot be measured: {why}", knob.name)),
         Trial::Serve { before, after } => (Vec::new(), before, after),
@@ -76,10 +76,7 @@ pub(super) fn measure(
     let measured = run_pairs(&bench, plan, &mut trial, before, after);
     let undone = trial.undo();
     match (measured, undone) {
-        (Ok((pairs, void)), Ok(())) => {
-            let text = sum_up(knob, plan, &trial.changes, before, after, &pairs, void)?;
-            super::print(&text)
-        }
+        (Ok((pairs, void)), Ok(())) => sum_up(knob, plan, &trial.changes, before, after, &pairs, void),
         (Err(problem), Ok(())) if trial.changes.is_empty() => Err(problem),
         (Err(problem), Ok(())) => Err(format!("{problem}; {} is undone", knob.name)),
         (Ok(_), Err(problem)) => Err(problem),
@@ -112,7 +109,7 @@ fn describe(
     for change in changes {
         terminal::remark(format_args!(
             "  {}: {} against {}",
-            super::knob::name_of(&change.path),
+            name_of(&change.path),
             change.before,
             change.after
         ));
