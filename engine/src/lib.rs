@@ -46,6 +46,10 @@
 mod address;
 mod config;
 mod conn;
+#[cfg(feature = "sim")]
+pub mod coverage;
+#[cfg(not(feature = "sim"))]
+mod coverage;
 mod datagram;
 mod dialer;
 #[cfg(feature = "sim")]
@@ -58,10 +62,6 @@ mod error;
 pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
-#[cfg(feature = "sim")]
-pub mod hooks;
-#[cfg(not(feature = "sim"))]
-mod hooks;
 mod listen;
 mod mailbox;
 mod memory;

@@ -18,9 +18,9 @@ mod transport;
 
 use crate::config::Config;
 use crate::conn::Conn;
+use crate::coverage::{Break, is_broken};
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket};
-use crate::hooks::{Break, is_broken};
 use crate::mailbox::{Mailbox, Message};
 use crate::seam::layer::Call;
 use crate::session::life::CloseReason;

@@ -6,7 +6,7 @@ use super::inlet::End;
 use super::life::CloseReason;
 use super::outlet::{Level, Wish};
 use super::shared::Shared;
-use crate::hooks::{Break, is_broken};
+use crate::coverage::{Break, is_broken};
 use crate::seam::io::Io;
 use crate::seam::layer::Call;
 use crate::seam::step::{Next, Step};

@@ -2,9 +2,9 @@
 
 use super::{Life, Worker};
 use crate::conn::Conn;
+use crate::coverage::{Break, is_broken};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
-use crate::hooks::{Break, is_broken};
 use crate::seam::io::{Below, Io};
 use crate::seam::layer::{Call, Origin};
 use crate::session::calls::Panicked;

@@ -3,9 +3,9 @@
 
 use super::Worker;
 use crate::conn::{Conn, NO_SESSION, Recv};
+use crate::coverage::{Arrival, Break, arrived, is_broken, stepped};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Then};
-use crate::hooks::{Arrival, Break, arrived, is_broken, stepped};
 use crate::output::Output;
 use crate::seam::io::{Below, Io};
 use crate::seam::layer::Call;

@@ -13,7 +13,7 @@ mod site;
 mod soak;
 mod stacked;
 
-use ringmill_engine::hooks::{Break, set_broken};
+use ringmill_engine::coverage::{Break, set_broken};
 
 /// Seeds that every run of the tests takes: enough to meet every fault and every transition.
 const FIXED_SEEDS: u64 = 1500;

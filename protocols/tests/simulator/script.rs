@@ -3,9 +3,9 @@
 use crate::framed::{self, Framed, frame};
 use crate::layers::{Prefixed, Sealed, Speech};
 use crate::site::Site;
+use ringmill_engine::coverage::set_broken;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
-use ringmill_engine::hooks::set_broken;
 use ringmill_engine::{Config, Layer};
 use ringmill_protocols::Echo;
 use ringmill_protocols::http::{Limits, Server};

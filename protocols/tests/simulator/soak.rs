@@ -1,8 +1,8 @@
 //! Many seeds on all cores, with progress; what was met; and how to replay what failed.
 
 use crate::scenario;
+use ringmill_engine::coverage::{Met, take_met};
 use ringmill_engine::driver::sim::{Fault, Fired, take_fired};
-use ringmill_engine::hooks::{Met, take_met};
 use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
