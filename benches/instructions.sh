@@ -8,7 +8,7 @@
 # numbers of repetitions: the difference is the cost of one, without what happens once. Only what is inside of
 # `counted` and `turn_unchecked` counts, and there not what is inside of the simulated kernel (the driver's `turn`). What
 # the kernel and a real driver do is therefore not in these figures; handing an operation to the simulated kernel
-# (`submit`) is, and the counters of the simulator's hooks in the worker are, a few instructions each. Time stands still.
+# (`submit`) is, and what counts transitions in the worker (`coverage.rs`) is, a few instructions each. Time stands still.
 #
 # Instructions are no time. But they repeat exactly: the same binary gives the same counts. What changes them besides the
 # code: the compiler, the C library (allocator, memcpy), and the CPU, which both of them and memchr look at to choose

@@ -1,62 +1,12 @@
-//! Where the simulator looks into the worker: which transitions were met, and breaks on purpose.
+//! What the simulator has met of the worker: every pair of a state and an event is counted.
 //!
-//! A simulator that finds nothing may be blind. So its tests break the worker in named ways ([`Break`]) and show that each
-//! one is caught, and count every transition of a connection, so that one that is never met is a failure.
-//! Without the feature `sim` every function here is empty, and [`is_broken`] is a constant: nothing of it is
-//! in a server. Never here: decisions.
+//! A simulator that finds nothing may be blind: so a transition of a connection that can be met and never is, is a failure.
+//! (And it must notice a worker that is broken on purpose: see `driver/sim/breaking.rs`.) Without the feature `sim` every
+//! function here is empty: nothing of it is in a server. Never here: decisions.
 
 use crate::conn::Recv;
 use crate::event::Errno;
 use crate::session::life::{Phase, Signal};
-
-/// A way to break the worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Break {
-    /// A completion reaches whoever has the slot now.
-    GenerationUnchecked,
-    /// What a short send left is not sent.
-    ShortSendDropped,
-    /// A receive buffer is not returned.
-    BufferForgotten,
-    /// Input of a connection that is closing still reaches its session.
-    CalledAfterClosed,
-    /// A session that closed is served on: what its peer sends after the last request is answered.
-    AnsweredAfterClose,
-    /// A connection that found no buffer is not armed again.
-    StarvedForgotten,
-    /// A receive without `more` is taken for one that goes on.
-    MoreIgnored,
-    /// A session that paused stays paused.
-    ResumeForgotten,
-    /// A connection whose output was above high water is never read again.
-    HeldForever,
-    /// A send is submitted as one that nobody waits for while that can still change.
-    RestTooSoon,
-    /// A second send is submitted while one is in flight.
-    SendsOverlap,
-    /// A socket is closed while the kernel still uses it.
-    ClosedTooSoon,
-    /// What is in flight on a closing connection is not cancelled.
-    CancelForgotten,
-    /// What a protocol did not consume is lost.
-    InputTailDropped,
-    /// A session is not told that its peer ended.
-    EofForgotten,
-    /// Accepting does not start again after descriptors ran out.
-    AcceptNotResumed,
-    /// The mailbox is watched once only.
-    MailboxForgotten,
-    /// A peer that takes no output is waited for without end.
-    StallUntimed,
-    /// A deadline is not filed.
-    TimerForgotten,
-    /// A receive that is to be tried again is taken for a failure of the connection.
-    AgainFails,
-    /// A session that aborts takes back what it wrote before.
-    AbortTakesBack,
-    /// The reset of a session that aborts overtakes what it wrote before.
-    ResetTooSoon,
-}
 
 /// What a receive operation brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +40,6 @@ mod off {
     use super::*;
 
     #[inline(always)]
-    pub(crate) const fn is_broken(_: Break) -> bool {
-        false
-    }
-
-    #[inline(always)]
     pub(crate) const fn stepped(_: Phase, _: Signal, _: bool) {}
 
     #[inline(always)]
@@ -107,7 +52,7 @@ pub(crate) use off::*;
 #[cfg(any(test, feature = "sim"))]
 mod on {
     use super::*;
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
 
     const PHASES: [Phase; 4] = [Phase::Open, Phase::Draining, Phase::Lingering, Phase::Closing];
     const SIGNALS: [Signal; 4] = [Signal::Finish, Signal::Flushed, Signal::PeerEof, Signal::Abort];
@@ -122,47 +67,8 @@ mod on {
         Arrival::Failed,
     ];
 
-    impl Break {
-        /// Every one.
-        pub const ALL: &'static [Break] = &[
-            Break::GenerationUnchecked,
-            Break::ShortSendDropped,
-            Break::BufferForgotten,
-            Break::CalledAfterClosed,
-            Break::AnsweredAfterClose,
-            Break::StarvedForgotten,
-            Break::MoreIgnored,
-            Break::ResumeForgotten,
-            Break::HeldForever,
-            Break::RestTooSoon,
-            Break::SendsOverlap,
-            Break::ClosedTooSoon,
-            Break::CancelForgotten,
-            Break::InputTailDropped,
-            Break::EofForgotten,
-            Break::AcceptNotResumed,
-            Break::MailboxForgotten,
-            Break::StallUntimed,
-            Break::TimerForgotten,
-            Break::AgainFails,
-            Break::AbortTakesBack,
-            Break::ResetTooSoon,
-        ];
-    }
-
     thread_local! {
-        static BROKEN: Cell<Option<Break>> = const { Cell::new(None) };
         static MET: RefCell<Met> = const { RefCell::new(Met::NOTHING) };
-    }
-
-    /// Breaks the workers of this thread, or mends them. Returns how they were.
-    pub fn set_broken(broken: Option<Break>) -> Option<Break> {
-        BROKEN.replace(broken)
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_broken(which: Break) -> bool {
-        BROKEN.get() == Some(which)
     }
 
     pub(crate) fn stepped(phase: Phase, signal: Signal, peer_eof: bool) {

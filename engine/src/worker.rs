@@ -18,7 +18,6 @@ mod transport;
 
 use crate::config::Config;
 use crate::conn::Conn;
-use crate::coverage::{Break, is_broken};
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket};
 use crate::mailbox::{Mailbox, Message};
@@ -243,9 +242,6 @@ impl<D: Driver> Worker<D> {
         match (token.kind(), event.payload) {
             (Kind::Recv, Payload::Block(mut block)) => {
                 self.on_received(token, event.more, &mut block);
-                if is_broken(Break::BufferForgotten) {
-                    return;
-                }
                 self.driver.submit(Op::Provide(block));
             }
             (Kind::Recv, _) => self.on_recv_end(token, event.result, event.more),
@@ -287,9 +283,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn on_wake(&mut self) {
-        if !is_broken(Break::MailboxForgotten) {
-            self.watch_mailbox();
-        }
+        self.watch_mailbox();
         let mut messages = std::mem::take(&mut self.messages);
         self.shared.mailbox.take(&mut messages);
         for message in messages.drain(..) {

@@ -3,17 +3,23 @@
 //! What can happen is decided by the state of the sockets; when, in which pieces and with which faults, by the random
 //! source: completions wait in a heap by (time, random tie). Bytes of one stream never change their order;
 //! everything else may. One seed gives one run. The faults are listed in `sim/chaos.rs`, the network is in
-//! `sim/net.rs`, how operations end in `sim/complete.rs`; `sim/simulation.rs` runs workers with protocols on it and checks them after every turn.
+//! `sim/net.rs`, how operations end in `sim/complete.rs`; `sim/simulation.rs` runs workers with protocols on it and checks them after every turn, and
+//! `sim/breaking.rs` breaks them on purpose.
 
 mod alone;
+mod breaking;
 mod chaos;
 mod complete;
+mod inspect;
+mod miscalled;
 mod net;
 mod rng;
 mod simulation;
 mod watch;
 
 pub use alone::Alone;
+pub use breaking::Break;
+pub(crate) use breaking::Breaking;
 pub use chaos::{Chaos, Fault, Fired, Harm, fire, take_fired};
 pub use net::{Answer, Net, Peer};
 pub use rng::{Rng, draw_from};
@@ -179,46 +185,6 @@ impl Sim {
     /// From now on nothing is done and nothing is checked: the worker is being thrown away.
     pub(crate) fn abandon(&mut self) {
         self.is_abandoned = true;
-    }
-
-    /// The token of every operation whose last event is still to come, sorted.
-    pub(crate) fn in_flight(&self) -> Vec<Token> {
-        let queued = self.queued.iter().filter_map(|op| match op {
-            Op::Accept { token, .. }
-            | Op::AcceptRest { token, .. }
-            | Op::Connect { token, .. }
-            | Op::Recv { token, .. }
-            | Op::Send { token, .. }
-            | Op::Watch { token, .. }
-            | Op::RecvDatagrams { token, .. }
-            | Op::SendDatagrams { token, .. } => Some(*token),
-            _ => None,
-        });
-        let inputs = self.inputs.values().map(|input| input.token);
-        let outputs = self.outputs.values().map(|out| out.token);
-        let told = self.done.iter().chain(&self.silent).filter(|event| !event.more);
-        let mut all: Vec<Token> =
-            queued.chain(inputs).chain(outputs).chain(told.map(|event| event.token)).collect();
-        all.sort_unstable();
-        all
-    }
-
-    /// Whether a send with this token may be told as late as at the end of a long wait.
-    pub(crate) fn is_silent(&self, token: Token) -> bool {
-        let unasked = |op: &Op| matches!(op, Op::Send { token: of, then: Then::Rest, .. } if *of == token);
-        !self.is_owing
-            && (self.silent.iter().any(|event| event.token == token) || self.queued.iter().any(unasked))
-    }
-
-    /// Each block has one owner: it is free, or one event has it. Call it between turns.
-    pub(crate) fn check(&self) {
-        if !self.is_pool_new.replace(false) {
-            return;
-        }
-        let is_block = |event: &&Event| matches!(event.payload, Payload::Block(_));
-        let told = self.done.iter().filter(is_block).count();
-        assert_eq!(self.pool.out_count(), told, "receive buffers that nobody returned");
-        self.pool.check();
     }
 
     fn hits(&mut self, fault: Fault) -> bool {

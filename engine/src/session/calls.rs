@@ -4,9 +4,8 @@
 use super::duplex::{Due, Duplex};
 use super::inlet::End;
 use super::life::CloseReason;
-use super::outlet::{Level, Wish};
+use super::outlet::Wish;
 use super::shared::Shared;
-use crate::coverage::{Break, is_broken};
 use crate::seam::io::Io;
 use crate::seam::layer::Call;
 use crate::seam::step::{Next, Step};
@@ -39,7 +38,7 @@ impl Io<'_> {
             self.duplex.inlet.need_bytes = 0;
         } else {
             let rest = &input[step.consumed..];
-            if !rest.is_empty() && !is_broken(Break::InputTailDropped) {
+            if !rest.is_empty() {
                 self.keep(rest);
             }
             if let Some(reason) = self.after_data(step) {
@@ -82,13 +81,7 @@ impl Io<'_> {
                 self.below.shared.stats.live.overflows.add(1);
                 return Some(self.duplex.abort(CloseReason::OutputOverflow));
             }
-            let before = self.duplex.outlet.level;
-            let due = self.duplex.due(queued, &self.below.shared.marks, may_tell);
-            if before == Level::High && is_broken(Break::HeldForever) {
-                self.duplex.outlet.level = Level::High;
-                return None;
-            }
-            let reason = match due {
+            let reason = match self.duplex.due(queued, &self.below.shared.marks, may_tell) {
                 Due::Nothing => return None,
                 Due::Drained => {
                     may_tell = false;
@@ -96,7 +89,6 @@ impl Io<'_> {
                     self.call_once(callee, Call::Drained)
                 }
                 Due::Data => self.show_kept(callee),
-                Due::End if is_broken(Break::EofForgotten) => return None,
                 Due::End => self.tell_end(callee),
             };
             if reason.is_some() {
@@ -141,11 +133,9 @@ impl Io<'_> {
 
     fn after_data(&mut self, step: Step) -> Option<CloseReason> {
         self.duplex.inlet.need_bytes = u32::try_from(step.need).unwrap_or(u32::MAX);
-        if step.next != Next::Close || !is_broken(Break::AnsweredAfterClose) {
-            let reason = self.follow(step.next);
-            if reason.is_some() {
-                return reason;
-            }
+        let reason = self.follow(step.next);
+        if reason.is_some() {
+            return reason;
         }
         let queued = self.queued_bytes();
         let is_exhausted = self.below.shared.memory.is_exhausted();
@@ -158,9 +148,6 @@ impl Io<'_> {
     }
 
     fn follow(&mut self, next: Next) -> Option<CloseReason> {
-        if next == Next::Continue && is_broken(Break::ResumeForgotten) {
-            return None;
-        }
         self.duplex.apply(next, self.below.shared.now, self.below.shared.pause_timeout)
     }
 

@@ -2,7 +2,6 @@
 
 use super::{Life, Worker};
 use crate::conn::Conn;
-use crate::coverage::{Break, is_broken};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::seam::io::{Below, Io};
@@ -103,9 +102,6 @@ impl<D: Driver> Worker<D> {
     /// A connection went away, or time passed: try again whatever was paused.
     pub(super) fn resume_accepting(&mut self) {
         self.accept_at = Tick::NEVER;
-        if is_broken(Break::AcceptNotResumed) {
-            return;
-        }
         while self.has_slot()
             && let Some((service, socket)) = self.parked.pop_front()
         {

@@ -3,21 +3,21 @@
 
 use super::{DatagramSocket, Life, Listener, Worker};
 use crate::conn::{NO_SESSION, Recv};
-use crate::driver::sim::Sim;
+use crate::driver::sim::Breaking;
 use crate::session::inlet::{End, Reading};
-use crate::session::life::Phase;
+use crate::session::life::{Ending, Phase};
 use crate::session::outlet::Level;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 
-impl Worker<Sim> {
-    pub(crate) fn driver_mut(&mut self) -> &mut Sim {
+impl Worker<Breaking> {
+    pub(crate) fn driver_mut(&mut self) -> &mut Breaking {
         &mut self.driver
     }
 
     /// Panics when a rule is broken. Call it between turns.
     pub(crate) fn check(&self) {
-        self.driver.check();
+        self.driver.sim.check();
         let expected = self.in_flight();
         assert_eq!(self.driver.in_flight(), expected, "driver and worker differ on what is in flight");
         for (index, _) in &self.conns {
@@ -59,7 +59,7 @@ impl Worker<Sim> {
 
     /// Whether the worker ended without having heard of everything: only when the clock leapt while it was stopping.
     pub(crate) fn has_given_up(&self) -> bool {
-        matches!(self.life, Life::Stopping(_)) && !self.is_empty() && self.driver.leaps() > 0
+        matches!(self.life, Life::Stopping(_)) && !self.is_empty() && self.driver.sim.leaps() > 0
     }
 
     /// Panics if an ended worker has left anything with its driver.
@@ -119,6 +119,9 @@ impl Worker<Sim> {
         );
         let wants_input = conn.wants_input(self.config.recv_buffer_bytes);
         must(!wants_input || conn.recv != Recv::Idle, "input is wanted and nothing receives");
+        let token = Token::new(Kind::Recv, conn.link.generation, index as u32);
+        let is_ending = conn.recv != Recv::Cancelling || self.driver.sim.is_ending(token, conn.link.socket);
+        must(is_ending, "what was cancelled goes on");
         let is_sent = conn.sending_bytes > 0;
         must(duplex.outlet.pending.is_none() || is_sent, "output waits and nothing is sent");
         let is_timed = conn.stall_deadline != Tick::NEVER || duplex.phase == Phase::Closing;
@@ -127,7 +130,7 @@ impl Worker<Sim> {
             self.timers.keeps(index as u32, conn.next_deadline()) || duplex.phase == Phase::Closing;
         must(is_timed, "nobody looks at a deadline in time");
         let token = Token::new(Kind::Send, conn.link.generation, index as u32);
-        let is_silent = is_sent && self.driver.is_silent(token);
+        let is_silent = is_sent && self.driver.sim.is_silent(token);
         must(!is_silent || conn.is_at_rest(), "somebody waits for a send that nobody tells of");
         match duplex.phase {
             Phase::Open => {
@@ -142,7 +145,11 @@ impl Worker<Sim> {
                 must(is_flowing || duplex.deadline != Tick::NEVER, "a pause has an end");
             }
             Phase::Draining => must(conn.queued_bytes() > 0, "nothing is left to flush"),
-            Phase::Lingering => must(conn.stall_deadline != Tick::NEVER, "lingering has an end"),
+            Phase::Lingering => {
+                must(conn.stall_deadline != Tick::NEVER, "lingering has an end");
+                let is_told = duplex.ending == Ending::Reset || self.driver.sim.is_shut(conn.link.socket);
+                must(is_told, "the peer that is waited for knows that nothing more comes");
+            }
             Phase::Closing => {
                 must(conn.is_busy() && conn.is_cancelled, "closing waits for something cancelled")
             }

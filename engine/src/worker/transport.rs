@@ -3,7 +3,7 @@
 
 use super::Worker;
 use crate::conn::{Conn, NO_SESSION, Recv};
-use crate::coverage::{Arrival, Break, arrived, is_broken, stepped};
+use crate::coverage::{Arrival, arrived, stepped};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Then};
 use crate::output::Output;
@@ -23,20 +23,20 @@ impl<D: Driver> Worker<D> {
     /// The connection a token means, unless the slot is free or has a new tenant: completions may be stale.
     pub(super) fn live(&mut self, token: Token) -> Option<&mut Conn> {
         let conn = self.conns.get_mut(token.index() as usize)?;
-        (conn.link.generation == token.generation() || is_broken(Break::GenerationUnchecked)).then_some(conn)
+        (conn.link.generation == token.generation()).then_some(conn)
     }
 
     /// Bytes arrived. The hot path: the session sees them where the kernel put them.
     pub(super) fn on_received(&mut self, token: Token, more: bool, bytes: &mut [u8]) {
         let Some(conn) = self.live(token) else { return };
         arrived(conn.recv, if more { Arrival::Data } else { Arrival::LastData });
-        if !more && !is_broken(Break::MoreIgnored) {
+        if !more {
             conn.recv = Recv::Idle;
         } else if conn.recv == Recv::Armed {
             conn.recv = Recv::Fed;
         }
         let index = token.index();
-        if conn.duplex.is_open() || is_broken(Break::CalledAfterClosed) {
+        if conn.duplex.is_open() {
             self.enter(index, |io, seat| io.receive(seat, bytes));
         }
         self.shared.stats.live.received_bytes.add(bytes.len() as u64);
@@ -57,13 +57,10 @@ impl<D: Driver> Worker<D> {
             Err(Errno::ENOBUFS) => {
                 if !more {
                     conn.recv = Recv::Starved;
-                    if !is_broken(Break::StarvedForgotten) {
-                        self.starved.push(index, is_fed);
-                    }
+                    self.starved.push(index, is_fed);
                 }
                 self.shared.stats.live.buffers_starved.add(1);
             }
-            Err(Errno::EAGAIN) if is_broken(Break::AgainFails) => self.fail(index, Errno::EAGAIN),
             Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => {}
             Err(errno) => self.fail(index, errno),
         }
@@ -96,8 +93,7 @@ impl<D: Driver> Worker<D> {
             Ok(bytes) => {
                 output.advance(bytes as usize);
                 self.shared.stats.live.sent_bytes.add(u64::from(bytes));
-                let drop_rest = is_broken(Break::ShortSendDropped);
-                if !output.is_empty() && conn.duplex.phase != Phase::Closing && !drop_rest {
+                if !output.is_empty() && conn.duplex.phase != Phase::Closing {
                     conn.count_taken(bytes);
                     return self.send_rest(index, output);
                 }
@@ -179,9 +175,6 @@ impl<D: Driver> Worker<D> {
         if let Some(reason) = calls(&mut Io { duplex: &mut conn.duplex, below }, &mut seat) {
             let signal = if conn.duplex.phase == Phase::Closing { Signal::Abort } else { Signal::Finish };
             stepped(Phase::Open, signal, !conn.duplex.inlet.is_open());
-            if is_broken(Break::AbortTakesBack) && conn.duplex.ending == Ending::Reset {
-                conn.duplex.abort(reason);
-            }
             self.end_session(index, reason);
         }
     }
@@ -240,7 +233,7 @@ impl<D: Driver> Worker<D> {
                 continue;
             };
             conn.is_listed = false;
-            if conn.sending_bytes > 0 && !is_broken(Break::SendsOverlap) {
+            if conn.sending_bytes > 0 {
                 continue;
             }
             if let Some(output) = conn.duplex.outlet.pending.take() {
@@ -248,7 +241,7 @@ impl<D: Driver> Worker<D> {
                     self.shared.recycle(output);
                 } else {
                     let then = self.conns[index as usize].after_send();
-                    let is_too_soon = then == Then::Rest && !is_end_of_turn && !is_broken(Break::RestTooSoon);
+                    let is_too_soon = then == Then::Rest && !is_end_of_turn;
                     self.send(index, output, if is_too_soon { Then::GoOn } else { then });
                 }
             }
@@ -289,15 +282,13 @@ impl<D: Driver> Worker<D> {
         }
         if let Some(output) = &mut conn.duplex.outlet.pending {
             output.count_memory(&mut self.shared.memory);
-            if !conn.is_listed && (conn.sending_bytes == 0 || is_broken(Break::SendsOverlap)) {
+            if !conn.is_listed && conn.sending_bytes == 0 {
                 conn.is_listed = true;
                 self.listed_bytes += output.len();
                 self.listed.push(index);
             }
         }
-        if !is_broken(Break::TimerForgotten) {
-            self.timers.schedule(index, conn.next_deadline());
-        }
+        self.timers.schedule(index, conn.next_deadline());
         if conn.is_recv_due(self.config.recv_buffer_bytes) {
             self.update_recv(index);
         }
@@ -310,7 +301,7 @@ impl<D: Driver> Worker<D> {
         let is_reset = conn.duplex.ending == Ending::Reset;
         // A reset drops what the kernel has not delivered yet, so it waits for that.
         let at_once = if is_reset {
-            self.driver.unacknowledged_bytes(conn.link.socket) == 0 || is_broken(Break::ResetTooSoon)
+            self.driver.unacknowledged_bytes(conn.link.socket) == 0
         } else {
             peer_ended || self.config.linger_timeout.is_zero()
         };
@@ -352,7 +343,7 @@ impl<D: Driver> Worker<D> {
     fn send(&mut self, index: u32, output: Box<Output>, then: Then) {
         let conn = &mut self.conns[index as usize];
         conn.sending_bytes = output.len() as u32;
-        if conn.stall_deadline == Tick::NEVER && !is_broken(Break::StallUntimed) {
+        if conn.stall_deadline == Tick::NEVER {
             conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
             self.timers.schedule(index, conn.stall_deadline);
         }
@@ -383,8 +374,8 @@ impl<D: Driver> Worker<D> {
     fn close(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let socket = conn.link.socket;
-        if conn.is_busy() && !is_broken(Break::ClosedTooSoon) {
-            if !conn.is_cancelled && !is_broken(Break::CancelForgotten) {
+        if conn.is_busy() {
+            if !conn.is_cancelled {
                 conn.is_cancelled = true;
                 self.driver.submit(Op::CancelAll { socket });
             }

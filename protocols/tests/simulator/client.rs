@@ -1,7 +1,7 @@
 //! One simulated client: how it speaks and listens, and what it may hear.
 
 use crate::layers::Speech;
-use crate::script::{Script, Service};
+use crate::script::{Heard, Script, Service};
 use ringmill_engine::driver::sim::{Chaos, Fault, Net, Peer, Rng, fire};
 use ringmill_engine::event::Socket;
 
@@ -162,14 +162,14 @@ impl Client {
         &self.received
     }
 
-    /// Panics unless what was heard is a prefix of what the oracle heard; all of it, unless there is an excuse.
-    pub fn check(&mut self, expected: &[u8], excuse: &Excuse) {
+    /// Panics unless what was heard is a prefix of what the oracle heard; all of it and the same end, unless there is an excuse.
+    pub fn check(&mut self, oracle: &Heard, excuse: &Excuse) {
         self.take();
         let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
         // A resetting peer may take what arrives before the reset is seen; a deaf one reads at the very end.
         self.received.extend(peer.take());
         let decode = |heard: &[u8]| mask_dates(&self.script.speech.decode(heard).0);
-        let (mut received, mut expected) = (decode(&self.received), decode(expected));
+        let (mut received, mut expected) = (decode(&self.received), decode(&oracle.bytes));
         if excuse.is_ended && self.script.service == Service::Http {
             (received, expected) = (without_close(received), without_close(expected));
         }
@@ -186,10 +186,7 @@ impl Client {
             || matches!(self.manner, Manner::Deaf | Manner::Resets);
         if !is_excused {
             assert!(received == expected, "a client did not hear all:\n{}", differ(&received, &expected));
-            assert!(
-                !peer.was_reset() || self.script.may_be_reset,
-                "a client that did nothing wrong was reset"
-            );
+            assert_eq!(peer.was_reset(), oracle.was_reset, "whether the connection ended with a reset");
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::client::{Client, Excuse};
 use crate::layers::{SPEECHES, Speech};
 use crate::script::{self, Script};
 use ringmill_engine::Config;
-use ringmill_engine::driver::sim::{Chaos, Fault, Rng, Simulation, fire};
+use ringmill_engine::driver::sim::{Break, Chaos, Fault, Rng, Simulation, fire};
 use ringmill_engine::event::Socket;
 use ringmill_protocols::UdpEcho;
 use ringmill_protocols::http::Limits;
@@ -36,9 +36,14 @@ struct Datagrams {
 
 /// Runs one seed; panics when a rule is broken. Returns a number that only an equal run has.
 pub fn run(seed: u64) -> u64 {
+    run_broken(seed, None)
+}
+
+/// Runs one seed, perhaps with broken workers: then it should panic.
+pub fn run_broken(seed: u64, broken: Option<Break>) -> u64 {
     let mut rng = Rng::new(seed);
     let chaos = Chaos::random(&mut rng);
-    let mut scenario = Scenario::new(seed, rng, chaos);
+    let mut scenario = Scenario::new(seed, rng, chaos, broken);
     scenario.disturb(&chaos);
     scenario.settle();
     scenario.check_clients();
@@ -46,7 +51,7 @@ pub fn run(seed: u64) -> u64 {
 }
 
 impl Scenario {
-    fn new(seed: u64, mut rng: Rng, chaos: Chaos) -> Scenario {
+    fn new(seed: u64, mut rng: Rng, chaos: Chaos, broken: Option<Break>) -> Scenario {
         let workers = 1 + rng.below(3);
         let is_crowded = chaos.hits(Fault::MailboxFull, &mut rng);
         let high = [400, 2000, 20_000][rng.below(3)];
@@ -72,6 +77,9 @@ impl Scenario {
             ..Config::default()
         };
         let mut simulation = Simulation::with_workers(workers, seed, chaos, config);
+        if let Some(how) = broken {
+            simulation.break_by(how);
+        }
         let is_impatient = rng.one_in(5);
         let (limits, idle) = if is_impatient { hurried() } else { (script::patient(), None) };
         let speech = if rng.one_in(2) { Speech::Plain } else { SPEECHES[rng.below(SPEECHES.len())] };

@@ -3,7 +3,6 @@
 use crate::framed::{self, Framed, frame};
 use crate::layers::{Prefixed, Sealed, Speech};
 use crate::site::Site;
-use ringmill_engine::coverage::set_broken;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
 use ringmill_engine::{Config, Layer};
@@ -27,26 +26,30 @@ pub struct Script {
     /// The layers between the client and the service.
     pub speech: Speech,
     pub bytes: Vec<u8>,
-    /// It may end in a session that aborts or panics: what was answered before is heard, and then a reset.
-    pub may_be_reset: bool,
+}
+
+/// What a client hears.
+#[derive(Clone, Default)]
+pub struct Heard {
+    pub bytes: Vec<u8>,
+    /// A reset ends it: the session aborted or panicked.
+    pub was_reset: bool,
 }
 
 impl Script {
     pub fn random(rng: &mut Rng, speech: Speech) -> Script {
         let service = SERVICES[rng.below(3)];
-        let (bytes, may_be_reset) = match service {
-            Service::Echo => {
-                ((0..rng.up_to(2500)).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>(), false)
-            }
+        let bytes = match service {
+            Service::Echo => (0..rng.up_to(2500)).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>(),
             Service::Framed => frames(rng),
-            Service::Http => (requests(rng), false),
+            Service::Http => requests(rng),
         };
         let bytes = speech.encode(&bytes, [1, 50, 1000][rng.below(3)], true);
-        Script { service, speech, bytes, may_be_reset }
+        Script { service, speech, bytes }
     }
 }
 
-fn frames(rng: &mut Rng) -> (Vec<u8>, bool) {
+fn frames(rng: &mut Rng) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..rng.up_to(9) {
         let payload = vec![rng.next() as u8; rng.below(120)];
@@ -58,13 +61,13 @@ fn frames(rng: &mut Rng) -> (Vec<u8>, bool) {
             7 => frame(framed::CLOSE, b""),
             8 => {
                 let end = frame([framed::ABORT, framed::PANIC][rng.below(2)], b"");
-                return ([bytes, end].concat(), true);
+                return [bytes, end].concat();
             }
             _ => frame(framed::REVERSE, &payload),
         };
         bytes.extend(next);
     }
-    (bytes, false)
+    bytes
 }
 
 fn requests(rng: &mut Rng) -> Vec<u8> {
@@ -163,15 +166,8 @@ pub fn wake_all(watch: &Watch) {
     }
 }
 
-/// What each client would hear if all were said at once and nothing went wrong, also in the worker. All speak alike.
-pub fn oracle(scripts: &[&Script]) -> Vec<Vec<u8>> {
-    let broken = set_broken(None);
-    let expected = ask(scripts);
-    set_broken(broken);
-    expected
-}
-
-fn ask(scripts: &[&Script]) -> Vec<Vec<u8>> {
+/// What each client would hear if all were said at once and nothing went wrong. All speak alike.
+pub fn oracle(scripts: &[&Script]) -> Vec<Heard> {
     let mut simulation = Simulation::new(0, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
     let listeners = listen(&mut simulation, 0, patient(), None, scripts[0].speech);
     simulation.start();
@@ -183,12 +179,13 @@ fn ask(scripts: &[&Script]) -> Vec<Vec<u8>> {
         peer
     };
     let peers: Vec<Peer> = scripts.iter().map(say).collect();
-    let mut heard = vec![Vec::new(); peers.len()];
+    let mut heard = vec![Heard::default(); peers.len()];
     let watch = simulation.watch();
     for _ in 0..1000 {
         simulation.run_for(Duration::from_millis(5));
         for (peer, heard) in peers.iter().zip(&mut heard) {
-            heard.extend(peer.take());
+            heard.bytes.extend(peer.take());
+            heard.was_reset = peer.was_reset();
         }
         if peers.iter().all(Peer::is_closed) {
             return heard;

@@ -2,7 +2,7 @@
 
 use crate::scenario;
 use ringmill_engine::coverage::{Met, take_met};
-use ringmill_engine::driver::sim::{Fault, Fired, take_fired};
+use ringmill_engine::driver::sim::{Break, Fault, Fired, take_fired};
 use std::cell::Cell;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -88,7 +88,7 @@ pub fn run(seeds: Range<u64>) -> Report {
                         {
                             break;
                         }
-                        if let Err(failure) = run_quietly(seed) {
+                        if let Err(failure) = run_quietly(seed, None) {
                             report.lock().expect("no panic holds it").failures.push((seed, failure));
                         }
                         done.fetch_add(1, Relaxed);
@@ -121,10 +121,10 @@ thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs one seed; the error is the message of its panic.
-pub fn run_quietly(seed: u64) -> Result<u64, String> {
+/// Runs one seed, perhaps with broken workers; the error is the message of its panic.
+pub fn run_quietly(seed: u64, broken: Option<Break>) -> Result<u64, String> {
     IS_QUIET.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| scenario::run(seed)));
+    let result = catch_unwind(AssertUnwindSafe(|| scenario::run_broken(seed, broken)));
     IS_QUIET.set(false);
     result.map_err(|panic| message(&*panic).unwrap_or("a panic without a message").to_owned())
 }

@@ -270,6 +270,11 @@ impl World {
         }
     }
 
+    /// Whether the peer was told that nothing more comes.
+    pub(super) fn is_shut(&self, socket: Socket) -> bool {
+        matches!(self.sockets.get(&socket), Some(Kind::Stream(stream)) if stream.outbound_end)
+    }
+
     /// What a receive could bring.
     pub(super) fn available_bytes(&self, socket: Socket) -> usize {
         match self.sockets.get(&socket) {

@@ -4,6 +4,8 @@
 //! whatever protocols share. After every turn the worker and its driver are compared: see
 //! `worker/check.rs`.
 
+use super::breaking::{Break, Breaking};
+use super::miscalled::Miscalled;
 use super::watch::{Watch, Watched};
 use super::{Chaos, Net, Sim};
 use crate::config::Config;
@@ -25,11 +27,12 @@ const NEVER_FAILS: &str = "the simulated driver does not fail";
 
 /// Workers with protocols on a simulated network.
 pub struct Simulation {
-    workers: Vec<Worker<Sim>>,
+    workers: Vec<Worker<Breaking>>,
     mailboxes: Vec<Arc<Mailbox>>,
     net: Net,
     stats: Stats,
     watch: Watch,
+    broken: Option<Break>,
 }
 
 impl Simulation {
@@ -48,10 +51,24 @@ impl Simulation {
             let seed = seed.wrapping_add((n as u64) << 56);
             let sim = Sim::on(&net, seed, chaos, config.recv_buffers, config.recv_buffer_bytes);
             let connections_max = config.connections_max.unwrap_or(usize::MAX);
-            Worker::new(sim, config.clone(), connections_max, mailboxes[n].clone(), stats.worker(n))
+            Worker::new(
+                Breaking::new(sim),
+                config.clone(),
+                connections_max,
+                mailboxes[n].clone(),
+                stats.worker(n),
+            )
         };
         let workers = (0..workers).map(make).collect();
-        Simulation { workers, mailboxes, net, stats, watch: Watch::default() }
+        Simulation { workers, mailboxes, net, stats, watch: Watch::default(), broken: None }
+    }
+
+    /// Breaks all workers from now on. Call it before protocols are added.
+    pub fn break_by(&mut self, how: Break) {
+        self.broken = Some(how);
+        for worker in &mut self.workers {
+            worker.driver_mut().break_by(how);
+        }
     }
 
     /// How many workers there are.
@@ -67,8 +84,8 @@ impl Simulation {
     /// Listens with a protocol on one worker.
     pub fn listen_on(&mut self, worker: usize, protocol: impl Layer) -> Socket {
         let listener = self.net.listen();
-        let watched = Watched::new(protocol, self.watch.clone());
-        self.workers[worker].add_listener(listener, Box::new(Typed::new(watched)));
+        let protocol = self.under_watch(protocol);
+        self.workers[worker].add_listener(listener, Box::new(Typed::new(protocol)));
         listener
     }
 
@@ -81,8 +98,12 @@ impl Simulation {
 
     /// Adds a protocol without a listener to the first worker.
     pub fn outbound(&mut self, protocol: impl Layer) {
-        let watched = Watched::new(protocol, self.watch.clone());
-        self.workers[0].add_outbound(Box::new(Typed::new(watched)));
+        let protocol = self.under_watch(protocol);
+        self.workers[0].add_outbound(Box::new(Typed::new(protocol)));
+    }
+
+    fn under_watch<L: Layer>(&self, protocol: L) -> Miscalled<Watched<L>> {
+        Miscalled { protocol: Watched::new(protocol, self.watch.clone()), broken: self.broken }
     }
 
     /// Serves datagrams with a protocol on the first worker.
@@ -117,7 +138,7 @@ impl Simulation {
     /// Changes the faults of all workers from now on.
     pub fn set_chaos(&mut self, chaos: Chaos) {
         for worker in &mut self.workers {
-            worker.driver_mut().set_chaos(chaos);
+            worker.driver_mut().sim.set_chaos(chaos);
         }
     }
 
@@ -136,7 +157,7 @@ impl Simulation {
         worker.turn_until(until).expect(NEVER_FAILS);
         worker.check();
         if worker.is_done() {
-            worker.driver_mut().finish();
+            worker.driver_mut().sim.finish();
         }
         if let Some(violation) = self.watch.violation() {
             panic!("{violation}");
@@ -202,17 +223,17 @@ impl Simulation {
 
     /// Receive buffers that are neither free nor lent: none between turns.
     pub fn buffers_out(&self) -> usize {
-        self.workers.iter().map(|worker| worker.driver().buffers_out()).sum()
+        self.workers.iter().map(|worker| worker.driver().sim.buffers_out()).sum()
     }
 
     /// How often the clock of a worker leapt.
     pub fn leaps_of(&self, worker: usize) -> u64 {
-        self.workers[worker].driver().leaps()
+        self.workers[worker].driver().sim.leaps()
     }
 
     /// A number that two runs share only if everything happened in the same order at the same times.
     pub fn trace(&self) -> u64 {
-        let traces = self.workers.iter().map(|worker| worker.driver().trace());
+        let traces = self.workers.iter().map(|worker| worker.driver().sim.trace());
         traces.fold(0, |sum: u64, trace| sum.rotate_left(7) ^ trace)
     }
 
@@ -236,7 +257,7 @@ impl Simulation {
     pub fn check_ended(&self) {
         for worker in &self.workers {
             assert!(worker.is_done(), "a worker has not ended");
-            worker.driver().check();
+            worker.driver().sim.check();
         }
         if (0..self.workers.len()).any(|worker| self.has_given_up(worker)) {
             return;
@@ -252,7 +273,7 @@ impl Drop for Simulation {
     /// The workers of a simulation that is thrown away in the middle close nothing.
     fn drop(&mut self) {
         for worker in &mut self.workers {
-            worker.driver_mut().abandon();
+            worker.driver_mut().sim.abandon();
         }
     }
 }
