@@ -36,9 +36,9 @@ pub(crate) struct Shared {
 pub struct Reclaim<'a>(pub(crate) &'a mut Shared);
 
 /// Outputs a worker keeps for the next turns; more are freed.
-const SPARE_OUTPUTS_MAX: usize = 1024;
+pub(super) const SPARE_OUTPUTS_MAX: usize = 1024;
 /// Buffers of unconsumed input kept for the next use.
-const SPARE_UNREAD_MAX: usize = 256;
+pub(super) const SPARE_UNREAD_MAX: usize = 256;
 /// High water of a connection's output while memory is short: enough to go on, slowly.
 const PRESSED_HIGH_WATER_BYTES: usize = 16 * 1024;
 

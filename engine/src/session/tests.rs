@@ -1,6 +1,9 @@
 //! Every order of what can happen to a session: bytes, pauses, resumes, a full and an empty outlet, needs, the end. After each
 //! step the rules of calling hold, and in the end nothing is lost, told twice or left untold.
 
+mod spares;
+mod states;
+
 use super::calls::{Callee, Panicked};
 use super::duplex::Duplex;
 use super::inlet::{End, Reading};
@@ -15,7 +18,7 @@ use crate::seam::io::{Below, Io, Link};
 use crate::seam::layer::Call;
 use crate::seam::names::Names;
 use crate::seam::step::{Next, Step};
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::time::Tick;
 use std::sync::Arc;
 
@@ -105,6 +108,7 @@ struct Stand {
     puppet: Puppet,
     link: Link,
     shared: Shared,
+    stats: Stats,
     received: Vec<u8>,
     is_ended: bool,
     wished: usize,
@@ -151,11 +155,13 @@ impl Stand {
             ..Config::default()
         };
         let mailbox = Mailbox::new(1).expect("an event counter");
+        let stats = Stats::new(1);
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
             link: Link { generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
-            shared: Shared::new(&config, Arc::new(mailbox), Stats::new(1).worker(0)),
+            shared: Shared::new(&config, Arc::new(mailbox), stats.worker(0)),
+            stats,
             received: Vec::new(),
             is_ended: false,
             wished: 0,
@@ -368,6 +374,10 @@ impl Stand {
     /// One byte, for a session that ends with it: nothing is consumed by that.
     fn happen_once(&mut self) {
         self.with(|io, puppet| io.receive(puppet, &mut [0]));
+    }
+
+    fn counters(&self) -> Counters {
+        self.stats.total()
     }
 
     /// Anything at all, after the end.

@@ -83,4 +83,18 @@ mod tests {
             expected.drain(..eat);
         }
     }
+
+    #[test]
+    fn the_rest_moves_to_the_front_only_where_that_saves_growing() {
+        let mut unread = Unread::default();
+        unread.bytes.reserve_exact(100);
+        let capacity = unread.bytes.capacity();
+        unread.append(&vec![1; capacity - 10]);
+        unread.consume(5);
+        unread.append(&[2; 10]);
+        assert_eq!((unread.start, unread.len()), (5, capacity - 5), "it just fits");
+        unread.append(&[3; 5]);
+        assert_eq!((unread.start, unread.len()), (0, capacity));
+        assert_eq!(unread.bytes.capacity(), capacity, "the room at the front was used");
+    }
 }

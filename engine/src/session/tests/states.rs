@@ -1,0 +1,119 @@
+//! What a duplex answers in each state, at each limit, and when its session is over.
+
+use super::*;
+use crate::session::outlet::Wish;
+use crate::session::unread::Unread;
+
+/// What an open session's duplex answers: flows, wants input (one byte may be kept), is at rest, may have calls due, takes a byte
+/// in place.
+fn answers(change: impl FnOnce(&mut Duplex)) -> [bool; 5] {
+    let marks = Stand::new().shared.marks;
+    let mut duplex = Duplex::new();
+    change(&mut duplex);
+    [
+        duplex.is_flowing(),
+        duplex.wants_input(1),
+        duplex.is_at_rest(),
+        duplex.may_have_calls_due(0, &marks),
+        duplex.takes_in_place(1),
+    ]
+}
+
+fn kept(is_due: bool) -> Option<Box<Unread>> {
+    let mut kept = Unread::default();
+    kept.append(b"k");
+    kept.is_due = is_due;
+    Some(Box::new(kept))
+}
+
+#[test]
+fn each_thing_that_is_out_of_the_ordinary_changes_its_answers() {
+    const YES: bool = true;
+    const NO: bool = false;
+    let check = |name: &str, change: fn(&mut Duplex), expected: [bool; 5]| {
+        assert_eq!(answers(change), expected, "{name}");
+    };
+    check("nothing", |_| {}, [YES, YES, YES, NO, YES]);
+    check("it is over", |duplex| duplex.phase = Phase::Draining, [NO, YES, NO, NO, YES]);
+    check("its peer ended", |duplex| duplex.inlet.end = End::Arrived, [NO, YES, YES, YES, YES]);
+    check("and it knows", |duplex| duplex.inlet.end = End::Told, [NO, YES, YES, YES, YES]);
+    for reading in [Reading::Paused, Reading::PausedForAWhile] {
+        assert_eq!(answers(|duplex| duplex.inlet.reading = reading), [NO, YES, NO, NO, NO], "{reading:?}");
+        let full = |duplex: &mut Duplex| {
+            duplex.inlet.reading = reading;
+            duplex.inlet.kept = kept(false);
+        };
+        assert_eq!(answers(full), [NO, NO, NO, NO, NO], "{reading:?}, and as much is kept as may be");
+    }
+    check("a start is kept", |duplex| duplex.inlet.kept = kept(false), [YES, YES, YES, NO, NO]);
+    check("something kept is due", |duplex| duplex.inlet.kept = kept(true), [YES, YES, NO, YES, NO]);
+    check("output is high", |duplex| duplex.outlet.level = Level::High, [NO, NO, NO, YES, NO]);
+    check("it wishes for room", |duplex| duplex.outlet.wish = Wish::Drained, [YES, YES, NO, YES, YES]);
+    check("it wrote", |duplex| duplex.outlet.pending = Some(Box::default()), [YES, YES, NO, NO, YES]);
+    check("it needs two bytes", |duplex| duplex.inlet.need_bytes = 2, [YES, YES, YES, NO, NO]);
+}
+
+#[test]
+fn limits_are_what_may_be_reached() {
+    let marks = Stand::new().shared.marks;
+    let mut duplex = Duplex::new();
+    for (queued, may) in [(HIGH - 1, false), (HIGH, true), (HIGH + 1, true)] {
+        assert_eq!(duplex.may_have_calls_due(queued, &marks), may, "{queued}");
+    }
+    duplex.inlet.need_bytes = 2;
+    assert!(duplex.takes_in_place(2) && duplex.takes_in_place(3));
+
+    let mut stand = Stand::new();
+    stand.with(|io, puppet| {
+        io.write(&[0; 1000]);
+        io.settle(puppet)
+    });
+    assert_eq!((stand.reason, stand.duplex.outlet.level), (None, Level::High), "just not too much");
+
+    let mut stand = Stand::new();
+    stand.puppet.need = Some(1024);
+    stand.happen(Event::One);
+    assert_eq!(stand.reason, None, "just not too much to need");
+
+    let mut stand = Stand::new();
+    stand.with(|io, _| io.receive(&mut Glutton, &mut [0; 1024]));
+    assert_eq!(stand.reason, None, "just not too much to leave");
+    stand.with(|io, _| io.receive(&mut Glutton, &mut [0]));
+    assert_eq!(stand.reason, Some(CloseReason::InputOverflow));
+    assert_eq!(stand.counters().overflows, 1);
+}
+
+#[test]
+fn nothing_is_kept_once_all_is_consumed() {
+    let mut stand = Stand::new();
+    for event in [Event::Need, Event::One, Event::Three] {
+        stand.happen(event);
+    }
+    assert_eq!(stand.puppet.consumed.len(), 4);
+    assert!(stand.duplex.inlet.kept.is_none(), "the next bytes are shown where they are");
+}
+
+#[test]
+fn who_leaves_input_while_memory_is_used_up_is_given_up_and_counted() {
+    let mut stand = Stand::new();
+    stand.shared.memory.change(0, Config::default().memory_bytes_max);
+    stand.with(|io, _| io.receive(&mut Glutton, &mut [0]));
+    assert_eq!(stand.reason, Some(CloseReason::MemoryExhausted));
+    assert_eq!((stand.counters().memory_refused, stand.counters().overflows), (1, 0));
+}
+
+#[test]
+fn a_session_that_is_over_leaves_only_output() {
+    let mut stand = Stand::new();
+    stand.with(|io, _| {
+        io.write(b"last");
+        io.notify_drained();
+        io.set_deadline(Some(Tick(7)));
+        io.receive(&mut Glutton, &mut [0; 3])
+    });
+    stand.duplex.leave_session(&mut stand.shared);
+    let duplex = &stand.duplex;
+    assert!(duplex.inlet.kept.is_none());
+    assert_eq!((duplex.deadline, duplex.outlet.wish), (Tick::NEVER, Wish::None));
+    assert_eq!(duplex.outlet.pending_bytes(), 4);
+}
