@@ -105,10 +105,11 @@ impl Worker<Breaking> {
         let duplex = &conn.duplex;
         let must = |kept: bool, rule: &str| assert!(kept, "{rule}: connection {index}, {:?}", duplex.phase);
         must((conn.session == NO_SESSION) != duplex.is_open(), "a session lives while its phase is Open");
-        // What the limit allows, and what may come in before a cancel is heard of.
+        // What the limit allows, what is kept for a session that pauses, and what may come in before a cancel is heard of, which
+        // may have to wait a turn for room in the queue.
         let pool_bytes = usize::from(self.config.recv_buffers) * self.config.recv_buffer_bytes;
         let unread_bytes = duplex.inlet.unread_bytes();
-        let unread_max = self.config.input_bytes_max + pool_bytes;
+        let unread_max = self.config.input_bytes_max + self.config.recv_buffer_bytes + 2 * pool_bytes;
         must(unread_bytes <= unread_max, "more input is kept than the limit allows");
         let queued_max = self.config.output_bytes_max;
         must(!duplex.is_open() || conn.queued_bytes() <= queued_max, "more output is queued than the cap");

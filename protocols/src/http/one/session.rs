@@ -30,8 +30,8 @@ pub struct Session {
     exchange: Option<Box<Exchange>>,
     /// When the head that is incomplete began; `Tick::NEVER` while there is none.
     head_began: Tick,
-    /// How many bytes of that head were looked at.
-    searched: u32,
+    /// How many bytes of that head were looked at; `None` while there is none.
+    searched: Option<u16>,
     requests: u32,
 }
 
@@ -86,7 +86,9 @@ impl<H: Handler> Server<H> {
             return self.context.refuse_for_memory(begins_with_head(input), io);
         }
         let limits = &self.context.limits;
-        if session.searched > 0 && !verdict_due(input, session.searched as usize, &limits.head) {
+        if let Some(searched) = session.searched
+            && !verdict_due(input, usize::from(searched), &limits.head)
+        {
             return self.context.wait_for_head(session, input, io);
         }
         let outcome = parse_head(input, &mut self.slots, &limits.head);
@@ -96,7 +98,7 @@ impl<H: Handler> Server<H> {
             Outcome::Malformed(reject) => return self.context.refuse_head(*reject, input, io),
         };
         session.head_began = Tick::NEVER;
-        session.searched = 0;
+        session.searched = None;
         session.requests = session.requests.saturating_add(1);
         io.count_requests(1);
         let last = limits.requests_max.is_some_and(|max| session.requests >= max);
@@ -316,7 +318,8 @@ impl Context {
         if session.head_began == Tick::NEVER {
             session.head_began = io.now();
         }
-        session.searched = input.len() as u32;
+        // A head is never longer than this (`HEAD_BYTES_MAX`); searching a part again does no harm.
+        session.searched = Some(u16::try_from(input.len()).unwrap_or(u16::MAX));
         let rate = u64::from(self.limits.head_bytes_per_sec_min.max(1));
         let earned = Duration::from_secs(1) * (input.len() as u64 / rate) as u32;
         io.set_deadline(Some(session.head_began.after(self.limits.head_timeout).after(earned)));
@@ -346,7 +349,7 @@ impl<H: Handler> Protocol for Server<H> {
 
     fn open(&mut self, io: &mut Io<'_>) -> Session {
         self.context.wait_for_request(io);
-        Session { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0 }
+        Session { exchange: None, head_began: Tick::NEVER, searched: None, requests: 0 }
     }
 
     fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
