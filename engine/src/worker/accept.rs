@@ -220,7 +220,7 @@ impl<D: Driver> Worker<D> {
         if self.shared.draining {
             self.call_if_open(index, Call::Drain);
         } else {
-            self.enter(index, |io, seat| io.settle(seat));
+            self.make_calls(index);
         }
         self.settle(index);
     }

@@ -113,12 +113,8 @@ impl<D: Driver> Worker<D> {
             Err(Errno::ECANCELED) => {}
             Err(errno) => self.fail(index, errno),
         }
-        let conn = &self.conns[index as usize];
-        let may_be_due = conn.duplex.may_have_calls_due(conn.queued_bytes(), &self.shared.marks);
         self.shared.recycle(output);
-        if may_be_due {
-            self.enter(index, |io, seat| io.settle(seat));
-        }
+        self.make_calls(index);
         self.settle(index);
     }
 
@@ -156,6 +152,15 @@ impl<D: Driver> Worker<D> {
     pub(super) fn call_if_open(&mut self, index: u32, call: Call<'_>) {
         if self.conns[index as usize].duplex.is_open() {
             self.call(index, call);
+        }
+    }
+
+    /// Makes the calls that are due, if any.
+    #[inline]
+    pub(super) fn make_calls(&mut self, index: u32) {
+        let conn = &self.conns[index as usize];
+        if conn.duplex.may_have_calls_due(conn.queued_bytes(), &self.shared.marks) {
+            self.enter(index, |io, seat| io.settle(seat));
         }
     }
 
