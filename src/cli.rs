@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, or a crate: `ringmill-compare` and `ringmill-doctor`.
 
+#[expect(clippy::disallowed_methods, reason = "it measures")]
 mod load;
 mod log;
 mod routes;

@@ -1,5 +1,6 @@
 //! The `ringmill` command. Its subcommands are in `cli/`; this file only starts them and reports errors.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 // They panic where nothing can be written: see console/src/terminal.rs.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

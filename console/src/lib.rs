@@ -3,6 +3,7 @@
 //!
 //! It knows no subcommand. Those are `serve` and `load` in the package `ringmill`, `ringmill-compare` and `ringmill-doctor`.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 // They panic where nothing can be written: see terminal.rs.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

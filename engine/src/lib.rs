@@ -41,7 +41,7 @@
 //!
 //! Start with [`Engine::builder`].
 #![deny(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
 
 mod address;
 mod config;

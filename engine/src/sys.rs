@@ -46,12 +46,14 @@ pub(crate) fn last_errno() -> Errno {
 }
 
 /// The monotonic clock, in nanoseconds since its first use in this process.
+#[expect(clippy::disallowed_methods, reason = "the clock that drivers read")]
 pub(crate) fn clock() -> Tick {
     static START: OnceLock<Instant> = OnceLock::new();
     Tick(START.get_or_init(Instant::now).elapsed().as_nanos() as u64)
 }
 
 /// The wall clock.
+#[expect(clippy::disallowed_methods, reason = "read once a second, for dates")]
 pub(crate) fn since_epoch() -> Duration {
     // A clock before 1970 is a broken clock: dates are then 1970, nothing else suffers.
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()

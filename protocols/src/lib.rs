@@ -1,6 +1,6 @@
 //! Protocols for Ringmill's engine. Read [`echo`] first, then [`http`].
 #![forbid(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+#![deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod echo;
 pub mod http;

@@ -1,4 +1,5 @@
 //! How long a start waits for an address that is in use: the kernel frees a ring, and the sockets with it, after its process has gone.
+#![expect(clippy::disallowed_methods, reason = "it sleeps, and nobody is served yet")]
 
 use std::time::{Duration, Instant};
 

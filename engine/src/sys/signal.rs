@@ -1,5 +1,7 @@
 //! A signal at a chosen moment, for tests of waits that are interrupted.
 
+#![expect(clippy::disallowed_methods, reason = "a test's own thread waits for the moment")]
+
 use std::sync::Once;
 use std::thread::JoinHandle;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! The knobs are in `knobs/`, what they read in `machine.rs`. The report (`report.rs`), the files (`emit.rs`, `guide.rs`), the
 //! changes (`apply.rs`) and the trials (`measure.rs`) all come from that one registry.
 #![forbid(unsafe_code)]
+#![deny(clippy::disallowed_methods)]
 // They panic where nothing can be written: see console/src/terminal.rs.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -13,6 +14,7 @@ mod guide;
 mod knob;
 mod knobs;
 mod machine;
+#[expect(clippy::disallowed_methods, reason = "it measures")]
 mod measure;
 mod report;
 
