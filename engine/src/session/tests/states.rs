@@ -63,6 +63,18 @@ fn limits_are_what_may_be_reached() {
     duplex.inlet.need_bytes = 2;
     assert!(duplex.takes_in_place(2) && duplex.takes_in_place(3));
 
+    use Level::{High, Low};
+    for (level, queued, after) in [
+        (Low, HIGH - 1, Low),
+        (Low, HIGH, High),
+        (High, LOW + 1, High),
+        (High, HIGH, High),
+        (High, LOW, Low),
+        (High, LOW - 1, Low),
+    ] {
+        assert_eq!(level.after(queued, &marks), after, "{level:?} {queued}");
+    }
+
     let mut stand = Stand::new();
     stand.with(|io, puppet| {
         io.write(&[0; 1000]);
@@ -84,6 +96,33 @@ fn limits_are_what_may_be_reached() {
 }
 
 #[test]
+fn what_is_left_is_shown_again_at_once_where_the_session_could_not_see_it_so() {
+    let marks = Stand::new().shared.marks;
+    let check = |consumed, need, rest: usize, reading, queued, is_due| {
+        let mut duplex = Duplex::new();
+        (duplex.inlet.kept, duplex.inlet.reading) = (kept(false), reading);
+        let unread = duplex.inlet.kept.as_mut().expect("just kept");
+        unread.append(&vec![b'k'; rest - 1]);
+        let step = Step { consumed, need, next: Next::Continue };
+        assert_eq!(duplex.leave(step, queued, &marks, false), None);
+        assert_eq!(duplex.inlet.is_due(), is_due, "{step:?} {rest} {reading:?} {queued}");
+    };
+    // It asked for what is there already; but not for what it has just seen.
+    check(1, 2, 3, Reading::Flowing, 0, true);
+    check(1, 2, 2, Reading::Flowing, 0, true);
+    check(1, 1, 1, Reading::Flowing, 0, true);
+    check(1, 3, 2, Reading::Flowing, 0, false);
+    check(0, 2, 3, Reading::Flowing, 0, false);
+    // It left the start of something, and said nothing of how long that is.
+    check(1, 0, 2, Reading::Flowing, 0, false);
+    // It paused, or is full: it has not looked at all.
+    check(0, 0, 2, Reading::Paused, 0, true);
+    check(0, 0, 2, Reading::PausedForAWhile, 0, true);
+    check(0, 0, 2, Reading::Flowing, HIGH, true);
+    check(0, 0, 2, Reading::Flowing, HIGH - 1, false);
+}
+
+#[test]
 fn nothing_is_kept_once_all_is_consumed() {
     let mut stand = Stand::new();
     for event in [Event::Need, Event::One, Event::Three] {
@@ -100,6 +139,16 @@ fn who_leaves_input_while_memory_is_used_up_is_given_up_and_counted() {
     stand.with(|io, _| io.receive(&mut Glutton, &mut [0]));
     assert_eq!(stand.reason, Some(CloseReason::MemoryExhausted));
     assert_eq!((stand.counters().memory_refused, stand.counters().overflows), (1, 0));
+}
+
+#[test]
+fn a_session_that_is_over_is_not_called_whatever_was_due() {
+    let Stand { mut duplex, mut puppet, mut link, mut shared, .. } = Stand::new();
+    duplex.inlet.end = End::Arrived;
+    duplex.finish(CloseReason::Finished);
+    let below = Below { link: &mut link, shared: &mut shared, names: &Nobody, queued_bytes: 0 };
+    let reason = Io { duplex: &mut duplex, below }.settle(&mut puppet);
+    assert_eq!((reason, puppet.calls), (None, 0));
 }
 
 #[test]
