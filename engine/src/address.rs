@@ -1,7 +1,9 @@
 //! Where to listen, and who is there: an IP address with a port, or the name of a Unix socket.
 
 use crate::sys::interface::interface_index;
+use std::ffi::OsStr;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -29,6 +31,17 @@ const EXPECTED: &str =
     "expected IP:PORT, [IPV6]:PORT, [IPV6%INTERFACE]:PORT, NAME:PORT, unix:PATH or unix:@NAME";
 
 impl Address {
+    /// Reads a name as `sun_path` has it (unix(7)), with zero bytes behind it or without: a path up to the first one, or an abstract
+    /// name behind one. Where it says no length, zero bytes at the end of an abstract name are taken for padding.
+    pub fn from_sun_path(name: &[u8]) -> Address {
+        let name_bytes = name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        match name[..name_bytes].split(|byte| *byte == 0).next() {
+            Some(b"") if name_bytes > 0 => Address::Abstract(name[1..name_bytes].to_vec()),
+            Some(path) => Address::Unix(PathBuf::from(OsStr::from_bytes(path))),
+            None => Address::Unix(PathBuf::new()),
+        }
+    }
+
     /// The IP address and port, if it has them.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
@@ -110,6 +123,19 @@ impl std::fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_unix_sockets_end_at_a_zero_byte() {
+        let check =
+            |name: &[u8], printed: &str| assert_eq!(Address::from_sun_path(name).to_string(), printed);
+        check(b"/run/a", "unix:/run/a");
+        check(b"/run/a\0\0", "unix:/run/a");
+        check(b"/run/a\0rest", "unix:/run/a");
+        check(b"\0name\0\0", "unix:@name");
+        check(b"\0na\0me", "unix:@na\0me");
+        check(b"", "unix:");
+        check(b"\0\0", "unix:");
+    }
 
     #[test]
     fn addresses_read_as_they_print() {

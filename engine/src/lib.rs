@@ -99,7 +99,7 @@ pub use event::Errno;
 pub use mailbox::{ConnId, MailboxFull, Waker};
 pub use output::Output;
 pub use seam::datagram::{Datagram, DatagramIo};
-pub use seam::facts::{Facts, Proxied, ProxiedSsl, Secure};
+pub use seam::facts::{Facts, Proxied, ProxiedSsl, ProxyOutcome, Secure};
 pub use seam::io::Io;
 pub use seam::layer::{Call, Layer, Notice, Origin, Reclaim};
 pub use seam::protocol::Protocol;

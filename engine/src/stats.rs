@@ -81,6 +81,16 @@ counters! {
     memory_refused,
     /// Panics of protocol code, each of which closed its connection.
     panics,
+    /// PROXY headers taken.
+    proxy_headers,
+    /// Connections closed because the peer is none of the proxies that were listed.
+    proxy_unlisted,
+    /// Connections closed because a proxy sent something else than a PROXY header.
+    proxy_missing,
+    /// Connections closed because a PROXY header was malformed or cut.
+    proxy_malformed,
+    /// Connections closed because a PROXY header was not there in time.
+    proxy_late,
 }
 
 /// One counter with one writer: no locked instruction is needed.

@@ -4,6 +4,7 @@
 
 pub mod echo;
 pub mod http;
+pub mod layer;
 pub mod udp;
 
 pub use echo::Echo;

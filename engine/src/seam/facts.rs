@@ -47,6 +47,21 @@ pub struct Proxied {
     pub ssl: Option<ProxiedSsl>,
 }
 
+/// What became of a connection that had to begin with a PROXY header: [`Io::count_proxied`](crate::Io::count_proxied).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyOutcome {
+    /// The header came, and was taken.
+    Told,
+    /// The peer is none of those who may send one, and is not served without.
+    Unlisted,
+    /// Something else came.
+    Missing,
+    /// It breaks a rule, or ends in the middle.
+    Malformed,
+    /// It was not there in time.
+    Late,
+}
+
 /// What a proxy said of TLS between it and the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxiedSsl {

@@ -1,6 +1,6 @@
 //! What a session can do during a call: write, set a deadline, ask who is there. The same at every height of a stack.
 
-use super::facts::Facts;
+use super::facts::{Facts, ProxyOutcome};
 use super::names::Names;
 use crate::address::Address;
 use crate::event::Socket;
@@ -231,6 +231,19 @@ impl Io<'_> {
     #[inline]
     pub fn count_requests(&mut self, requests: u64) {
         self.below.shared.stats.live.requests.add(requests);
+    }
+
+    /// For a layer: adds to the worker's counts of PROXY headers, and of connections without a good one.
+    pub fn count_proxied(&mut self, outcome: ProxyOutcome) {
+        let live = &self.below.shared.stats.live;
+        let count = match outcome {
+            ProxyOutcome::Told => &live.proxy_headers,
+            ProxyOutcome::Unlisted => &live.proxy_unlisted,
+            ProxyOutcome::Missing => &live.proxy_missing,
+            ProxyOutcome::Malformed => &live.proxy_malformed,
+            ProxyOutcome::Late => &live.proxy_late,
+        };
+        count.add(1);
     }
 
     /// Says that protocol code panicked during this call and the session caught it, so that it can say a last word and

@@ -1,80 +1,28 @@
-//! Two layers in the shape of those that are to come: a prefix before the first byte (PROXY), and records with a handshake and an
-//! end of their own (TLS). They carry any protocol, and each other.
+//! Two layers: a prefix before the first byte, which is the PROXY layer, and one in the shape of TLS, with records, a handshake and
+//! an end of its own. They carry any protocol, and each other.
 
 use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper};
+use ringmill_protocols::layer::proxy::Prefixed;
 use std::time::Duration;
 
 /// How long a prefix or a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(100_000);
 
-/// Takes one line, `PEER` and a name, before the first byte of what it carries.
-pub struct Prefixed<L>(pub L);
+/// The PROXY layer behind a proxy that everybody here is.
+pub fn prefixed<L: Layer>(inner: L) -> Prefixed<L> {
+    let everybody = ["127.0.0.0/8".parse().expect("a network")];
+    Prefixed::new(inner, everybody.to_vec()).with_header_timeout(PATIENCE)
+}
 
-pub const PREFIX: &[u8] = b"PEER somebody\n";
-const PREFIX_BYTES_MAX: usize = 40;
+/// A header of version 2: PROXY, TCP over IPv4, from 192.0.2.1, port 256, to 192.0.2.2, port 2, with a NOOP of one byte.
+pub const PREFIX: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xc0\0\x02\x01\xc0\0\x02\x02\x01\0\0\x02\x04\0\x01\n";
 
-/// A session below another one.
+/// The session of a layer, below another one.
 pub enum Below<L: Layer> {
     /// Nothing is above yet.
     Waiting(Origin),
     Open(Upper<L>),
-}
-
-impl<L: Layer> Layer for Prefixed<L> {
-    type Session = Below<L>;
-
-    fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> Below<L> {
-        io.set_timeout(PATIENCE);
-        Below::Waiting(origin)
-    }
-
-    fn call(&mut self, session: &mut Below<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
-        let consumed = call.input_bytes();
-        match (&mut *session, call) {
-            (Below::Waiting(origin), Call::Data(input)) => {
-                let Some(end) = input.iter().position(|byte| *byte == b'\n') else {
-                    let is_long = input.len() > PREFIX_BYTES_MAX;
-                    return if is_long { Step::close() } else { Step::consumed(0) };
-                };
-                let (line, rest) = input.split_at_mut(end + 1);
-                if !line.starts_with(b"PEER ") {
-                    return Step::close();
-                }
-                let mut upper = Upper::open(&mut self.0, *origin, io);
-                // Also where nothing follows: what it wrote when it was opened is to be taken.
-                if !rest.is_empty() {
-                    upper.call(&mut self.0, Call::Data(rest), io);
-                }
-                let step = pass(&mut upper, consumed, io);
-                *session = Below::Open(upper);
-                step
-            }
-            (Below::Waiting(_), Call::Drained | Call::Wake) => Step::next(Next::Continue),
-            (Below::Waiting(_), _) => Step::next(Next::Close),
-            (Below::Open(upper), call) => {
-                upper.call(&mut self.0, call, io);
-                pass(upper, consumed, io)
-            }
-        }
-    }
-
-    fn closed(&mut self, session: Below<L>, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
-        if let Below::Open(upper) = session {
-            upper.close(&mut self.0, reason, reclaim);
-        }
-    }
-
-    fn notice(&mut self, notice: Notice) {
-        self.0.notice(notice);
-    }
-}
-
-/// Moves output down as it is.
-fn pass<L: Layer>(upper: &mut Upper<L>, consumed: usize, io: &mut Io<'_>) -> Step {
-    if let Some(output) = upper.take_output() {
-        io.append(output);
-    }
-    upper.step(consumed, io)
 }
 
 /// Answers `HELLO` with `WELCOME`; then everything travels in records: a length of two bytes, and so many bytes, each changed by the

@@ -1,7 +1,7 @@
 //! What clients say, and what they must hear: the oracle is the same protocol, fed at once on a calm kernel.
 
 use crate::framed::{self, Framed, frame};
-use crate::layers::{Prefixed, Sealed, Speech};
+use crate::layers::{Sealed, Speech, prefixed};
 use crate::site::Site;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
@@ -140,10 +140,10 @@ pub fn listen_with(
 ) -> Socket {
     match speech {
         Speech::Plain => simulation.listen_on(worker, protocol),
-        Speech::Prefixed => simulation.listen_on(worker, Prefixed(protocol)),
+        Speech::Prefixed => simulation.listen_on(worker, prefixed(protocol)),
         Speech::Sealed => simulation.listen_on(worker, Sealed(protocol)),
-        Speech::PrefixedSealed => simulation.listen_on(worker, Prefixed(Sealed(protocol))),
-        Speech::SealedPrefixed => simulation.listen_on(worker, Sealed(Prefixed(protocol))),
+        Speech::PrefixedSealed => simulation.listen_on(worker, prefixed(Sealed(protocol))),
+        Speech::SealedPrefixed => simulation.listen_on(worker, Sealed(prefixed(protocol))),
     }
 }
 

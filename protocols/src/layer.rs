@@ -1,0 +1,4 @@
+//! Layers: they stand on a connection and carry any protocol, or another layer.
+
+#[cfg(feature = "proxy-protocol")]
+pub mod proxy;

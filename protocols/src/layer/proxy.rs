@@ -1,0 +1,189 @@
+//! The PROXY protocol, from a proxy in front of us: the address of its client, before the first byte of what the client says.
+//!
+//! [`Prefixed`] carries any protocol. On a connection from a listed network it takes one header of version 1 or 2, which must be
+//! there, and opens the session above only behind it: [`Io::peer`] then answers with the client's address, and what else the
+//! proxy said is in [`Io::facts`]. It never guesses whether a header is there, because then anybody could send one.
+//!
+//! The specification is <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The parser, pure, is `header.rs`.
+
+mod binary;
+mod header;
+mod network;
+#[cfg(test)]
+mod tests;
+mod text;
+mod told;
+
+pub use network::{BadNetwork, Network};
+
+use ringmill_engine::{
+    Call, CloseReason, Io, Layer, Next, Notice, Origin, ProxyOutcome, Reclaim, Step, Upper,
+};
+use std::time::Duration;
+use told::{Outcome, Told};
+
+/// A header must have arrived in full within this time: a proxy sends it with its first segment.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// While the engine drains, a header that is on its way has this time, as an idle HTTP connection has.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
+
+/// Takes a PROXY header from proxies in listed networks, then carries `L`.
+///
+/// Version 1 has at most 107 bytes, version 2 at most 4 KiB are taken. A connection whose header is missing, malformed, cut, or not
+/// there within five seconds is closed without an answer, and counted by reason in [`Counters`](ringmill_engine::Counters).
+/// LOCAL, UNKNOWN and what is not a stream leave the kernel's addresses as they are.
+pub struct Prefixed<L> {
+    inner: L,
+    proxies: Vec<Network>,
+    serves_others: bool,
+    header_timeout: Duration,
+}
+
+impl<L: Layer> Prefixed<L> {
+    /// Carries `inner` behind proxies in these networks. Any other peer is refused.
+    pub fn new(inner: L, proxies: Vec<Network>) -> Prefixed<L> {
+        Prefixed { inner, proxies, serves_others: false, header_timeout: HEADER_TIMEOUT }
+    }
+
+    /// Whether a peer outside the networks is served, without a header and by its own address. A header that it sends is
+    /// then the inner protocol's first input.
+    pub fn with_others(mut self, are_served: bool) -> Prefixed<L> {
+        self.serves_others = are_served;
+        self
+    }
+
+    /// The header must have arrived in full within this time; five seconds unless it is set.
+    pub fn with_header_timeout(mut self, timeout: Duration) -> Prefixed<L> {
+        self.header_timeout = timeout;
+        self
+    }
+
+    fn is_proxy(&self, io: &Io<'_>) -> bool {
+        io.peer().is_some_and(|peer| self.proxies.iter().any(|network| network.contains(&peer)))
+    }
+
+    /// What has arrived while the header is waited for.
+    fn wait(&mut self, session: &mut Session<L>, input: &mut [u8], io: &mut Io<'_>) -> Step {
+        match header::read(input) {
+            Outcome::Complete(bytes, told) => {
+                io.count_proxied(ProxyOutcome::Told);
+                learn(told, io);
+                let mut upper = self.begin(&mut input[bytes..], io);
+                let step = pass(&mut upper, input.len(), io);
+                *session = Session::Open(upper);
+                step
+            }
+            Outcome::Partial(bytes) => Step::need(0, bytes),
+            Outcome::Missing => refuse(ProxyOutcome::Missing, "no PROXY header", io),
+            Outcome::Malformed(problem) => refuse(ProxyOutcome::Malformed, problem, io),
+        }
+    }
+
+    /// The session above begins, behind its header.
+    fn begin(&mut self, rest: &mut [u8], io: &mut Io<'_>) -> Upper<L> {
+        let mut upper = Upper::open(&mut self.inner, Origin::Accepted, io);
+        // As the engine does with a connection that comes while it drains.
+        if io.is_draining() {
+            upper.call(&mut self.inner, Call::Drain, io);
+        }
+        if !rest.is_empty() {
+            upper.call(&mut self.inner, Call::Data(rest), io);
+        }
+        upper
+    }
+}
+
+/// Where a connection is.
+#[doc(hidden)]
+pub enum Session<L: Layer> {
+    /// The header is not there in full.
+    Waiting,
+    /// Nobody we serve.
+    Refused,
+    Open(Upper<L>),
+}
+
+impl<L: Layer> Layer for Prefixed<L> {
+    type Session = Session<L>;
+
+    fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> Session<L> {
+        // Whoever we connect to sends no header: a proxy is on the client's side.
+        let is_accepted = origin == Origin::Accepted;
+        if is_accepted && self.is_proxy(io) {
+            io.set_timeout(self.header_timeout);
+            return Session::Waiting;
+        }
+        if is_accepted && !self.serves_others {
+            refuse(ProxyOutcome::Unlisted, "no proxy of ours", io);
+            // Only a call can close, and this asks for one at once.
+            io.notify_drained();
+            return Session::Refused;
+        }
+        let mut upper = Upper::open(&mut self.inner, origin, io);
+        pass(&mut upper, 0, io);
+        Session::Open(upper)
+    }
+
+    fn call(&mut self, session: &mut Session<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
+        let consumed = call.input_bytes();
+        match (&mut *session, call) {
+            (Session::Open(upper), call) => {
+                upper.call(&mut self.inner, call, io);
+                pass(upper, consumed, io)
+            }
+            (Session::Refused, _) => Step::close(),
+            (Session::Waiting, Call::Data(input)) => self.wait(session, input, io),
+            // Who only looks whether somebody listens has done nothing wrong.
+            (Session::Waiting, Call::End([])) => Step::close(),
+            (Session::Waiting, Call::End(_)) => refuse(ProxyOutcome::Malformed, "the header is cut", io),
+            (Session::Waiting, Call::Timeout) if io.is_draining() => Step::close(),
+            (Session::Waiting, Call::Timeout) => {
+                refuse(ProxyOutcome::Late, "the header did not come in time", io)
+            }
+            (Session::Waiting, Call::Drain) => {
+                io.set_timeout(DRAIN_GRACE);
+                Step::next(Next::Continue)
+            }
+            (Session::Waiting, Call::Shed) => Step::close(),
+            (Session::Waiting, Call::Drained | Call::Wake) => Step::next(Next::Continue),
+        }
+    }
+
+    fn closed(&mut self, session: Session<L>, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+        if let Session::Open(upper) = session {
+            upper.close(&mut self.inner, reason, reclaim);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.inner.notice(notice);
+    }
+}
+
+/// Moves output down as it is.
+fn pass<L: Layer>(upper: &mut Upper<L>, consumed: usize, io: &mut Io<'_>) -> Step {
+    if let Some(output) = upper.take_output() {
+        io.append(output);
+    }
+    upper.step(consumed, io)
+}
+
+/// Closes, and says why to whoever looks for it.
+#[cold]
+fn refuse(outcome: ProxyOutcome, problem: &str, io: &mut Io<'_>) -> Step {
+    io.count_proxied(outcome);
+    tracing::debug!(peer = %io.peer().map_or("gone".to_owned(), |peer| peer.to_string()), "PROXY protocol: {problem}");
+    Step::close()
+}
+
+/// Adds what a header says to what is known of the connection.
+fn learn(told: Told, io: &mut Io<'_>) {
+    if told == Told::default() {
+        return;
+    }
+    let facts = io.facts_mut();
+    facts.peer = told.peer.or(facts.peer.take());
+    facts.local = told.local.or(facts.local.take());
+    facts.proxied = told.proxied.or(facts.proxied.take());
+}
