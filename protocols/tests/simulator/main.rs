@@ -7,6 +7,7 @@
 mod client;
 mod framed;
 mod layers;
+mod proxied;
 mod scenario;
 mod script;
 mod site;
