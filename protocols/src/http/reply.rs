@@ -6,7 +6,7 @@ use super::message::{Head, Method, Version};
 use super::one::emit;
 use super::status::{RESET_CONTENT, is_bodiless};
 use bytes::Bytes;
-use ringmill_engine::{Address, Io};
+use ringmill_engine::{Address, Facts, Io};
 
 /// The answer to one request: status, then fields, then a body. Each `body` method finishes it.
 ///
@@ -234,9 +234,19 @@ impl Reply<'_> {
         self
     }
 
-    /// The client's address. Costs a system call.
+    /// The client's address, as [`Io::peer`]. Costs a system call where no proxy in front told it.
     pub fn peer(&self) -> Option<Address> {
         self.io.peer()
+    }
+
+    /// The address the client connected to, as [`Io::local`]. Costs a system call where no proxy in front told it.
+    pub fn local(&self) -> Option<Address> {
+        self.io.local()
+    }
+
+    /// What the layers below have learned of the connection.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.io.facts()
     }
 
     /// Completes whatever the handler left open.

@@ -4,6 +4,15 @@
 //! there, and opens the session above only behind it: [`Io::peer`] then answers with the client's address, and what else the
 //! proxy said is in [`Io::facts`]. It never guesses whether a header is there, because then anybody could send one.
 //!
+//! ```
+//! use ringmill_protocols::Echo;
+//! use ringmill_protocols::layer::proxy::{BadNetwork, Prefixed};
+//!
+//! let proxies = vec!["10.0.0.0/8".parse()?];
+//! let behind_proxies = Prefixed::new(Echo::default(), proxies);
+//! # Ok::<(), BadNetwork>(())
+//! ```
+//!
 //! The specification is <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The parser, pure, is `header.rs`.
 
 mod binary;
@@ -59,8 +68,22 @@ impl<L: Layer> Prefixed<L> {
         self
     }
 
-    fn is_proxy(&self, io: &Io<'_>) -> bool {
-        io.peer().is_some_and(|peer| self.proxies.iter().any(|network| network.contains(&peer)))
+    /// One system call a connection, for the address.
+    fn admit(&self, origin: Origin, io: &mut Io<'_>) -> Admission {
+        // Whoever we connect to sends no header: a proxy is on the client's side.
+        if origin != Origin::Accepted {
+            return Admission::AsItIs;
+        }
+        // It is gone already, as after a health check that ends with a reset.
+        let Some(peer) = io.peer() else { return Admission::Refused };
+        if self.proxies.iter().any(|network| network.contains(&peer)) {
+            Admission::WithHeader
+        } else if self.serves_others {
+            Admission::AsItIs
+        } else {
+            refuse(ProxyOutcome::Unlisted, "no proxy of ours", io);
+            Admission::Refused
+        }
     }
 
     /// What has arrived while the header is waited for.
@@ -94,6 +117,13 @@ impl<L: Layer> Prefixed<L> {
     }
 }
 
+/// How a connection begins.
+enum Admission {
+    WithHeader,
+    AsItIs,
+    Refused,
+}
+
 /// Where a connection is.
 #[doc(hidden)]
 pub enum Session<L: Layer> {
@@ -108,21 +138,22 @@ impl<L: Layer> Layer for Prefixed<L> {
     type Session = Session<L>;
 
     fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> Session<L> {
-        // Whoever we connect to sends no header: a proxy is on the client's side.
-        let is_accepted = origin == Origin::Accepted;
-        if is_accepted && self.is_proxy(io) {
-            io.set_timeout(self.header_timeout);
-            return Session::Waiting;
+        match self.admit(origin, io) {
+            Admission::WithHeader => {
+                io.set_timeout(self.header_timeout);
+                Session::Waiting
+            }
+            Admission::AsItIs => {
+                let mut upper = Upper::open(&mut self.inner, origin, io);
+                pass(&mut upper, 0, io);
+                Session::Open(upper)
+            }
+            Admission::Refused => {
+                // Only a call can close, and this asks for one at once.
+                io.notify_drained();
+                Session::Refused
+            }
         }
-        if is_accepted && !self.serves_others {
-            refuse(ProxyOutcome::Unlisted, "no proxy of ours", io);
-            // Only a call can close, and this asks for one at once.
-            io.notify_drained();
-            return Session::Refused;
-        }
-        let mut upper = Upper::open(&mut self.inner, origin, io);
-        pass(&mut upper, 0, io);
-        Session::Open(upper)
     }
 
     fn call(&mut self, session: &mut Session<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {

@@ -63,6 +63,15 @@ fn is_mapped(network: &IpNet) -> bool {
     matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some())
 }
 
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Peers::Ip(network) => network.fmt(f),
+            Peers::Unix => f.write_str("unix"),
+        }
+    }
+}
+
 impl std::fmt::Display for BadNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)

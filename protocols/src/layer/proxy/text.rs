@@ -32,7 +32,8 @@ const TOO_LONG: &str = "no end of the line within 107 bytes";
 
 /// What stands between `START` and the end of the line.
 fn told(line: &[u8]) -> Result<Told, &'static str> {
-    // "The receiver must ignore anything presented before the CRLF is found."
+    // "The receiver must ignore anything presented before the CRLF is found": anything but a CR or LF alone, at which others
+    // might see the end.
     if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
         return Ok(Told::default());
     }
