@@ -165,9 +165,17 @@ fn what_is_not_there_is_404_the_wrong_method_405_and_an_unknown_one_501() {
         };
         let (only_get, only_post) = (Some("GET, HEAD, OPTIONS"), Some("POST, OPTIONS"));
         let both = Some("GET, HEAD, POST, OPTIONS");
-        for target in
-            ["/plaintext", "/json", "/pipeline", "/health", "/headers", "/stats", "/bytes/1", "/json/1"]
-        {
+        for target in [
+            "/plaintext",
+            "/json",
+            "/pipeline",
+            "/health",
+            "/headers",
+            "/peer",
+            "/stats",
+            "/bytes/1",
+            "/json/1",
+        ] {
             check("DELETE", target, 405, only_get);
             check("POST", target, 405, only_get);
             check("OPTIONS", target, 204, only_get);
@@ -212,6 +220,8 @@ fn help_names_every_option_its_variable_and_examples() {
         "defer-accept",
         "unix-mode",
         "unix-group",
+        "proxy-protocol",
+        "proxy-protocol-others",
         "max-connections",
         "max-memory",
         "max-body",

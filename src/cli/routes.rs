@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ringmill::http::{BodyWriter, Fill, Handler, Limits, Method, Plan, Reply, Request, Source, Upload};
-use ringmill::{Config, Counters, Stats, WorkerContext};
+use ringmill::{Config, Counters, Facts, Stats, WorkerContext};
 use serde::Serialize;
 
 /// One worker's routes.
@@ -51,6 +51,10 @@ impl Handler for Routes {
             b"/" if get => reply.content_type("text/html; charset=utf-8").body(PAGE.as_bytes()),
             b"/" if post => reply.content_type(&media_type(request)).body(request.body()),
             b"/headers" if get => headers(request, reply),
+            b"/peer" if get => {
+                let page = PeerPage::new(reply);
+                self.json(&page, reply);
+            }
             b"/stats" if get => self.json(&StatsPage::new(&self.stats, self.limits.clone()), reply),
             _ => match request.path() {
                 path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
@@ -148,7 +152,7 @@ fn refuse(path: &str, method: Method<'_>, reply: &mut Reply<'_>) {
         return reply.status(501).text("501 Not Implemented: no resource here has this method\n");
     }
     let allow = match path {
-        "/plaintext" | "/json" | "/pipeline" | "/health" | "/headers" | "/stats" => GET,
+        "/plaintext" | "/json" | "/pipeline" | "/health" | "/headers" | "/peer" | "/stats" => GET,
         "/" | "/baseline11" | "*" => GET_POST,
         "/upload" => POST,
         _ if path.starts_with("/bytes/") || path.starts_with("/json/") => GET,
@@ -287,6 +291,74 @@ struct ItemTotal<'a> {
 struct ItemsPage<'a> {
     items: Vec<ItemTotal<'a>>,
     count: usize,
+}
+
+/// `/peer`: who is at the ends of the connection, and what is known of it.
+#[derive(Serialize)]
+struct PeerPage {
+    peer: Option<String>,
+    local: Option<String>,
+    /// What a proxy in front said of its own connection with the client.
+    proxied: Option<ProxiedPage>,
+    /// Our own TLS.
+    secure: Option<SecurePage>,
+}
+
+/// Bytes that are mostly text are written as text, with escapes for the rest.
+#[derive(Serialize)]
+struct ProxiedPage {
+    authority: Option<String>,
+    alpn: Option<String>,
+    unique_id: Option<String>,
+    ssl: Option<ProxiedSslPage>,
+}
+
+#[derive(Serialize)]
+struct ProxiedSslPage {
+    is_client_verified: bool,
+    version: Option<String>,
+    cipher: Option<String>,
+    common_name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SecurePage {
+    version: &'static str,
+    cipher_suite: &'static str,
+    alpn: Option<String>,
+    server_name: Option<String>,
+    is_resumed: bool,
+    client_certificates: usize,
+}
+
+impl PeerPage {
+    fn new(reply: &Reply<'_>) -> PeerPage {
+        let Facts { secure, proxied, .. } = reply.facts().cloned().unwrap_or_default();
+        let escaped = |bytes: Option<Vec<u8>>| bytes.map(|bytes| bytes.escape_ascii().to_string());
+        PeerPage {
+            peer: reply.peer().map(|address| address.to_string()),
+            local: reply.local().map(|address| address.to_string()),
+            proxied: proxied.map(|proxied| ProxiedPage {
+                authority: proxied.authority,
+                alpn: escaped(proxied.alpn),
+                unique_id: escaped(proxied.unique_id),
+                ssl: proxied.ssl.map(|ssl| ProxiedSslPage {
+                    is_client_verified: ssl.is_client_verified,
+                    version: ssl.version,
+                    cipher: ssl.cipher,
+                    common_name: ssl.common_name,
+                }),
+            }),
+            secure: secure.map(|secure| SecurePage {
+                version: secure.version,
+                cipher_suite: secure.cipher_suite,
+                alpn: escaped(secure.alpn),
+                server_name: secure.server_name,
+                is_resumed: secure.is_resumed,
+                client_certificates: secure.client_certificates.len(),
+            }),
+        }
+    }
 }
 
 /// `/stats`.

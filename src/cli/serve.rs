@@ -4,8 +4,10 @@ use super::log;
 use super::routes::Routes;
 use clap::Args;
 use ringmill::http::{Limits, Server};
+use ringmill::layer::proxy::{Network, Prefixed};
 use ringmill::{
-    Address, Config, DriverChoice, Echo, Engine, Error, Handle, ListenOptions, Pin, Running, UdpEcho,
+    Address, Builder, Config, DriverChoice, Echo, Engine, Error, Handle, Layer, ListenOptions, Pin, Running,
+    UdpEcho, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -73,6 +75,16 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "GROUP", env = "RINGMILL_UNIX_GROUP")]
     unix_group: Option<String>,
 
+    /// Networks of proxies, as 10.0.0.0/8, an address, or unix: a TCP or Unix connection from there must begin with a PROXY
+    /// protocol header, version 1 or 2, which says who the client is; repeat for several
+    #[arg(long, value_name = "CIDR", env = "RINGMILL_PROXY_PROTOCOL", value_delimiter = ',')]
+    proxy_protocol: Vec<Network>,
+
+    /// What becomes of connections from elsewhere where --proxy-protocol is given: refuse closes them, serve serves them without
+    /// a header
+    #[arg(long, value_name = "WHAT", env = "RINGMILL_PROXY_PROTOCOL_OTHERS", default_value = "refuse")]
+    proxy_protocol_others: Others,
+
     /// Open connections a worker; more wait [default: the descriptor limit / workers, less 64 and the backlog of each
     /// address, but at most a quarter less]
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -120,6 +132,13 @@ pub(crate) struct Serve {
     drain: Duration,
 }
 
+/// What becomes of a peer that is no proxy of ours, where proxies are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Others {
+    Refuse,
+    Serve,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   ringmill serve
@@ -129,6 +148,8 @@ Examples:
       try: curl --unix-socket /run/ringmill.sock http://localhost/health
   ringmill serve --listen unix:/run/ringmill.sock --unix-mode 0660 --unix-group www-data
       for a reverse proxy that runs as www-data
+  ringmill serve --listen 0.0.0.0:8080 --proxy-protocol 10.0.0.5,10.0.0.6
+      behind two balancers that send the PROXY protocol; /peer shows the client's address
   ringmill serve --tcp-echo 127.0.0.1:7 --udp-echo 127.0.0.1:7
   RINGMILL_DRIVER=poll RINGMILL_LOG=debug ringmill serve
       every option is also an environment variable";
@@ -186,22 +207,61 @@ impl Serve {
         };
         let stream_bytes_max = self.max_body.unwrap_or(u64::MAX);
         let idle = self.keep_alive_timeout;
+        let front = Front {
+            options,
+            proxies: self.proxy_protocol,
+            serves_others: self.proxy_protocol_others == Others::Serve,
+        };
         let mut builder = Engine::builder().config(config);
         for address in self.listen {
             let limits = limits.clone();
-            builder = builder.listen_with(address, options.clone(), move |worker| {
+            builder = front.listen(builder, address, move |worker| {
                 Server::new(Routes::new(worker, &limits, stream_bytes_max)).with_limits(limits.clone())
             });
         }
         for address in self.tcp_echo {
-            let options = options.clone();
-            builder = builder.listen_with(address, options, move |_| Echo::default().with_idle_timeout(idle));
+            builder = front.listen(builder, address, move |_| Echo::default().with_idle_timeout(idle));
         }
         for address in self.udp_echo {
             let rate = self.udp_echo_rate;
             builder = builder.datagrams(address, move |_| UdpEcho::default().with_peer_rate(rate));
         }
-        builder.start()
+        let running = builder.start()?;
+        front.announce();
+        Ok(running)
+    }
+}
+
+/// What all stream listeners have in common.
+struct Front {
+    options: ListenOptions,
+    proxies: Vec<Network>,
+    serves_others: bool,
+}
+
+impl Front {
+    /// Listens with a protocol, behind the header of a proxy where proxies are listed.
+    fn listen<L: Layer>(
+        &self,
+        builder: Builder,
+        address: Address,
+        factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
+    ) -> Builder {
+        if self.proxies.is_empty() {
+            return builder.listen_with(address, self.options.clone(), factory);
+        }
+        let (proxies, serves_others) = (self.proxies.clone(), self.serves_others);
+        builder.listen_with(address, self.options.clone(), move |worker| {
+            Prefixed::new(factory(worker), proxies.clone()).with_others(serves_others)
+        })
+    }
+
+    fn announce(&self) {
+        if !self.proxies.is_empty() {
+            let networks: Vec<String> = self.proxies.iter().map(Network::to_string).collect();
+            let others = if self.serves_others { "served without" } else { "refused" };
+            tracing::info!("PROXY protocol from {}; others are {others}", networks.join(", "));
+        }
     }
 }
 
