@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests that need other programs: ringmill and the custom_protocol example against curl, wrk, h2load, redis-cli,
-# redis-benchmark and Python's http.client, on both drivers; and against nginx, on generated requests. Traffic stays on
-# loopback.
+# redis-benchmark, Python's http.client and haproxy in front of it, on both drivers; and against nginx, on generated requests.
+# Traffic stays on loopback.
 #
 #   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
 #
@@ -11,7 +11,7 @@ set -euo pipefail
 
 main() {
     PATH=$PATH:/usr/sbin # where Debian keeps nginx
-    need cargo:cargo nginx:nginx-light curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
+    need cargo:cargo nginx:nginx-light haproxy:haproxy curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
         echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --examples && cargo build --release --bins" >&2
@@ -41,6 +41,10 @@ main() {
             check_drain
         elif [[ $driver == uring ]]; then
             echo "  where the machine forbids io_uring, RINGMILL_TEST_DRIVERS=poll tests without it"
+        fi
+        if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --proxy-protocol 127.0.0.0/8; then
+            check_haproxy "$(address 'listening on 127' 1)"
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
         fi
         if start "key-value store on" "$programs/examples/custom_protocol" 127.0.0.1:0; then
             check_redis
@@ -120,6 +124,60 @@ compare_with_nginx() {
     output=$(cd "$(dirname "$0")/.." && RINGMILL_DRIVER=$driver timeout --foreground --kill-after=5 580 \
         cargo test --quiet --locked --test differential_nginx 2>&1) || true
     grep -oE '^test result: ok\. 1 passed' <<<"$output" || echo "$output"
+}
+
+# ---- haproxy in front, with the PROXY protocol
+
+# check_haproxy ADDRESS_OF_RINGMILL
+check_haproxy() {
+    local proxy ports version
+    read -ra ports < <(free_ports 2)
+    cat >"$scratch/haproxy.cfg" <<EOF
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+    unique-id-format known
+listen version_1
+    bind 127.0.0.1:${ports[0]}
+    server ringmill $1 send-proxy
+listen version_2
+    bind 127.0.0.1:${ports[1]}
+    server ringmill $1 send-proxy-v2 proxy-v2-options unique-id,crc32c check inter 200ms
+EOF
+    haproxy -db -f "$scratch/haproxy.cfg" >"$scratch/haproxy.log" 2>&1 &
+    proxy=$!
+    for version in 1 2; do
+        http=127.0.0.1:${ports[version - 1]}
+        check "haproxy, PROXY protocol version $version: the client is curl" "the same to $http" "$(client_of_curl)"
+    done
+    check "haproxy, PROXY protocol version 2: its unique id" '"unique_id":"known"' \
+        "$(fetch "http://$http/peer" | grep -o '"unique_id":"[^"]*"')"
+    check "haproxy, 10 MB through it" "$(pattern 10000000 | sha256sum)" "$(fetch "http://$http/bytes/10000000" | sha256sum)"
+    check "without a header there is no answer" "curl: (52) Empty reply from server" "$(fetch "http://$1/health" || true)"
+    check "haproxy, what was counted" '"proxy_late":0,"proxy_malformed":0,"proxy_missing":1,"proxy_unlisted":0' \
+        "$(fetch "http://$http/stats" | sed 's/.*"total"//' | tr ',' '\n' |
+            grep -E '^"proxy_(unlisted|missing|malformed|late)"' | tr -d '}' | sort | paste -sd ,)"
+    kill -KILL "$proxy" && { wait "$proxy" 2>/dev/null || true; }
+}
+
+# Whether the peer that /peer shows is curl's own end; haproxy may still be starting.
+client_of_curl() {
+    fetch --retry 20 --retry-delay 1 --retry-all-errors -w '\n%{local_ip}:%{local_port}' "http://$http/peer" |
+        python3 -c '
+import json, sys
+*_, page, own = sys.stdin.read().strip().splitlines()
+seen = json.loads(page)
+print("the same" if seen["peer"] == own else seen["peer"] + " instead of " + own, "to", seen["local"])'
+}
+
+# free_ports COUNT: ports of 127.0.0.1 that nobody has now.
+free_ports() {
+    python3 -c '
+import socket, sys
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(one.getsockname()[1] for one in sockets))' "$1"
 }
 
 # ---- curl
