@@ -1,6 +1,6 @@
 //! Echo (RFC 862): every byte goes back. The smallest protocol there is: read it first.
 
-use ringmill_engine::{Io, Next, Protocol, Step};
+use ringmill_engine::{Facts, Io, Next, Protocol, Step};
 use std::time::Duration;
 
 /// Sends back what it receives, in order, until the peer closes.
@@ -37,7 +37,8 @@ impl Protocol for Echo {
         Step::consumed(input.len())
     }
 
-    fn eof(&mut self, _: &mut (), _: &mut [u8], _: &mut Io<'_>) -> Next {
-        Next::Close
+    fn eof(&mut self, _: &mut (), _: &mut [u8], io: &mut Io<'_>) -> Next {
+        // Only the end says that this was all: where it may be a cut, the answer is cut as well.
+        if io.facts().is_some_and(Facts::is_truncated) { Next::Abort } else { Next::Close }
     }
 }

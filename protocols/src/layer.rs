@@ -2,3 +2,5 @@
 
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy;
+#[cfg(feature = "tls")]
+pub mod tls;

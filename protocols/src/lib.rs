@@ -8,4 +8,6 @@ pub mod layer;
 pub mod udp;
 
 pub use echo::Echo;
+#[cfg(feature = "tls")]
+pub use layer::tls::{Tls, TlsConfig, TlsError, TlsStore, TlsVersion};
 pub use udp::UdpEcho;

@@ -15,6 +15,14 @@ pub struct Facts {
     pub proxied: Option<Proxied>,
 }
 
+impl Facts {
+    /// Whether the stream ended without the peer's word that this was all ([`Secure::is_truncated`]): what only the end
+    /// of the stream delimits is not to be taken for whole.
+    pub fn is_truncated(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.is_truncated)
+    }
+}
+
 /// What a TLS handshake came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secure {

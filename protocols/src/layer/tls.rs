@@ -1,0 +1,361 @@
+//! TLS 1.2 and 1.3 under any protocol, server side, with rustls.
+//!
+//! ```no_run
+//! # use ringmill_engine as ringmill;
+//! # use ringmill_protocols::{http, Tls, TlsConfig, TlsStore};
+//! let store = TlsStore::new(TlsConfig::from_files("chain.pem", "key.pem"))?;
+//! ringmill::Engine::builder()
+//!     .listen("0.0.0.0:8443", move |_worker| {
+//!         Tls::new(http::server(|_request, reply| reply.text("Hello, World!")), store.clone())
+//!     })
+//!     .run()?;
+//! # Ok::<(), ringmill_engine::Error>(())
+//! ```
+//!
+//! `link.rs` is the connection of rustls as bytes in and bytes out, `config.rs` what a listener runs with, `store.rs` its
+//! certificates. This file stands between: a [`Layer`] whose session decrypts what arrives, calls the session above, and
+//! encrypts what that wrote. What the session above writes can go nowhere else: it has an outlet of its own ([`Upper`]).
+//!
+//! What is left of input is kept in one of two places. When all complete records are taken, the beginning of the next one is
+//! kept here, because rustls may have joined a message in it. When records wait because the session above pauses,
+//! they are left where they are, with the engine, untouched.
+
+mod config;
+mod link;
+mod store;
+
+pub use config::{TlsConfig, TlsError, TlsVersion};
+pub use store::TlsStore;
+
+use link::{Event, Link};
+use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper};
+use std::mem::{replace, take};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What rustls keeps for an idle connection, with what we do: 2.5 KB on its heap and the connection itself.
+const LINK_BYTES: usize = 4096;
+/// The longest method of HTTP that is recognised without TLS.
+const METHOD_BYTES_MAX: usize = 20;
+/// How long a handshake may take once the engine drains.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// Plaintext buffers that grew beyond this are freed: no record holds more.
+const PLAIN_BYTES_KEPT: usize = 16 * 1024;
+
+/// Carries a protocol over TLS. What the handshake came to is in [`Io::facts`] of the session above.
+///
+/// - A peer's close_notify is the end of its stream: what is being answered is still sent, and our close_notify behind it. The
+///   end of the transport without one may be an attacker's cut: the session above is told of the end with
+///   `is_truncated` in [`Io::facts`], and must not take for whole what only the end of the stream delimits.
+/// - A session above that closes ends with our close_notify; one that aborts or panics does not.
+/// - A client that sends an HTTP request without TLS is answered with [`TlsConfig::with_plain_reply`].
+/// - Only connections that are accepted are served: one that the protocol opens itself is closed, for it would be plain.
+#[derive(Debug)]
+pub struct Tls<L> {
+    inner: L,
+    store: Arc<TlsStore>,
+    /// The plaintext of the record at hand.
+    plain: Vec<u8>,
+    /// What rustls wants to send.
+    wire: Vec<u8>,
+}
+
+impl<L: Layer> Tls<L> {
+    /// `inner` over TLS, as `store` says.
+    pub fn new(inner: L, store: Arc<TlsStore>) -> Tls<L> {
+        Tls { inner, store, plain: Vec::new(), wire: Vec::new() }
+    }
+}
+
+/// A connection of [`Tls`].
+pub struct TlsSession<L: Layer> {
+    state: State<L>,
+    /// The beginning of a record or message, as rustls left it.
+    rest: Vec<u8>,
+}
+
+enum State<L: Layer> {
+    /// Nothing has come yet: a silent connection costs no more than its place.
+    Greeting,
+    Handshaking {
+        link: Box<Link>,
+        /// What was taken of the client's bytes.
+        taken_bytes: usize,
+        server_name: Option<String>,
+    },
+    Open(Box<Link>, Upper<L>, Incoming),
+    Over,
+}
+
+/// The peer's side of an open connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Incoming {
+    Flowing,
+    /// close_notify came: nothing behind it counts.
+    Ended,
+}
+
+/// What is done with the input that is left.
+enum Verdict {
+    /// It is the beginning of something.
+    Incomplete(Step),
+    /// It waits until the session above takes input again.
+    Waits(Step),
+    /// It is not looked at any more.
+    Over(Step),
+}
+
+impl<L: Layer> Layer for Tls<L> {
+    type Session = TlsSession<L>;
+
+    fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> TlsSession<L> {
+        let (state, timeout) = match origin {
+            Origin::Accepted => (State::Greeting, self.store.config().handshake_timeout),
+            Origin::Connected(_) => (State::Over, Duration::ZERO),
+        };
+        io.set_timeout(timeout);
+        TlsSession { state, rest: Vec::new() }
+    }
+
+    fn call(&mut self, session: &mut TlsSession<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
+        match (&mut session.state, call) {
+            (_, Call::Data(input)) => self.data(session, input, io),
+            (State::Open(..), call) => self.pass_on(session, call, io),
+            (_, Call::Drained | Call::Wake) => Step::next(Next::Continue),
+            (State::Greeting | State::Handshaking { .. }, Call::Drain) => {
+                io.set_timeout(DRAIN_GRACE.min(self.store.config().handshake_timeout));
+                Step::next(Next::Continue)
+            }
+            (_, Call::End(_) | Call::Timeout | Call::Drain | Call::Shed) => Step::close(),
+        }
+    }
+
+    fn closed(&mut self, session: TlsSession<L>, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+        if let State::Open(_, upper, _) = session.state {
+            upper.close(&mut self.inner, reason, reclaim);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.inner.notice(notice);
+    }
+}
+
+impl<L: Layer> Tls<L> {
+    /// A call without input, for the session above.
+    fn pass_on(&mut self, session: &mut TlsSession<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
+        let State::Open(_, upper, incoming) = &mut session.state else { return Step::close() };
+        match (call, *incoming) {
+            // It was told when the close_notify came.
+            (Call::End(_), Incoming::Ended) => {}
+            (Call::End(_), Incoming::Flowing) => {
+                io.facts_mut().secure.get_or_insert_default().is_truncated = true;
+                upper.call(&mut self.inner, Call::End(&mut []), io);
+            }
+            (call, _) => upper.call(&mut self.inner, call, io),
+        }
+        self.seal(&mut session.state, &mut session.rest, io)
+    }
+
+    fn data(&mut self, session: &mut TlsSession<L>, input: &mut [u8], io: &mut Io<'_>) -> Step {
+        if let State::Greeting = session.state {
+            match (greeting(input), self.store.config().plain_reply) {
+                (Greeting::Short, _) => return Step::consumed(0),
+                (Greeting::Plain, Some(reply)) => {
+                    io.write(reply);
+                    return Step::close();
+                }
+                (Greeting::Plain | Greeting::Other, _) => {}
+            }
+            let Ok(link) = Link::new(self.store.server().clone()) else { return Step::close() };
+            session.state = State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None };
+        }
+        let len = input.len();
+        let mut joined = take(&mut session.rest);
+        let is_joined = !joined.is_empty();
+        if is_joined {
+            joined.extend_from_slice(input);
+        }
+        let all = if is_joined { &mut joined[..] } else { input };
+        let (at, verdict) = self.records(&mut session.state, all, io);
+        let left = &all[at..];
+        let step = match verdict {
+            Verdict::Over(step) => return Step { consumed: len, ..step },
+            // They are complete, so they do not begin before this input.
+            Verdict::Waits(step) => return Step { consumed: len - left.len(), ..step },
+            Verdict::Incomplete(step) => Step { consumed: len, ..step },
+        };
+        if at > 0 || !is_joined {
+            session.rest = left.to_vec();
+        } else {
+            session.rest = joined;
+        }
+        if io.hold(LINK_BYTES + session.rest.capacity()) || session.rest.is_empty() {
+            return step;
+        }
+        // As where the engine keeps what was not consumed: no memory is left for it.
+        io.count_refused(1);
+        self.give_up(&mut session.state, io);
+        Step { next: Next::Abort, ..step }
+    }
+
+    /// Takes records from the front of `input`, one after the other, while the session above takes what is in them. Says how many
+    /// bytes that were.
+    fn records(&mut self, state: &mut State<L>, input: &mut [u8], io: &mut Io<'_>) -> (usize, Verdict) {
+        let mut at = 0;
+        loop {
+            let (taken, event) = match state {
+                State::Handshaking { link, taken_bytes, server_name } => {
+                    let advanced = link.advance(&mut input[at..], &mut self.plain, &mut self.wire);
+                    *taken_bytes += advanced.0;
+                    if let Some(name) = store::take_server_name() {
+                        *server_name = Some(name);
+                    }
+                    advanced
+                }
+                State::Open(link, _, Incoming::Flowing) => {
+                    link.advance(&mut input[at..], &mut self.plain, &mut self.wire)
+                }
+                State::Open(_, upper, Incoming::Ended) => return (at, Verdict::Over(upper.step(0, io))),
+                State::Greeting | State::Over => return (at, Verdict::Over(Step::close())),
+            };
+            at += taken;
+            if !self.wire.is_empty() {
+                io.write(&self.wire);
+                self.wire.clear();
+            }
+            if let Event::Failed(error) = event {
+                tracing::debug!(%error, "a TLS connection failed");
+                return (at, self.fail(state, io));
+            }
+            if let State::Handshaking { link, taken_bytes, .. } = state {
+                let bytes = *taken_bytes + input.len() - at;
+                match (link.is_handshaking(), &event) {
+                    (false, _) => self.open_upper(state, io),
+                    (true, Event::Starved) if bytes <= self.store.config().handshake_bytes_max => {
+                        return (at, Verdict::Incomplete(Step::consumed(0)));
+                    }
+                    (true, _) => {
+                        tracing::debug!(bytes, "a TLS handshake was too long, or broken off");
+                        return (at, self.fail(state, io));
+                    }
+                }
+            }
+            let is_starved = matches!(event, Event::Starved);
+            self.hand_up(state, event, io);
+            let rest = if is_starved { &mut input[at..] } else { &mut [] };
+            let step = self.seal(state, rest, io);
+            match step.next {
+                Next::Close | Next::Abort => return (at, Verdict::Over(step)),
+                Next::Continue | Next::Pause if is_starved => return (at, Verdict::Incomplete(step)),
+                Next::Continue => {}
+                Next::Pause => return (at, Verdict::Waits(step)),
+            }
+        }
+    }
+
+    /// The handshake is complete.
+    fn open_upper(&mut self, state: &mut State<L>, io: &mut Io<'_>) {
+        let State::Handshaking { link, server_name, .. } = replace(state, State::Over) else { return };
+        io.facts_mut().secure = Some(link.facts(server_name));
+        let upper = Upper::open(&mut self.inner, Origin::Accepted, io);
+        *state = State::Open(link, upper, Incoming::Flowing);
+    }
+
+    /// Tells the session above what came for it.
+    fn hand_up(&mut self, state: &mut State<L>, event: Event, io: &mut Io<'_>) {
+        let State::Open(_, upper, incoming) = state else { return };
+        match event {
+            Event::Plain => {
+                let mut plain = take(&mut self.plain);
+                upper.call(&mut self.inner, Call::Data(&mut plain), io);
+                if plain.capacity() <= PLAIN_BYTES_KEPT {
+                    self.plain = plain;
+                }
+            }
+            Event::Ended => {
+                *incoming = Incoming::Ended;
+                upper.call(&mut self.inner, Call::End(&mut []), io);
+            }
+            Event::Starved | Event::Failed(_) => {}
+        }
+    }
+
+    /// Encrypts what the session above wrote, with the end behind its last. `rest` is for [`Link::seal`].
+    fn seal(&mut self, state: &mut State<L>, rest: &mut [u8], io: &mut Io<'_>) -> Step {
+        let State::Open(link, upper, _) = state else { return Step::close() };
+        let mut sealed = Ok(());
+        if let Some(output) = upper.take_output() {
+            if !output.is_empty() {
+                sealed = link.seal(output.pieces(), rest, io.buffer());
+            }
+            io.recycle(output);
+        }
+        if upper.take_end() {
+            sealed = sealed.and_then(|()| link.close(rest, io.buffer()));
+        }
+        match sealed {
+            Ok(()) => upper.step(0, io),
+            Err(error) => {
+                tracing::debug!(%error, "a TLS connection cannot go on");
+                self.give_up(state, io);
+                Step::abort()
+            }
+        }
+    }
+
+    /// Ends a connection that broke the rules. The alert, if there is one, was written.
+    fn fail(&mut self, state: &mut State<L>, io: &mut Io<'_>) -> Verdict {
+        self.give_up(state, io);
+        Verdict::Over(Step::close())
+    }
+
+    /// The session above sees that its stream broke off.
+    fn give_up(&mut self, state: &mut State<L>, io: &mut Io<'_>) {
+        if let State::Open(_, upper, _) = replace(state, State::Over) {
+            upper.close(&mut self.inner, CloseReason::Aborted, &mut io.reclaim());
+        }
+    }
+}
+
+/// What the first bytes of a connection are.
+#[derive(Debug, PartialEq, Eq)]
+enum Greeting {
+    /// Too few to tell.
+    Short,
+    /// A request of HTTP, without TLS.
+    Plain,
+    /// TLS, or what rustls answers with an alert.
+    Other,
+}
+
+fn greeting(input: &[u8]) -> Greeting {
+    let method_bytes = input.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    match input.get(method_bytes) {
+        None if method_bytes <= METHOD_BYTES_MAX => Greeting::Short,
+        Some(b' ') if (3..=METHOD_BYTES_MAX).contains(&method_bytes) => Greeting::Plain,
+        _ => Greeting::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_without_tls_is_recognised() {
+        let check =
+            |input: &[u8], expected| assert_eq!(greeting(input), expected, "{:?}", input.escape_ascii());
+        check(b"GET / HTTP/1.1\r\n", Greeting::Plain);
+        check(b"OPTIONS * HTTP/1.1\r\n", Greeting::Plain);
+        check(b"GE", Greeting::Short);
+        check(b"GET", Greeting::Short);
+        check(b"GET\r\n", Greeting::Other);
+        check(b"A B", Greeting::Other);
+        check(b"SSH-2.0-OpenSSH\r\n", Greeting::Other);
+        check(&[b'A'; METHOD_BYTES_MAX + 1], Greeting::Other);
+        // A record with a handshake message, and the ClientHello of SSL 2.
+        check(&[0x16, 3, 1], Greeting::Other);
+        check(&[0x80, 0x2e, 1], Greeting::Other);
+    }
+}

@@ -1,0 +1,246 @@
+//! What a TLS listener runs with: certificates and limits. Plain data; `store.rs` makes of it what rustls wants.
+
+use rustls::ServerConfig;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is sent to a client that speaks plain HTTP to a TLS listener (as nginx does).
+const PLAIN_REPLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 53\r\n\
+connection: close\r\n\r\nThis port speaks HTTPS: ask with https:// in the URL\n";
+
+/// The configuration of TLS listeners: [`TlsStore::new`](crate::TlsStore::new) checks it and reads its files.
+///
+/// TLS 1.2 and 1.3, ALPN `http/1.1`, stateless tickets; no early data, no renegotiation, no client certificates.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    pub(super) source: Source,
+    pub(super) version_min: TlsVersion,
+    pub(super) alpn: Vec<Vec<u8>>,
+    pub(super) tickets: bool,
+    pub(super) handshake_timeout: Duration,
+    pub(super) handshake_bytes_max: usize,
+    pub(super) plain_reply: Option<&'static [u8]>,
+}
+
+/// Where certificates and keys come from.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Identities(Vec<Identity>),
+    Custom(Arc<ServerConfig>),
+}
+
+/// A certificate with its chain, and its key.
+#[derive(Clone)]
+pub(super) enum Identity {
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
+    /// As DER; the key as PKCS #8.
+    Made {
+        cert: Vec<u8>,
+        key: Vec<u8>,
+    },
+}
+
+impl fmt::Debug for Identity {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Files { cert, key } => write!(f, "{} with {}", cert.display(), key.display()),
+            Identity::Made { .. } => f.write_str("made at start"),
+        }
+    }
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246), with forward secrecy and authenticated encryption only.
+    #[default]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+impl FromStr for TlsVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TlsVersion, String> {
+        match text {
+            "1.2" => Ok(TlsVersion::V1_2),
+            "1.3" => Ok(TlsVersion::V1_3),
+            _ => Err("expected 1.2 or 1.3: older versions are broken, and not offered".to_owned()),
+        }
+    }
+}
+
+impl Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == TlsVersion::V1_2 { "1.2" } else { "1.3" })
+    }
+}
+
+impl TlsConfig {
+    fn new(source: Source) -> TlsConfig {
+        TlsConfig {
+            source,
+            version_min: TlsVersion::V1_2,
+            alpn: vec![b"http/1.1".to_vec()],
+            tickets: true,
+            handshake_timeout: Duration::from_secs(10),
+            handshake_bytes_max: 64 * 1024,
+            plain_reply: Some(PLAIN_REPLY),
+        }
+    }
+
+    /// With the certificate in the file `cert`, which may have its chain behind it, and the private key in the file `key`.
+    /// Both are PEM; the names that the certificate is shown for come from it (its subject alternative names).
+    /// Nothing is read before [`TlsConfig::check`] or [`TlsStore::new`](crate::TlsStore::new).
+    pub fn from_files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> TlsConfig {
+        TlsConfig::new(Source::Identities(vec![Identity::Files { cert: cert.into(), key: key.into() }]))
+    }
+
+    /// With a certificate for these names and IP addresses that is made now and kept in memory: ECDSA P-256, 30 days, signed by
+    /// itself. For development: no client trusts it unless it is told to.
+    pub fn self_signed<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Result<TlsConfig, TlsError> {
+        let names = names.into_iter().map(Into::into).collect();
+        Ok(TlsConfig::new(Source::Identities(vec![super::store::make_identity(names)?])))
+    }
+
+    /// With a configuration of rustls, for what is not offered here, such as a resolver of certificates of your own. Certificates,
+    /// versions, ALPN and tickets are its own; the setters of the handshake's limits apply.
+    pub fn custom(config: Arc<ServerConfig>) -> TlsConfig {
+        TlsConfig::new(Source::Custom(config))
+    }
+
+    /// Adds a certificate and its key. A client that names none of the certificates, or no host at all, is shown the first.
+    /// Where several have the name, it is the first whose key the client can verify.
+    ///
+    /// Has no effect on [`TlsConfig::custom`].
+    pub fn with_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> TlsConfig {
+        if let Source::Identities(identities) = &mut self.source {
+            identities.push(Identity::Files { cert: cert.into(), key: key.into() });
+        }
+        self
+    }
+
+    /// The oldest version that is spoken, 1.2 unless said otherwise.
+    pub fn with_version_min(self, version_min: TlsVersion) -> TlsConfig {
+        TlsConfig { version_min, ..self }
+    }
+
+    /// The protocols that are offered (ALPN, RFC 7301), the preferred one first: `http/1.1` unless said otherwise. A client that
+    /// offers only others is refused, one that offers none is not. With an empty list none is agreed on.
+    pub fn with_alpn<P: Into<Vec<u8>>>(self, protocols: impl IntoIterator<Item = P>) -> TlsConfig {
+        TlsConfig { alpn: protocols.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Whether clients get tickets to resume with: yes, unless said otherwise. They are stateless; the keys are this process's, and
+    /// change every six hours.
+    pub fn with_tickets(self, tickets: bool) -> TlsConfig {
+        TlsConfig { tickets, ..self }
+    }
+
+    /// A handshake must be complete within this time of the connection's start: 10 s unless said otherwise.
+    pub fn with_handshake_timeout(self, handshake_timeout: Duration) -> TlsConfig {
+        TlsConfig { handshake_timeout, ..self }
+    }
+
+    /// Bytes that a client may send in a handshake: 64 KiB unless said otherwise, at least 4 KiB.
+    pub fn with_handshake_bytes_max(self, handshake_bytes_max: usize) -> TlsConfig {
+        TlsConfig { handshake_bytes_max, ..self }
+    }
+
+    /// What a client gets that sends an HTTP request without TLS: a 400 that says so, unless said otherwise. With `None` it gets a
+    /// TLS alert.
+    pub fn with_plain_reply(self, plain_reply: Option<&'static [u8]>) -> TlsConfig {
+        TlsConfig { plain_reply, ..self }
+    }
+
+    /// Reads the files and reports every problem at once.
+    pub fn check(&self) -> Result<(), TlsError> {
+        super::store::server_config(self).map(drop)
+    }
+
+    /// What is wrong with the limits.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut need = |ok: bool, reason: &str, remedy: &str| {
+            if !ok {
+                problems.push(Problem { file: None, reason: reason.to_owned(), remedy: remedy.to_owned() });
+            }
+        };
+        need(
+            !self.handshake_timeout.is_zero(),
+            "handshake_timeout is zero",
+            "no handshake could be complete in no time",
+        );
+        need(
+            self.handshake_bytes_max >= 4096,
+            "handshake_bytes_max is under 4 KiB",
+            "the first message of many clients is longer than one KiB",
+        );
+        need(
+            self.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())),
+            "a protocol of ALPN is empty or longer than 255 bytes",
+            "such as http/1.1",
+        );
+        problems
+    }
+}
+
+/// What is wrong with a configuration of TLS, all of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", sentences(problems))]
+pub struct TlsError {
+    problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) file: Option<PathBuf>,
+    pub(super) reason: String,
+    pub(super) remedy: String,
+}
+
+impl Problem {
+    pub(super) fn of(file: &Path, reason: impl Display, remedy: impl Into<String>) -> Problem {
+        Problem { file: Some(file.to_owned()), reason: reason.to_string(), remedy: remedy.into() }
+    }
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        f.write_str(&self.reason)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, " ({})", self.remedy) }
+    }
+}
+
+impl TlsError {
+    pub(super) fn new(problems: Vec<Problem>) -> TlsError {
+        TlsError { problems }
+    }
+
+    /// One sentence each: the file if there is one, the reason, what to do.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(Problem::to_string)
+    }
+}
+
+impl From<TlsError> for ringmill_engine::Error {
+    fn from(error: TlsError) -> ringmill_engine::Error {
+        ringmill_engine::Error::Config { problems: error.problems().collect() }
+    }
+}
+
+fn sentences(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}

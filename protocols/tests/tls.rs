@@ -1,0 +1,414 @@
+//! Protocols over TLS on the simulated kernel, with rustls as the client: a conversation does not depend on how its bytes are cut,
+//! and plaintext is never on the wire.
+
+use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
+use ringmill_engine::event::Socket;
+use ringmill_engine::{Config, Io, Layer, Next, Protocol, Step};
+use ringmill_protocols::http::{self, Request};
+use ringmill_protocols::{Echo, Tls, TlsConfig, TlsStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use std::io::{Read, Write};
+use std::sync::{Arc, LazyLock, Once};
+use std::time::Duration;
+
+/// In everything that servers here say, and so never in what is on the wire.
+const CANARY: &str = "CANARY in the coal mine";
+
+static STORE: LazyLock<Arc<TlsStore>> =
+    LazyLock::new(|| TlsStore::new(config()).expect("a sound configuration"));
+static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| client_config(&rustls::version::TLS13));
+static CLIENT_1_2: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| client_config(&rustls::version::TLS12));
+
+fn config() -> TlsConfig {
+    TlsConfig::self_signed(["localhost", "*.example.org", "127.0.0.1"]).expect("names of certificates")
+}
+
+/// Takes any certificate; signatures are checked.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// One group alone: the shorter its first message, the fewer cuts.
+fn client_config(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
+    let provider = Arc::new(provider);
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[version])
+        .expect("both versions are there")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// Greets, answers each line with the canary and the line; `much` with much, `break` aborts, `panic` panics, `bye` closes. Says
+/// in the end whether that was one.
+struct Lines;
+
+impl Protocol for Lines {
+    type Session = usize;
+
+    fn open(&mut self, io: &mut Io<'_>) -> usize {
+        io.write(format!("{CANARY}: hello\n").as_bytes());
+        0
+    }
+
+    fn data(&mut self, left: &mut usize, input: &mut [u8], io: &mut Io<'_>) -> Step {
+        let mut at = 0;
+        while let Some(end) = input[at..].iter().position(|byte| *byte == b'\n') {
+            let line = &input[at..at + end];
+            at += end + 1;
+            io.write(format!("{CANARY}: ").as_bytes());
+            io.write(line);
+            io.write(b"\n");
+            match line {
+                b"much" => {
+                    *left = 300;
+                    if pour(left, io) == Next::Pause {
+                        return Step::pause(at);
+                    }
+                }
+                b"bye" => return Step { consumed: at, ..Step::close() },
+                b"break" => return Step::abort(),
+                b"panic" => panic!("on purpose"),
+                _ => {}
+            }
+        }
+        Step::consumed(at)
+    }
+
+    fn drained(&mut self, left: &mut usize, io: &mut Io<'_>) -> Next {
+        pour(left, io)
+    }
+
+    fn eof(&mut self, _: &mut usize, rest: &mut [u8], io: &mut Io<'_>) -> Next {
+        io.write(rest);
+        let is_cut = io.facts().is_some_and(|facts| facts.is_truncated());
+        io.write(if is_cut { b"CUT\n" } else { b"END\n" });
+        if is_cut { Next::Abort } else { Next::Close }
+    }
+}
+
+fn pour(left: &mut usize, io: &mut Io<'_>) -> Next {
+    while *left > 0 {
+        if io.is_full() {
+            io.notify_drained();
+            return Next::Pause;
+        }
+        *left -= 1;
+        io.write(CANARY.as_bytes());
+        io.write(&[b'0' + (*left % 10) as u8; 100]);
+    }
+    Next::Continue
+}
+
+/// Answers with the canary and what the session knows of its connection.
+fn site() -> impl Layer {
+    http::server(|request: &Request<'_>, reply| match request.path() {
+        "/shared" => reply.body_shared(CANARY.repeat(3000).into()),
+        "/panic" => panic!("on purpose"),
+        path => reply.text(&format!("{CANARY} {path}")),
+    })
+}
+
+fn narrow() -> Config {
+    Config {
+        output_high_water_bytes: 4000,
+        output_low_water_bytes: 1000,
+        recv_buffers: 8,
+        recv_buffer_bytes: 4096,
+        ..Config::default()
+    }
+}
+
+/// How a conversation ended for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Heard {
+    plain: String,
+    /// close_notify came.
+    was_ended: bool,
+    was_reset: bool,
+}
+
+/// How the client ends its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// close_notify with the last bytes, and then the end of the stream.
+    Properly,
+    /// The end of the stream alone.
+    Cut,
+    Never,
+}
+
+struct Client {
+    tls: ClientConnection,
+    peer: Peer,
+    /// What is said once the handshake is complete.
+    to_say: Option<Vec<u8>>,
+    ends: Ends,
+    /// Bytes that are not sent yet, of how many.
+    unsent: Vec<u8>,
+    sent: usize,
+    plain: Vec<u8>,
+    was_ended: bool,
+    is_shut: bool,
+}
+
+impl Client {
+    fn new(config: &Arc<ClientConfig>, peer: Peer, plain: &[u8], ends: Ends) -> Client {
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = ClientConnection::new(config.clone(), name).expect("a sound client");
+        Client {
+            tls,
+            peer,
+            to_say: Some(plain.to_vec()),
+            ends,
+            unsent: Vec::new(),
+            sent: 0,
+            plain: Vec::new(),
+            was_ended: false,
+            is_shut: false,
+        }
+    }
+
+    /// Takes what came, and prepares what is to be said then. Says whether anything moved.
+    fn listen(&mut self) -> bool {
+        let wire = self.peer.take();
+        let is_leaked = wire.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
+        assert!(!is_leaked, "plaintext is on the wire: {}", wire.escape_ascii());
+        let mut left = &wire[..];
+        while !left.is_empty() {
+            self.tls.read_tls(&mut left).expect("memory is there");
+            let state = self.tls.process_new_packets().expect("the server speaks TLS");
+            self.was_ended |= state.peer_has_closed();
+            let mut plain = vec![0; state.plaintext_bytes_to_read()];
+            self.tls.reader().read_exact(&mut plain).expect("so much is there");
+            self.plain.extend(plain);
+        }
+        if !self.tls.is_handshaking()
+            && let Some(plain) = self.to_say.take()
+        {
+            self.tls.writer().write_all(&plain).expect("it is not much");
+            if self.ends == Ends::Properly {
+                self.tls.send_close_notify();
+            }
+        }
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.unsent).expect("a vector takes it");
+        }
+        !wire.is_empty() || !self.unsent.is_empty()
+    }
+
+    /// Sends up to so many bytes of what is to be said.
+    fn speak(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.unsent.len());
+        self.peer.send(&self.unsent.drain(..bytes).collect::<Vec<u8>>());
+        self.sent += bytes;
+        if self.to_say.is_none() && self.unsent.is_empty() && self.ends != Ends::Never && !self.is_shut {
+            self.is_shut = true;
+            self.peer.shutdown();
+        }
+    }
+
+    fn heard(&self) -> Heard {
+        let was_reset = self.peer.was_reset();
+        Heard { plain: undated(&self.plain), was_ended: self.was_ended, was_reset }
+    }
+}
+
+fn undated(plain: &[u8]) -> String {
+    let text = String::from_utf8_lossy(plain);
+    text.split("\r\n").filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\r\n")
+}
+
+/// One conversation, and how it is held.
+#[derive(Clone, Copy, Debug)]
+struct Talk<'a> {
+    protocol: &'a str,
+    plain: &'a str,
+    ends: Ends,
+    is_1_2: bool,
+    /// The client has room for so much.
+    window: usize,
+}
+
+/// How the client's bytes are cut.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Nowhere,
+    At(usize),
+    Every(usize),
+}
+
+fn listen(simulation: &mut Simulation, protocol: &str) -> Socket {
+    let store = STORE.clone();
+    match protocol {
+        "echo" => simulation.listen(Tls::new(Echo::default(), store)),
+        "lines" => simulation.listen(Tls::new(Lines, store)),
+        _ => simulation.listen(Tls::new(site(), store)),
+    }
+}
+
+impl Talk<'_> {
+    /// Says what was heard, and how many bytes were sent for it.
+    fn hold(&self, cut: Cut) -> (Heard, usize) {
+        let mut simulation = Simulation::new(1, Chaos::CALM, narrow());
+        let listener = listen(&mut simulation, self.protocol);
+        simulation.start();
+        let peer = simulation.net().connect(listener).expect("it listens");
+        peer.set_window(self.window);
+        let config = if self.is_1_2 { &CLIENT_1_2 } else { &CLIENT };
+        let mut client = Client::new(config, peer, self.plain.as_bytes(), self.ends);
+        for _ in 0..100_000 {
+            client.listen();
+            let bytes = match cut {
+                Cut::Nowhere => usize::MAX,
+                Cut::At(at) if client.sent < at => at - client.sent,
+                Cut::At(_) => usize::MAX,
+                Cut::Every(bytes) => bytes,
+            };
+            client.speak(bytes);
+            simulation.run_for(Duration::from_micros(200));
+            if client.peer.is_at_end() {
+                client.peer.shutdown();
+            }
+            if client.peer.is_closed() {
+                client.listen();
+                break;
+            }
+        }
+        assert!(client.peer.is_closed(), "{self:?} {cut:?} does not end: {}", simulation.describe());
+        simulation.drain(Duration::ZERO);
+        simulation.run_for(Duration::from_secs(3));
+        simulation.check_ended();
+        (client.heard(), client.sent)
+    }
+
+    fn check(&self, expected: &Heard) {
+        let same = |cut: Cut| {
+            let (heard, sent) = self.hold(cut);
+            assert_eq!(heard, *expected, "{self:?} {cut:?}");
+            sent
+        };
+        let bytes = same(Cut::Nowhere);
+        same(Cut::Every(1));
+        (1..bytes).for_each(|at| {
+            same(Cut::At(at));
+        });
+    }
+}
+
+fn silence_what_is_on_purpose() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload_as_str() != Some("on purpose") {
+                hook(info);
+            }
+        }));
+    });
+}
+
+/// Conversations with what is heard of them: the end of what is said, and how it ends.
+const CONVERSATIONS: [(&str, &str, Ends, &str, bool); 8] = [
+    ("echo", "some bytes, and some more", Ends::Properly, "some bytes, and some more", true),
+    // What may be cut is not answered as a whole.
+    ("echo", "some bytes", Ends::Cut, "some bytes", false),
+    ("lines", "one\nmuch\ntwo\nthe rest", Ends::Properly, ": two\nthe restEND\n", true),
+    ("lines", "one\nthe rest", Ends::Cut, ": one\nthe restCUT\n", false),
+    ("lines", "one\nbye\n", Ends::Never, ": bye\n", true),
+    ("lines", "one\nmuch\nbreak\nnever\n", Ends::Never, ": break\n", false),
+    ("lines", "one\npanic\nnever\n", Ends::Never, ": panic\n", false),
+    (
+        "http",
+        "GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /panic HTTP/1.1\r\nHost: a\r\n\r\n",
+        Ends::Properly,
+        "(RFC 9110, 15.6.1)\n",
+        true,
+    ),
+];
+
+fn talks() -> impl Iterator<Item = (Talk<'static>, &'static str, bool)> {
+    CONVERSATIONS.iter().flat_map(|(protocol, plain, ends, end, was_ended)| {
+        [false, true].map(|is_1_2| {
+            let talk = Talk { protocol, plain, ends: *ends, is_1_2, window: 1 << 20 };
+            (talk, *end, *was_ended)
+        })
+    })
+}
+
+fn check_every_cut(is_1_2: bool) {
+    silence_what_is_on_purpose();
+    for (talk, end, was_ended) in talks().filter(|(talk, ..)| talk.is_1_2 == is_1_2) {
+        let (heard, _) = talk.hold(Cut::Nowhere);
+        assert!(heard.plain.ends_with(end), "{talk:?}: {heard:?}");
+        assert_eq!((heard.was_ended, heard.was_reset), (was_ended, !was_ended), "{talk:?}: {heard:?}");
+        talk.check(&heard);
+    }
+}
+
+#[test]
+fn a_conversation_over_tls_1_3_does_not_depend_on_how_its_bytes_are_cut() {
+    check_every_cut(false);
+}
+
+#[test]
+fn a_conversation_over_tls_1_2_does_not_depend_on_how_its_bytes_are_cut() {
+    check_every_cut(true);
+}
+
+#[test]
+fn a_conversation_does_not_depend_on_how_slow_its_client_is() {
+    silence_what_is_on_purpose();
+    for (talk, _, _) in talks() {
+        let (expected, _) = talk.hold(Cut::Nowhere);
+        for window in [1, 100, 5000] {
+            for cut in [Cut::Every(100), Cut::Nowhere] {
+                let talk = Talk { window, ..talk };
+                assert_eq!(talk.hold(cut).0, expected, "{talk:?} {cut:?}");
+            }
+        }
+    }
+}
