@@ -1,7 +1,7 @@
 //! Protocols over TLS on the simulated kernel, with rustls as the client: a conversation does not depend on how its bytes are cut,
 //! and plaintext is never on the wire.
 
-use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
+use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation};
 use ringmill_engine::event::Socket;
 use ringmill_engine::{Config, Io, Layer, Next, Protocol, Step};
 use ringmill_protocols::http::{self, Request};
@@ -197,7 +197,11 @@ struct Client {
 
 impl Client {
     fn new(config: &Arc<ClientConfig>, peer: Peer, plain: &[u8], ends: Ends) -> Client {
-        let name = ServerName::try_from("localhost").expect("a name");
+        Client::named("localhost", config, peer, plain, ends)
+    }
+
+    fn named(name: &'static str, config: &Arc<ClientConfig>, peer: Peer, plain: &[u8], ends: Ends) -> Client {
+        let name = ServerName::try_from(name).expect("a name");
         let tls = ClientConnection::new(config.clone(), name).expect("a sound client");
         Client {
             tls,
@@ -411,4 +415,274 @@ fn a_conversation_does_not_depend_on_how_slow_its_client_is() {
             }
         }
     }
+}
+
+/// Something a client does, byte by byte: what it gets, and after how long it is closed.
+fn say(config: TlsConfig, pieces: &[&[u8]], every: Duration) -> (Vec<u8>, Duration) {
+    let store = TlsStore::new(config).expect("a sound configuration");
+    let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());
+    let listener = simulation.listen(Tls::new(Echo::default(), store));
+    simulation.start();
+    let peer = simulation.net().connect(listener).expect("it listens");
+    let (start, mut heard) = (simulation.now_of(0), Vec::new());
+    for piece in pieces {
+        peer.send(piece);
+        simulation.run_for(every);
+        if peer.is_at_end() {
+            break;
+        }
+    }
+    while !peer.is_at_end() && simulation.now_of(0).0 - start.0 < Duration::from_secs(100).as_nanos() as u64 {
+        heard.extend(peer.take());
+        simulation.run_for(Duration::from_millis(10));
+    }
+    heard.extend(peer.take());
+    (heard, Duration::from_nanos(simulation.now_of(0).0 - start.0))
+}
+
+fn hello() -> Vec<u8> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut tls = ClientConnection::new(CLIENT.clone(), name).expect("a sound client");
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).expect("a vector takes it");
+    hello
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// About 10 s: from the connection, whatever came.
+fn is_deadline(after: Duration) -> bool {
+    (10 * SECOND..12 * SECOND).contains(&after)
+}
+
+#[test]
+fn a_handshake_has_a_deadline() {
+    let hello = hello();
+    let (heard, after) = say(config(), &[], SECOND);
+    assert!(heard.is_empty() && is_deadline(after), "silent: {after:?}");
+    let drops: Vec<&[u8]> = hello.chunks(1).collect();
+    let (heard, after) = say(config(), &drops, SECOND);
+    assert!(heard.is_empty() && is_deadline(after), "dripping: {after:?}");
+    let (heard, after) = say(config(), &[&hello], SECOND);
+    assert!(!heard.is_empty() && is_deadline(after), "silent behind our answer: {after:?}");
+    let short = config().with_handshake_timeout(3 * SECOND);
+    let (_, after) = say(short, &[], SECOND);
+    assert!((3 * SECOND..5 * SECOND).contains(&after), "{after:?}");
+}
+
+#[test]
+fn what_is_no_tls_is_told_so() {
+    let check = |config: TlsConfig, said: &[u8], expected: &[u8]| {
+        let drops: Vec<&[u8]> = said.chunks(1).collect();
+        for pieces in [&[said][..], &drops] {
+            let (heard, after) = say(config.clone(), pieces, Duration::from_millis(1));
+            let is_right = heard.starts_with(expected) && heard.is_empty() == expected.is_empty();
+            assert!(is_right, "{}: {}", said.escape_ascii(), heard.escape_ascii());
+            assert!(after < SECOND, "{}: {after:?}", said.escape_ascii());
+        }
+    };
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    check(config(), request, b"HTTP/1.1 400 Bad Request\r\n");
+    // An alert: record type 21, level fatal.
+    check(config().with_plain_reply(None), request, &[21, 3, 3, 0, 2, 2]);
+    check(config(), b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\xff", &[21, 3, 3, 0, 2, 2]);
+    check(config(), b"\0\0\0\0\0\0\0\0\0\0\0\0", &[21, 3, 3, 0, 2, 2]);
+    check(config(), b"SSH-2.0-OpenSSH_9.0\r\n", &[21, 3, 3, 0, 2, 2]);
+    // The length of a message of 200,000 bytes: rustls makes no alert for it.
+    check(config(), b"\x16\x03\x01\x00\x04\x01\x03\x0d\x40", b"");
+}
+
+#[test]
+fn a_handshake_has_a_length() {
+    // A ClientHello of 60,000 bytes in records of 100, of which only so many may come.
+    let mut message = b"\x01\x00\xea\x60".to_vec();
+    message.resize(60_004, 0);
+    let record = |piece: &[u8]| [&[0x16, 3, 1, 0, piece.len() as u8][..], piece].concat();
+    let records: Vec<u8> = message.chunks(100).flat_map(record).collect();
+    let pieces: Vec<&[u8]> = records.chunks(1000).take(10).collect();
+    let (_, after) = say(config().with_handshake_bytes_max(8000), &pieces, Duration::from_millis(1));
+    assert!(after < SECOND, "{after:?}");
+    let (_, after) = say(config(), &pieces, Duration::from_millis(1));
+    assert!(is_deadline(after), "{after:?}");
+}
+
+#[test]
+fn handshakes_of_many_take_turns_and_all_are_made() {
+    let hold = |turn: Duration| {
+        let store = TlsStore::new(config().with_handshake_turn(turn)).expect("a sound configuration");
+        let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());
+        let listener = simulation.listen(Tls::new(Lines, store));
+        simulation.start();
+        let connect = |_| simulation.net().connect(listener).expect("it listens");
+        let peers: Vec<Peer> = (0..40).map(connect).collect();
+        let client = |peer| Client::new(&CLIENT, peer, b"one\nbye\n", Ends::Properly);
+        let mut clients: Vec<Client> = peers.into_iter().map(client).collect();
+        // Some of those that wait go away.
+        let mut greeted = Vec::new();
+        for round in 0..2000 {
+            for (n, client) in clients.iter_mut().enumerate() {
+                if n % 7 == 3 {
+                    if round == 1 {
+                        client.peer.reset();
+                    }
+                    continue;
+                }
+                if client.listen() && !client.plain.is_empty() && !greeted.contains(&n) {
+                    greeted.push(n);
+                }
+                client.speak(usize::MAX);
+            }
+            simulation.run_for(Duration::from_micros(20));
+        }
+        for (n, client) in clients.iter().enumerate().filter(|(n, _)| n % 7 != 3) {
+            assert!(client.was_ended, "client {n} of {turn:?}: {:?}", client.heard());
+        }
+        greeted
+    };
+    for turn in [Duration::ZERO, Duration::from_micros(300), SECOND] {
+        let greeted = hold(turn);
+        assert!(greeted.is_sorted(), "first come, first served: {greeted:?}");
+    }
+}
+
+/// Faults of the kernel, clients that go away: whoever is not hurt hears all, and nobody hears plaintext on the wire.
+#[test]
+fn under_faults_nothing_is_lost_and_plaintext_stays_inside() {
+    silence_what_is_on_purpose();
+    let talks: Vec<Talk> = talks().map(|(talk, ..)| talk).collect();
+    let expected: Vec<Heard> = talks.iter().map(|talk| talk.hold(Cut::Nowhere).0).collect();
+    let mut heard_all = 0;
+    for seed in 0..300 {
+        let mut rng = Rng::new(seed);
+        let chaos = Chaos::random(&mut rng);
+        let mut simulation = Simulation::new(seed, chaos, narrow());
+        let listeners: Vec<Socket> =
+            ["echo", "lines", "http"].iter().map(|protocol| listen(&mut simulation, protocol)).collect();
+        simulation.start();
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let n = rng.below(talks.len());
+            let listener = listeners[["echo", "lines", "http"]
+                .iter()
+                .position(|name| *name == talks[n].protocol)
+                .expect("one of them")];
+            let Some(peer) = simulation.net().connect(listener) else { continue };
+            let config = if talks[n].is_1_2 { &CLIENT_1_2 } else { &CLIENT };
+            clients.push((
+                n,
+                Client::new(config, peer, talks[n].plain.as_bytes(), talks[n].ends),
+                rng.one_in(8),
+            ));
+        }
+        for _ in 0..200 {
+            let n = rng.below(clients.len());
+            let (_, client, resets) = &mut clients[n];
+            client.listen();
+            client.speak(1 + rng.below(300));
+            if *resets && rng.one_in(20) {
+                client.peer.reset();
+            }
+            simulation.run_for(Duration::from_micros(rng.up_to(300)));
+        }
+        simulation.set_chaos(Chaos::CALM);
+        for _ in 0..10_000 {
+            for (_, client, _) in &mut clients {
+                client.listen();
+                client.speak(usize::MAX);
+                if client.peer.is_at_end() {
+                    client.peer.shutdown();
+                }
+            }
+            simulation.run_for(Duration::from_millis(20));
+            if clients.iter().all(|(_, client, _)| client.peer.is_closed()) {
+                break;
+            }
+        }
+        let is_hurt = simulation.leaps_of(0) > 0 || simulation.counters().memory_shortages > 0;
+        for (n, client, resets) in &mut clients {
+            assert!(client.peer.is_closed(), "seed {seed}: {:?} does not end", talks[*n]);
+            client.listen();
+            let (heard, expected) = (client.heard(), &expected[*n]);
+            assert!(expected.plain.starts_with(&heard.plain), "seed {seed}: {:?}: {heard:?}", talks[*n]);
+            if !is_hurt && !*resets && !client.peer.was_broken() {
+                assert_eq!(heard, *expected, "seed {seed}: {:?}", talks[*n]);
+                heard_all += 1;
+            }
+        }
+        simulation.drain(Duration::ZERO);
+        simulation.run_for(Duration::from_secs(3));
+        simulation.check_ended();
+    }
+    assert!(heard_all > 300, "too few conversations came to their end: {heard_all}");
+}
+
+/// Says what is known of its connection, and ends.
+struct Knowing;
+
+impl Protocol for Knowing {
+    type Session = ();
+
+    fn open(&mut self, io: &mut Io<'_>) {
+        let secure = io.facts().and_then(|facts| facts.secure.clone()).expect("it is encrypted");
+        let alpn = secure.alpn.map(|alpn| String::from_utf8(alpn).expect("text"));
+        let (version, suite, name) = (secure.version, secure.cipher_suite, secure.server_name);
+        io.write(format!("{version} {suite} {alpn:?} {name:?} {}", secure.is_resumed).as_bytes());
+    }
+
+    fn data(&mut self, (): &mut (), _: &mut [u8], _: &mut Io<'_>) -> Step {
+        Step::close()
+    }
+}
+
+#[test]
+fn a_session_knows_what_was_agreed_on_and_a_client_resumes_on_another_worker() {
+    let check = |config: TlsConfig, client: &Arc<ClientConfig>, name: &'static str, expected: [&str; 2]| {
+        let store = TlsStore::new(config).expect("a sound configuration");
+        let mut simulation = Simulation::with_workers(2, 1, Chaos::CALM, Config::default());
+        let listeners = [0, 1].map(|worker| simulation.listen_on(worker, Tls::new(Knowing, store.clone())));
+        simulation.start();
+        for (listener, expected) in listeners.into_iter().zip(expected) {
+            let peer = simulation.net().connect(listener).expect("it listens");
+            let mut client = Client::named(name, client, peer, b"end", Ends::Properly);
+            for _ in 0..200 {
+                client.listen();
+                client.speak(usize::MAX);
+                simulation.run_for(Duration::from_millis(1));
+            }
+            assert_eq!(client.heard().plain, expected);
+        }
+    };
+    let (tls_1_3, tls_1_2) =
+        (&client_config(&rustls::version::TLS13), &client_config(&rustls::version::TLS12));
+    let known = r#"TLSv1.3 TLS13_AES_256_GCM_SHA384 Some("http/1.1") Some("localhost")"#;
+    let (new, resumed) = (format!("{known} false"), format!("{known} true"));
+    check(config(), tls_1_3, "localhost", [&new, &resumed]);
+    let known = r#"TLSv1.2 TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 Some("http/1.1") Some("a.example.org")"#;
+    let (new, resumed) = (format!("{known} false"), format!("{known} true"));
+    check(config(), tls_1_2, "a.example.org", [&new, &resumed]);
+    let known = "TLSv1.3 TLS13_AES_256_GCM_SHA384 None None false";
+    let bare = config().with_alpn::<&str>([]).with_tickets(false);
+    check(bare, &client_config(&rustls::version::TLS13), "127.0.0.1", [known, known]);
+}
+
+#[test]
+fn keys_are_renewed_when_the_client_asks_for_it() {
+    let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());
+    let listener = listen(&mut simulation, "lines");
+    simulation.start();
+    let peer = simulation.net().connect(listener).expect("it listens");
+    let mut client = Client::new(&CLIENT, peer, b"", Ends::Never);
+    let mut said = 0;
+    for _ in 0..2000 {
+        client.listen();
+        if !client.tls.is_handshaking() && said < 5 {
+            // An answer to it goes before the next line, byte by byte below.
+            client.tls.refresh_traffic_keys().expect("TLS 1.3 can");
+            client.tls.writer().write_all(b"one\n").expect("it is not much");
+            said += 1;
+        }
+        client.speak(1);
+        simulation.run_for(Duration::from_micros(100));
+    }
+    assert_eq!(client.heard().plain, format!("{CANARY}: hello\n{}", format!("{CANARY}: one\n").repeat(5)));
 }

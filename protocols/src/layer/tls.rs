@@ -23,15 +23,19 @@
 mod config;
 mod link;
 mod store;
+mod turns;
 
 pub use config::{TlsConfig, TlsError, TlsVersion};
 pub use store::TlsStore;
 
 use link::{Event, Link};
-use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper};
+use ringmill_engine::{
+    Call, CloseReason, ConnId, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper,
+};
 use std::mem::{replace, take};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use turns::Turns;
 
 /// What rustls keeps for an idle connection, with what we do: 2.5 KB on its heap and the connection itself.
 const LINK_BYTES: usize = 4096;
@@ -58,12 +62,16 @@ pub struct Tls<L> {
     plain: Vec<u8>,
     /// What rustls wants to send.
     wire: Vec<u8>,
+    turns: Turns<ConnId>,
+    /// Wakes those that wait for their turn. There from the start of the worker on.
+    dialer: Option<Dialer>,
 }
 
 impl<L: Layer> Tls<L> {
     /// `inner` over TLS, as `store` says.
     pub fn new(inner: L, store: Arc<TlsStore>) -> Tls<L> {
-        Tls { inner, store, plain: Vec::new(), wire: Vec::new() }
+        let turns = Turns::new(store.config().handshake_turn);
+        Tls { inner, store, plain: Vec::new(), wire: Vec::new(), turns, dialer: None }
     }
 }
 
@@ -72,6 +80,18 @@ pub struct TlsSession<L: Layer> {
     state: State<L>,
     /// The beginning of a record or message, as rustls left it.
     rest: Vec<u8>,
+    turn: Turn,
+}
+
+/// Whether a handshake may begin; see `turns.rs`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It has not asked.
+    Unasked,
+    /// It waits, under this number.
+    Queued(u64),
+    /// It has waited, and may.
+    Granted,
 }
 
 enum State<L: Layer> {
@@ -114,34 +134,85 @@ impl<L: Layer> Layer for Tls<L> {
             Origin::Connected(_) => (State::Over, Duration::ZERO),
         };
         io.set_timeout(timeout);
-        TlsSession { state, rest: Vec::new() }
+        TlsSession { state, rest: Vec::new(), turn: Turn::Unasked }
     }
 
     fn call(&mut self, session: &mut TlsSession<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
         match (&mut session.state, call) {
             (_, Call::Data(input)) => self.data(session, input, io),
             (State::Open(..), call) => self.pass_on(session, call, io),
-            (_, Call::Drained | Call::Wake) => Step::next(Next::Continue),
+            (State::Greeting | State::Handshaking { .. }, Call::Wake) => self.take_turn(session),
             (State::Greeting | State::Handshaking { .. }, Call::Drain) => {
                 io.set_timeout(DRAIN_GRACE.min(self.store.config().handshake_timeout));
-                Step::next(Next::Continue)
+                session.wait()
             }
+            (_, Call::Drained | Call::Wake) => session.wait(),
             (_, Call::End(_) | Call::Timeout | Call::Drain | Call::Shed) => Step::close(),
         }
     }
 
     fn closed(&mut self, session: TlsSession<L>, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+        if let Turn::Queued(number) = session.turn {
+            self.turns.leave(number, |id| wake(&self.dialer, id));
+        }
         if let State::Open(_, upper, _) = session.state {
             upper.close(&mut self.inner, reason, reclaim);
         }
     }
 
     fn notice(&mut self, notice: Notice) {
+        if let Notice::Start(dialer) = &notice {
+            self.dialer = Some(dialer.clone());
+        }
         self.inner.notice(notice);
     }
 }
 
+impl<L: Layer> TlsSession<L> {
+    /// The client's first message is not complete: what is dear is still to come.
+    fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::Handshaking { taken_bytes: 0, .. })
+    }
+
+    /// While it waits for its turn, it is shown nothing.
+    fn wait(&self) -> Step {
+        Step::next(if let Turn::Queued(_) = self.turn { Next::Pause } else { Next::Continue })
+    }
+}
+
+fn wake(dialer: &Option<Dialer>, id: ConnId) {
+    if let Some(dialer) = dialer {
+        dialer.wake(id);
+    }
+}
+
 impl<L: Layer> Tls<L> {
+    /// Whether a handshake may begin, or go on before anything of it was answered. Who may not is woken later.
+    fn may_begin(&mut self, session: &mut TlsSession<L>, io: &Io<'_>) -> bool {
+        match session.turn {
+            Turn::Unasked if self.dialer.is_none() || self.turns.may_begin(io.now()) => true,
+            Turn::Unasked => {
+                let number = self.turns.enter(io.id(), |id| wake(&self.dialer, id));
+                session.turn = Turn::Queued(number);
+                false
+            }
+            Turn::Queued(_) => false,
+            Turn::Granted => {
+                session.turn = Turn::Unasked;
+                true
+            }
+        }
+    }
+
+    /// It was woken: what it has sent is shown again behind this.
+    fn take_turn(&mut self, session: &mut TlsSession<L>) -> Step {
+        if let Turn::Queued(number) = session.turn {
+            self.turns.leave(number, |id| wake(&self.dialer, id));
+            session.turn = Turn::Granted;
+        }
+        Step::next(Next::Continue)
+    }
+
     /// A call without input, for the session above.
     fn pass_on(&mut self, session: &mut TlsSession<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
         let State::Open(_, upper, incoming) = &mut session.state else { return Step::close() };
@@ -167,9 +238,26 @@ impl<L: Layer> Tls<L> {
                 }
                 (Greeting::Plain | Greeting::Other, _) => {}
             }
+            if !self.may_begin(session, io) {
+                return Step::pause(0);
+            }
             let Ok(link) = Link::new(self.store.server().clone()) else { return Step::close() };
             session.state = State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None };
+        } else if session.is_unanswered() && !self.may_begin(session, io) {
+            return Step::pause(0);
         }
+        if !session.is_unanswered() {
+            return self.take_input(session, input, io);
+        }
+        let began = Instant::now();
+        let step = self.take_input(session, input, io);
+        if !session.is_unanswered() {
+            self.turns.spend(began.elapsed());
+        }
+        step
+    }
+
+    fn take_input(&mut self, session: &mut TlsSession<L>, input: &mut [u8], io: &mut Io<'_>) -> Step {
         let len = input.len();
         let mut joined = take(&mut session.rest);
         let is_joined = !joined.is_empty();

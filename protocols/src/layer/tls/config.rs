@@ -22,6 +22,7 @@ pub struct TlsConfig {
     pub(super) tickets: bool,
     pub(super) handshake_timeout: Duration,
     pub(super) handshake_bytes_max: usize,
+    pub(super) handshake_turn: Duration,
     pub(super) plain_reply: Option<&'static [u8]>,
 }
 
@@ -93,6 +94,7 @@ impl TlsConfig {
             tickets: true,
             handshake_timeout: Duration::from_secs(10),
             handshake_bytes_max: 64 * 1024,
+            handshake_turn: Duration::from_millis(2),
             plain_reply: Some(PLAIN_REPLY),
         }
     }
@@ -153,6 +155,12 @@ impl TlsConfig {
     /// Bytes that a client may send in a handshake: 64 KiB unless said otherwise, at least 4 KiB.
     pub fn with_handshake_bytes_max(self, handshake_bytes_max: usize) -> TlsConfig {
         TlsConfig { handshake_bytes_max, ..self }
+    }
+
+    /// CPU time that a worker spends on handshakes before it looks after its other connections: 2 ms unless said otherwise. Further
+    /// handshakes wait their turn, first come, first served. The first of a turn is made whatever it costs.
+    pub fn with_handshake_turn(self, handshake_turn: Duration) -> TlsConfig {
+        TlsConfig { handshake_turn, ..self }
     }
 
     /// What a client gets that sends an HTTP request without TLS: a 400 that says so, unless said otherwise. With `None` it gets a

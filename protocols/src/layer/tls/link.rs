@@ -6,7 +6,8 @@
 //!    it was left, with whatever follows behind it; a shorter buffer makes rustls index out of range.
 //! 2. Only a connection that has nothing to read can write. So [`Link::seal`] needs what the last `advance` left, without
 //!    what came since; and nothing at all if that ended with [`Event::Plain`], for no message can be in parts then.
-//! 3. An alert about an error has to be asked for after the error, with the same buffer.
+//! 3. An alert about an error has to be asked for after the error, with the same buffer; and no more than that, for what
+//!    is asked next would read the same error again.
 //! 4. Sealing can need more room than the payload suggests: an answer to a key update goes first.
 
 use ringmill_engine::Secure;
@@ -21,8 +22,6 @@ use std::sync::Arc;
 const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 /// Bytes of plaintext in a record at most (RFC 8446, 5.1).
 const RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Alerts that follow an error, at most. There is one, if any.
-const ALERTS_MAX: usize = 4;
 
 /// A TLS connection, server side.
 pub(super) struct Link(UnbufferedServerConnection);
@@ -98,16 +97,15 @@ impl Link {
         }
     }
 
-    /// Appends the alert that rustls made for an error. With the buffer that the error left, see rule 3.
+    /// Appends the alert that rustls made for an error. With the buffer that the error left, and only while something is queued: see
+    /// rule 3.
     fn alert(&mut self, input: &mut [u8], wire: &mut Vec<u8>) {
-        let mut at = 0;
-        for _ in 0..ALERTS_MAX {
-            let UnbufferedStatus { discard, state, .. } = self.0.process_tls_records(&mut input[at..]);
+        while self.0.wants_write() {
+            let UnbufferedStatus { state, .. } = self.0.process_tls_records(input);
             let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
             if write(wire, 0, |room| data.encode(room)).is_err() {
                 return;
             }
-            at += discard;
         }
     }
 
