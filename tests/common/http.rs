@@ -102,7 +102,7 @@ impl Received {
 
 /// Reads one reply with its body.
 #[track_caller]
-pub fn receive(client: &mut TcpStream) -> Received {
+pub fn receive(client: &mut impl Client) -> Received {
     let mut received = receive_head(client);
     if received.field("transfer-encoding") == Some("chunked") {
         while let Some(chunk) = receive_chunk(client) {
@@ -117,7 +117,7 @@ pub fn receive(client: &mut TcpStream) -> Received {
 
 /// Reads one reply up to its empty line.
 #[track_caller]
-pub fn receive_head(client: &mut TcpStream) -> Received {
+pub fn receive_head(client: &mut impl Client) -> Received {
     let head = until(client, b"\r\n\r\n");
     let status = head.get(9..12).and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status line in {}", show(&head)));
@@ -126,7 +126,7 @@ pub fn receive_head(client: &mut TcpStream) -> Received {
 
 /// The data of the next chunk; `None` after the last one.
 #[track_caller]
-pub fn receive_chunk(client: &mut TcpStream) -> Option<Vec<u8>> {
+pub fn receive_chunk(client: &mut impl Client) -> Option<Vec<u8>> {
     let line = until(client, b"\r\n");
     let size = std::str::from_utf8(&line[..line.len() - 2]).unwrap();
     let mut data = vec![0; usize::from_str_radix(size, 16).expect("a chunk size")];
@@ -137,7 +137,7 @@ pub fn receive_chunk(client: &mut TcpStream) -> Option<Vec<u8>> {
 
 /// Reads byte by byte, so that what follows stays where it is.
 #[track_caller]
-fn until(client: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+fn until(client: &mut impl Client, end: &[u8]) -> Vec<u8> {
     let mut read = Vec::new();
     while !read.ends_with(end) {
         let mut byte = [0];

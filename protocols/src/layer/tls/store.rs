@@ -5,13 +5,14 @@ use super::config::{Identity, Problem, Source, TlsConfig, TlsError, TlsVersion};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig, SignatureScheme, SupportedCipherSuite};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -302,14 +303,21 @@ fn malformed(file: &Path, error: &pem::Error) -> Problem {
 
 /// A key and a certificate that it signs itself.
 pub(super) fn make_identity(names: Vec<String>) -> Result<Identity, TlsError> {
-    let listed = names.join(",");
-    make(names).map_err(|error| {
-        TlsError::new(vec![Problem {
-            file: None,
-            reason: format!("cannot make a certificate for {listed:?}: {error}"),
-            remedy: "names such as localhost, *.example.org, or IP addresses".to_owned(),
-        }])
-    })
+    let refuse = |reason: String| {
+        let remedy = "names such as localhost, *.example.org, or IP addresses".to_owned();
+        TlsError::new(vec![Problem { file: None, reason, remedy }])
+    };
+    let is_name = |name: &str| {
+        let dns_name = name.strip_prefix("*.").unwrap_or(name);
+        name.parse::<IpAddr>().is_ok() || DnsName::try_from(dns_name).is_ok()
+    };
+    if let Some(name) = names.iter().find(|name| !is_name(name)) {
+        return Err(refuse(format!("cannot make a certificate for {name:?}: it is no name of a host")));
+    }
+    if names.is_empty() {
+        return Err(refuse("cannot make a certificate for no name at all".to_owned()));
+    }
+    make(names).map_err(|error| refuse(format!("cannot make a certificate: {error}")))
 }
 
 fn make(names: Vec<String>) -> Result<Identity, rcgen::Error> {
@@ -345,4 +353,51 @@ fn base64(bytes: &[u8]) -> String {
         [letter(0), letter(1), letter(2), letter(3)]
     };
     bytes.chunks(3).flat_map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_all_lengths() {
+        let check = |bytes: &[u8], expected: &str| assert_eq!(base64(bytes), expected);
+        // RFC 4648, 10.
+        check(b"", "");
+        check(b"f", "Zg==");
+        check(b"fo", "Zm8=");
+        check(b"foo", "Zm9v");
+        check(b"foob", "Zm9vYg==");
+        check(b"fooba", "Zm9vYmE=");
+        check(b"foobar", "Zm9vYmFy");
+        check(&[0xff; 3], "////");
+    }
+
+    #[test]
+    fn certificates_are_made_for_names_of_hosts_only() {
+        let check = |names: &[&str], expected| {
+            assert_eq!(TlsConfig::self_signed(names.iter().copied()).is_ok(), expected, "{names:?}");
+        };
+        check(&["localhost", "*.example.org", "127.0.0.1", "::1"], true);
+        for name in ["", "not a name", "*", "a.*.b", "https://a/", "a:8443", "h\u{f6}st"] {
+            check(&[name], false);
+        }
+        check(&[], false);
+    }
+
+    #[test]
+    fn a_configuration_reports_all_its_problems() {
+        let config = TlsConfig::from_files("/missing/cert", "/missing/key")
+            .with_files("/missing/other", "/missing/key")
+            .with_handshake_timeout(Duration::ZERO)
+            .with_handshake_bytes_max(10)
+            .with_alpn([""]);
+        let error = config.check().expect_err("nothing of it is right");
+        let problems: Vec<String> = error.problems().collect();
+        let parts = ["handshake_timeout", "handshake_bytes_max", "ALPN", "/missing/cert", "/missing/other"];
+        assert_eq!(problems.len(), parts.len(), "{problems:#?}");
+        for (problem, part) in problems.iter().zip(parts) {
+            assert!(problem.contains(part), "{part} is not in {problem}");
+        }
+    }
 }
