@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that need other programs: ringmill and the custom_protocol example against curl, wrk, h2load, redis-cli,
+# The tests that need other programs: ringmill and the custom_protocol example against curl, openssl, wrk, h2load, redis-cli,
 # redis-benchmark, Python's http.client and haproxy in front of it, on both drivers; and against nginx, on generated requests.
 # Traffic stays on loopback.
 #
@@ -11,7 +11,7 @@ set -euo pipefail
 
 main() {
     PATH=$PATH:/usr/sbin # where Debian keeps nginx
-    need cargo:cargo nginx:nginx-light haproxy:haproxy curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3
+    need cargo:cargo nginx:nginx-light haproxy:haproxy curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3 openssl:openssl
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
         echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --examples && cargo build --release --bins" >&2
@@ -45,6 +45,13 @@ main() {
         if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --proxy-protocol 127.0.0.0/8; then
             check_haproxy "$(address 'listening on 127' 1)"
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
+        fi
+        make_certificate
+        if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --workers 2 --tls-listen 127.0.0.1:0 \
+            --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem"; then
+            check_https
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
+            check "no panic in the log over TLS" "" "$(grep -i panicked "$log" || true)"
         fi
         if start "key-value store on" "$programs/examples/custom_protocol" 127.0.0.1:0; then
             check_redis
@@ -524,6 +531,42 @@ check_drain() {
     kill -TERM "$load" 2>/dev/null || true
     wait "$load" 2>/dev/null || true
     check "no panic in the log" "panics=0" "$(grep -oiE 'panics=.*|.*panicked.*' "$log" || true)"
+}
+
+# ---- curl, wrk and openssl over TLS
+
+make_certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
+}
+
+check_https() {
+    local port version kinds
+    port=$(address 'TLS on ' 1)
+    port=${port##*:}
+    local curl=("${bounded[@]}" curl -sS --cacert "$scratch/cert.pem")
+    check "curl trusts the certificate" "Hello, World!" "$("${curl[@]}" "https://localhost:$port/plaintext" 2>&1)"
+    check "curl downloads over TLS" 3000000 "$("${curl[@]}" "https://localhost:$port/bytes/3000000" 2>&1 | wc -c)"
+    check "curl uploads over TLS" "$(wc -c <"$scratch/payload")" \
+        "$("${curl[@]}" --data-binary "@$scratch/payload" "https://localhost:$port/upload" 2>&1)"
+    check "plain HTTP on the TLS port is told so" "400" \
+        "$("${bounded[@]}" curl -sS -o /dev/null -w '%{http_code}' "http://localhost:$port/" 2>&1)"
+    check "wrk finds no error over TLS" "" \
+        "$("${bounded[@]}" wrk -t1 -c32 -d1s "https://localhost:$port/plaintext" 2>&1 | grep -iE 'error|non-2xx|unable' || true)"
+    for version in tls1_2 tls1_3; do
+        rm -f "$scratch/session"
+        kinds=$(handshake "$port" "-$version" -sess_out "$scratch/session")
+        for _ in {1..8}; do kinds+=$(handshake "$port" "-$version" -sess_in "$scratch/session"); done
+        check "openssl resumes $version on any worker" "New,ReusedReusedReusedReusedReusedReusedReusedReused" "${kinds//Reused,/Reused}"
+    done
+    check "openssl hears that no protocol is shared" "alert number 120" \
+        "$("${bounded[@]}" openssl s_client -connect "localhost:$port" -alpn h2 </dev/null 2>&1 | grep -o 'alert number [0-9]*')"
+}
+
+# handshake PORT OPTION...: whether openssl made a new session. It asks for a page, so that tickets can come.
+handshake() {
+    printf 'GET /plaintext HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
+        "${bounded[@]}" openssl s_client -connect "localhost:$1" "${@:2}" -ign_eof 2>/dev/null | grep -oE '^(New|Reused),' | head -n 1
 }
 
 # ---- redis-cli and redis-benchmark

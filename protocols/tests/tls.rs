@@ -686,3 +686,25 @@ fn keys_are_renewed_when_the_client_asks_for_it() {
     }
     assert_eq!(client.heard().plain, format!("{CANARY}: hello\n{}", format!("{CANARY}: one\n").repeat(5)));
 }
+
+/// rustls joins the parts of a message in the buffer that it is handed: what is left of it must come again as it was left.
+#[test]
+fn a_first_message_in_many_records_is_joined() {
+    let mut config = ClientConfig::clone(&CLIENT);
+    config.max_fragment_size = Some(50);
+    let config = Arc::new(config);
+    for bytes in [1, 3, 50, 99, 1000] {
+        let mut simulation = Simulation::new(1, Chaos::CALM, narrow());
+        let listener = listen(&mut simulation, "lines");
+        simulation.start();
+        let peer = simulation.net().connect(listener).expect("it listens");
+        let mut client = Client::new(&config, peer, b"one\nmuch\nbye\n", Ends::Properly);
+        for _ in 0..3000 {
+            client.listen();
+            client.speak(bytes);
+            simulation.run_for(Duration::from_micros(100));
+        }
+        let heard = client.heard();
+        assert!(heard.was_ended && heard.plain.ends_with(": bye\n"), "pieces of {bytes}: {heard:?}");
+    }
+}

@@ -241,6 +241,10 @@ impl<L: Layer> Tls<L> {
             if !self.may_begin(session, io) {
                 return Step::pause(0);
             }
+            if !io.hold(LINK_BYTES) {
+                io.count_refused(1);
+                return Step::close();
+            }
             let Ok(link) = Link::new(self.store.server().clone()) else { return Step::close() };
             session.state = State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None };
         } else if session.is_unanswered() && !self.may_begin(session, io) {
