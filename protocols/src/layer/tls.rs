@@ -22,6 +22,7 @@
 
 mod config;
 mod link;
+mod stopwatch;
 mod store;
 mod turns;
 
@@ -34,7 +35,8 @@ use ringmill_engine::{
 };
 use std::mem::{replace, take};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use stopwatch::Stopwatch;
 use turns::Turns;
 
 /// What rustls keeps for an idle connection, with what we do: 2.5 KB on its heap and the connection itself.
@@ -253,7 +255,7 @@ impl<L: Layer> Tls<L> {
         if !session.is_unanswered() {
             return self.take_input(session, input, io);
         }
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let step = self.take_input(session, input, io);
         if !session.is_unanswered() {
             self.turns.spend(began.elapsed());

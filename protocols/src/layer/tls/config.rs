@@ -86,7 +86,7 @@ impl Display for TlsVersion {
 }
 
 impl TlsConfig {
-    fn new(source: Source) -> TlsConfig {
+    pub(super) fn new(source: Source) -> TlsConfig {
         TlsConfig {
             source,
             version_min: TlsVersion::V1_2,
@@ -104,13 +104,6 @@ impl TlsConfig {
     /// Nothing is read before [`TlsConfig::check`] or [`TlsStore::new`](crate::TlsStore::new).
     pub fn from_files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> TlsConfig {
         TlsConfig::new(Source::Identities(vec![Identity::Files { cert: cert.into(), key: key.into() }]))
-    }
-
-    /// With a certificate for these names and IP addresses that is made now and kept in memory: ECDSA P-256, 30 days, signed by
-    /// itself. For development: no client trusts it unless it is told to.
-    pub fn self_signed<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Result<TlsConfig, TlsError> {
-        let names = names.into_iter().map(Into::into).collect();
-        Ok(TlsConfig::new(Source::Identities(vec![super::store::make_identity(names)?])))
     }
 
     /// With a configuration of rustls, for what is not offered here, such as a resolver of certificates of your own. Certificates,
@@ -167,11 +160,6 @@ impl TlsConfig {
     /// TLS alert.
     pub fn with_plain_reply(self, plain_reply: Option<&'static [u8]>) -> TlsConfig {
         TlsConfig { plain_reply, ..self }
-    }
-
-    /// Reads the files and reports every problem at once.
-    pub fn check(&self) -> Result<(), TlsError> {
-        super::store::server_config(self).map(drop)
     }
 
     /// What is wrong with the limits.

@@ -320,6 +320,22 @@ pub(super) fn make_identity(names: Vec<String>) -> Result<Identity, TlsError> {
     make(names).map_err(|error| refuse(format!("cannot make a certificate: {error}")))
 }
 
+// What needs the certificates themselves stands here, so that the settings do not import their user.
+impl TlsConfig {
+    /// With a certificate for these names and IP addresses that is made now and kept in memory: ECDSA P-256, 30 days, signed by
+    /// itself. For development: no client trusts it unless it is told to.
+    pub fn self_signed<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Result<TlsConfig, TlsError> {
+        let names = names.into_iter().map(Into::into).collect();
+        Ok(TlsConfig::new(Source::Identities(vec![make_identity(names)?])))
+    }
+
+    /// Reads the files and reports every problem at once.
+    pub fn check(&self) -> Result<(), TlsError> {
+        server_config(self).map(drop)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a certificate that is made at start begins then")]
 fn make(names: Vec<String>) -> Result<Identity, rcgen::Error> {
     let common_name = names.first().cloned().unwrap_or_default();
     let mut params = CertificateParams::new(names)?;
