@@ -96,6 +96,7 @@ check() {
 
 # start READY_TEXT PROGRAM [ARGUMENT...]: runs a server until its log says that it is ready; sets `server`.
 start() {
+    : >"$log" # What the program before wrote must not be taken for this one's.
     "${@:2}" >"$log" 2>&1 &
     server=$!
     for _ in {1..100}; do
