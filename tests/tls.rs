@@ -77,7 +77,8 @@ fn https(driver: DriverChoice, workers: usize, config: TlsConfig) -> Running {
         let server = http::server(|request, reply| match request.path() {
             "/panic" => panic!("on purpose"),
             "/big" => reply.body_shared(pattern(0, 1_000_000).into()),
-            path => reply.text(path),
+            path if request.is_secured() => reply.text(path),
+            _ => reply.status(500).text("this is no HTTPS"),
         });
         Tls::new(server, store.clone())
     };
@@ -108,6 +109,23 @@ fn https_with_files_speaks_both_versions_and_a_client_resumes_on_any_worker() {
                 assert_eq!(stream.conn.handshake_kind(), Some(kind), "{version:?} {n}");
             }
         }
+    });
+}
+
+#[test]
+fn an_absolute_target_may_say_https_where_the_connection_does() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let running = https(driver, 1, TlsConfig::from_files(cert, key));
+        let client = authority.client(rustls::ALL_VERSIONS);
+        let mut stream = secure(ip(&running.addresses()[0]), &client, "localhost").unwrap();
+        for target in ["https://test/one", "HTTPS://TEST:443/one", "http://test/one"] {
+            stream.send(get(target));
+            assert_eq!(receive(&mut stream).text(), "/one", "{target}");
+        }
+        stream.send(get("https://else/"));
+        assert_eq!(receive(&mut stream).status, 400);
     });
 }
 

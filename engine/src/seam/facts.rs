@@ -16,6 +16,12 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether nobody between the client and its end of the encryption can read along: that end is here, or it is the proxy in
+    /// front, which says so.
+    pub fn is_secured(&self) -> bool {
+        self.secure.is_some() || self.proxied.as_ref().is_some_and(|proxied| proxied.ssl.is_some())
+    }
+
     /// Whether the stream ended without the peer's word that this was all ([`Secure::is_truncated`]): what only the end
     /// of the stream delimits is not to be taken for whole.
     pub fn is_truncated(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::session::outlet::Wish;
 use crate::session::shared::{Reclaim, Shared};
 use crate::time::Tick;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a session can do during a call.
@@ -39,8 +40,8 @@ pub(crate) struct Link {
     pub(crate) service: u16,
     /// Memory that all sessions of the stack said they hold, in KiB rounded up.
     pub(crate) held_kib: u32,
-    /// What layers have learned. Boxed: most connections have none.
-    pub(crate) facts: Option<Box<Facts>>,
+    /// What layers have learned. On the heap: most connections have none.
+    pub(crate) facts: Option<Arc<Facts>>,
 }
 
 /// A terabyte: more than any budget, and the sum of a stack fits.
@@ -184,9 +185,15 @@ impl Io<'_> {
         self.below.link.facts.as_deref()
     }
 
+    /// The same, to keep beyond this call. It does not see what layers learn later.
+    #[inline]
+    pub fn share_facts(&self) -> Option<Arc<Facts>> {
+        self.below.link.facts.clone()
+    }
+
     /// For a layer: adds to what is known of this connection.
     pub fn facts_mut(&mut self) -> &mut Facts {
-        self.below.link.facts.get_or_insert_default()
+        Arc::make_mut(self.below.link.facts.get_or_insert_default())
     }
 
     /// The other end's address, as a proxy in front told it, else as the kernel has it; `None` once the connection is gone.

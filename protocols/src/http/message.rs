@@ -23,6 +23,9 @@ pub struct Head<'h, 'b> {
     pub host: Option<Ascii<'b>>,
     /// All header fields in order.
     pub fields: Fields<'h, 'b>,
+    /// Whether the target is absolute and its scheme `https`. Who takes such a request must look at whether the connection is
+    /// secured (RFC 9110 section 7.4).
+    pub is_https: bool,
     /// How the body is framed.
     pub framing: Framing,
     /// Whether the connection may serve another request (RFC 9112 section 9.3).

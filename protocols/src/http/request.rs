@@ -1,6 +1,7 @@
 //! A request as the handler sees it. It borrows from the input: nothing was copied.
 
 use super::message::{Ascii, Fields, Framing, Head, Method, Version};
+use ringmill_engine::Facts;
 
 /// One request with its body.
 #[derive(Clone, Copy, Debug)]
@@ -8,11 +9,17 @@ pub struct Request<'a> {
     head: &'a Head<'a, 'a>,
     body: &'a [u8],
     trailers: &'a [u8],
+    facts: Option<&'a Facts>,
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(head: &'a Head<'a, 'a>, body: &'a [u8], trailers: &'a [u8]) -> Request<'a> {
-        Request { head, body, trailers }
+    pub(super) fn new(
+        head: &'a Head<'a, 'a>,
+        body: &'a [u8],
+        trailers: &'a [u8],
+        facts: Option<&'a Facts>,
+    ) -> Request<'a> {
+        Request { head, body, trailers, facts }
     }
 
     /// The method.
@@ -87,6 +94,22 @@ impl<'a> Request<'a> {
             Framing::Length(length) => Some(length),
             _ => None,
         }
+    }
+
+    /// What the layers below HTTP have learned of the connection: TLS, a proxy in front.
+    pub fn facts(&self) -> Option<&'a Facts> {
+        self.facts
+    }
+
+    /// Whether the request came over TLS: to us, or to a proxy in front that says so ([`Facts::is_secured`]).
+    pub fn is_secured(&self) -> bool {
+        self.facts.is_some_and(Facts::is_secured)
+    }
+
+    /// The certificates that the client showed to us as DER, its own first. They were verified. Empty where it showed none, was not
+    /// asked for any, or does not speak TLS to us.
+    pub fn client_certificates(&self) -> &'a [Vec<u8>] {
+        self.facts.and_then(|facts| facts.secure.as_ref()).map_or(&[], |secure| &secure.client_certificates)
     }
 
     /// The raw trailer section of a chunked body, its lines checked; usually empty.

@@ -95,8 +95,9 @@ pub fn parse_head<'h, 'b>(input: &'b [u8], slots: &'h mut Slots, limits: &HeadLi
     let query = line.query_at.map(|at| part(at, line.target_end));
     let mut path = line.query_at.map_or(target, |at| part(line.target_at, at - 1));
     let mut host = known.host.map(|host| Ascii(host.of(text)));
+    let mut is_https = false;
     if text[line.target_at] != b'/' || line.method == Method::Connect {
-        (path, host) = attempt!(rare_target(line.method, path, query, host));
+        (path, host, is_https) = attempt!(rare_target(line.method, path, query, host));
     }
     Outcome::Complete {
         head: Head {
@@ -106,6 +107,7 @@ pub fn parse_head<'h, 'b>(input: &'b [u8], slots: &'h mut Slots, limits: &HeadLi
             query,
             version: line.version,
             host,
+            is_https,
             fields: Fields { text, slots: &slots[..fields_len] },
             framing,
             keep_alive: !known.close && (is_http11 || known.keep_alive),
@@ -236,22 +238,22 @@ impl KnownFields {
     }
 }
 
-/// Path and host of a target that is not in origin-form (RFC 9112 section 3.2).
+/// Path and host of a target that is not in origin-form (RFC 9112 section 3.2), and whether its scheme is https.
 #[cold]
 fn rare_target<'b>(
     method: Method<'b>,
     before_query: Ascii<'b>,
     query: Option<Ascii<'b>>,
     host: Option<Ascii<'b>>,
-) -> Result<(Ascii<'b>, Option<Ascii<'b>>), Reject> {
+) -> Result<(Ascii<'b>, Option<Ascii<'b>>, bool), Reject> {
     match (method, before_query.as_str(), query) {
-        (Method::Connect, authority, None) => Ok((Ascii(connect_path(authority)?.as_bytes()), host)),
+        (Method::Connect, authority, None) => Ok((Ascii(connect_path(authority)?.as_bytes()), host, false)),
         (Method::Connect, ..) => Err(Reject::TargetConnect),
-        (Method::Options, "*", None) => Ok((Ascii(b"*"), host)),
+        (Method::Options, "*", None) => Ok((Ascii(b"*"), host, false)),
         (_, "*", _) => Err(Reject::TargetAsterisk),
         (_, uri, _) => {
-            let (path, host) = absolute_form(uri, host.map(Ascii::as_str))?;
-            Ok((Ascii(path.as_bytes()), host.map(|host| Ascii(host.as_bytes()))))
+            let (path, host, is_https) = absolute_form(uri, host.map(Ascii::as_str))?;
+            Ok((Ascii(path.as_bytes()), Some(Ascii(host.as_bytes())), is_https))
         }
     }
 }
@@ -266,26 +268,26 @@ fn connect_path(target: &str) -> Result<&'static str, Reject> {
 }
 
 /// RFC 9112 section 3.2.2: the URI's authority is the host, and the Host field has to agree with it.
-fn absolute_form<'b>(uri: &'b str, host: Option<&'b str>) -> Result<(&'b str, Option<&'b str>), Reject> {
+fn absolute_form<'b>(uri: &'b str, host: Option<&'b str>) -> Result<(&'b str, &'b str, bool), Reject> {
     let (scheme, rest) = uri.split_once("://").ok_or(Reject::TargetForm)?;
-    match scheme {
-        _ if scheme.eq_ignore_ascii_case("http") => {}
-        _ if scheme.eq_ignore_ascii_case("https") => return Err(Reject::TargetSecured),
+    let (is_https, default_port) = match scheme {
+        _ if scheme.eq_ignore_ascii_case("http") => (false, "80"),
+        _ if scheme.eq_ignore_ascii_case("https") => (true, "443"),
         _ => return Err(Reject::TargetScheme),
-    }
+    };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if !is_authority(authority.as_bytes()) {
         return Err(Reject::TargetAuthority);
     }
     // RFC 9110 section 4.2.3: an absent, an empty and the default port are the same.
     let bare = |authority: &'b str| match authority.rsplit_once(':') {
-        Some((name, port)) if port.is_empty() || port == "80" => name,
+        Some((name, port)) if port.is_empty() || port == default_port => name,
         _ => authority,
     };
     if host.is_some_and(|host| !bare(host).eq_ignore_ascii_case(bare(authority))) {
         return Err(Reject::HostMismatch);
     }
-    Ok((if path.is_empty() { "/" } else { path }, Some(authority)))
+    Ok((if path.is_empty() { "/" } else { path }, authority, is_https))
 }
 
 /// Says what is wrong with a Transfer-Encoding that is not `chunked` alone (RFC 9112 sections 6.1 and 6.3).
@@ -316,7 +318,7 @@ mod tests {
     const LIMITS: HeadLimits =
         HeadLimits { request_line_bytes_max: 8 << 10, head_bytes_max: 16 << 10, fields_max: FIELDS_MAX };
 
-    /// One line for a verdict: `METHOD path?query version host framing keep|close [continue] [upgrade]`.
+    /// One line for a verdict: `METHOD path?query version host framing keep|close [continue] [upgrade] [https]`.
     fn verdict(input: &[u8], limits: &HeadLimits) -> String {
         let mut slots = Slots::new();
         let head = match parse_head(input, &mut slots, limits) {
@@ -334,8 +336,12 @@ mod tests {
         let keep = if head.keep_alive { "keep" } else { "close" };
         let expect = if head.expect == Expect::Continue { " continue" } else { "" };
         let upgrade = if head.upgrade { " upgrade" } else { "" };
+        let https = if head.is_https { " https" } else { "" };
         let (method, host) = (head.method.as_str(), head.host.map_or("-", Ascii::as_str));
-        format!("{method} {}{query} {version} {host} {framing} {keep}{expect}{upgrade}", head.path.as_str())
+        format!(
+            "{method} {}{query} {version} {host} {framing} {keep}{expect}{upgrade}{https}",
+            head.path.as_str()
+        )
     }
 
     /// The law of split invariance: a prefix is partial or already has the verdict, and a verdict stays.
@@ -491,12 +497,13 @@ mod tests {
         check_line("GET http://a?b HTTP/1.1", "GET /?b 1.1 a none keep");
         check_line("GET http://a/?http://b/ HTTP/1.1", "GET /?http://b/ 1.1 a none keep");
         check_line("GET HTTP://A/ HTTP/1.1", "GET / 1.1 A none keep"); // the URI's authority wins
-        check_line("GET https://a/ HTTP/1.1", "421 TargetSecured"); // RFC 9110 section 7.4
+        check_line("GET https://a/ HTTP/1.1", "GET / 1.1 a none keep https"); // RFC 9110 section 7.4
         check_line("GET http://a:80/ HTTP/1.1", "GET / 1.1 a:80 none keep"); // RFC 9110 section 4.2.3
         check_line("GET http://a:/ HTTP/1.1", "GET / 1.1 a: none keep");
         check_line("OPTIONS http://a HTTP/1.1", "OPTIONS / 1.1 a none keep");
-        check_line("GET HTTPS://a:443/ HTTP/1.1", "421 TargetSecured");
-        check_line("GET https://b/ HTTP/1.1", "421 TargetSecured");
+        check_line("GET HTTPS://a:443/ HTTP/1.1", "GET / 1.1 a:443 none keep https");
+        check_line("GET https://a:80/ HTTP/1.1", "400 HostMismatch");
+        check_line("GET https://b/ HTTP/1.1", "400 HostMismatch");
         check_line("GET http://a:443/ HTTP/1.1", "400 HostMismatch");
         check_line("GET http://b/ HTTP/1.1", "400 HostMismatch");
         check_line("GET http://aa/ HTTP/1.1", "400 HostMismatch");

@@ -14,7 +14,7 @@ use crate::http::message::{Expect, Framing, Head, Method, Slots};
 use crate::http::reject::Reject;
 use crate::http::reply::{ReplyState, Stage};
 use crate::http::request::Request;
-use ringmill_engine::{Io, Next, Protocol, Step, Tick};
+use ringmill_engine::{Facts, Io, Next, Protocol, Step, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -97,6 +97,10 @@ impl<H: Handler> Server<H> {
             Outcome::Partial => return self.context.wait_for_head(session, input, io),
             Outcome::Malformed(reject) => return self.context.refuse_head(*reject, input, io),
         };
+        let facts = io.share_facts();
+        if head.is_https && !facts.as_deref().is_some_and(Facts::is_secured) {
+            return self.context.refuse_head(Reject::TargetSecured, input, io);
+        }
         session.head_began = Tick::NEVER;
         session.searched = None;
         session.requests = session.requests.saturating_add(1);
@@ -105,7 +109,7 @@ impl<H: Handler> Server<H> {
         let mut reply = ReplyState::new(head, !last);
         if head.framing == Framing::None && head.method != Method::Connect {
             reply.followed = len < input.len();
-            let request = Request::new(head, b"", b"");
+            let request = Request::new(head, b"", b"", facts.as_deref());
             return match self.context.answer(&mut self.handler, &request, &mut reply, io) {
                 Some(flow) => flow,
                 None => self.context.after(session, reply, len, io),
@@ -169,7 +173,8 @@ impl<H: Handler> Server<H> {
                 let Outcome::Complete { head, .. } = parse_head(&head, &mut self.slots, limits) else {
                     unreachable!("the same head was complete before")
                 };
-                let request = Request::new(&head, &body, trailers);
+                let facts = io.share_facts();
+                let request = Request::new(&head, &body, trailers, facts.as_deref());
                 self.context.answer(&mut self.handler, &request, &mut exchange.reply, io)
             }
         }
@@ -233,7 +238,9 @@ impl Context {
                 io,
             );
         }
-        let plan = catch_unwind(AssertUnwindSafe(|| handler.plan(&Request::new(head, b"", b""))));
+        let facts = io.share_facts();
+        let request = Request::new(head, b"", b"", facts.as_deref());
+        let plan = catch_unwind(AssertUnwindSafe(|| handler.plan(&request)));
         let Ok(plan) = plan else { return self.panicked(&reply, io) };
         let (bytes_max, upload) = match plan {
             Plan::Collect => (self.limits.body_bytes_max, None),
@@ -248,7 +255,7 @@ impl Context {
             if upload.is_none() && length <= rest.len() as u64 {
                 // The whole body is here: answer in place.
                 let body = &rest[..length as usize];
-                let request = Request::new(head, body, b"");
+                let request = Request::new(head, body, b"", facts.as_deref());
                 reply.followed = body.len() < rest.len();
                 return match self.answer(handler, &request, &mut reply, io) {
                     Some(flow) => flow,
