@@ -4,72 +4,14 @@
 
 mod common;
 
+use common::authority::*;
 use common::http::*;
 use common::program::{ringmill, run};
 use common::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use ringmill::{DriverChoice, Echo, Running, Tls, TlsConfig, TlsStore, TlsVersion, http};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::HandshakeKind;
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
-
-type Stream = StreamOwned<ClientConnection, TcpStream>;
-
-/// Signs certificates, and clients trust it.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: Directory,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Authority { issuer, folder: Directory::new() }
-    }
-
-    /// The files of a new certificate with its chain, and of its key.
-    fn files(&self, names: &[&str]) -> [String; 2] {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let file = names[0].replace('*', "any");
-        let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let chain = cert.pem() + &self.issuer.pem();
-        [self.write(&format!("{file}.pem"), chain), self.write(&format!("{file}.key"), key.serialize_pem())]
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        let path = self.folder.file(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
-    }
-}
-
-/// A client that has made its handshake. A stream that ends without close_notify is an error to it.
-fn secure(address: SocketAddr, config: &Arc<ClientConfig>, name: &'static str) -> Result<Stream, String> {
-    let tls = ClientConnection::new(config.clone(), ServerName::try_from(name).unwrap()).unwrap();
-    let mut stream = StreamOwned::new(tls, connect_to(address));
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock).map_err(|error| error.to_string())?;
-    }
-    Ok(stream)
-}
+use std::net::Shutdown;
 
 fn https(driver: DriverChoice, workers: usize, config: TlsConfig) -> Running {
     let store = TlsStore::new(config).expect("a sound configuration");

@@ -2,5 +2,5 @@
 
 #[cfg(feature = "proxy-protocol")]
 pub mod proxy;
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-layer")]
 pub mod tls;

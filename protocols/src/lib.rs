@@ -8,6 +8,6 @@ pub mod layer;
 pub mod udp;
 
 pub use echo::Echo;
-#[cfg(feature = "tls")]
-pub use layer::tls::{Tls, TlsConfig, TlsError, TlsStore, TlsVersion};
+#[cfg(feature = "tls-layer")]
+pub use layer::tls::{Tls, TlsConfig, TlsError, TlsStats, TlsStore, TlsTerm, TlsVersion};
 pub use udp::UdpEcho;

@@ -3,6 +3,7 @@
 //! Nothing here waits for a fixed time: `eventually` looks at a condition until it holds or patience ends.
 #![allow(dead_code, unused_imports)] // Each test crate uses its own part of this.
 
+pub mod authority;
 pub mod http;
 pub mod program;
 pub mod puppet;

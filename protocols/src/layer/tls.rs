@@ -12,31 +12,42 @@
 //! # Ok::<(), ringmill_engine::Error>(())
 //! ```
 //!
-//! `link.rs` is the connection of rustls as bytes in and bytes out, `config.rs` what a listener runs with, `store.rs` its
-//! certificates. This file stands between: a [`Layer`] whose session decrypts what arrives, calls the session above, and
+//! `link.rs` is the connection of rustls as bytes in and bytes out, `config.rs` what a listener runs with, `store.rs` what its
+//! files hold. This file stands between: a [`Layer`] whose session decrypts what arrives, calls the session above, and
 //! encrypts what that wrote. What the session above writes can go nowhere else: it has an outlet of its own ([`Upper`]).
 //!
 //! What is left of input is kept in one of two places. When all complete records are taken, the beginning of the next one is
 //! kept here, because rustls may have joined a message in it. When records wait because the session above pauses,
 //! they are left where they are, with the engine, untouched.
 
+mod clients;
+mod clock;
 mod config;
+mod identity;
+mod keylog;
 mod link;
-mod stopwatch;
+mod names;
+mod pem;
+mod selfsigned;
+mod stats;
 mod store;
 mod turns;
+mod watch;
 
 pub use config::{TlsConfig, TlsError, TlsVersion};
+pub use identity::TlsTerm;
+pub use stats::TlsStats;
 pub use store::TlsStore;
 
+use clock::Stopwatch;
 use link::{Event, Link};
 use ringmill_engine::{
     Call, CloseReason, ConnId, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper,
 };
+use stats::Fault;
 use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Duration;
-use stopwatch::Stopwatch;
 use turns::Turns;
 
 /// What rustls keeps for an idle connection, with what we do: 2.5 KB on its heap and the connection itself.
@@ -149,7 +160,16 @@ impl<L: Layer> Layer for Tls<L> {
                 session.wait()
             }
             (_, Call::Drained | Call::Wake) => session.wait(),
-            (_, Call::End(_) | Call::Timeout | Call::Drain | Call::Shed) => Step::close(),
+            (state, call @ (Call::End(_) | Call::Timeout | Call::Drain | Call::Shed)) => {
+                match (state, call) {
+                    (State::Greeting | State::Handshaking { .. }, Call::Timeout) => {
+                        self.blame(Fault::Late, io)
+                    }
+                    (State::Handshaking { .. }, Call::End(_)) => self.blame(Fault::Left, io),
+                    _ => {}
+                }
+                Step::close()
+            }
         }
     }
 
@@ -195,6 +215,7 @@ impl<L: Layer> Tls<L> {
             Turn::Unasked if self.dialer.is_none() || self.turns.may_begin(io.now()) => true,
             Turn::Unasked => {
                 let number = self.turns.enter(io.id(), |id| wake(&self.dialer, id));
+                self.store.counts().queued();
                 session.turn = Turn::Queued(number);
                 false
             }
@@ -223,6 +244,7 @@ impl<L: Layer> Tls<L> {
             (Call::End(_), Incoming::Ended) => {}
             (Call::End(_), Incoming::Flowing) => {
                 io.facts_mut().secure.get_or_insert_default().is_truncated = true;
+                self.store.counts().fault(Fault::Truncated, io.now());
                 upper.call(&mut self.inner, Call::End(&mut []), io);
             }
             (call, _) => upper.call(&mut self.inner, call, io),
@@ -235,6 +257,7 @@ impl<L: Layer> Tls<L> {
             match (greeting(input), self.store.config().plain_reply) {
                 (Greeting::Short, _) => return Step::consumed(0),
                 (Greeting::Plain, Some(reply)) => {
+                    self.blame(Fault::PlainHttp, io);
                     io.write(reply);
                     return Step::close();
                 }
@@ -247,7 +270,7 @@ impl<L: Layer> Tls<L> {
                 io.count_refused(1);
                 return Step::close();
             }
-            let Ok(link) = Link::new(self.store.server().clone()) else { return Step::close() };
+            let Ok(link) = Link::new(self.store.server()) else { return Step::close() };
             session.state = State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None };
         } else if session.is_unanswered() && !self.may_begin(session, io) {
             return Step::pause(0);
@@ -302,7 +325,7 @@ impl<L: Layer> Tls<L> {
                 State::Handshaking { link, taken_bytes, server_name } => {
                     let advanced = link.advance(&mut input[at..], &mut self.plain, &mut self.wire);
                     *taken_bytes += advanced.0;
-                    if let Some(name) = store::take_server_name() {
+                    if let Some(name) = names::take_server_name() {
                         *server_name = Some(name);
                     }
                     advanced
@@ -320,6 +343,7 @@ impl<L: Layer> Tls<L> {
             }
             if let Event::Failed(error) = event {
                 tracing::debug!(%error, "a TLS connection failed");
+                self.blame(link::fault(&error), io);
                 return (at, self.fail(state, io));
             }
             if let State::Handshaking { link, taken_bytes, .. } = state {
@@ -331,6 +355,7 @@ impl<L: Layer> Tls<L> {
                     }
                     (true, _) => {
                         tracing::debug!(bytes, "a TLS handshake was too long, or broken off");
+                        self.blame(Fault::Left, io);
                         return (at, self.fail(state, io));
                     }
                 }
@@ -351,6 +376,7 @@ impl<L: Layer> Tls<L> {
     /// The handshake is complete.
     fn open_upper(&mut self, state: &mut State<L>, io: &mut Io<'_>) {
         let State::Handshaking { link, server_name, .. } = replace(state, State::Over) else { return };
+        self.store.counts().complete(&link.handshake());
         io.facts_mut().secure = Some(link.facts(server_name));
         let upper = Upper::open(&mut self.inner, Origin::Accepted, io);
         *state = State::Open(link, upper, Incoming::Flowing);
@@ -396,6 +422,10 @@ impl<L: Layer> Tls<L> {
                 Step::abort()
             }
         }
+    }
+
+    fn blame(&self, fault: Fault, io: &Io<'_>) {
+        self.store.counts().fault(fault, io.now());
     }
 
     /// Ends a connection that broke the rules. The alert, if there is one, was written.

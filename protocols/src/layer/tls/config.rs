@@ -13,10 +13,14 @@ connection: close\r\n\r\nThis port speaks HTTPS: ask with https:// in the URL\n"
 
 /// The configuration of TLS listeners: [`TlsStore::new`](crate::TlsStore::new) checks it and reads its files.
 ///
-/// TLS 1.2 and 1.3, ALPN `http/1.1`, stateless tickets; no early data, no renegotiation, no client certificates.
+/// TLS 1.2 and 1.3, ALPN `http/1.1`, stateless tickets, no certificates of clients unless asked for; no early data, no renegotiation.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
     pub(super) source: Source,
+    pub(super) client_auth: ClientAuth,
+    pub(super) client_cas: Vec<PathBuf>,
+    pub(super) client_crls: Vec<PathBuf>,
+    pub(super) key_log: Option<PathBuf>,
     pub(super) version_min: TlsVersion,
     pub(super) alpn: Vec<Vec<u8>>,
     pub(super) tickets: bool,
@@ -31,6 +35,14 @@ pub struct TlsConfig {
 pub(super) enum Source {
     Identities(Vec<Identity>),
     Custom(Arc<ServerConfig>),
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientAuth {
+    None,
+    Optional,
+    Required,
 }
 
 /// A certificate with its chain, and its key.
@@ -89,6 +101,10 @@ impl TlsConfig {
     pub(super) fn new(source: Source) -> TlsConfig {
         TlsConfig {
             source,
+            client_auth: ClientAuth::None,
+            client_cas: Vec::new(),
+            client_crls: Vec::new(),
+            key_log: None,
             version_min: TlsVersion::V1_2,
             alpn: vec![b"http/1.1".to_vec()],
             tickets: true,
@@ -121,6 +137,43 @@ impl TlsConfig {
             identities.push(Identity::Files { cert: cert.into(), key: key.into() });
         }
         self
+    }
+
+    /// Clients must show a certificate that one of the authorities in this file (PEM) has signed, else the handshake fails. Call it
+    /// for each of several files. Who was let in is in [`Secure::client_certificates`](ringmill_engine::Secure::client_certificates).
+    ///
+    /// Has no effect on [`TlsConfig::custom`].
+    pub fn with_client_ca(mut self, file: impl Into<PathBuf>) -> TlsConfig {
+        self.client_cas.push(file.into());
+        if self.client_auth == ClientAuth::None {
+            self.client_auth = ClientAuth::Required;
+        }
+        self
+    }
+
+    /// Whether a client may come without a certificate as well: no, unless said otherwise. One that is shown must be good in any case.
+    /// Needs [`TlsConfig::with_client_ca`].
+    pub fn with_client_optional(self, is_optional: bool) -> TlsConfig {
+        let client_auth = match (is_optional, self.client_cas.is_empty()) {
+            (true, _) => ClientAuth::Optional,
+            (false, true) => ClientAuth::None,
+            (false, false) => ClientAuth::Required,
+        };
+        TlsConfig { client_auth, ..self }
+    }
+
+    /// The certificates of clients that are in a revocation list in this file (PEM, RFC 5280) are refused. Call it for each of several
+    /// files. As soon as one is given, each certificate of a client's chain needs the list of who signed it, and a list that has
+    /// expired lets nobody in: so it is everywhere that follows OpenSSL. Needs [`TlsConfig::with_client_ca`].
+    pub fn with_client_crl(mut self, file: impl Into<PathBuf>) -> TlsConfig {
+        self.client_crls.push(file.into());
+        self
+    }
+
+    /// Appends the secrets of all connections to this file, in the format of NSS. For debugging only: with them, whoever has recorded the
+    /// traffic can read it. The environment's SSLKEYLOGFILE alone does nothing.
+    pub fn with_key_log(self, file: Option<PathBuf>) -> TlsConfig {
+        TlsConfig { key_log: file, ..self }
     }
 
     /// The oldest version that is spoken, 1.2 unless said otherwise.
@@ -162,7 +215,20 @@ impl TlsConfig {
         TlsConfig { plain_reply, ..self }
     }
 
-    /// What is wrong with the limits.
+    /// The files of certificates, keys, authorities and lists.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let identities = match &self.source {
+            Source::Identities(identities) => &identities[..],
+            Source::Custom(_) => &[],
+        };
+        let pairs = identities.iter().flat_map(|identity| match identity {
+            Identity::Files { cert, key } => vec![cert, key],
+            Identity::Made { .. } => Vec::new(),
+        });
+        pairs.chain(&self.client_cas).chain(&self.client_crls).map(PathBuf::as_path)
+    }
+
+    /// What is wrong with the settings, without a look at files.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut need = |ok: bool, reason: &str, remedy: &str| {
@@ -184,6 +250,16 @@ impl TlsConfig {
             self.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())),
             "a protocol of ALPN is empty or longer than 255 bytes",
             "such as http/1.1",
+        );
+        need(
+            self.client_auth == ClientAuth::None || !self.client_cas.is_empty(),
+            "clients may show a certificate, and no authority is given that it would be measured by",
+            "give the file of a client CA",
+        );
+        need(
+            self.client_crls.is_empty() || !self.client_cas.is_empty(),
+            "a revocation list is given, and no client CA",
+            "give the file of the client CA that issues it",
         );
         problems
     }

@@ -10,12 +10,13 @@
 //!    is asked next would read the same error again.
 //! 4. Sealing can need more room than the payload suggests: an answer to a key update goes first.
 
+use super::stats::{Fault, Handshake};
 use ringmill_engine::Secure;
 use rustls::server::{ServerConfig, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, HandshakeKind, ProtocolVersion};
+use rustls::{AlertDescription, Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
 use std::sync::Arc;
 
 /// Bytes that a record adds: its header, a nonce or a content type, a tag. Only a first guess, see rule 4.
@@ -159,16 +160,31 @@ impl Link {
         }
     }
 
+    /// What is counted of the handshake.
+    pub(super) fn handshake(&self) -> Handshake {
+        let group = self.0.negotiated_key_exchange_group();
+        Handshake {
+            version: self.version(),
+            group: group.and_then(|group| group.name().as_str()),
+            is_resumed: self.0.handshake_kind() == Some(HandshakeKind::Resumed),
+            has_certificate: self.0.peer_certificates().is_some(),
+        }
+    }
+
+    fn version(&self) -> &'static str {
+        match self.0.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "",
+        }
+    }
+
     /// What the handshake came to; the name that was asked for is the resolver's to know.
     pub(super) fn facts(&self, server_name: Option<String>) -> Secure {
         let link = &self.0;
         let certificates = link.peer_certificates().unwrap_or_default();
         Secure {
-            version: match link.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "",
-            },
+            version: self.version(),
             cipher_suite: link
                 .negotiated_cipher_suite()
                 .and_then(|suite| suite.suite().as_str())
@@ -180,6 +196,31 @@ impl Link {
             is_truncated: false,
         }
     }
+}
+
+/// Who ended the connection with an error, and with which alert. rustls keeps ours to itself; this is how it chooses them.
+pub(super) fn fault(error: &Error) -> Fault {
+    let alert = match error {
+        Error::AlertReceived(alert) => return Fault::Received(alert.as_str().unwrap_or("unknown")),
+        Error::InvalidMessage(error) => AlertDescription::from(*error),
+        Error::InvalidCertificate(error) => AlertDescription::from(error.clone()),
+        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            AlertDescription::UnexpectedMessage
+        }
+        Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
+        Error::DecryptError => AlertDescription::BadRecordMac,
+        Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => AlertDescription::ProtocolVersion,
+        Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
+        _ => AlertDescription::InternalError,
+    };
+    Fault::Sent(alert.as_str().unwrap_or("unknown"))
 }
 
 /// Makes room behind `wire` for what `act` appends there: as much as is guessed, and as it then says that it needs.

@@ -1,0 +1,88 @@
+//! Reads the files of a configuration: certificates, keys, revocation lists, all PEM. What is wrong with one is said with the remedy.
+
+use super::config::Problem;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// The certificates of a file, in its order, at least one.
+pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let text = read_pem(file, "x509")?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|error| malformed(file, &error))?;
+    if !chain.is_empty() {
+        return Ok(chain);
+    }
+    let has_key = PrivateKeyDer::from_pem_slice(&text).is_ok();
+    let remedy =
+        if has_key { "it holds a key: are the two files exchanged?" } else { "look for BEGIN CERTIFICATE" };
+    Err(Problem::of(file, "there is no certificate in the file", remedy))
+}
+
+/// The first key of a file.
+pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
+    let text = read_pem(file, "pkey")?;
+    match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(key) => Ok(key),
+        Err(pem::Error::NoItemsFound) => {
+            let has = |what: &[u8]| memchr::memmem::find(&text, what).is_some();
+            let remedy = if has(b"ENCRYPTED") {
+                format!("it is encrypted: openssl pkey -in {} -out plain-key.pem", file.display())
+            } else if has(b"BEGIN CERTIFICATE") {
+                "it holds a certificate: are the two files exchanged?".to_owned()
+            } else {
+                "look for BEGIN PRIVATE KEY".to_owned()
+            };
+            Err(Problem::of(file, "there is no private key in the file", remedy))
+        }
+        Err(error) => Err(malformed(file, &error)),
+    }
+}
+
+/// The revocation lists of a file, at least one.
+pub(super) fn read_crls(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Problem> {
+    let text = read_pem(file, "crl")?;
+    let crls: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
+    match crls {
+        Ok(crls) if crls.is_empty() => {
+            Err(Problem::of(file, "there is no revocation list in the file", "look for BEGIN X509 CRL"))
+        }
+        crls => crls.map_err(|error| malformed(file, &error)),
+    }
+}
+
+/// A file that is PEM at first sight. `program` is what turns DER into it.
+fn read_pem(file: &Path, program: &str) -> Result<Vec<u8>, Problem> {
+    let text = std::fs::read(file).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::NotFound => "there is no such file: check the path",
+            ErrorKind::PermissionDenied => "the user that runs the server must be able to read it",
+            ErrorKind::IsADirectory => "give the file in it",
+            _ => "",
+        };
+        Problem::of(file, error, remedy)
+    })?;
+    match text.first() {
+        None => Err(Problem::of(file, "the file is empty", "")),
+        // A SEQUENCE, as every certificate and key begins.
+        Some(0x30) => {
+            let remedy = format!("openssl {program} -inform DER -in {} -out {program}.pem", file.display());
+            Err(Problem::of(file, "the file is DER, not PEM", remedy))
+        }
+        Some(_) => Ok(text),
+    }
+}
+
+fn malformed(file: &Path, error: &pem::Error) -> Problem {
+    let reason = match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("a section has no end: {} is missing", String::from_utf8_lossy(end_marker).trim())
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("a section does not begin well: {}", String::from_utf8_lossy(line).trim())
+        }
+        error => error.to_string(),
+    };
+    Problem::of(file, format!("malformed PEM: {reason}"), "was the file copied as a whole?")
+}
