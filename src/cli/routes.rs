@@ -1,15 +1,21 @@
 //! The bundled server's routes. Every body is read and counted, never assumed.
 
+mod secured;
+
 use bytes::Bytes;
 use ringmill::http::{BodyWriter, Fill, Handler, Limits, Method, Plan, Reply, Request, Source, Upload};
-use ringmill::{Config, Counters, Facts, Stats, WorkerContext};
+use ringmill::{Config, Counters, Facts, Stats, TlsStore, WorkerContext};
+use secured::SecuredPage;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// One worker's routes.
 pub(crate) struct Routes {
     stats: Stats,
     limits: LimitsPage,
     stream_bytes_max: u64,
+    /// What HTTPS is served with.
+    store: Option<Arc<TlsStore>>,
     items: Vec<Item>,
     pattern: Bytes,
     /// Where JSON is serialised before its length is known.
@@ -22,8 +28,14 @@ const POST: &str = "POST, OPTIONS";
 const GET_POST: &str = "GET, HEAD, POST, OPTIONS";
 
 impl Routes {
-    pub(crate) fn new(worker: &WorkerContext, limits: &Limits, stream_bytes_max: u64) -> Routes {
+    pub(crate) fn new(
+        worker: &WorkerContext,
+        limits: &Limits,
+        stream_bytes_max: u64,
+        store: Option<Arc<TlsStore>>,
+    ) -> Routes {
         Routes {
+            store,
             stats: worker.stats.clone(),
             limits: LimitsPage::new(&worker.config, limits, stream_bytes_max),
             stream_bytes_max,
@@ -55,7 +67,10 @@ impl Handler for Routes {
                 let page = PeerPage::new(reply);
                 self.json(&page, reply);
             }
-            b"/stats" if get => self.json(&StatsPage::new(&self.stats, self.limits.clone()), reply),
+            b"/stats" if get => {
+                let secured = self.store.as_deref().map(SecuredPage::new);
+                self.json(&StatsPage::new(&self.stats, self.limits.clone(), secured), reply);
+            }
             _ => match request.path() {
                 path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
                 path if get && path.starts_with("/json/") => {
@@ -367,6 +382,8 @@ struct StatsPage {
     limits: LimitsPage,
     workers: Vec<WorkerPage>,
     total: serde_json::Map<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<SecuredPage>,
 }
 
 #[derive(Serialize)]
@@ -430,7 +447,7 @@ impl LimitsPage {
 }
 
 impl StatsPage {
-    fn new(stats: &Stats, limits: LimitsPage) -> StatsPage {
+    fn new(stats: &Stats, limits: LimitsPage, tls: Option<SecuredPage>) -> StatsPage {
         let counters = |counters: Counters| {
             counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
         };
@@ -445,6 +462,7 @@ impl StatsPage {
                 })
                 .collect(),
             total: counters(stats.total()),
+            tls,
         }
     }
 }

@@ -1,19 +1,21 @@
 //! `ringmill serve`: the bundled server, from options to a clean end.
 
-use super::log;
+mod https;
+mod redirect;
+mod signals;
+
 use super::routes::Routes;
 use clap::Args;
+use https::{Https, HttpsOptions};
+use redirect::Redirect;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Prefixed};
 use ringmill::{
-    Address, Builder, Config, DriverChoice, Echo, Engine, Error, Handle, Layer, ListenOptions, Pin, Running,
-    Tls, TlsConfig, TlsStore, TlsVersion, UdpEcho, WorkerContext,
+    Address, Builder, Config, DriverChoice, Echo, Engine, Error, Layer, ListenOptions, Pin, Running, Tls,
+    UdpEcho, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use std::path::PathBuf;
-use std::sync::Arc;
+use signals::Orders;
 use std::time::Duration;
 
 /// Options of `ringmill serve`.
@@ -30,34 +32,8 @@ pub(crate) struct Serve {
     )]
     listen: Vec<Address>,
 
-    /// HTTPS address, of the same kinds; repeat for several. Needs a certificate, from files or self-signed [default:
-    /// 127.0.0.1:8443 where there is one]
-    #[arg(long, value_name = "ADDR", env = "RINGMILL_TLS_LISTEN", value_delimiter = ',')]
-    tls_listen: Vec<Address>,
-
-    /// Certificate for HTTPS as PEM, its chain behind it; repeat for several, each with its key. Clients are shown the one
-    /// that has the name they ask for (exactly, or with * for the first label), else the first
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "RINGMILL_TLS_CERT",
-        value_delimiter = ',',
-        conflicts_with = "tls_self_signed"
-    )]
-    tls_cert: Vec<PathBuf>,
-
-    /// Private key of that certificate as PEM, not encrypted; in the same order where there are several
-    #[arg(long, value_name = "FILE", env = "RINGMILL_TLS_KEY", value_delimiter = ',')]
-    tls_key: Vec<PathBuf>,
-
-    /// HTTPS with a certificate that is made at start for these names and IP addresses, and kept in memory, for 30 days. For
-    /// development: clients do not trust it unless told to; the log says how; the variable needs the names [default names: localhost,127.0.0.1,::1]
-    #[arg(long, value_name = "NAMES", env = "RINGMILL_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "")]
-    tls_self_signed: Option<String>,
-
-    /// Oldest version of TLS: 1.2 or 1.3
-    #[arg(long, value_name = "VERSION", env = "RINGMILL_TLS_MIN", default_value_t = TlsVersion::V1_2)]
-    tls_min: TlsVersion,
+    #[command(flatten)]
+    https: HttpsOptions,
 
     /// TCP echo address; repeat for several
     #[arg(long, value_name = "ADDR", env = "RINGMILL_TCP_ECHO", value_delimiter = ',')]
@@ -158,7 +134,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", env = "RINGMILL_MAX_REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
     max_requests: Option<u32>,
 
-    /// After SIGTERM, SIGINT or SIGHUP, let requests finish for this time; a second SIGTERM or SIGINT ends at once
+    /// After SIGTERM, SIGINT or a closed terminal, let requests finish for this time; a second SIGTERM or SIGINT ends at once
     #[arg(long, value_name = "TIME", env = "RINGMILL_DRAIN", default_value = "30s", value_parser = options::duration)]
     drain: Duration,
 }
@@ -178,6 +154,9 @@ Examples:
   ringmill serve --tls-self-signed
       HTTPS on 127.0.0.1:8443 as well, for development; the log has a curl command that trusts it
   ringmill serve --tls-listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --tls-min 1.3
+  ringmill serve --tls-cert chain.pem --tls-key key.pem --tls-client-ca clients.pem --tls-crl revoked.pem
+      only for clients with a certificate of that authority
+  ringmill serve --listen 0.0.0.0:80 --tls-listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --https-redirect
   ringmill serve --listen unix:/run/ringmill.sock
       try: curl --unix-socket /run/ringmill.sock http://localhost/health
   ringmill serve --listen unix:/run/ringmill.sock --unix-mode 0660 --unix-group www-data
@@ -193,15 +172,11 @@ impl Serve {
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
         // Before anybody can see that we run: who sees it may rely on the handlers.
-        let mut drains = vec![SIGTERM, SIGINT];
-        // nohup(1) has it ignored, so that the server outlives its terminal.
-        if !is_ignored(SIGHUP) {
-            drains.push(SIGHUP);
-        }
-        let signals = Signals::new(drains).map_err(no_signals)?;
-        let https = Https::new(&self)?;
+        let orders = Orders::listen()?;
+        let https = Https::new(&self.https, &self.listen)?;
+        let store = https.as_ref().map(|https| https.store.clone());
         let running = self.start(https.as_ref())?;
-        end_on_signals(signals, running.handle(), drain)?;
+        orders.follow(running.handle(), drain, store.filter(|store| store.has_files()))?;
         announce(&running, https.as_ref(), descriptors);
         let stats = running.stats().clone();
         running.join()?;
@@ -248,16 +223,19 @@ impl Serve {
             serves_others: self.proxy_protocol_others == Others::Serve,
         };
         let mut builder = Engine::builder().config(config);
+        let store = https.map(|https| https.store.clone());
+        let redirect_port = https.and_then(|https| https.redirect_port);
         for address in self.listen {
-            let limits = limits.clone();
+            let (limits, store) = (limits.clone(), store.clone());
             builder = front.listen(builder, address, move |worker| {
-                Server::new(Routes::new(worker, &limits, stream_bytes_max)).with_limits(limits.clone())
+                let routes = Routes::new(worker, &limits, stream_bytes_max, store.clone());
+                Server::new(Redirect::new(routes, redirect_port)).with_limits(limits.clone())
             });
         }
         for address in https.iter().flat_map(|https| &https.addresses) {
             let (limits, store) = (limits.clone(), https.expect("it has addresses").store.clone());
             builder = front.listen(builder, address.clone(), move |worker| {
-                let routes = Routes::new(worker, &limits, stream_bytes_max);
+                let routes = Routes::new(worker, &limits, stream_bytes_max, Some(store.clone()));
                 Tls::new(Server::new(routes).with_limits(limits.clone()), store.clone())
             });
         }
@@ -307,77 +285,6 @@ impl Front {
     }
 }
 
-/// What HTTPS is served with.
-struct Https {
-    addresses: Vec<Address>,
-    store: Arc<TlsStore>,
-    is_self_signed: bool,
-    /// How many listeners come before its own.
-    after: usize,
-}
-
-/// Where HTTPS listens unless an address is given.
-const HTTPS_ADDRESS: &str = "127.0.0.1:8443";
-/// What a certificate is made for unless names are given.
-const SELF_SIGNED_NAMES: &str = "localhost,127.0.0.1,::1";
-
-impl Https {
-    /// `None` where nothing of it is asked for.
-    fn new(options: &Serve) -> Result<Option<Https>, Error> {
-        let problem = |problem: String| Error::Config { problems: vec![problem] };
-        let (certs, keys) = (options.tls_cert.len(), options.tls_key.len());
-        if certs != keys {
-            return Err(problem(format!(
-                "{certs} of --tls-cert and {keys} of --tls-key: each certificate needs its key, in the same order"
-            )));
-        }
-        let config = match &options.tls_self_signed {
-            Some(names) => {
-                let names = if names.is_empty() { SELF_SIGNED_NAMES } else { names };
-                Some(TlsConfig::self_signed(names.split(',').map(str::trim))?)
-            }
-            None => {
-                let mut pairs = options.tls_cert.iter().zip(&options.tls_key);
-                let first = pairs.next().map(|(cert, key)| TlsConfig::from_files(cert, key));
-                first.map(|first| pairs.fold(first, |config, (cert, key)| config.with_files(cert, key)))
-            }
-        };
-        let Some(config) = config else {
-            let is_asked = !options.tls_listen.is_empty();
-            let remedy = "--tls-listen needs a certificate: --tls-cert and --tls-key, or --tls-self-signed";
-            return if is_asked { Err(problem(remedy.to_owned())) } else { Ok(None) };
-        };
-        let mut addresses = options.tls_listen.clone();
-        if addresses.is_empty() {
-            addresses.push(HTTPS_ADDRESS.parse()?);
-        }
-        Ok(Some(Https {
-            addresses,
-            store: TlsStore::new(config.with_version_min(options.tls_min))?,
-            is_self_signed: options.tls_self_signed.is_some(),
-            after: options.listen.len(),
-        }))
-    }
-
-    /// Says how to trust a certificate that nobody knows, and that nobody else should.
-    fn announce_self_signed(&self, addresses: &[Address]) {
-        let (Some(fingerprint), Some(pin)) = (self.store.fingerprint(), self.store.public_key_pin()) else {
-            return;
-        };
-        tracing::info!("self-signed certificate, gone with this process; SHA-256 {fingerprint}");
-        let addresses: Vec<_> = addresses.iter().filter_map(Address::ip).collect();
-        if let Some(address) = addresses.first() {
-            tracing::info!("try: curl --insecure --pinnedpubkey sha256//{pin} https://{address}/");
-        }
-        for address in addresses.iter().filter(|address| !address.ip().is_loopback()) {
-            tracing::warn!(
-                "{address} may be reached from elsewhere, and nobody there can trust a self-signed certificate: give \
-                 --tls-cert and --tls-key for more than development"
-            );
-        }
-    }
-}
-
 /// Says where the server is and how it runs.
 fn announce(running: &Running, https: Option<&Https>, descriptors: u64) {
     let secured = https.map_or(0..0, |https| https.after..https.after + https.addresses.len());
@@ -385,8 +292,8 @@ fn announce(running: &Running, https: Option<&Https>, descriptors: u64) {
         let what = if secured.contains(&n) { "TLS" } else { "listening" };
         tracing::info!("{what} on {address}");
     }
-    if let Some(https) = https.filter(|https| https.is_self_signed) {
-        https.announce_self_signed(&running.addresses()[secured]);
+    if let Some(https) = https {
+        https.announce(&running.addresses()[secured]);
     }
     for address in running.datagram_addresses() {
         tracing::info!("datagrams on {address}");
@@ -400,40 +307,4 @@ fn announce(running: &Running, https: Option<&Https>, descriptors: u64) {
         running.driver(),
         running.driver_reason()
     );
-}
-
-/// The first signal drains, a second order to end ends the process. SIGHUP is none: a closing terminal may send it twice,
-/// and systemd's SendSIGHUP= right behind SIGTERM.
-fn end_on_signals(mut signals: Signals, handle: Handle, drain: Duration) -> Result<(), Error> {
-    let watch = move || {
-        let mut ordered = false;
-        for signal in signals.forever() {
-            let orders = signal != SIGHUP;
-            if ordered && orders {
-                tracing::warn!("second signal: ending at once");
-                log::flush();
-                std::process::exit(128 + signal);
-            }
-            ordered |= orders;
-            // Said first: with nothing to wait for, the end would be said before it.
-            tracing::info!(
-                "draining: requests may finish for {drain:?}; a second SIGTERM or SIGINT ends at once"
-            );
-            // Again is no longer: the earlier end holds.
-            handle.drain(drain);
-        }
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(no_signals)
-}
-
-/// Whether whoever started this process has a signal ignored (SigIgn in proc_pid_status(5)).
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-fn no_signals(source: std::io::Error) -> Error {
-    Error::Worker { worker: 0, step: "handling signals", source }
 }

@@ -1,0 +1,83 @@
+//! Signals of `ringmill serve`: what each orders.
+
+use crate::cli::log;
+use ringmill::{Error, Handle, TlsStore};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The signals that are listened to.
+pub(super) struct Orders {
+    signals: Signals,
+    has_terminal: bool,
+}
+
+impl Orders {
+    pub(super) fn listen() -> Result<Orders, Error> {
+        let mut listened = vec![SIGTERM, SIGINT];
+        // nohup(1) has it ignored, so that the server outlives its terminal.
+        if !is_ignored(SIGHUP) {
+            listened.push(SIGHUP);
+        }
+        let signals = Signals::new(listened).map_err(no_signals)?;
+        Ok(Orders { signals, has_terminal: has_terminal() })
+    }
+
+    /// SIGHUP has the files of `store` read again; where there are none, or because the terminal was closed, it drains. SIGTERM and
+    /// SIGINT drain, a second one ends the process. SIGHUP is no second order to end: a closing terminal may send it
+    /// twice, and systemd's SendSIGHUP= right behind SIGTERM.
+    pub(super) fn follow(
+        mut self,
+        handle: Handle,
+        drain: Duration,
+        store: Option<Arc<TlsStore>>,
+    ) -> Result<(), Error> {
+        let watch = move || {
+            let mut ordered = false;
+            for signal in self.signals.forever() {
+                let orders = signal != SIGHUP;
+                // The kernel takes a terminal away from its processes before it tells them (setsid(2), tty(4)).
+                let terminal_is_gone = self.has_terminal && !has_terminal();
+                if let Some(store) = store.as_ref().filter(|_| !orders && !terminal_is_gone) {
+                    // What is wrong, or new, it says itself.
+                    if let Ok(false) = store.reload() {
+                        tracing::info!("SIGHUP: the files of TLS hold the same as before");
+                    }
+                    continue;
+                }
+                if ordered && orders {
+                    tracing::warn!("second signal: ending at once");
+                    log::flush();
+                    std::process::exit(128 + signal);
+                }
+                ordered |= orders;
+                // Said first: with nothing to wait for, the end would be said before it.
+                tracing::info!(
+                    "draining: requests may finish for {drain:?}; a second SIGTERM or SIGINT ends at once"
+                );
+                // Again is no longer: the earlier end holds.
+                handle.drain(drain);
+            }
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(no_signals)
+    }
+}
+
+/// Whether this process has a controlling terminal.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Whether whoever started this process has a signal ignored (SigIgn in proc_pid_status(5)).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+fn no_signals(source: std::io::Error) -> Error {
+    Error::Worker { worker: 0, step: "handling signals", source }
+}
