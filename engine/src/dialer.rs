@@ -72,6 +72,9 @@ pub enum Refusal {
     /// The engine stops.
     #[error("the engine stops")]
     Stopped,
+    /// The connection was there, and a layer could not secure it: a handshake that failed, a certificate that is not trusted.
+    #[error("it could not be secured")]
+    Unsecured,
 }
 
 /// One thing asked for.

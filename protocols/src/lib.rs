@@ -9,5 +9,7 @@ pub mod udp;
 
 pub use echo::Echo;
 #[cfg(feature = "tls-layer")]
-pub use layer::tls::{Tls, TlsConfig, TlsError, TlsStats, TlsStore, TlsTerm, TlsVersion};
+pub use layer::tls::{
+    Tls, TlsClient, TlsClientConfig, TlsConfig, TlsError, TlsPeer, TlsStats, TlsStore, TlsTerm, TlsVersion,
+};
 pub use udp::UdpEcho;

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 under any protocol, server side, with rustls.
+//! TLS 1.2 and 1.3 under any protocol, with rustls: on connections that are accepted, and on those that the protocol opens.
 //!
 //! ```no_run
 //! # use ringmill_engine as ringmill;
@@ -13,36 +13,47 @@
 //! ```
 //!
 //! `link.rs` is the connection of rustls as bytes in and bytes out, `config.rs` what a listener runs with, `store.rs` what its
-//! files hold. This file stands between: a [`Layer`] whose session decrypts what arrives, calls the session above, and
+//! files hold; `client.rs` is what connections run with that the protocol opens, `outgoing.rs` how they begin. This file stands
+//! between: a [`Layer`] whose session decrypts what arrives, calls the session above, and
 //! encrypts what that wrote. What the session above writes can go nowhere else: it has an outlet of its own ([`Upper`]).
 //!
 //! What is left of input is kept in one of two places. When all complete records are taken, the beginning of the next one is
 //! kept here, because rustls may have joined a message in it. When records wait because the session above pauses,
 //! they are left where they are, with the engine, untouched.
 
+mod client;
 mod clients;
 mod clock;
 mod config;
+mod failures;
+mod greeting;
 mod identity;
 mod keylog;
 mod link;
 mod names;
+mod outgoing;
 mod pem;
 mod selfsigned;
+mod sessions;
 mod stats;
 mod store;
 mod turns;
 mod watch;
 
+pub use client::{TlsClient, TlsClientConfig, TlsPeer};
 pub use config::{TlsConfig, TlsError, TlsVersion};
 pub use identity::TlsTerm;
 pub use stats::TlsStats;
 pub use store::TlsStore;
 
+use client::{HANDSHAKE_BYTES_MAX, Peers};
 use clock::Stopwatch;
+use failures::fault;
+use greeting::{Greeting, greeting};
 use link::{Event, Link};
+use outgoing::pass;
 use ringmill_engine::{
-    Call, CloseReason, ConnId, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper,
+    Call, CloseReason, ConnId, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Refusal, Step, Upper,
 };
 use stats::Fault;
 use std::mem::{replace, take};
@@ -52,8 +63,6 @@ use turns::Turns;
 
 /// What rustls keeps for an idle connection, with what we do: 2.5 KB on its heap and the connection itself.
 const LINK_BYTES: usize = 4096;
-/// The longest method of HTTP that is recognised without TLS.
-const METHOD_BYTES_MAX: usize = 20;
 /// How long a handshake may take once the engine drains.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
 /// Plaintext buffers that grew beyond this are freed: no record holds more.
@@ -66,11 +75,15 @@ const PLAIN_BYTES_KEPT: usize = 16 * 1024;
 ///   `is_truncated` in [`Io::facts`], and must not take for whole what only the end of the stream delimits.
 /// - A session above that closes ends with our close_notify; one that aborts or panics does not.
 /// - A client that sends an HTTP request without TLS is answered with [`TlsConfig::with_plain_reply`].
-/// - Only connections that are accepted are served: one that the protocol opens itself is closed, for it would be plain.
+/// - Connections that the protocol opens itself are secured with whom [`Tls::with_peers`] says; without it they are refused, for they
+///   would be plain. One that cannot be secured is refused as well, with [`Refusal::Unsecured`] or what the transport said;
+///   [`TlsClient::last_failure`] knows why.
 #[derive(Debug)]
 pub struct Tls<L> {
     inner: L,
-    store: Arc<TlsStore>,
+    /// What accepted connections run with. Without it they are plain.
+    store: Option<Arc<TlsStore>>,
+    peers: Peers,
     /// The plaintext of the record at hand.
     plain: Vec<u8>,
     /// What rustls wants to send.
@@ -83,8 +96,13 @@ pub struct Tls<L> {
 impl<L: Layer> Tls<L> {
     /// `inner` over TLS, as `store` says.
     pub fn new(inner: L, store: Arc<TlsStore>) -> Tls<L> {
-        let turns = Turns::new(store.config().handshake_turn);
-        Tls { inner, store, plain: Vec::new(), wire: Vec::new(), turns, dialer: None }
+        Tls { turns: Turns::new(store.config().handshake_turn), store: Some(store), ..Tls::bare(inner) }
+    }
+
+    fn bare(inner: L) -> Tls<L> {
+        let (plain, wire) = (Vec::new(), Vec::new());
+        let turns = Turns::new(Duration::ZERO);
+        Tls { inner, store: None, peers: Peers::None, plain, wire, turns, dialer: None }
     }
 }
 
@@ -115,9 +133,33 @@ enum State<L: Layer> {
         /// What was taken of the client's bytes.
         taken_bytes: usize,
         server_name: Option<String>,
+        /// Of a connection that the protocol asked for: it is still to be told whether there is one.
+        tag: Option<u64>,
     },
     Open(Box<Link>, Upper<L>, Incoming),
-    Over,
+    /// It is not secured, and needs not be.
+    Plain(Upper<L>),
+    /// With what the protocol is still to be told of the connection that it asked for.
+    Over(Option<(u64, Refusal)>),
+}
+
+impl<L: Layer> State<L> {
+    /// Whether the peer came to us.
+    fn is_accepted(&self) -> bool {
+        match self {
+            State::Greeting => true,
+            State::Handshaking { tag, .. } => tag.is_none(),
+            State::Open(link, ..) => link.is_server(),
+            State::Plain(_) | State::Over(_) => false,
+        }
+    }
+
+    /// Remembers why a connection of ours failed.
+    fn tell_failure(&self, reason: &str) {
+        if let State::Handshaking { link, .. } | State::Open(link, ..) = self {
+            link.tell_failure(reason);
+        }
+    }
 }
 
 /// The peer's side of an open connection.
@@ -142,34 +184,49 @@ impl<L: Layer> Layer for Tls<L> {
     type Session = TlsSession<L>;
 
     fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> TlsSession<L> {
-        let (state, timeout) = match origin {
-            Origin::Accepted => (State::Greeting, self.store.config().handshake_timeout),
-            Origin::Connected(_) => (State::Over, Duration::ZERO),
+        let state = match (origin, &self.store) {
+            (Origin::Accepted, Some(store)) => {
+                io.set_timeout(store.config().handshake_timeout);
+                State::Greeting
+            }
+            (Origin::Accepted, None) => self.open_plain(origin, io),
+            (Origin::Connected(tag), _) => self.connected(tag, io),
         };
-        io.set_timeout(timeout);
         TlsSession { state, rest: Vec::new(), turn: Turn::Unasked }
     }
 
     fn call(&mut self, session: &mut TlsSession<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
         match (&mut session.state, call) {
+            (State::Plain(upper), call) => {
+                let consumed = call.input_bytes();
+                upper.call(&mut self.inner, call, io);
+                pass(upper, consumed, io)
+            }
             (_, Call::Data(input)) => self.data(session, input, io),
             (State::Open(..), call) => self.pass_on(session, call, io),
             (State::Greeting | State::Handshaking { .. }, Call::Wake) => self.take_turn(session),
+            // What we asked for may be needed for what is in progress.
+            (State::Handshaking { tag: Some(_), .. }, Call::Drain) => session.wait(),
             (State::Greeting | State::Handshaking { .. }, Call::Drain) => {
-                io.set_timeout(DRAIN_GRACE.min(self.store.config().handshake_timeout));
+                let timeout =
+                    self.store.as_ref().map_or(DRAIN_GRACE, |store| store.config().handshake_timeout);
+                io.set_timeout(DRAIN_GRACE.min(timeout));
                 session.wait()
             }
-            (_, Call::Drained | Call::Wake) => session.wait(),
-            (state, call @ (Call::End(_) | Call::Timeout | Call::Drain | Call::Shed)) => {
-                match (state, call) {
-                    (State::Greeting | State::Handshaking { .. }, Call::Timeout) => {
-                        self.blame(Fault::Late, io)
+            (State::Over(_), Call::Drained) => Step::close(),
+            (State::Greeting | State::Handshaking { .. }, call @ (Call::Timeout | Call::End(_))) => {
+                match (&session.state, &call) {
+                    (_, Call::Timeout) => self.blame(session.state.is_accepted(), Fault::Late, io),
+                    (State::Handshaking { .. }, _) => {
+                        self.blame(session.state.is_accepted(), Fault::Left, io)
                     }
-                    (State::Handshaking { .. }, Call::End(_)) => self.blame(Fault::Left, io),
+                    // It came and went without a word.
                     _ => {}
                 }
-                Step::close()
+                session.state.break_off(&call)
             }
+            (_, Call::Drained | Call::Wake) => session.wait(),
+            (_, Call::End(_) | Call::Timeout | Call::Drain | Call::Shed) => Step::close(),
         }
     }
 
@@ -177,8 +234,9 @@ impl<L: Layer> Layer for Tls<L> {
         if let Turn::Queued(number) = session.turn {
             self.turns.leave(number, |id| wake(&self.dialer, id));
         }
-        if let State::Open(_, upper, _) = session.state {
-            upper.close(&mut self.inner, reason, reclaim);
+        match session.state {
+            State::Open(_, upper, _) | State::Plain(upper) => upper.close(&mut self.inner, reason, reclaim),
+            state => self.tell_refused(&state, reason),
         }
     }
 
@@ -193,7 +251,7 @@ impl<L: Layer> Layer for Tls<L> {
 impl<L: Layer> TlsSession<L> {
     /// The client's first message is not complete: what is dear is still to come.
     fn is_unanswered(&self) -> bool {
-        matches!(self.state, State::Handshaking { taken_bytes: 0, .. })
+        matches!(self.state, State::Handshaking { taken_bytes: 0, tag: None, .. })
     }
 
     /// While it waits for its turn, it is shown nothing.
@@ -209,13 +267,19 @@ fn wake(dialer: &Option<Dialer>, id: ConnId) {
 }
 
 impl<L: Layer> Tls<L> {
+    fn handshake_bytes_max(&self) -> usize {
+        self.store.as_ref().map_or(HANDSHAKE_BYTES_MAX, |store| store.config().handshake_bytes_max)
+    }
+
     /// Whether a handshake may begin, or go on before anything of it was answered. Who may not is woken later.
     fn may_begin(&mut self, session: &mut TlsSession<L>, io: &Io<'_>) -> bool {
         match session.turn {
             Turn::Unasked if self.dialer.is_none() || self.turns.may_begin(io.now()) => true,
             Turn::Unasked => {
                 let number = self.turns.enter(io.id(), |id| wake(&self.dialer, id));
-                self.store.counts().queued();
+                if let Some(store) = &self.store {
+                    store.counts().queued();
+                }
                 session.turn = Turn::Queued(number);
                 false
             }
@@ -238,14 +302,15 @@ impl<L: Layer> Tls<L> {
 
     /// A call without input, for the session above.
     fn pass_on(&mut self, session: &mut TlsSession<L>, call: Call<'_>, io: &mut Io<'_>) -> Step {
+        let is_accepted = session.state.is_accepted();
         let State::Open(_, upper, incoming) = &mut session.state else { return Step::close() };
         match (call, *incoming) {
             // It was told when the close_notify came.
             (Call::End(_), Incoming::Ended) => {}
             (Call::End(_), Incoming::Flowing) => {
                 io.facts_mut().secure.get_or_insert_default().is_truncated = true;
-                self.store.counts().fault(Fault::Truncated, io.now());
                 upper.call(&mut self.inner, Call::End(&mut []), io);
+                self.blame(is_accepted, Fault::Truncated, io);
             }
             (call, _) => upper.call(&mut self.inner, call, io),
         }
@@ -253,16 +318,17 @@ impl<L: Layer> Tls<L> {
     }
 
     fn data(&mut self, session: &mut TlsSession<L>, input: &mut [u8], io: &mut Io<'_>) -> Step {
-        if let State::Greeting = session.state {
-            match (greeting(input), self.store.config().plain_reply) {
+        if let (State::Greeting, Some(store)) = (&session.state, &self.store) {
+            match (greeting(input), store.config().plain_reply) {
                 (Greeting::Short, _) => return Step::consumed(0),
                 (Greeting::Plain, Some(reply)) => {
-                    self.blame(Fault::PlainHttp, io);
+                    self.blame(true, Fault::PlainHttp, io);
                     io.write(reply);
                     return Step::close();
                 }
                 (Greeting::Plain | Greeting::Other, _) => {}
             }
+            let server = store.server();
             if !self.may_begin(session, io) {
                 return Step::pause(0);
             }
@@ -270,8 +336,9 @@ impl<L: Layer> Tls<L> {
                 io.count_refused(1);
                 return Step::close();
             }
-            let Ok(link) = Link::new(self.store.server()) else { return Step::close() };
-            session.state = State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None };
+            let Ok(link) = Link::new(server) else { return Step::close() };
+            session.state =
+                State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None, tag: None };
         } else if session.is_unanswered() && !self.may_begin(session, io) {
             return Step::pause(0);
         }
@@ -322,7 +389,7 @@ impl<L: Layer> Tls<L> {
         let mut at = 0;
         loop {
             let (taken, event) = match state {
-                State::Handshaking { link, taken_bytes, server_name } => {
+                State::Handshaking { link, taken_bytes, server_name, .. } => {
                     let advanced = link.advance(&mut input[at..], &mut self.plain, &mut self.wire);
                     *taken_bytes += advanced.0;
                     if let Some(name) = names::take_server_name() {
@@ -334,7 +401,9 @@ impl<L: Layer> Tls<L> {
                     link.advance(&mut input[at..], &mut self.plain, &mut self.wire)
                 }
                 State::Open(_, upper, Incoming::Ended) => return (at, Verdict::Over(upper.step(0, io))),
-                State::Greeting | State::Over => return (at, Verdict::Over(Step::close())),
+                State::Greeting | State::Plain(_) | State::Over(_) => {
+                    return (at, Verdict::Over(Step::close()));
+                }
             };
             at += taken;
             if !self.wire.is_empty() {
@@ -343,19 +412,20 @@ impl<L: Layer> Tls<L> {
             }
             if let Event::Failed(error) = event {
                 tracing::debug!(%error, "a TLS connection failed");
-                self.blame(link::fault(&error), io);
+                self.blame(state.is_accepted(), fault(&error), io);
                 return (at, self.fail(state, io));
             }
             if let State::Handshaking { link, taken_bytes, .. } = state {
                 let bytes = *taken_bytes + input.len() - at;
                 match (link.is_handshaking(), &event) {
                     (false, _) => self.open_upper(state, io),
-                    (true, Event::Starved) if bytes <= self.store.config().handshake_bytes_max => {
+                    (true, Event::Starved) if bytes <= self.handshake_bytes_max() => {
                         return (at, Verdict::Incomplete(Step::consumed(0)));
                     }
                     (true, _) => {
                         tracing::debug!(bytes, "a TLS handshake was too long, or broken off");
-                        self.blame(Fault::Left, io);
+                        self.blame(state.is_accepted(), Fault::Left, io);
+                        state.tell_failure("the handshake was too long, or broken off");
                         return (at, self.fail(state, io));
                     }
                 }
@@ -375,10 +445,19 @@ impl<L: Layer> Tls<L> {
 
     /// The handshake is complete.
     fn open_upper(&mut self, state: &mut State<L>, io: &mut Io<'_>) {
-        let State::Handshaking { link, server_name, .. } = replace(state, State::Over) else { return };
-        self.store.counts().complete(&link.handshake());
+        let State::Handshaking { link, server_name, tag, .. } = replace(state, State::Over(None)) else {
+            return;
+        };
+        if let Some(store) = self.store.as_ref().filter(|_| tag.is_none()) {
+            store.counts().complete(&link.handshake());
+        }
         io.facts_mut().secure = Some(link.facts(server_name));
-        let upper = Upper::open(&mut self.inner, Origin::Accepted, io);
+        let origin = tag.map_or(Origin::Accepted, Origin::Connected);
+        let mut upper = Upper::open(&mut self.inner, origin, io);
+        // As the engine does with a connection that comes while it drains.
+        if io.is_draining() {
+            upper.call(&mut self.inner, Call::Drain, io);
+        }
         *state = State::Open(link, upper, Incoming::Flowing);
     }
 
@@ -424,8 +503,11 @@ impl<L: Layer> Tls<L> {
         }
     }
 
-    fn blame(&self, fault: Fault, io: &Io<'_>) {
-        self.store.counts().fault(fault, io.now());
+    /// Counts what the peer of an accepted connection did.
+    fn blame(&self, is_accepted: bool, fault: Fault, io: &Io<'_>) {
+        if let Some(store) = self.store.as_ref().filter(|_| is_accepted) {
+            store.counts().fault(fault, io.now());
+        }
     }
 
     /// Ends a connection that broke the rules. The alert, if there is one, was written.
@@ -436,50 +518,9 @@ impl<L: Layer> Tls<L> {
 
     /// The session above sees that its stream broke off.
     fn give_up(&mut self, state: &mut State<L>, io: &mut Io<'_>) {
-        if let State::Open(_, upper, _) = replace(state, State::Over) {
+        let over = State::Over(state.unmade());
+        if let State::Open(_, upper, _) = replace(state, over) {
             upper.close(&mut self.inner, CloseReason::Aborted, &mut io.reclaim());
         }
-    }
-}
-
-/// What the first bytes of a connection are.
-#[derive(Debug, PartialEq, Eq)]
-enum Greeting {
-    /// Too few to tell.
-    Short,
-    /// A request of HTTP, without TLS.
-    Plain,
-    /// TLS, or what rustls answers with an alert.
-    Other,
-}
-
-fn greeting(input: &[u8]) -> Greeting {
-    let method_bytes = input.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
-    match input.get(method_bytes) {
-        None if method_bytes <= METHOD_BYTES_MAX => Greeting::Short,
-        Some(b' ') if (3..=METHOD_BYTES_MAX).contains(&method_bytes) => Greeting::Plain,
-        _ => Greeting::Other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn http_without_tls_is_recognised() {
-        let check =
-            |input: &[u8], expected| assert_eq!(greeting(input), expected, "{:?}", input.escape_ascii());
-        check(b"GET / HTTP/1.1\r\n", Greeting::Plain);
-        check(b"OPTIONS * HTTP/1.1\r\n", Greeting::Plain);
-        check(b"GE", Greeting::Short);
-        check(b"GET", Greeting::Short);
-        check(b"GET\r\n", Greeting::Other);
-        check(b"A B", Greeting::Other);
-        check(b"SSH-2.0-OpenSSH\r\n", Greeting::Other);
-        check(&[b'A'; METHOD_BYTES_MAX + 1], Greeting::Other);
-        // A record with a handshake message, and the ClientHello of SSL 2.
-        check(&[0x16, 3, 1], Greeting::Other);
-        check(&[0x80, 0x2e, 1], Greeting::Other);
     }
 }

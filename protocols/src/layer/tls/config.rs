@@ -79,6 +79,17 @@ pub enum TlsVersion {
     V1_3,
 }
 
+impl TlsVersion {
+    /// This one and those after it.
+    pub(super) fn and_newer(self) -> &'static [&'static rustls::SupportedProtocolVersion] {
+        static NEWEST: [&rustls::SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+        match self {
+            TlsVersion::V1_2 => rustls::ALL_VERSIONS,
+            TlsVersion::V1_3 => &NEWEST,
+        }
+    }
+}
+
 impl FromStr for TlsVersion {
     type Err = String;
 

@@ -1,4 +1,4 @@
-//! One TLS connection as bytes in, bytes out. The only file that names rustls's connection types.
+//! One TLS connection as bytes in, bytes out, on either side. The only file that names rustls's connection types.
 //!
 //! rustls 0.23's *unbuffered* connection works in the caller's buffer, and has four rules that its types do not show:
 //!
@@ -10,13 +10,16 @@
 //!    is asked next would read the same error again.
 //! 4. Sealing can need more room than the payload suggests: an answer to a key update goes first.
 
-use super::stats::{Fault, Handshake};
+use super::failures::{Failures, explain};
+use super::stats::Handshake;
 use ringmill_engine::Secure;
-use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::client::{ClientConfig, ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{AlertDescription, Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use rustls::{CommonState, Error, HandshakeKind, ProtocolVersion};
 use std::sync::Arc;
 
 /// Bytes that a record adds: its header, a nonce or a content type, a tag. Only a first guess, see rule 4.
@@ -24,8 +27,45 @@ const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 /// Bytes of plaintext in a record at most (RFC 8446, 5.1).
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
-/// A TLS connection, server side.
-pub(super) struct Link(UnbufferedServerConnection);
+/// A TLS connection.
+pub(super) enum Link {
+    Server(UnbufferedServerConnection),
+    /// With where it is told why it failed.
+    Client(UnbufferedClientConnection, Arc<Failures>),
+}
+
+/// One side of rustls: both have these calls, and share no trait.
+trait Side {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    fn wants_write(&self) -> bool;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
+        self.process_tls_records(input)
+    }
+
+    fn wants_write(&self) -> bool {
+        CommonState::wants_write(self)
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
+        self.process_tls_records(input)
+    }
+
+    fn wants_write(&self) -> bool {
+        CommonState::wants_write(self)
+    }
+}
 
 /// What came of input.
 #[derive(Debug)]
@@ -42,11 +82,31 @@ pub(super) enum Event {
 
 impl Link {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Link, Error> {
-        UnbufferedServerConnection::new(config).map(Link)
+        UnbufferedServerConnection::new(config).map(Link::Server)
+    }
+
+    /// The side that asks. It speaks first: [`Link::advance`] without input gives what it says.
+    pub(super) fn connect(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        failures: Arc<Failures>,
+    ) -> Result<Link, Error> {
+        UnbufferedClientConnection::new(config, name).map(|link| Link::Client(link, failures))
+    }
+
+    fn common(&self) -> &CommonState {
+        match self {
+            Link::Server(link) => link,
+            Link::Client(link, _) => link,
+        }
+    }
+
+    pub(super) fn is_server(&self) -> bool {
+        matches!(self, Link::Server(_))
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.common().is_handshaking()
     }
 
     /// Takes records from the front of `input` until there is something to tell, and says how many bytes that were. What is
@@ -57,56 +117,22 @@ impl Link {
         plain: &mut Vec<u8>,
         wire: &mut Vec<u8>,
     ) -> (usize, Event) {
-        let mut at = 0;
-        loop {
-            let UnbufferedStatus { discard, state, .. } = self.0.process_tls_records(&mut input[at..]);
-            let event = match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    match write(wire, 0, |room| data.encode(room)) {
-                        Ok(()) => None,
-                        Err(error) => Some(Event::Failed(general(error))),
-                    }
+        match self {
+            Link::Server(link) => advance(link, input, plain, wire),
+            Link::Client(link, failures) => {
+                let (taken, event) = advance(link, input, plain, wire);
+                if let Event::Failed(error) = &event {
+                    failures.tell(explain(error));
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    None
-                }
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    plain.clear();
-                    while let Some(Ok(record)) = traffic.next_record() {
-                        plain.extend_from_slice(record.payload);
-                    }
-                    Some(Event::Plain)
-                }
-                Ok(ConnectionState::PeerClosed) => Some(Event::Ended),
-                Ok(
-                    ConnectionState::WriteTraffic(_)
-                    | ConnectionState::BlockedHandshake
-                    | ConnectionState::Closed,
-                ) => Some(Event::Starved),
-                Ok(state) => Some(Event::Failed(general(format!("unexpected {state:?}")))),
-                Err(error) => {
-                    at += discard;
-                    self.alert(&mut input[at..], wire);
-                    return (at, Event::Failed(error));
-                }
-            };
-            at += discard;
-            if let Some(event) = event {
-                return (at, event);
+                (taken, event)
             }
         }
     }
 
-    /// Appends the alert that rustls made for an error. With the buffer that the error left, and only while something is queued: see
-    /// rule 3.
-    fn alert(&mut self, input: &mut [u8], wire: &mut Vec<u8>) {
-        while self.0.wants_write() {
-            let UnbufferedStatus { state, .. } = self.0.process_tls_records(input);
-            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
-            if write(wire, 0, |room| data.encode(room)).is_err() {
-                return;
-            }
+    /// Remembers why a connection of ours failed, where it was not rustls that said so.
+    pub(super) fn tell_failure(&self, reason: &str) {
+        if let Link::Client(_, failures) = self {
+            failures.tell(reason.to_owned());
         }
     }
 
@@ -117,72 +143,51 @@ impl Link {
         rest: &mut [u8],
         wire: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        self.with_traffic(rest, wire, |traffic, wire| {
-            for piece in pieces {
-                let records = piece.len().div_ceil(RECORD_BYTES_MAX);
-                let guess = piece.len() + records * RECORD_OVERHEAD_BYTES;
-                write(wire, guess, |room| traffic.encrypt(piece, room)).map_err(general)?;
+        match self {
+            Link::Server(link) => {
+                with_traffic(link, rest, wire, |traffic, wire| encrypt(traffic, pieces, wire))
             }
-            Ok(())
-        })
-    }
-
-    /// Appends our close_notify to `wire`: nothing can be sealed behind it.
-    pub(super) fn close(&mut self, rest: &mut [u8], wire: &mut Vec<u8>) -> Result<(), Error> {
-        self.with_traffic(rest, wire, |traffic, wire| {
-            write(wire, 2 + RECORD_OVERHEAD_BYTES, |room| traffic.queue_close_notify(room)).map_err(general)
-        })
-    }
-
-    /// Ends because each turn of the loop takes something out of rustls's queue.
-    fn with_traffic(
-        &mut self,
-        rest: &mut [u8],
-        wire: &mut Vec<u8>,
-        act: impl FnOnce(
-            &mut WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut Vec<u8>,
-        ) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        loop {
-            let UnbufferedStatus { discard, state, .. } = self.0.process_tls_records(rest);
-            if discard > 0 {
-                return Err(general("a record was taken where none can be"));
-            }
-            match state? {
-                ConnectionState::EncodeTlsData(mut data) => {
-                    write(wire, 0, |room| data.encode(room)).map_err(general)?;
-                }
-                ConnectionState::TransmitTlsData(data) => data.done(),
-                ConnectionState::WriteTraffic(mut traffic) => return act(&mut traffic, wire),
-                state => return Err(general(format!("cannot write: {state:?}"))),
+            Link::Client(link, _) => {
+                with_traffic(link, rest, wire, |traffic, wire| encrypt(traffic, pieces, wire))
             }
         }
     }
 
     /// What is counted of the handshake.
     pub(super) fn handshake(&self) -> Handshake {
-        let group = self.0.negotiated_key_exchange_group();
+        let link = self.common();
+        let group = link.negotiated_key_exchange_group();
         Handshake {
             version: self.version(),
             group: group.and_then(|group| group.name().as_str()),
-            is_resumed: self.0.handshake_kind() == Some(HandshakeKind::Resumed),
-            has_certificate: self.0.peer_certificates().is_some(),
+            is_resumed: link.handshake_kind() == Some(HandshakeKind::Resumed),
+            has_certificate: link.peer_certificates().is_some(),
         }
     }
 
     fn version(&self) -> &'static str {
-        match self.0.protocol_version() {
+        match self.common().protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "",
         }
     }
 
-    /// What the handshake came to; the name that was asked for is the resolver's to know.
+    /// Appends our close_notify to `wire`: nothing can be sealed behind it.
+    pub(super) fn close(&mut self, rest: &mut [u8], wire: &mut Vec<u8>) -> Result<(), Error> {
+        match self {
+            Link::Server(link) => with_traffic(link, rest, wire, close_notify),
+            Link::Client(link, _) => with_traffic(link, rest, wire, close_notify),
+        }
+    }
+
+    /// What the handshake came to. `server_name` is the one that was asked for: the server's resolver or the client knows it.
     pub(super) fn facts(&self, server_name: Option<String>) -> Secure {
-        let link = &self.0;
-        let certificates = link.peer_certificates().unwrap_or_default();
+        let link = self.common();
+        let certificates = match self {
+            Link::Server(link) => link.peer_certificates().unwrap_or_default(),
+            Link::Client(..) => &[],
+        };
         Secure {
             version: self.version(),
             cipher_suite: link
@@ -198,29 +203,101 @@ impl Link {
     }
 }
 
-/// Who ended the connection with an error, and with which alert. rustls keeps ours to itself; this is how it chooses them.
-pub(super) fn fault(error: &Error) -> Fault {
-    let alert = match error {
-        Error::AlertReceived(alert) => return Fault::Received(alert.as_str().unwrap_or("unknown")),
-        Error::InvalidMessage(error) => AlertDescription::from(*error),
-        Error::InvalidCertificate(error) => AlertDescription::from(error.clone()),
-        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
-        Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
-            AlertDescription::UnexpectedMessage
+fn advance<S: Side>(
+    link: &mut S,
+    input: &mut [u8],
+    plain: &mut Vec<u8>,
+    wire: &mut Vec<u8>,
+) -> (usize, Event) {
+    let mut at = 0;
+    loop {
+        let UnbufferedStatus { discard, state, .. } = link.process(&mut input[at..]);
+        let event = match state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => match write(wire, 0, |room| data.encode(room)) {
+                Ok(()) => None,
+                Err(error) => Some(Event::Failed(general(error))),
+            },
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                None
+            }
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                plain.clear();
+                while let Some(Ok(record)) = traffic.next_record() {
+                    plain.extend_from_slice(record.payload);
+                }
+                Some(Event::Plain)
+            }
+            Ok(ConnectionState::PeerClosed) => Some(Event::Ended),
+            Ok(
+                ConnectionState::WriteTraffic(_)
+                | ConnectionState::BlockedHandshake
+                | ConnectionState::Closed,
+            ) => Some(Event::Starved),
+            Ok(state) => Some(Event::Failed(general(format!("unexpected {state:?}")))),
+            Err(error) => {
+                at += discard;
+                alert(link, &mut input[at..], wire);
+                return (at, Event::Failed(error));
+            }
+        };
+        at += discard;
+        if let Some(event) = event {
+            return (at, event);
         }
-        Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
-        Error::DecryptError => AlertDescription::BadRecordMac,
-        Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
-        Error::PeerIncompatible(
-            PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::SupportedVersionsExtensionRequired,
-        ) => AlertDescription::ProtocolVersion,
-        Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
-        _ => AlertDescription::InternalError,
-    };
-    Fault::Sent(alert.as_str().unwrap_or("unknown"))
+    }
+}
+
+/// Appends the alert that rustls made for an error. With the buffer that the error left, and only while something is queued: see
+/// rule 3.
+fn alert<S: Side>(link: &mut S, input: &mut [u8], wire: &mut Vec<u8>) {
+    while link.wants_write() {
+        let UnbufferedStatus { state, .. } = link.process(input);
+        let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+        if write(wire, 0, |room| data.encode(room)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends because each turn of the loop takes something out of rustls's queue.
+fn with_traffic<S: Side>(
+    link: &mut S,
+    rest: &mut [u8],
+    wire: &mut Vec<u8>,
+    act: impl FnOnce(&mut WriteTraffic<'_, S::Data>, &mut Vec<u8>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    loop {
+        let UnbufferedStatus { discard, state, .. } = link.process(rest);
+        if discard > 0 {
+            return Err(general("a record was taken where none can be"));
+        }
+        match state? {
+            ConnectionState::EncodeTlsData(mut data) => {
+                write(wire, 0, |room| data.encode(room)).map_err(general)?;
+            }
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            ConnectionState::WriteTraffic(mut traffic) => return act(&mut traffic, wire),
+            state => return Err(general(format!("cannot write: {state:?}"))),
+        }
+    }
+}
+
+fn encrypt<'p, D>(
+    traffic: &mut WriteTraffic<'_, D>,
+    pieces: impl Iterator<Item = &'p [u8]>,
+    wire: &mut Vec<u8>,
+) -> Result<(), Error> {
+    for piece in pieces {
+        let records = piece.len().div_ceil(RECORD_BYTES_MAX);
+        let guess = piece.len() + records * RECORD_OVERHEAD_BYTES;
+        write(wire, guess, |room| traffic.encrypt(piece, room)).map_err(general)?;
+    }
+    Ok(())
+}
+
+fn close_notify<D>(traffic: &mut WriteTraffic<'_, D>, wire: &mut Vec<u8>) -> Result<(), Error> {
+    write(wire, 2 + RECORD_OVERHEAD_BYTES, |room| traffic.queue_close_notify(room)).map_err(general)
 }
 
 /// Makes room behind `wire` for what `act` appends there: as much as is guessed, and as it then says that it needs.

@@ -2,7 +2,7 @@
 
 use super::clients;
 use super::clock::unix_secs;
-use super::config::{Problem, Source, TlsConfig, TlsError, TlsVersion};
+use super::config::{Problem, Source, TlsConfig, TlsError};
 use super::identity::{self, Loaded, TlsTerm};
 use super::keylog::KeyLogFile;
 use super::names::{Names, Recording};
@@ -131,6 +131,11 @@ impl TlsStore {
         self.current().summary()
     }
 
+    /// The first certificate, as DER, for a client that shall trust it. `None` for a configuration of your own.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        Some(self.current().default.as_ref()?.cert.first()?.to_vec())
+    }
+
     /// The SHA-256 of the first certificate, as `AB:CD:..`, the form in which browsers and `openssl x509 -fingerprint -sha256` show
     /// it. `None` for a configuration of your own.
     pub fn fingerprint(&self) -> Option<String> {
@@ -163,8 +168,7 @@ impl Generation {
             Source::Custom(_) => return Err(TlsError::new(problems)),
             Source::Identities(identities) => identities,
         };
-        // Never the process's default provider: a program that has two would panic.
-        let provider = Arc::new(backend::default_provider());
+        let provider = Arc::new(provider());
         let loaded = identities.iter().map(|identity| identity::load(identity, &provider));
         let (loaded, failed): (Vec<_>, Vec<_>) = loaded.partition(Result::is_ok);
         problems.extend(failed.into_iter().filter_map(Result::err));
@@ -217,12 +221,8 @@ impl Generation {
         let unusable = |error: rustls::Error| {
             TlsError::new(vec![Problem { file: None, reason: error.to_string(), remedy: String::new() }])
         };
-        let versions: &[&rustls::SupportedProtocolVersion] = match config.version_min {
-            TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            TlsVersion::V1_3 => &[&rustls::version::TLS13],
-        };
         let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(versions)
+            .with_protocol_versions(config.version_min.and_newer())
             .map_err(unusable)?;
         let builder = match verifier {
             None => builder.with_no_client_auth(),
@@ -277,6 +277,11 @@ impl Generation {
         let own = self.terms.iter().filter(|term| term.kind == "certificate");
         own.map(|term| format!("{} until {}", term.subject, term.until())).collect::<Vec<_>>().join("; ")
     }
+}
+
+/// The one provider of cryptography. Never the process's default: a program that has two would panic.
+pub(super) fn provider() -> CryptoProvider {
+    backend::default_provider()
 }
 
 /// With the hash of a cipher suite: the provider has no other door to it.
