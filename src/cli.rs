@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Serve(Box<serve::Serve>),
     /// Say what the machine could do better for a server, and change it when told to
     Doctor(Box<ringmill_doctor::Doctor>),
-    /// Put load on a server: HTTP/1.1, TCP echo or UDP echo, and report rate and latency
+    /// Put load on a server: HTTP/1.1 or HTTPS, TCP echo or UDP echo, and report rate and latency
     Load(Box<load::Load>),
     /// Measure this server against others on this machine, and write a report
     Compare(Box<ringmill_compare::Compare>),

@@ -143,10 +143,10 @@ fn the_json_has_its_names() {
     ] {
         number(&report, name);
     }
-    for kind in ["connect", "timeout", "reset", "closed", "malformed", "status", "body"] {
+    for kind in ["connect", "timeout", "tls", "reset", "closed", "malformed", "status", "body"] {
         assert_eq!(number(&report["errors_by_kind"], kind), 0);
     }
-    assert_eq!(report["url"], url.as_str());
+    assert_eq!((&report["url"], &report["tls"]), (&url.as_str().into(), &Value::Null));
     assert_eq!((&report["driver"], &report["rate"]), (&"poll".into(), &200.0.into()));
     assert_eq!((&report["interrupted"], &report["first_error"]), (&false.into(), &Value::Null));
     assert_eq!(
@@ -534,7 +534,10 @@ fn bad_input_is_one_clear_line() {
     check(&[&format!("http://{}.test/", "a".repeat(64))], 1, "cannot resolve");
     check(&["http://192.0.2.1/"], 1, "--allow-public");
     check(&["udp://[2001:db8::1]:7"], 1, "--allow-public");
-    check(&["https://127.0.0.1/"], 2, "no TLS");
+    check(&["http://127.0.0.1/", "--insecure"], 1, "--insecure is for https://");
+    check(&["tcp://127.0.0.1:7", "--no-resume"], 1, "--no-resume is for https://");
+    check(&["https://127.0.0.1/", "--cert", "a"], 2, "--key");
+    check(&["https://127.0.0.1/", "--cacert", "a", "--insecure"], 2, "cannot be used with");
     check(&["ftp://127.0.0.1/"], 2, "unknown scheme");
     check(&["127.0.0.1:80"], 2, "no scheme");
     check(&["tcp://127.0.0.1:7", "--header", "a: b"], 1, "--header is for http://");

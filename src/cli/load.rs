@@ -6,6 +6,7 @@
 mod client;
 mod pace;
 mod report;
+mod secure;
 mod tally;
 mod target;
 mod template;
@@ -16,12 +17,13 @@ mod worker;
 use clap::Args;
 use client::Client;
 use report::Report;
-use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running};
+use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running, Tls, WorkerContext};
 use ringmill_console::options::{self, Workers};
 use ringmill_console::terminal::{self, NotWritten};
+use secure::Secure;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -37,7 +39,7 @@ use worker::{Live, Setup};
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Load {
-    /// http://HOST[:PORT]/PATH, tcp://HOST:PORT (echo) or udp://HOST:PORT (echo)
+    /// http://HOST[:PORT]/PATH, https://HOST[:PORT]/PATH, tcp://HOST:PORT (echo) or udp://HOST:PORT (echo)
     #[arg(value_name = "URL")]
     target: Target,
 
@@ -119,6 +121,9 @@ pub(crate) struct Load {
     #[arg(long)]
     allow_public: bool,
 
+    #[command(flatten)]
+    secure: Secure,
+
     /// Print the result as JSON on standard output, and nothing else there
     #[arg(long)]
     json: bool,
@@ -141,6 +146,8 @@ Examples:
   ringmill load http://127.0.0.1:8080/ --requests-per-connection 1
   ringmill load http://127.0.0.1:8080/upload --body @file --expect-status 200
   ringmill load http://127.0.0.1:8080/ --raw 9:get.http --raw 1:post.http
+  ringmill load https://localhost:8443/plaintext --cacert ca.pem --requests-per-connection 1 --no-resume
+      a new connection with a full TLS handshake for every request; without --no-resume they are resumed
   ringmill load tcp://127.0.0.1:7 --size 1KiB --pipeline 8
   ringmill load udp://127.0.0.1:7 --connections 16 --pipeline 16
       our own echo takes such a load with ringmill serve --udp-echo-rate 0
@@ -164,6 +171,8 @@ pub(crate) enum LoadError {
     Request(String),
     #[error("{0}")]
     Options(String),
+    #[error("TLS: {0}")]
+    Tls(#[from] ringmill::TlsError),
     #[error(transparent)]
     Engine(#[from] ringmill::Error),
     #[error(transparent)]
@@ -210,6 +219,10 @@ impl Load {
             Scheme::Udp => Duration::from_secs(1),
             Scheme::Http | Scheme::Tcp => Duration::from_secs(10),
         });
+        let peer = match self.target.is_secure {
+            true => Some(self.secure.peer(&self.target, self.connections, timeout)?),
+            false => None,
+        };
         let workers =
             self.workers.0.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         // A worker without a connection would only look busy.
@@ -221,9 +234,9 @@ impl Load {
             return Err(LoadError::Options(format!("{problem}: room is for {room}; raise `ulimit -n`")));
         }
         let address = match (self.target.scheme, addresses.as_slice()) {
-            // To say what is wrong before anything starts; the server sees one connection without a request.
+            // To say what is wrong before anything starts; the server sees one connection without a request, with its handshake.
             (Scheme::Http | Scheme::Tcp, all) => target::first_that_answers(all, |address| {
-                TcpStream::connect_timeout(&address, timeout).map(drop)
+                secure::try_address(address, peer.as_ref(), timeout)
             })?,
             // Without a choice the run itself says whether anybody answers.
             (Scheme::Udp, [only]) => *only,
@@ -255,6 +268,7 @@ impl Load {
             warmup: self.warmup,
             duration: self.duration,
             timeout,
+            peer,
             stop: AtomicBool::new(false),
             live: (0..if shows { workers } else { 0 }).map(|_| Mutex::new(Live::new())).collect(),
             results,
@@ -282,12 +296,19 @@ impl Load {
             ("--expect-same", self.expect_same),
         ];
         let wrong = |option: &str| {
-            Err(LoadError::Options(format!("{option} is for http:// only: an echo is checked byte by byte")))
+            Err(LoadError::Options(format!(
+                "{option} is for http:// and https:// only: an echo is checked byte by byte"
+            )))
         };
         if self.target.scheme != Scheme::Http
             && let Some((option, _)) = http.into_iter().find(|(_, is_given)| *is_given)
         {
             return wrong(option);
+        }
+        if !self.target.is_secure
+            && let Some(option) = self.secure.given()
+        {
+            return Err(LoadError::Options(format!("{option} is for https:// only")));
         }
         let (least, most) = match self.target.scheme {
             Scheme::Udp => (udp::NUMBER_BYTES as u64, 65_507),
@@ -334,13 +355,20 @@ impl Load {
         match self.target.scheme {
             Scheme::Http => {
                 let templates = Arc::new(templates);
-                let expected = self.expected()?;
-                Ok(builder.outbound(move |worker| {
+                let (expected, peer) = (self.expected()?, setup.peer.clone());
+                let client = move |worker: &WorkerContext| {
                     // Far apart in the order, so that workers do not go in step.
                     let start = worker.index * templates.order.len() / worker.workers;
                     let http = Http::new(templates.clone(), expected.clone(), start);
                     Client::new(http, setup.clone(), worker.index)
-                }))
+                };
+                Ok(match peer {
+                    None => builder.outbound(client),
+                    Some(peer) => builder.outbound(move |worker| {
+                        let peer = peer.clone();
+                        Tls::client(client(worker), move |_| Some(peer.clone()))
+                    }),
+                })
             }
             Scheme::Tcp => {
                 let payload = payload(self.size as usize);

@@ -22,7 +22,7 @@
 //! they are left where they are, with the engine, untouched.
 
 mod client;
-mod clients;
+mod client_auth;
 mod clock;
 mod config;
 mod failures;
@@ -35,6 +35,7 @@ mod outgoing;
 mod pem;
 mod selfsigned;
 mod sessions;
+mod state;
 mod stats;
 mod store;
 mod turns;
@@ -53,8 +54,9 @@ use greeting::{Greeting, greeting};
 use link::{Event, Link};
 use outgoing::pass;
 use ringmill_engine::{
-    Call, CloseReason, ConnId, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Refusal, Step, Upper,
+    Call, CloseReason, ConnId, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Step, Upper,
 };
+use state::{Incoming, State};
 use stats::Fault;
 use std::mem::{replace, take};
 use std::sync::Arc;
@@ -76,7 +78,7 @@ const PLAIN_BYTES_KEPT: usize = 16 * 1024;
 /// - A session above that closes ends with our close_notify; one that aborts or panics does not.
 /// - A client that sends an HTTP request without TLS is answered with [`TlsConfig::with_plain_reply`].
 /// - Connections that the protocol opens itself are secured with whom [`Tls::with_peers`] says; without it they are refused, for they
-///   would be plain. One that cannot be secured is refused as well, with [`Refusal::Unsecured`] or what the transport said;
+///   would be plain. One that cannot be secured is refused as well, with [`Refusal::Unsecured`](ringmill_engine::Refusal::Unsecured) or what the transport said;
 ///   [`TlsClient::last_failure`] knows why.
 #[derive(Debug)]
 pub struct Tls<L> {
@@ -123,51 +125,6 @@ enum Turn {
     Queued(u64),
     /// It has waited, and may.
     Granted,
-}
-
-enum State<L: Layer> {
-    /// Nothing has come yet: a silent connection costs no more than its place.
-    Greeting,
-    Handshaking {
-        link: Box<Link>,
-        /// What was taken of the client's bytes.
-        taken_bytes: usize,
-        server_name: Option<String>,
-        /// Of a connection that the protocol asked for: it is still to be told whether there is one.
-        tag: Option<u64>,
-    },
-    Open(Box<Link>, Upper<L>, Incoming),
-    /// It is not secured, and needs not be.
-    Plain(Upper<L>),
-    /// With what the protocol is still to be told of the connection that it asked for.
-    Over(Option<(u64, Refusal)>),
-}
-
-impl<L: Layer> State<L> {
-    /// Whether the peer came to us.
-    fn is_accepted(&self) -> bool {
-        match self {
-            State::Greeting => true,
-            State::Handshaking { tag, .. } => tag.is_none(),
-            State::Open(link, ..) => link.is_server(),
-            State::Plain(_) | State::Over(_) => false,
-        }
-    }
-
-    /// Remembers why a connection of ours failed.
-    fn tell_failure(&self, reason: &str) {
-        if let State::Handshaking { link, .. } | State::Open(link, ..) = self {
-            link.tell_failure(reason);
-        }
-    }
-}
-
-/// The peer's side of an open connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Incoming {
-    Flowing,
-    /// close_notify came: nothing behind it counts.
-    Ended,
 }
 
 /// What is done with the input that is left.

@@ -4,10 +4,10 @@
 //! *lane* is one of the connections that shall be open: it outlives the connection that it has for the moment.
 
 use super::pace::Pace;
-use super::tally::{Failure, Tally};
+use super::tally::{Agreed, Failure, Tally};
 use super::wire::{Response, Wire};
 use super::worker::{Clock, Setup, Stage};
-use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Step, Tick};
+use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Secure, Step, Tick};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -200,6 +200,29 @@ impl<W: Wire> Client<W> {
         }
     }
 
+    fn count_handshake(&mut self, secure: &Secure) {
+        self.tally.handshakes_all.count(secure.is_resumed);
+        if self.clock.is_measured(self.now) {
+            self.tally.handshakes.count(secure.is_resumed);
+        }
+        self.tally.agreed.get_or_insert_with(|| Agreed {
+            version: secure.version,
+            cipher_suite: secure.cipher_suite,
+            alpn: secure.alpn.as_deref().map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
+        });
+    }
+
+    /// A handshake failed.
+    fn fail_tls(&mut self) {
+        let say = self.tls_failure();
+        self.tally.fail(Failure::Tls, || say);
+    }
+
+    fn tls_failure(&self) -> String {
+        let last = self.setup.peer.as_ref().and_then(|peer| peer.client().last_failure());
+        format!("TLS: {}", last.as_deref().unwrap_or("the handshake failed"))
+    }
+
     fn dial(&mut self, lane: u32) {
         self.to_dial.push_back(lane);
         self.pump();
@@ -319,6 +342,9 @@ impl<W: Wire> Protocol for Client<W> {
         let lane = tag as u32;
         self.dialing -= 1;
         self.tally.connects += 1;
+        if let Some(secure) = io.facts().and_then(|facts| facts.secure.as_ref()) {
+            self.count_handshake(secure);
+        }
         self.lanes[lane as usize].conn = Some(io.id());
         self.refill(lane, io);
         self.pump();
@@ -328,8 +354,11 @@ impl<W: Wire> Protocol for Client<W> {
     fn refused(&mut self, tag: u64, refusal: Refusal) {
         self.dialing -= 1;
         if self.clock.is_running() {
-            let failure = if refusal == Refusal::TimedOut { Failure::Timeout } else { Failure::Connect };
-            self.tally.fail(failure, || format!("connecting: {refusal}"));
+            match refusal {
+                Refusal::TimedOut => self.tally.fail(Failure::Timeout, || format!("connecting: {refusal}")),
+                Refusal::Unsecured => self.fail_tls(),
+                _ => self.tally.fail(Failure::Connect, || format!("connecting: {refusal}")),
+            }
             self.to_retry.push(tag as u32);
             self.pump();
         }
@@ -373,7 +402,10 @@ impl<W: Wire> Protocol for Client<W> {
     fn eof(&mut self, lane: &mut u32, _: &mut [u8], io: &mut Io<'_>) -> Next {
         self.now = io.now();
         let state = &mut self.lanes[*lane as usize];
-        if let Some(asked) = state.asked.front().copied()
+        // Whoever is in between can end a connection without TLS's own end.
+        let is_cut = io.facts().is_some_and(|facts| facts.is_truncated());
+        if !is_cut
+            && let Some(asked) = state.asked.front().copied()
             && let Some(response) = self.wire.end(&mut state.reader, asked.request)
         {
             state.asked.pop_front();
@@ -398,6 +430,11 @@ impl<W: Wire> Protocol for Client<W> {
                     self.tally.fail(Failure::Reset, || format!("an idle connection broke: {errno}"));
                 }
                 self.fail_all(lane, Failure::Reset, || errno.to_string());
+            }
+            // Whoever aborts here has failed what was asked: then it was TLS.
+            CloseReason::Aborted if !self.lanes[lane as usize].asked.is_empty() => {
+                let say = self.tls_failure();
+                self.fail_all(lane, Failure::Tls, || say.clone());
             }
             CloseReason::Finished | CloseReason::Aborted | CloseReason::Stopped => {}
             _ => self.fail_all(lane, Failure::Closed, || format!("closed by the client: {reason:?}")),

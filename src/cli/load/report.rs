@@ -1,7 +1,7 @@
 //! What the user sees: the announcement, the progress line, the result as text or JSON.
 
 use super::Load;
-use super::tally::{Failure, Tally, histogram};
+use super::tally::{Agreed, Failure, Handshakes, Tally, histogram};
 use super::target::Scheme;
 use super::worker::Setup;
 use hdrhistogram::Histogram;
@@ -38,6 +38,7 @@ pub(super) fn announce(load: &Load, setup: &Setup, address: SocketAddr, running:
 fn url(load: &Load) -> String {
     let target = &load.target;
     match target.scheme {
+        Scheme::Http if target.is_secure => format!("https://{}{}", target.authority, target.path),
         Scheme::Http => format!("http://{}{}", target.authority, target.path),
         Scheme::Tcp => format!("tcp://{}", target.authority),
         Scheme::Udp => format!("udp://{}", target.authority),
@@ -121,6 +122,8 @@ pub(super) struct Report {
     /// Responses in the measured time by their status; none for an echo.
     statuses: Map<String, Value>,
     connects: u64,
+    /// Null without TLS.
+    tls: Option<Tls>,
     sent_bytes: u64,
     received_bytes: u64,
     /// Microseconds; from the time a request was due, in an open loop, else from when it was sent.
@@ -128,6 +131,42 @@ pub(super) struct Report {
     /// CPU time of the load's own workers, all of the run.
     cpu_seconds: f64,
     cpu_us_per_request: f64,
+}
+
+/// TLS, as the first handshake agreed on it, and the handshakes.
+#[derive(Serialize)]
+struct Tls {
+    version: &'static str,
+    cipher_suite: &'static str,
+    alpn: Option<String>,
+    /// In the measured time.
+    handshakes: u64,
+    handshakes_per_second: f64,
+    /// With the warm-up, and what came after the end.
+    handshakes_total: u64,
+    resumed_total: u64,
+    /// From 0 to 1: of those in the measured time, or of all if there were none in it.
+    resumed_share: f64,
+}
+
+impl Tls {
+    fn new(agreed: Agreed, measured: Handshakes, all: Handshakes, seconds: f64) -> Tls {
+        let Handshakes { made, resumed } = if measured.made > 0 { measured } else { all };
+        Tls {
+            version: agreed.version,
+            cipher_suite: agreed.cipher_suite,
+            alpn: agreed.alpn,
+            handshakes: measured.made,
+            handshakes_per_second: ratio(measured.made as f64, seconds),
+            handshakes_total: all.made,
+            resumed_total: all.resumed,
+            resumed_share: ratio(resumed as f64, made as f64),
+        }
+    }
+}
+
+fn ratio(count: f64, of: f64) -> f64 {
+    if of > 0.0 { count / of } else { 0.0 }
 }
 
 #[derive(Serialize)]
@@ -172,7 +211,6 @@ impl Report {
         let kinds = Failure::ALL.iter().zip(tally.failures);
         let statuses = tally.statuses.iter().enumerate().skip(1).filter(|(_, count)| **count > 0);
         let seconds = tally.elapsed.as_secs_f64();
-        let ratio = |count: f64, of: f64| if of > 0.0 { count / of } else { 0.0 };
         Report {
             url: url(load),
             driver,
@@ -193,6 +231,7 @@ impl Report {
             errors_by_kind: kinds.map(|((_, name), count)| ((*name).to_owned(), count.into())).collect(),
             statuses: statuses.map(|(digit, count)| (format!("{digit}xx"), (*count).into())).collect(),
             connects: tally.connects,
+            tls: tally.agreed.map(|agreed| Tls::new(agreed, tally.handshakes, tally.handshakes_all, seconds)),
             sent_bytes: tally.sent_bytes,
             received_bytes: tally.received_bytes,
             latency_us: Latency::new(&tally.latency),
@@ -244,6 +283,19 @@ impl Report {
             bytesize::ByteSize(self.sent_bytes),
             bytesize::ByteSize(self.received_bytes)
         ));
+        if let Some(tls) = &self.tls {
+            let agreed = [Some(tls.version), Some(tls.cipher_suite), tls.alpn.as_deref()];
+            let agreed = agreed.into_iter().flatten().collect::<Vec<_>>().join(", ");
+            add(format_args!("tls         {agreed}"));
+            add(format_args!(
+                "handshakes  {} in {:.2} s: {:.1} a second, {:.1}% resumed; {} in all",
+                tls.handshakes,
+                self.duration_seconds,
+                tls.handshakes_per_second,
+                tls.resumed_share * 100.0,
+                tls.handshakes_total
+            ));
+        }
         add(format_args!(
             "own CPU     {:.2} s, {:.2} us a request",
             self.cpu_seconds, self.cpu_us_per_request

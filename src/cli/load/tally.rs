@@ -10,6 +10,8 @@ pub(super) enum Failure {
     Connect,
     /// No connection, or no response, in time.
     Timeout,
+    /// The TLS handshake failed, or the connection broke TLS's rules.
+    Tls,
     /// The connection was reset or broke.
     Reset,
     /// The connection was closed with a response missing or incomplete.
@@ -24,15 +26,43 @@ pub(super) enum Failure {
 
 impl Failure {
     /// All of them, with the names of the report.
-    pub(super) const ALL: [(Failure, &'static str); 7] = [
+    pub(super) const ALL: [(Failure, &'static str); 8] = [
         (Failure::Connect, "connect"),
         (Failure::Timeout, "timeout"),
+        (Failure::Tls, "tls"),
         (Failure::Reset, "reset"),
         (Failure::Closed, "closed"),
         (Failure::Malformed, "malformed"),
         (Failure::Status, "status"),
         (Failure::Body, "body"),
     ];
+}
+
+/// TLS handshakes that were made, and how many of them resumed an earlier session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Handshakes {
+    pub(super) made: u64,
+    pub(super) resumed: u64,
+}
+
+impl Handshakes {
+    pub(super) fn count(&mut self, is_resumed: bool) {
+        self.made += 1;
+        self.resumed += u64::from(is_resumed);
+    }
+
+    fn add(&mut self, other: Handshakes) {
+        self.made += other.made;
+        self.resumed += other.resumed;
+    }
+}
+
+/// What a TLS handshake agreed on.
+#[derive(Clone, Debug)]
+pub(super) struct Agreed {
+    pub(super) version: &'static str,
+    pub(super) cipher_suite: &'static str,
+    pub(super) alpn: Option<String>,
 }
 
 /// The counts and latencies of one worker, or of all.
@@ -51,6 +81,11 @@ pub(super) struct Tally {
     pub(super) first_failure: Option<String>,
     /// Connections made.
     pub(super) connects: u64,
+    /// TLS handshakes: those within the measured time, and all.
+    pub(super) handshakes: Handshakes,
+    pub(super) handshakes_all: Handshakes,
+    /// What the first of them agreed on.
+    pub(super) agreed: Option<Agreed>,
     /// Responses within the measured time, by the first digit of their status; echoes have none.
     pub(super) statuses: [u64; 6],
     /// Bytes of datagrams sent and received in all; the engine counts those of connections.
@@ -75,6 +110,9 @@ impl Tally {
             failures: Default::default(),
             first_failure: None,
             connects: 0,
+            handshakes: Handshakes::default(),
+            handshakes_all: Handshakes::default(),
+            agreed: None,
             statuses: Default::default(),
             sent_bytes: 0,
             received_bytes: 0,
@@ -107,6 +145,11 @@ impl Tally {
             self.first_failure.clone_from(&other.first_failure);
         }
         self.connects += other.connects;
+        self.handshakes.add(other.handshakes);
+        self.handshakes_all.add(other.handshakes_all);
+        if self.agreed.is_none() {
+            self.agreed.clone_from(&other.agreed);
+        }
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.elapsed = self.elapsed.max(other.elapsed);

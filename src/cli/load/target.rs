@@ -20,7 +20,10 @@ pub(super) struct Target {
     pub(super) authority: String,
     /// Path and query.
     pub(super) path: String,
-    host: String,
+    /// Over TLS; of HTTP alone.
+    pub(super) is_secure: bool,
+    /// The host without brackets: what a certificate must have.
+    pub(super) host: String,
     port: u16,
 }
 
@@ -28,16 +31,16 @@ impl std::str::FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Target, String> {
-        let expected = "expected http://HOST[:PORT]/PATH, tcp://HOST:PORT or udp://HOST:PORT";
+        let expected = "expected http://HOST[:PORT]/PATH, https://.., tcp://HOST:PORT or udp://HOST:PORT";
         let uri: Uri = encoded(text)?.parse().map_err(|error| format!("{error}: {expected}"))?;
         let scheme = match uri.scheme_str() {
-            Some("http") => Scheme::Http,
+            Some("http" | "https") => Scheme::Http,
             Some("tcp") => Scheme::Tcp,
             Some("udp") => Scheme::Udp,
-            Some("https") => return Err("https is not supported: there is no TLS yet; use http".to_owned()),
             Some(other) => return Err(format!("unknown scheme {other:?}: {expected}")),
             None => return Err(format!("no scheme: {expected}")),
         };
+        let is_secure = uri.scheme_str() == Some("https");
         let authority = uri.authority().ok_or_else(|| format!("no host: {expected}"))?;
         if authority.as_str().contains('@') {
             return Err("user and password are not supported: give a header with --header".to_owned());
@@ -47,6 +50,7 @@ impl std::str::FromStr for Target {
             (None, _) if authority.as_str().len() > authority.host().len() => {
                 return Err(format!("bad port: {expected}"));
             }
+            (None, Scheme::Http) if is_secure => 443,
             (None, Scheme::Http) => 80,
             (None, _) => return Err(format!("no port: {expected}")),
         };
@@ -64,7 +68,7 @@ impl std::str::FromStr for Target {
             return Err(format!("no host or port: {expected}"));
         }
         let authority = authority.as_str().to_owned();
-        Ok(Target { scheme, authority, path, host: bare.to_owned(), port })
+        Ok(Target { scheme, authority, path, is_secure, host: bare.to_owned(), port })
     }
 }
 
@@ -144,8 +148,11 @@ mod tests {
         let check = |text: &str, scheme, authority: &str, path: &str, host: &str, port| {
             let target: Target = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             let (authority, path, host) = (authority.to_owned(), path.to_owned(), host.to_owned());
-            assert_eq!(target, Target { scheme, authority, path, host, port });
+            let is_secure = text.starts_with("https:");
+            assert_eq!(target, Target { scheme, authority, path, is_secure, host, port });
         };
+        check("https://localhost/a", Scheme::Http, "localhost", "/a", "localhost", 443);
+        check("https://[::1]:8443?b", Scheme::Http, "[::1]:8443", "/?b", "::1", 8443);
         check("http://127.0.0.1:8080/a?b=c", Scheme::Http, "127.0.0.1:8080", "/a?b=c", "127.0.0.1", 8080);
         check("http://localhost", Scheme::Http, "localhost", "/", "localhost", 80);
         check("http://[::1]:80/", Scheme::Http, "[::1]:80", "/", "::1", 80);
@@ -186,7 +193,7 @@ mod tests {
         check("", "expected http://");
         check("127.0.0.1:8080", "expected http://");
         check("/plaintext", "no scheme");
-        check("https://localhost/", "no TLS");
+        check("https:///", "expected http://");
         check("ftp://localhost/", "unknown scheme \"ftp\"");
         check("tcp://localhost", "no port");
         check("tcp://localhost:7/path", "no path");

@@ -3,7 +3,7 @@
 use super::pace::Pace;
 use super::tally::{Tally, histogram};
 use hdrhistogram::Histogram;
-use ringmill::{Address, Tick};
+use ringmill::{Address, Tick, TlsPeer};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,8 @@ pub(super) struct Setup {
     pub(super) warmup: Duration,
     pub(super) duration: Duration,
     pub(super) timeout: Duration,
+    /// Over TLS, with this server.
+    pub(super) peer: Option<TlsPeer>,
     /// Raised to end early.
     pub(super) stop: AtomicBool,
     /// One slot a worker for the progress line; none where nobody looks.

@@ -1,6 +1,6 @@
 //! From a configuration to what rustls wants, again whenever the files change. Shared by all workers.
 
-use super::clients;
+use super::client_auth;
 use super::clock::unix_secs;
 use super::config::{Problem, Source, TlsConfig, TlsError};
 use super::identity::{self, Loaded, TlsTerm};
@@ -172,7 +172,7 @@ impl Generation {
         let loaded = identities.iter().map(|identity| identity::load(identity, &provider));
         let (loaded, failed): (Vec<_>, Vec<_>) = loaded.partition(Result::is_ok);
         problems.extend(failed.into_iter().filter_map(Result::err));
-        let clients = clients::load(config, &provider).map_err(|found| problems.extend(found));
+        let clients = client_auth::load(config, &provider).map_err(|found| problems.extend(found));
         let (Ok(clients), true) = (clients, problems.is_empty()) else {
             return Err(TlsError::new(problems));
         };

@@ -1,0 +1,50 @@
+//! What is known of one connection of TLS between calls.
+
+use super::link::Link;
+use ringmill_engine::{Layer, Refusal, Upper};
+
+/// How far a connection has come.
+pub(super) enum State<L: Layer> {
+    /// Nothing has come yet: a silent connection costs no more than its place.
+    Greeting,
+    Handshaking {
+        link: Box<Link>,
+        /// What was taken of the client's bytes.
+        taken_bytes: usize,
+        server_name: Option<String>,
+        /// Of a connection that the protocol asked for: it is still to be told whether there is one.
+        tag: Option<u64>,
+    },
+    Open(Box<Link>, Upper<L>, Incoming),
+    /// It is not secured, and needs not be.
+    Plain(Upper<L>),
+    /// With what the protocol is still to be told of the connection that it asked for.
+    Over(Option<(u64, Refusal)>),
+}
+
+impl<L: Layer> State<L> {
+    /// Whether the peer came to us.
+    pub(super) fn is_accepted(&self) -> bool {
+        match self {
+            State::Greeting => true,
+            State::Handshaking { tag, .. } => tag.is_none(),
+            State::Open(link, ..) => link.is_server(),
+            State::Plain(_) | State::Over(_) => false,
+        }
+    }
+
+    /// Remembers why a connection of ours failed.
+    pub(super) fn tell_failure(&self, reason: &str) {
+        if let State::Handshaking { link, .. } | State::Open(link, ..) = self {
+            link.tell_failure(reason);
+        }
+    }
+}
+
+/// The peer's side of an open connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Incoming {
+    Flowing,
+    /// close_notify came: nothing behind it counts.
+    Ended,
+}
