@@ -8,6 +8,8 @@ pub mod http;
 pub mod program;
 pub mod puppet;
 pub mod site;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod traces;
 
 pub use program::{Program, alone, descriptors, rss_anon_bytes};

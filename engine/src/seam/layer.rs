@@ -43,7 +43,7 @@ impl Call<'_> {
 }
 
 /// What concerns a protocol value, and no session of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Notice {
     /// The worker starts: [`Protocol::start`].
     Start(Dialer),
