@@ -16,8 +16,17 @@ pub struct Case {
     pub sections: Vec<Section>,
     /// Runs against the server with small limits.
     pub small: bool,
+    /// What it runs over, if not over both.
+    pub only: Option<Over>,
     pub steps: Vec<Step>,
     pub state: State,
+}
+
+/// What carries a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Plain,
+    Tls,
 }
 
 /// A section of an RFC.
@@ -129,7 +138,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Case>, Malformed> {
             }
             let name = name(rest).ok_or_else(|| fail(format!("`{rest}` is not a name: a-z, 0-9, -")))?;
             let (sections, steps) = (Vec::new(), Vec::new());
-            open = Some(Case { name, place, sections, small: false, steps, state: State::Kept });
+            let state = State::Kept;
+            open = Some(Case { name, place, sections, small: false, only: None, steps, state });
             continue;
         };
         if let Some(state) = state(line) {
@@ -174,6 +184,9 @@ impl Case {
             ("rfc", rest) => self.sections.extend(sections(rest)?),
             ("note", rest) if !rest.is_empty() => {}
             ("small", "") => self.small = true,
+            ("plain" | "secure", "") if self.only.is_none() => {
+                self.only = Some(if word == "plain" { Over::Plain } else { Over::Tls });
+            }
             ("cut", "") => self.steps.push(Step::Cut),
             ("end", "") => self.steps.push(Step::End),
             (">", rest) => {
@@ -221,6 +234,10 @@ impl Case {
             return Err("a cut stands between bytes".into());
         }
         Ok(())
+    }
+
+    pub fn runs_over(&self, over: Over) -> bool {
+        self.only.is_none_or(|only| only == over)
     }
 
     /// The replies in order.

@@ -1,6 +1,7 @@
 //! What runs the case files of `tests/data/http`.
 
 pub mod format;
+pub mod line;
 pub mod replies;
 pub mod simulated;
 pub mod sockets;

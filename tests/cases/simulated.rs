@@ -1,14 +1,19 @@
 //! Cases on the simulated driver: whole, with every cut in two, byte by byte, on a wild kernel, and, where the server
-//! closes, with one more request behind. All of these must give the same replies.
+//! closes, with one more request behind. All of these must give the same replies; over TLS, where a cut is one between records, as
+//! without.
 
-use super::format::{Case, State};
+use super::format::{Case, Over, State};
+use super::line::Line;
 use super::replies::{Reply, judge, without_interim};
 use super::{limits, small_limits};
 use crate::common::http::get;
 use crate::common::site::Site;
-use ringmill::Config;
+use crate::common::tls::Trust;
 use ringmill::http::Server;
-use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
+use ringmill::{Config, Tls, TlsStore};
+use ringmill_engine::driver::sim::{Chaos, Simulation};
+use rustls::ClientConfig;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// A stage is cut at every byte where it and its replies are not longer than this.
@@ -19,8 +24,18 @@ const CUT_BYTES_MAX: usize = 2000;
 /// reaches each of them with short stages.
 const CUTS_BYTES_MAX: usize = 512 << 10;
 
+/// Over TLS each stage is cut at so many places: that bytes come out as they went in, however they are cut, is for the tests of TLS.
+const CUTS_OVER_TLS: usize = 3;
+
 /// A stage is sent in at most so many pieces: byte by byte, if it is not longer.
 const PIECES_MAX: usize = 2000;
+
+/// A store for all servers, and a client that trusts it.
+static TLS: LazyLock<(Arc<TlsStore>, Arc<ClientConfig>)> = LazyLock::new(|| {
+    let trust = Trust::new();
+    let store = TlsStore::new(trust.server(&["http/1.1"])).expect("a sound configuration");
+    (store, Arc::new(trust.client(&["http/1.1"])))
+});
 
 /// How one case is sent: for each stage, its pieces.
 struct Variant {
@@ -30,20 +45,30 @@ struct Variant {
 
 /// Runs a case in all ways; how many those were, or what was wrong.
 pub fn run(case: &Case) -> Result<usize, String> {
+    let mut count = 0;
+    for over in [Over::Plain, Over::Tls] {
+        if case.runs_over(over) {
+            count += run_over(over, case).map_err(|what| format!("over {over:?}: {what}"))?;
+        }
+    }
+    Ok(count)
+}
+
+fn run_over(over: Over, case: &Case) -> Result<usize, String> {
     let stages: Vec<Vec<u8>> = case.stages().into_iter().map(|(bytes, _)| bytes).collect();
     let whole = Variant { name: "whole".into(), stages: pieces(&stages, |stage| vec![stage.to_vec()]) };
-    let expected = one(case, &whole, 1, Chaos::CALM)?;
+    let expected = one(case, over, &whole, 1, Chaos::CALM)?;
     let mut count = 1;
     let mut same = |variants: &[Variant], seed: u64, chaos: Chaos| {
         count += variants.len();
-        for (variant, received) in variants.iter().zip(converse(case, variants, seed, chaos)) {
+        for (variant, received) in variants.iter().zip(converse(case, over, variants, seed, chaos)) {
             check(case, &expected, received).map_err(|what| format!("{}: {what}", variant.name))?;
         }
         Ok::<(), String>(())
     };
     // In batches: each connection of a simulation looks at all others.
     let reply_bytes = expected.iter().map(|reply| reply.body.len()).sum();
-    for cuts in cuts(&stages, reply_bytes).chunks(200) {
+    for cuts in cuts(over, &stages, reply_bytes).chunks(200) {
         same(cuts, 1, Chaos::CALM)?;
     }
     let single = |stage: &[u8]| {
@@ -73,10 +98,14 @@ fn pieces(stages: &[Vec<u8>], cut: impl Fn(&[u8]) -> Vec<Vec<u8>>) -> Vec<Vec<Ve
 }
 
 /// Each stage cut in two at each byte, the others whole.
-fn cuts(stages: &[Vec<u8>], reply_bytes: usize) -> Vec<Variant> {
+fn cuts(over: Over, stages: &[Vec<u8>], reply_bytes: usize) -> Vec<Variant> {
     let mut variants = Vec::new();
     for (n, stage) in stages.iter().enumerate() {
-        for at in cut_places(stage.len(), reply_bytes) {
+        let places = match over {
+            Over::Plain => cut_places(stage.len(), reply_bytes),
+            Over::Tls => (1..=CUTS_OVER_TLS).map(|n| n * stage.len() / (CUTS_OVER_TLS + 1)).collect(),
+        };
+        for at in places {
             let mut cut = pieces(stages, |stage| vec![stage.to_vec()]);
             cut[n] = vec![stage[..at].to_vec(), stage[at..].to_vec()];
             variants.push(Variant { name: format!("stage {n} cut at {at}"), stages: cut });
@@ -95,8 +124,9 @@ fn cut_places(len: usize, reply_bytes: usize) -> Vec<usize> {
 }
 
 /// Judges a run that all others are compared with.
-fn one(case: &Case, variant: &Variant, seed: u64, chaos: Chaos) -> Result<Vec<Reply>, String> {
-    let [ending] = converse(case, std::slice::from_ref(variant), seed, chaos).try_into().expect("one run");
+fn one(case: &Case, over: Over, variant: &Variant, seed: u64, chaos: Chaos) -> Result<Vec<Reply>, String> {
+    let [ending] =
+        converse(case, over, std::slice::from_ref(variant), seed, chaos).try_into().expect("one run");
     ending.state(case)?;
     judge(case, &ending.received, ending.is_over).map_err(|what| format!("{}: {what}", variant.name))
 }
@@ -137,6 +167,8 @@ struct Ending {
     /// The server has ended it, before the client ended its side or, if the case does that, after.
     is_over: bool,
     was_reset: bool,
+    /// Over TLS: it ended without the word that this was all.
+    was_cut: bool,
     /// What came of one more request, or of the client's end, where the server had not ended it.
     after: Vec<u8>,
     is_over_after: bool,
@@ -146,6 +178,9 @@ impl Ending {
     fn state(&self, case: &Case) -> Result<(), String> {
         if self.was_reset {
             return Err(format!("the connection was reset after {}", self.received.escape_ascii()));
+        }
+        if self.was_cut && case.state != State::Broken {
+            return Err(format!("the connection was cut after {}", self.received.escape_ascii()));
         }
         let state = match self.is_over {
             true if case.state == State::Broken => State::Broken,
@@ -169,53 +204,67 @@ impl Ending {
 }
 
 /// Sends a case in several ways at once, each on a connection of its own.
-fn converse(case: &Case, variants: &[Variant], seed: u64, chaos: Chaos) -> Vec<Ending> {
+fn converse(case: &Case, over: Over, variants: &[Variant], seed: u64, chaos: Chaos) -> Vec<Ending> {
     let mut simulation = Simulation::new(seed, chaos, Config::default());
     let limits = if case.small { small_limits() } else { limits() };
-    let listener = simulation.listen(Server::new(Site).with_limits(limits));
+    let server = Server::new(Site).with_limits(limits);
+    let listener = match over {
+        Over::Plain => simulation.listen(server),
+        Over::Tls => simulation.listen(Tls::new(server, TLS.0.clone())),
+    };
     simulation.start();
     let net = simulation.net();
-    let mut peers: Vec<(Peer, Vec<u8>)> =
-        variants.iter().map(|_| (net.connect(listener).expect("a listener"), Vec::new())).collect();
+    let connect = |_| {
+        let peer = net.connect(listener).expect("a listener");
+        match over {
+            Over::Plain => Line::plain(peer),
+            Over::Tls => Line::secured(peer, &TLS.1),
+        }
+    };
+    let mut lines: Vec<Line> = variants.iter().map(connect).collect();
+    if over == Over::Tls {
+        settle(&mut simulation, &mut lines);
+    }
     for stage in 0..case.stages().len() {
         let turns = variants.iter().map(|variant| variant.stages[stage].len()).max().unwrap_or(0);
         for turn in 0..turns {
-            for (variant, (peer, _)) in variants.iter().zip(&peers) {
+            for (variant, line) in variants.iter().zip(&mut lines) {
                 if let Some(piece) = variant.stages[stage].get(turn) {
-                    peer.send(piece);
+                    line.send(piece);
                 }
             }
             // Shorter where there are many: the sum must stay below the server's timeouts.
             let pause = if turns > 1000 { Duration::from_micros(100) } else { Duration::from_millis(8) };
             simulation.run_for(pause);
         }
-        settle(&mut simulation, &mut peers);
+        settle(&mut simulation, &mut lines);
     }
     if case.ends() {
-        peers.iter().for_each(|(peer, _)| peer.shutdown());
-        settle(&mut simulation, &mut peers);
+        lines.iter_mut().for_each(Line::end);
+        settle(&mut simulation, &mut lines);
     }
-    let mut endings: Vec<Ending> = peers
+    let mut endings: Vec<Ending> = lines
         .iter_mut()
-        .map(|(peer, received)| Ending {
-            received: std::mem::take(received),
-            is_over: peer.is_at_end(),
-            was_reset: peer.was_reset(),
+        .map(|line| Ending {
+            received: line.take_heard(),
+            is_over: line.is_at_end(),
+            was_reset: line.was_reset(),
+            was_cut: line.is_at_end() && line.is_cut(),
             after: Vec::new(),
             is_over_after: false,
         })
         .collect();
-    for (peer, _) in &peers {
+    for line in &mut lines {
         match case.state {
-            State::Kept => peer.send(get("/hello").as_bytes()),
-            _ => peer.shutdown(),
+            State::Kept => line.send(get("/hello").as_bytes()),
+            _ => line.end(),
         }
     }
-    settle(&mut simulation, &mut peers);
-    for ((peer, received), ending) in peers.into_iter().zip(&mut endings) {
-        ending.after = received;
-        ending.is_over_after = peer.is_at_end();
-        peer.shutdown();
+    settle(&mut simulation, &mut lines);
+    for (mut line, ending) in lines.into_iter().zip(&mut endings) {
+        ending.after = line.take_heard();
+        ending.is_over_after = line.is_at_end();
+        line.end();
     }
     simulation.run_for(Duration::from_secs(3));
     assert_eq!(simulation.buffers_out(), 0, "{}: receive buffers are lost", case.name);
@@ -224,14 +273,12 @@ fn converse(case: &Case, variants: &[Variant], seed: u64, chaos: Chaos) -> Vec<E
 }
 
 /// Lets things happen until nothing more moves, either way.
-fn settle(simulation: &mut Simulation, peers: &mut [(Peer, Vec<u8>)]) {
+fn settle(simulation: &mut Simulation, lines: &mut [Line]) {
     let mut quiet = 0;
     let mut moved = 0;
     while quiet < 3 {
         simulation.run_for(Duration::from_millis(15));
-        for (peer, received) in peers.iter_mut() {
-            received.extend(peer.take());
-        }
+        lines.iter_mut().for_each(Line::listen);
         let counters = simulation.counters();
         let now = counters.received_bytes + counters.sent_bytes;
         quiet = if std::mem::replace(&mut moved, now) == now { quiet + 1 } else { 0 };
