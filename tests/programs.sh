@@ -44,6 +44,7 @@ main() {
         fi
         if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --proxy-protocol 127.0.0.0/8; then
             check_haproxy "$(address 'listening on 127' 1)"
+            check_nginx_in_front "$(address 'listening on 127' 1)"
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
         fi
         make_certificate
@@ -52,6 +53,13 @@ main() {
             check_https
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
             check "no panic in the log over TLS" "" "$(grep -i panicked "$log" || true)"
+        fi
+        make_clients
+        if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 \
+            --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem" \
+            --tls-client-ca "$scratch/ca.pem" --tls-crl "$scratch/crl.pem"; then
+            check_clients
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
         fi
         if start "key-value store on" "$programs/examples/custom_protocol" 127.0.0.1:0; then
             check_redis
@@ -168,6 +176,32 @@ EOF
         "$(fetch "http://$http/stats" | sed 's/.*"total"//' | tr ',' '\n' |
             grep -E '^"proxy_(unlisted|missing|malformed|late)"' | tr -d '}' | sort | paste -sd ,)"
     kill -KILL "$proxy" && { wait "$proxy" 2>/dev/null || true; }
+}
+
+# The same with nginx, whose stream module speaks version 1.
+check_nginx_in_front() {
+    local proxy ports
+    read -ra ports < <(free_ports 1)
+    cat >"$scratch/front.conf" <<EOF
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+pid $scratch/front.pid;
+error_log $scratch/front.log;
+events {}
+stream {
+    server {
+        listen 127.0.0.1:${ports[0]};
+        proxy_pass $1;
+        proxy_protocol on;
+    }
+}
+EOF
+    nginx -p "$scratch" -c "$scratch/front.conf" >/dev/null 2>&1 &
+    proxy=$!
+    http=127.0.0.1:${ports[0]}
+    check "nginx, PROXY protocol: the client is curl" "the same to $http" "$(client_of_curl)"
+    check "nginx, 10 MB through it" "$(pattern 10000000 | sha256sum)" "$(fetch "http://$http/bytes/10000000" | sha256sum)"
+    kill "$proxy" && { wait "$proxy" 2>/dev/null || true; }
 }
 
 # Whether the peer that /peer shows is curl's own end; haproxy may still be starting.
@@ -554,6 +588,22 @@ check_https() {
         "$("${bounded[@]}" curl -sS -o /dev/null -w '%{http_code}' "http://localhost:$port/" 2>&1)"
     check "wrk finds no error over TLS" "" \
         "$("${bounded[@]}" wrk -t1 -c32 -d1s "https://localhost:$port/plaintext" 2>&1 | grep -iE 'error|non-2xx|unable' || true)"
+    check "h2load finds no error over TLS" "2000 succeeded, 0 failed, 0 errored" \
+        "$("${bounded[@]}" h2load --h1 -n 2000 -c 16 "https://localhost:$port/plaintext" 2>&1 | grep -oE '[0-9]+ succeeded, [0-9]+ failed, [0-9]+ errored')"
+    check "Python's ssl in both versions" "TLSv1.2 200 TLSv1.3 200" "$("${bounded[@]}" python3 - "$port" "$scratch/cert.pem" <<'EOF' 2>&1
+import http.client, ssl, sys
+seen = []
+for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+    context = ssl.create_default_context(cafile=sys.argv[2])
+    context.minimum_version = context.maximum_version = version
+    client = http.client.HTTPSConnection("localhost", int(sys.argv[1]), context=context, timeout=20)
+    client.request("GET", "/plaintext")
+    answer = client.getresponse()
+    answer.read()
+    seen += [client.sock.version(), str(answer.status)]
+print(*seen)
+EOF
+)"
     for version in tls1_2 tls1_3; do
         rm -f "$scratch/session"
         kinds=$(handshake "$port" "-$version" -sess_out "$scratch/session")
@@ -562,6 +612,65 @@ check_https() {
     done
     check "openssl hears that no protocol is shared" "alert number 120" \
         "$("${bounded[@]}" openssl s_client -connect "localhost:$port" -alpn h2 </dev/null 2>&1 | grep -o 'alert number [0-9]*')"
+}
+
+# An authority with a list of who is revoked, and clients: good, expired, unknown (to it), revoked.
+make_clients() {
+    local name
+    for name in ca else; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$name" \
+            -keyout "$scratch/$name.key" -out "$scratch/$name.pem" 2>/dev/null
+    done
+    make_client good ca 2
+    make_client expired ca -1
+    make_client unknown else 2
+    make_client revoked ca 2
+    cat >"$scratch/ca.conf" <<EOF
+[ca]
+default_ca = own
+[own]
+database = $scratch/index
+crlnumber = $scratch/number
+default_md = sha256
+default_crl_days = 2
+crl_extensions = list
+[list]
+authorityKeyIdentifier = keyid:always
+EOF
+    : >"$scratch/index"
+    echo 01 >"$scratch/number"
+    local ca=(openssl ca -config "$scratch/ca.conf" -cert "$scratch/ca.pem" -keyfile "$scratch/ca.key")
+    "${ca[@]}" -revoke "$scratch/revoked.pem" 2>/dev/null
+    "${ca[@]}" -gencrl -out "$scratch/crl.pem" 2>/dev/null
+}
+
+# make_client NAME AUTHORITY DAYS
+make_client() {
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" -keyout "$scratch/$1.key" -out "$scratch/$1.csr" 2>/dev/null
+    openssl x509 -req -in "$scratch/$1.csr" -CA "$scratch/$2.pem" -CAkey "$scratch/$2.key" -days "$3" -out "$scratch/$1.pem" \
+        -extfile <(printf 'basicConstraints=CA:false\nsubjectAltName=DNS:%s\n' "$1") 2>/dev/null
+}
+
+# Alerts by their numbers in RFC 8446, 6.
+check_clients() {
+    local port version client expected
+    port=$(address 'TLS on ' 1)
+    port=${port##*:}
+    for version in tls1_2 tls1_3; do
+        for client in "good Hello, World!" "expired alert number 45" "unknown alert number 48" "revoked alert number 44" \
+            "none alert number 116"; do
+            expected=${client#* }
+            client=${client%% *}
+            local own=(-cert "$scratch/$client.pem" -key "$scratch/$client.key")
+            [[ $client == none ]] && own=()
+            check "openssl shows a certificate over $version: $client" "$expected" \
+                "$(printf 'GET /plaintext HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
+                    "${bounded[@]}" openssl s_client -connect "localhost:$port" "-$version" "${own[@]}" -ign_eof 2>&1 |
+                    grep -oE 'Hello, World!|alert number [0-9]+' | head -n 1)"
+        done
+    done
+    check "curl shows a certificate" "Hello, World!" "$(fetch --cacert "$scratch/cert.pem" --cert "$scratch/good.pem" \
+        --key "$scratch/good.key" "https://localhost:$port/plaintext")"
 }
 
 # handshake PORT OPTION...: whether openssl made a new session. It asks for a page, so that tickets can come.

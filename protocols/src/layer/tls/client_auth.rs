@@ -82,7 +82,7 @@ fn add_lists(
     clients: &mut Clients,
 ) -> Result<(), Problem> {
     let unusable = |error: String| {
-        let remedy = "a list of version 2 without partitions, signed by the CA itself";
+        let remedy = "a list of version 2, with a number, of all certificates and signed by their CA; for openssl ca set crl_extensions and crlnumber";
         Problem::of(file, format!("a revocation list cannot be used: {error}"), remedy)
     };
     for crl in read_crls(file)? {
