@@ -4,7 +4,7 @@ use crate::common::program::{ringmill, run};
 use crate::fixture::{BAD, CONTAINER, GOOD, Machine};
 use serde_json::Value;
 
-const KNOBS: usize = 31;
+const KNOBS: usize = 32;
 
 fn states(json: &Value) -> Vec<(String, String)> {
     let text = |knob: &Value, field: &str| knob[field].as_str().unwrap().to_owned();
@@ -40,6 +40,7 @@ fn each_fault_of_a_bad_machine_is_found() {
     check("socket_buffers", "warn", "1048576 to receive");
     check("port_range", "warn", "8080 is within");
     check("tw_reuse", "warn", "off");
+    check("kernel_tls", "ok", "CONFIG_TLS is not set");
     check("udp_buffers", "warn", "42 datagrams dropped");
     check("gro_gso", "warn", "eth0: generic-receive-offload");
     check("nic_queues", "ok", "4 receive queue(s)");
@@ -82,6 +83,26 @@ fn other_states_of_single_knobs() {
     check("proc/self/status", &status(1), "seccomp", "fail", "strict");
     check("proc/self/status", &status(2), "seccomp", "ok", "passes it");
     check("proc/self/status", &status(9), "seccomp", "skip", "not known");
+}
+
+#[test]
+fn tls_in_the_kernel_is_looked_for_in_several_places() {
+    let machine = Machine::good();
+    machine.check(&[], "kernel_tls", "ok", "it is there");
+    machine.set("proc/sys/net/ipv4/tcp_available_ulp", "mptcp tlsish\n");
+    machine.check(&[], "kernel_tls", "skip", "no file tells");
+    let check = |path: &str, texts: [&str; 2]| {
+        let machine = Machine::good();
+        machine.set("proc/sys/net/ipv4/tcp_available_ulp", "mptcp\n");
+        for (text, words) in texts.into_iter().zip(["a module that is not loaded", "it is not there"]) {
+            machine.set(path, text);
+            machine.check(&[], "kernel_tls", "ok", words);
+        }
+    };
+    check("boot/config-6.12.0", ["CONFIG_NET=y\nCONFIG_TLS=m\n", "CONFIG_NET=y\n# CONFIG_TLS is not set\n"]);
+    check("answers/zcat /proc/config.gz", ["CONFIG_TLS=y\n", "CONFIG_TLS_TOE=y\n"]);
+    let modules = ["kernel/net/tls/tls.ko.xz:\n", "kernel/net/mptcp/mptcp_diag.ko:\n"];
+    check("lib/modules/6.12.0/modules.dep", modules);
 }
 
 #[test]
@@ -204,7 +225,7 @@ fn the_table_is_plain_without_a_terminal() {
     assert_eq!((status, errors.as_str()), (0, ""));
     assert!(!table.contains('\u{1b}'));
     assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
-    for words in ["Rings and rights", "somaxconn", "31 ok, 0 warn, 0 fail, 0 skipped"] {
+    for words in ["Rings and rights", "somaxconn", "32 ok, 0 warn, 0 fail, 0 skipped"] {
         assert!(table.contains(words), "no {words:?} in {table}");
     }
 }

@@ -160,6 +160,21 @@ pub(super) static KNOBS: &[Knob] = &[
             "it lets a client go on where ports run out, and the measurement keeps its connections",
         ),
     },
+    Knob {
+        name: "kernel_tls",
+        title: "TLS in the kernel",
+        what: "With the TLS upper layer protocol (CONFIG_TLS) the kernel encrypts what a program sends, or files that it sends itself. Ringmill does not use it: its TLS is rustls.",
+        when: "It matters to nothing here. Doctor tells it, because a comparison with a server that uses it depends on it.",
+        source: "Kernel documentation, networking/tls.rst. tcp_available_ulp lists what is loaded: a module comes in when the first program asks for it.",
+        measured: "not measured: the kernels at hand have none",
+        risk: "None is known of merely having it.",
+        apply: "Nothing to apply.",
+        undo: "Nothing to undo.",
+        scope: Scope::Host,
+        probe: kernel_tls,
+        settings: None,
+        trial: Trial::No("Ringmill does not use it"),
+    },
 ];
 
 /// The kernel's own default of the greatest receive buffer, where memory allows.
@@ -337,4 +352,33 @@ fn tw_reuse(machine: &Machine) -> Finding {
         Some(2) => Finding::ok(format!("2: on loopback; {more}")),
         _ => Finding::unreadable(machine, "net.ipv4.tcp_tw_reuse"),
     }
+}
+
+fn kernel_tls(machine: &Machine) -> Finding {
+    let Some(loaded) = machine.sysctl("net.ipv4.tcp_available_ulp") else {
+        return Finding::unreadable(machine, "net.ipv4.tcp_available_ulp");
+    };
+    let is_loaded = loaded.split_whitespace().any(|name| name == "tls");
+    if is_loaded {
+        return Finding::ok("it is there (tcp_available_ulp has tls)");
+    }
+    match kernel_tls_built(machine) {
+        Some(true) => Finding::ok("it is there, as a module that is not loaded (CONFIG_TLS)"),
+        Some(false) => Finding::ok("it is not there (CONFIG_TLS is not set)"),
+        None => Finding::skip("it is not loaded, and no file tells whether there is a module"),
+    }
+}
+
+/// Whether the running kernel was built with it; `None` if no file tells.
+fn kernel_tls_built(machine: &Machine) -> Option<bool> {
+    let release = machine.sysctl("kernel.osrelease")?;
+    let config = machine.text(&format!("boot/config-{release}"));
+    let config = config.or_else(|| machine.program("zcat", &["/proc/config.gz"]));
+    if let Some(config) = config {
+        let is_set = |line: &str| matches!(line.trim(), "CONFIG_TLS=y" | "CONFIG_TLS=m");
+        return Some(config.lines().any(is_set));
+    }
+    let modules = machine.text(&format!("lib/modules/{release}/modules.dep"))?;
+    // With or without a suffix for how it is compressed.
+    Some(modules.lines().any(|line| line.contains("/net/tls/tls.ko")))
 }
