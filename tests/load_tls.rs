@@ -191,6 +191,16 @@ fn a_server_is_checked_unless_that_is_waived_loudly() {
         check(&["--cacert", &other.file, "--cacert", &authority.file], "/dev/null", 0, &[]);
         check(&["--insecure"], "/dev/null", 0, &["WARNING: --insecure takes any certificate"]);
         check(&["--cacert", "/missing/file"], "/dev/null", 1, &["/missing/file: No such file"]);
+        // As `openssl req -x509` makes one.
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let own = KeyPair::generate().unwrap();
+        let (own_cert, own_key) = (authority.folder.file("own.pem"), authority.folder.file("own.key"));
+        std::fs::write(&own_cert, params.self_signed(&own).unwrap().pem()).unwrap();
+        std::fs::write(&own_key, own.serialize_pem()).unwrap();
+        let (_running, its_url) = https(driver, TlsConfig::from_files(&own_cert, own_key));
+        let (status, _, errors) = run(load(driver, &its_url, &["--cacert", &own_cert]));
+        assert!(status == Some(1) && errors.contains("CA:FALSE; --insecure takes"), "{errors}");
         let by_address = url.replace("localhost", "127.0.0.1");
         let (status, _, errors) = run(load(driver, &by_address, &["--cacert", &authority.file]));
         assert_eq!(status, Some(1));

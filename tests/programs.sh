@@ -51,6 +51,7 @@ main() {
         if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --workers 2 --tls-listen 127.0.0.1:0 \
             --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem"; then
             check_https
+            check_load_over_tls
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
             check "no panic in the log over TLS" "" "$(grep -i panicked "$log" || true)"
         fi
@@ -671,6 +672,33 @@ check_clients() {
     done
     check "curl shows a certificate" "Hello, World!" "$(fetch --cacert "$scratch/cert.pem" --cert "$scratch/good.pem" \
         --key "$scratch/good.key" "https://localhost:$port/plaintext")"
+}
+
+# ringmill load against openssl's server, which is given a port; another program may take it first.
+check_load_over_tls() {
+    local port version
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+        -addext basicConstraints=critical,CA:FALSE -keyout "$scratch/leaf.key" -out "$scratch/leaf.pem" 2>/dev/null
+    read -r port < <(free_ports 1)
+    for version in tls1_2 tls1_3; do
+        "${bounded[@]}" openssl s_server -quiet -www "-$version" -accept "127.0.0.1:$port" \
+            -cert "$scratch/leaf.pem" -key "$scratch/leaf.key" >/dev/null 2>&1 &
+        local openssl=$!
+        for _ in {1..100}; do
+            "${bounded[@]}" openssl s_client -connect "127.0.0.1:$port" </dev/null >/dev/null 2>&1 && break
+            sleep 0.05
+        done
+        # It serves one client at a time.
+        check "load speaks $version with openssl, and resumes" "TLSv${version/tls1_/1.} True True 0" "$(
+            "${bounded[@]}" "$programs/ringmill" load "https://localhost:$port/" --cacert "$scratch/leaf.pem" -c 1 -d 500ms --json 2>&1 |
+                python3 -c 'import json, sys
+text = sys.stdin.read()
+report = json.loads(text[text.index("{"):])
+tls = report["tls"]
+print(tls["version"], tls["handshakes"] > 1, tls["resumed_total"] >= tls["handshakes_total"] - 1, report["errors"])'
+        )"
+        kill "$openssl" 2>/dev/null && { wait "$openssl" 2>/dev/null || true; }
+    done
 }
 
 # handshake PORT OPTION...: whether openssl made a new session. It asks for a page, so that tickets can come.

@@ -60,6 +60,11 @@ pub(super) fn explain(error: &Error) -> String {
                 "is a clock wrong? --insecure takes it"
             }
             CertificateError::BadSignature => "is it the right authority? --insecure takes any certificate",
+            // webpki says it in words alone. What `openssl req -x509` makes by itself is such a one.
+            CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "it is an authority's, which no server may show: make one for the server, with \
+                 basicConstraints=critical,CA:FALSE; --insecure takes any certificate"
+            }
             _ => "--insecure takes any certificate",
         },
         Error::InvalidMessage(_) => "does the server speak TLS on this port?",
