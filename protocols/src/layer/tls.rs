@@ -18,8 +18,8 @@
 //! encrypts what that wrote. What the session above writes can go nowhere else: it has an outlet of its own ([`Upper`]).
 //!
 //! What is left of input is kept in one of two places. When all complete records are taken, the beginning of the next one is
-//! kept here, because rustls may have joined a message in it. When records wait because the session above pauses,
-//! they are left where they are, with the engine, untouched.
+//! kept here, as is what rustls has taken and wants to see again, because it may have joined a message there. When records wait
+//! because the session above pauses, they are left where they are, with the engine, untouched.
 
 mod client;
 mod client_auth;
@@ -211,6 +211,11 @@ impl<L: Layer> TlsSession<L> {
         matches!(self.state, State::Handshaking { taken_bytes: 0, tag: None, .. })
     }
 
+    /// What rustls has taken of the input and keeps there.
+    fn held_bytes(&self) -> usize {
+        if let State::Open(link, ..) = &self.state { link.held_bytes() } else { 0 }
+    }
+
     /// While it waits for its turn, it is shown nothing.
     fn wait(&self) -> Step {
         Step::next(if let Turn::Queued(_) = self.turn { Next::Pause } else { Next::Continue })
@@ -320,16 +325,18 @@ impl<L: Layer> Tls<L> {
         let all = if is_joined { &mut joined[..] } else { input };
         let (at, verdict) = self.records(&mut session.state, all, io);
         let left = &all[at..];
-        let step = match verdict {
+        let (step, kept) = match verdict {
             Verdict::Over(step) => return Step { consumed: len, ..step },
-            // They are complete, so they do not begin before this input.
-            Verdict::Waits(step) => return Step { consumed: len - left.len(), ..step },
-            Verdict::Incomplete(step) => Step { consumed: len, ..step },
+            // Of the records that wait none began before this input.
+            Verdict::Waits(step) => (step, session.held_bytes()),
+            Verdict::Incomplete(step) => (step, left.len()),
         };
-        if at > 0 || !is_joined {
-            session.rest = left.to_vec();
-        } else {
+        let step = Step { consumed: len - (left.len() - kept), ..step };
+        if is_joined && at == 0 {
+            joined.truncate(kept);
             session.rest = joined;
+        } else {
+            session.rest = left[..kept].to_vec();
         }
         if io.hold(LINK_BYTES + session.rest.capacity()) || session.rest.is_empty() {
             return step;
@@ -389,8 +396,7 @@ impl<L: Layer> Tls<L> {
             }
             let is_starved = matches!(event, Event::Starved);
             self.hand_up(state, event, io);
-            let rest = if is_starved { &mut input[at..] } else { &mut [] };
-            let step = self.seal(state, rest, io);
+            let step = self.seal(state, &mut input[at..], io);
             match step.next {
                 Next::Close | Next::Abort => return (at, Verdict::Over(step)),
                 Next::Continue | Next::Pause if is_starved => return (at, Verdict::Incomplete(step)),

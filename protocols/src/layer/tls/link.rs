@@ -2,10 +2,11 @@
 //!
 //! rustls 0.23's *unbuffered* connection works in the caller's buffer, and has four rules that its types do not show:
 //!
-//! 1. A handshake message that came in parts is joined in the buffer. So what [`Link::advance`] leaves must come again, as
-//!    it was left, with whatever follows behind it; a shorter buffer makes rustls index out of range.
-//! 2. Only a connection that has nothing to read can write. So [`Link::seal`] needs what the last `advance` left, without
-//!    what came since; and nothing at all if that ended with [`Event::Plain`], for no message can be in parts then.
+//! 1. A handshake message that came in parts is joined in the buffer, and an empty part leaves bytes there for good. So what
+//!    [`Link::advance`] leaves must come again, as it was left, with whatever follows behind it; a shorter buffer makes rustls
+//!    index out of range. How much of it rustls has taken is [`Link::held_bytes`].
+//! 2. Only a connection that has nothing to read can write. So [`Link::seal`] needs what the last `advance` left, and shows
+//!    rustls no more of it than what it has taken: for that, rustls sees one record at a time.
 //! 3. An alert about an error has to be asked for after the error, with the same buffer; and no more than that, for what
 //!    is asked next would read the same error again.
 //! 4. Sealing can need more room than the payload suggests: an answer to a key update goes first.
@@ -27,8 +28,18 @@ const RECORD_OVERHEAD_BYTES: usize = 5 + 8 + 1 + 16;
 /// Bytes of plaintext in a record at most (RFC 8446, 5.1).
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes that rustls may keep in the buffer behind the handshake: a peer can make it keep the lengths of empty parts of messages,
+/// and each call sees all of them again.
+const HELD_BYTES_MAX: usize = 32 * 1024;
+const HEADER_BYTES: usize = 5;
+
 /// A TLS connection.
-pub(super) enum Link {
+pub(super) struct Link {
+    end: End,
+    held_bytes: usize,
+}
+
+enum End {
     Server(UnbufferedServerConnection),
     /// With where it is told why it failed.
     Client(UnbufferedClientConnection, Arc<Failures>),
@@ -82,7 +93,7 @@ pub(super) enum Event {
 
 impl Link {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Link, Error> {
-        UnbufferedServerConnection::new(config).map(Link::Server)
+        UnbufferedServerConnection::new(config).map(|link| Link { end: End::Server(link), held_bytes: 0 })
     }
 
     /// The side that asks. It speaks first: [`Link::advance`] without input gives what it says.
@@ -91,22 +102,28 @@ impl Link {
         name: ServerName<'static>,
         failures: Arc<Failures>,
     ) -> Result<Link, Error> {
-        UnbufferedClientConnection::new(config, name).map(|link| Link::Client(link, failures))
+        UnbufferedClientConnection::new(config, name)
+            .map(|link| Link { end: End::Client(link, failures), held_bytes: 0 })
     }
 
     fn common(&self) -> &CommonState {
-        match self {
-            Link::Server(link) => link,
-            Link::Client(link, _) => link,
+        match &self.end {
+            End::Server(link) => link,
+            End::Client(link, _) => link,
         }
     }
 
     pub(super) fn is_server(&self) -> bool {
-        matches!(self, Link::Server(_))
+        matches!(self.end, End::Server(_))
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.common().is_handshaking()
+    }
+
+    /// Bytes at the front of what was left that rustls has taken, and will want to see again.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// Takes records from the front of `input` until there is something to tell, and says how many bytes that were. What is
@@ -117,21 +134,24 @@ impl Link {
         plain: &mut Vec<u8>,
         wire: &mut Vec<u8>,
     ) -> (usize, Event) {
-        match self {
-            Link::Server(link) => advance(link, input, plain, wire),
-            Link::Client(link, failures) => {
-                let (taken, event) = advance(link, input, plain, wire);
-                if let Event::Failed(error) = &event {
-                    failures.tell(explain(error));
-                }
-                (taken, event)
-            }
+        let mut held = self.held_bytes;
+        let (taken, mut event) = match &mut self.end {
+            End::Server(link) => advance(link, &mut held, input, plain, wire),
+            End::Client(link, _) => advance(link, &mut held, input, plain, wire),
+        };
+        self.held_bytes = held;
+        if held > HELD_BYTES_MAX && !self.is_handshaking() {
+            event = Event::Failed(general("too many parts of messages"));
         }
+        if let (Event::Failed(error), End::Client(_, failures)) = (&event, &self.end) {
+            failures.tell(explain(error));
+        }
+        (taken, event)
     }
 
     /// Remembers why a connection of ours failed, where it was not rustls that said so.
     pub(super) fn tell_failure(&self, reason: &str) {
-        if let Link::Client(_, failures) = self {
+        if let End::Client(_, failures) = &self.end {
             failures.tell(reason.to_owned());
         }
     }
@@ -143,12 +163,13 @@ impl Link {
         rest: &mut [u8],
         wire: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        match self {
-            Link::Server(link) => {
-                with_traffic(link, rest, wire, |traffic, wire| encrypt(traffic, pieces, wire))
+        let held = &mut rest[..self.held_bytes];
+        match &mut self.end {
+            End::Server(link) => {
+                with_traffic(link, held, wire, |traffic, wire| encrypt(traffic, pieces, wire))
             }
-            Link::Client(link, _) => {
-                with_traffic(link, rest, wire, |traffic, wire| encrypt(traffic, pieces, wire))
+            End::Client(link, _) => {
+                with_traffic(link, held, wire, |traffic, wire| encrypt(traffic, pieces, wire))
             }
         }
     }
@@ -175,18 +196,19 @@ impl Link {
 
     /// Appends our close_notify to `wire`: nothing can be sealed behind it.
     pub(super) fn close(&mut self, rest: &mut [u8], wire: &mut Vec<u8>) -> Result<(), Error> {
-        match self {
-            Link::Server(link) => with_traffic(link, rest, wire, close_notify),
-            Link::Client(link, _) => with_traffic(link, rest, wire, close_notify),
+        let held = &mut rest[..self.held_bytes];
+        match &mut self.end {
+            End::Server(link) => with_traffic(link, held, wire, close_notify),
+            End::Client(link, _) => with_traffic(link, held, wire, close_notify),
         }
     }
 
     /// What the handshake came to. `server_name` is the one that was asked for: the server's resolver or the client knows it.
     pub(super) fn facts(&self, server_name: Option<String>) -> Secure {
         let link = self.common();
-        let certificates = match self {
-            Link::Server(link) => link.peer_certificates().unwrap_or_default(),
-            Link::Client(..) => &[],
+        let certificates = match &self.end {
+            End::Server(link) => link.peer_certificates().unwrap_or_default(),
+            End::Client(..) => &[],
         };
         Secure {
             version: self.version(),
@@ -203,15 +225,19 @@ impl Link {
     }
 }
 
+/// `held` is what rustls has taken of what it left, before and behind.
 fn advance<S: Side>(
     link: &mut S,
+    held: &mut usize,
     input: &mut [u8],
     plain: &mut Vec<u8>,
     wire: &mut Vec<u8>,
 ) -> (usize, Event) {
-    let mut at = 0;
+    let (mut at, mut seen) = (0, *held);
+    let mut end = record_end(input, seen);
     loop {
-        let UnbufferedStatus { discard, state, .. } = link.process(&mut input[at..]);
+        let shown = end.unwrap_or(input.len());
+        let UnbufferedStatus { discard, state, .. } = link.process(&mut input[at..shown]);
         let event = match state {
             Ok(ConnectionState::EncodeTlsData(mut data)) => match write(wire, 0, |room| data.encode(room)) {
                 Ok(()) => None,
@@ -237,15 +263,29 @@ fn advance<S: Side>(
             Ok(state) => Some(Event::Failed(general(format!("unexpected {state:?}")))),
             Err(error) => {
                 at += discard;
-                alert(link, &mut input[at..], wire);
+                alert(link, &mut input[at..shown], wire);
+                *held = 0;
                 return (at, Event::Failed(error));
             }
         };
         at += discard;
-        if let Some(event) = event {
-            return (at, event);
+        let Some(event) = event else { continue };
+        seen = end.unwrap_or(seen);
+        if matches!(event, Event::Starved) && end.is_some() && seen < input.len() {
+            end = record_end(input, seen);
+            continue;
         }
+        // Behind the peer's end nothing is looked at.
+        *held = if matches!(event, Event::Ended) { 0 } else { seen.saturating_sub(at) };
+        return (at, event);
     }
+}
+
+/// Where the record that begins there ends, if all of it is there.
+fn record_end(input: &[u8], start: usize) -> Option<usize> {
+    let [_, _, _, high, low] = *input.get(start..)?.first_chunk::<HEADER_BYTES>()?;
+    let end = start + HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+    (end <= input.len()).then_some(end)
 }
 
 /// Appends the alert that rustls made for an error. With the buffer that the error left, and only while something is queued: see
