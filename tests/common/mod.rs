@@ -7,6 +7,8 @@ pub mod authority;
 pub mod http;
 pub mod program;
 pub mod puppet;
+#[cfg(feature = "tls")]
+pub mod records;
 pub mod site;
 #[cfg(feature = "tls")]
 pub mod tls;
