@@ -2,7 +2,7 @@
 
 use super::{connect_to, with_patience};
 use ringmill::TlsConfig;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use std::io::{self, Read, Write};
@@ -48,9 +48,19 @@ impl Trust {
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&str],
     ) -> ClientConfig {
+        self.client_with(aws_lc_rs::default_provider(), versions, alpn)
+    }
+
+    /// With this cryptography.
+    pub fn client_with(
+        &self,
+        provider: CryptoProvider,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        alpn: &[&str],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .expect("both versions are there")
             .with_root_certificates(roots)
