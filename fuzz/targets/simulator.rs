@@ -9,6 +9,7 @@ mod client;
 mod framed;
 #[path = "../../protocols/tests/simulator/layers.rs"]
 mod layers;
+#[allow(dead_code, reason = "over TLS a run is more than its input")]
 #[path = "../../protocols/tests/simulator/scenario.rs"]
 mod scenario;
 #[path = "../../protocols/tests/simulator/script.rs"]
@@ -18,6 +19,10 @@ mod site;
 #[allow(dead_code, reason = "of the soak only its silence is wanted")]
 #[path = "../../protocols/tests/simulator/soak.rs"]
 mod soak;
+
+#[allow(dead_code, reason = "see `scenario`")]
+#[path = "../../protocols/tests/simulator/voice.rs"]
+mod voice;
 
 use libfuzzer_sys::fuzz_target;
 use ringmill_engine::driver::sim::draw_from;

@@ -2,6 +2,7 @@
 
 use crate::layers::Speech;
 use crate::script::{Heard, Script, Service};
+use crate::voice::Voice;
 use ringmill_engine::driver::sim::{Chaos, Fault, Net, Peer, Rng, fire};
 use ringmill_engine::event::Socket;
 
@@ -16,6 +17,8 @@ pub struct Client {
     pub worker: usize,
     manner: Manner,
     peer: Option<Peer>,
+    /// Over TLS: what is between the client and its peer.
+    voice: Option<Voice>,
     was_refused: bool,
     sent: usize,
     is_shut: bool,
@@ -68,6 +71,7 @@ impl Client {
             worker: rng.below(workers),
             manner,
             peer: None,
+            voice: None,
             was_refused: false,
             sent: 0,
             is_shut: false,
@@ -88,15 +92,16 @@ impl Client {
                 // Nothing that a reset connection would have brought counts.
                 self.is_shut = true;
                 self.sent = self.script.bytes.len();
+                self.voice.iter_mut().for_each(Voice::hush);
             }
-            (0..=2, _) if self.sent < self.script.bytes.len() => self.send(rng),
+            (0..=2, _) if self.has_more_to_send() => self.send(rng),
             (3, Manner::OneByte) => {
                 fire(Fault::OneByte);
                 peer.set_window(1);
                 self.take();
             }
             (3, Manner::Plain) => peer.set_window([100, 1000, 1 << 16][rng.below(3)]),
-            (4, _) if self.sent == self.script.bytes.len() && rng.one_in(2) => self.shut(),
+            (4, _) if !self.has_more_to_send() && rng.one_in(2) => self.shut(),
             _ => self.take(),
         }
     }
@@ -108,21 +113,40 @@ impl Client {
         self.peer = net.connect(listener);
         self.was_refused = self.peer.is_none();
         self.leaps_before = leaps;
+        if self.peer.is_some() && self.script.speech == Speech::Secured {
+            self.voice = Some(Voice::new(&self.script.bytes, rng));
+        }
         if let (Some(peer), Manner::Deaf) = (&self.peer, self.manner) {
-            peer.set_window(rng.up_to(DEAF_WINDOW_MAX) as usize);
+            // Over TLS it gets deaf in the middle of a handshake or behind it.
+            let room = if self.voice.is_some() { 20 * DEAF_WINDOW_MAX } else { DEAF_WINDOW_MAX };
+            peer.set_window(rng.up_to(room) as usize);
             fire(Fault::NeverReads);
         }
     }
 
+    fn has_more_to_send(&self) -> bool {
+        self.voice.as_ref().map_or(self.sent < self.script.bytes.len(), Voice::has_more)
+    }
+
     fn send(&mut self, rng: &mut Rng) {
-        let rest = &self.script.bytes[self.sent..];
+        let rest = match &self.voice {
+            Some(voice) => voice.unsent(),
+            None => &self.script.bytes[self.sent..],
+        };
+        if rest.is_empty() {
+            // Over TLS it is the server's turn.
+            return self.take();
+        }
         let bytes = match self.manner {
             Manner::OneByte => 1,
             _ if self.is_hasty => rest.len(),
             _ => 1 + rng.below(rest.len()),
         };
         self.peer.as_ref().expect("connected before").send(&rest[..bytes]);
-        self.sent += bytes;
+        match &mut self.voice {
+            Some(voice) => voice.drop_sent(bytes),
+            None => self.sent += bytes,
+        }
     }
 
     fn shut(&mut self) {
@@ -134,8 +158,18 @@ impl Client {
     }
 
     fn take(&mut self) {
-        if let (Some(peer), true) = (&self.peer, self.manner != Manner::Deaf) {
-            self.received.extend(peer.take());
+        // Over TLS a deaf one listens until it has said all.
+        if self.manner != Manner::Deaf || self.voice.as_ref().is_some_and(Voice::has_more) {
+            self.take_all();
+        }
+    }
+
+    fn take_all(&mut self) {
+        let Some(peer) = &self.peer else { return };
+        let taken = peer.take();
+        match &mut self.voice {
+            Some(voice) => self.received.extend(voice.listen(&taken)),
+            None => self.received.extend(taken),
         }
     }
 
@@ -148,9 +182,21 @@ impl Client {
         if self.manner != Manner::Deaf {
             peer.set_window(1 << 20);
         }
-        peer.send(&self.script.bytes[self.sent..]);
-        self.sent = self.script.bytes.len();
-        self.shut();
+        match &mut self.voice {
+            Some(voice) => {
+                let bytes = voice.unsent().len();
+                peer.send(voice.unsent());
+                voice.drop_sent(bytes);
+            }
+            None => {
+                peer.send(&self.script.bytes[self.sent..]);
+                self.sent = self.script.bytes.len();
+            }
+        }
+        // A server that ends first, over TLS, has not waited for all that there is to say.
+        if !self.has_more_to_send() || self.peer.as_ref().is_some_and(Peer::is_at_end) {
+            self.shut();
+        }
         self.take();
     }
 
@@ -164,10 +210,9 @@ impl Client {
 
     /// Panics unless what was heard is a prefix of what the oracle heard; all of it and the same end, unless there is an excuse.
     pub fn check(&mut self, oracle: &Heard, excuse: &Excuse) {
-        self.take();
-        let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
         // A resetting peer may take what arrives before the reset is seen; a deaf one reads at the very end.
-        self.received.extend(peer.take());
+        self.take_all();
+        let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
         let decode = |heard: &[u8]| mask_dates(&self.script.speech.decode(heard).0);
         let (mut received, mut expected) = (decode(&self.received), decode(&oracle.bytes));
         if excuse.is_ended && self.script.service == Service::Http {
@@ -187,6 +232,8 @@ impl Client {
         if !is_excused {
             assert!(received == expected, "a client did not hear all:\n{}", differ(&received, &expected));
             assert_eq!(peer.was_reset(), oracle.was_reset, "whether the connection ended with a reset");
+            let was_ended = self.voice.as_ref().is_none_or(|voice| voice.was_ended() != oracle.was_reset);
+            assert!(was_ended, "the end of TLS, and none where it broke off");
         }
     }
 }

@@ -162,8 +162,11 @@ pub enum Speech {
     Sealed,
     PrefixedSealed,
     SealedPrefixed,
+    /// TLS, of which `voice.rs` makes and reads the records: here what is said is as it is.
+    Secured,
 }
 
+/// Those in which a client may say all at once, without an answer.
 pub const SPEECHES: [Speech; 5] =
     [Speech::Plain, Speech::Prefixed, Speech::Sealed, Speech::PrefixedSealed, Speech::SealedPrefixed];
 
@@ -171,7 +174,7 @@ impl Speech {
     /// What a client sends that has `plain` to say, in records of so many bytes, and whether it says that this was all.
     pub fn encode(self, plain: &[u8], record_bytes: usize, ends: bool) -> Vec<u8> {
         match self {
-            Speech::Plain => plain.to_vec(),
+            Speech::Plain | Speech::Secured => plain.to_vec(),
             Speech::Prefixed => [PREFIX, plain].concat(),
             Speech::Sealed => sealed(plain, record_bytes, ends),
             Speech::PrefixedSealed => [PREFIX, &sealed(plain, record_bytes, ends)].concat(),
@@ -182,7 +185,7 @@ impl Speech {
     /// What a client heard, and whether the server said that this was all. Part of a record is no part of what it says.
     pub fn decode(self, heard: &[u8]) -> (Vec<u8>, bool) {
         match self {
-            Speech::Plain | Speech::Prefixed => (heard.to_vec(), false),
+            Speech::Plain | Speech::Prefixed | Speech::Secured => (heard.to_vec(), false),
             Speech::Sealed | Speech::PrefixedSealed | Speech::SealedPrefixed => unsealed(heard),
         }
     }

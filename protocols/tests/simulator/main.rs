@@ -13,11 +13,15 @@ mod script;
 mod site;
 mod soak;
 mod stacked;
+mod voice;
 
 use ringmill_engine::driver::sim::Break;
 
 /// Seeds that every run of the tests takes: enough to meet every fault and every transition.
 const FIXED_SEEDS: u64 = 1500;
+
+/// The same over TLS, where a seed takes ten times as long.
+const FIXED_SECURED_SEEDS: u64 = 500;
 
 /// Seeds that once showed a bug, with what it was. What a seed does changes with what a scenario draws: so a bug that is
 /// likely to come back is better kept as a [`Break`].
@@ -52,6 +56,21 @@ fn seeds_that_once_showed_a_bug() {
     for (seed, bug) in REGRESSIONS {
         println!("seed {seed}: {bug}");
         soak::run(*seed..seed + 1).check_failures();
+    }
+}
+
+/// The scenarios of the seeds with everybody over TLS. Many with `RINGMILL_TLS_SEEDS=n`, one with `RINGMILL_TLS_SEED=n`.
+#[test]
+fn secured_seeds() {
+    let kind =
+        soak::Kind { run: scenario::run_secured, variable: "RINGMILL_TLS_SEED", test: "secured_seeds" };
+    match (number("RINGMILL_TLS_SEED"), number("RINGMILL_TLS_SEEDS")) {
+        (Some(seed), _) => scenario::run_secured(seed),
+        (None, count) => {
+            let seeds = count.unwrap_or(FIXED_SECURED_SEEDS);
+            soak::run_kind(kind, 0..seeds).check_faults();
+            voice::check_met(seeds);
+        }
     }
 }
 

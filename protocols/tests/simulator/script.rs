@@ -3,6 +3,7 @@
 use crate::framed::{self, Framed, frame};
 use crate::layers::{Sealed, Speech, prefixed};
 use crate::site::Site;
+use crate::voice;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
 use ringmill_engine::{Config, Layer};
@@ -144,6 +145,8 @@ pub fn listen_with(
         Speech::Sealed => simulation.listen_on(worker, Sealed(protocol)),
         Speech::PrefixedSealed => simulation.listen_on(worker, prefixed(Sealed(protocol))),
         Speech::SealedPrefixed => simulation.listen_on(worker, Sealed(prefixed(protocol))),
+        // It wakes those that wait for their turn.
+        Speech::Secured => simulation.listen_waking_on(worker, voice::secured(protocol)),
     }
 }
 
@@ -166,10 +169,15 @@ pub fn wake_all(watch: &Watch) {
     }
 }
 
-/// What each client would hear if all were said at once and nothing went wrong. All speak alike.
+/// What each client would hear if all were said at once and nothing went wrong. All speak alike; what is said over TLS is said
+/// without.
 pub fn oracle(scripts: &[&Script]) -> Vec<Heard> {
     let mut simulation = Simulation::new(0, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
-    let listeners = listen(&mut simulation, 0, patient(), None, scripts[0].speech);
+    let speech = match scripts[0].speech {
+        Speech::Secured => Speech::Plain,
+        speech => speech,
+    };
+    let listeners = listen(&mut simulation, 0, patient(), None, speech);
     simulation.start();
     let say = |script: &&Script| {
         let peer = simulation.net().connect(listeners[script.service as usize]).expect("somebody listens");

@@ -20,7 +20,19 @@ const FAILURES_MAX: usize = 3;
 /// The seed where no commit can be read.
 const SEED_WITHOUT_COMMIT: u64 = 42;
 
+/// What is run of seeds, and how to run one of them again.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub run: fn(u64),
+    pub variable: &'static str,
+    pub test: &'static str,
+}
+
+/// Everybody as the seed says.
+const ANY: Kind = Kind { run: |seed| _ = scenario::run(seed), variable: "RINGMILL_SEED", test: "seeds" };
+
 pub struct Report {
+    kind: Kind,
     seeds: u64,
     fired: Fired,
     met: Met,
@@ -30,14 +42,7 @@ pub struct Report {
 impl Report {
     /// Panics if a seed failed, or if a fault or a transition that can be met was not: then the simulator has stopped biting.
     pub fn check(&self) {
-        self.check_failures();
-        let mut missing = Vec::new();
-        for &fault in Fault::ALL {
-            println!("{:>12} {fault:?}", self.fired.count(fault));
-            if self.fired.count(fault) == 0 {
-                missing.push(format!("{fault:?}"));
-            }
-        }
+        let mut missing = self.missing_faults();
         for pair in self.met.pairs() {
             match pair.unreachable {
                 None => println!("{:>12} {}", pair.count, pair.name),
@@ -52,12 +57,29 @@ impl Report {
         assert!(missing.is_empty(), "in {} seeds these were never met: {missing:#?}", self.seeds);
     }
 
+    /// Panics if a seed failed, or if a fault was not met. What happens to a connection is the same over TLS.
+    pub fn check_faults(&self) {
+        let missing = self.missing_faults();
+        assert!(missing.is_empty(), "in {} seeds these were never met: {missing:#?}", self.seeds);
+    }
+
+    fn missing_faults(&self) -> Vec<String> {
+        self.check_failures();
+        let mut missing = Vec::new();
+        for &fault in Fault::ALL {
+            println!("{:>12} {fault:?}", self.fired.count(fault));
+            if self.fired.count(fault) == 0 {
+                missing.push(format!("{fault:?}"));
+            }
+        }
+        missing
+    }
+
     pub fn check_failures(&self) {
         for (seed, failure) in &self.failures {
             println!("seed {seed} failed: {failure}");
-            println!(
-                "replay it: RINGMILL_SEED={seed} cargo test -p ringmill-protocols --test simulator seeds"
-            );
+            let Kind { variable, test, .. } = self.kind;
+            println!("replay it: {variable}={seed} cargo test -p ringmill-protocols --test simulator {test}");
         }
         assert!(
             self.failures.is_empty(),
@@ -69,10 +91,15 @@ impl Report {
 
 /// Runs seeds on all cores.
 pub fn run(seeds: Range<u64>) -> Report {
+    run_kind(ANY, seeds)
+}
+
+/// The same for another kind of run.
+pub fn run_kind(kind: Kind, seeds: Range<u64>) -> Report {
     silence_what_is_on_purpose();
     let count = seeds.end - seeds.start;
     let report =
-        Mutex::new(Report { seeds: count, fired: take_fired(), met: take_met(), failures: Vec::new() });
+        Mutex::new(Report { kind, seeds: count, fired: take_fired(), met: take_met(), failures: Vec::new() });
     let next = AtomicU64::new(seeds.start);
     let done = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(count as usize);
@@ -88,7 +115,7 @@ pub fn run(seeds: Range<u64>) -> Report {
                         {
                             break;
                         }
-                        if let Err(failure) = run_quietly(seed, None) {
+                        if let Err(failure) = quietly(|| (kind.run)(seed)) {
                             report.lock().expect("no panic holds it").failures.push((seed, failure));
                         }
                         done.fetch_add(1, Relaxed);
@@ -123,8 +150,12 @@ thread_local! {
 
 /// Runs one seed, perhaps with broken workers; the error is the message of its panic.
 pub fn run_quietly(seed: u64, broken: Option<Break>) -> Result<u64, String> {
+    quietly(|| scenario::run_broken(seed, broken))
+}
+
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     IS_QUIET.set(true);
-    let result = catch_unwind(AssertUnwindSafe(|| scenario::run_broken(seed, broken)));
+    let result = catch_unwind(AssertUnwindSafe(run));
     IS_QUIET.set(false);
     result.map_err(|panic| message(&*panic).unwrap_or("a panic without a message").to_owned())
 }

@@ -89,6 +89,15 @@ impl Simulation {
         listener
     }
 
+    /// The same for a layer that wakes its sessions itself.
+    pub fn listen_waking_on(&mut self, worker: usize, protocol: impl Layer) -> Socket {
+        let listener = self.net.listen();
+        let Miscalled { protocol, broken } = self.under_watch(protocol);
+        let protocol = Miscalled { protocol: protocol.with_wakes_of_its_own(), broken };
+        self.workers[worker].add_listener(listener, Box::new(Typed::new(protocol)));
+        listener
+    }
+
     /// Listens with a protocol on the first worker, and nobody watches it: for benches.
     pub fn listen_unwatched(&mut self, protocol: impl Layer) -> Socket {
         let listener = self.net.listen();

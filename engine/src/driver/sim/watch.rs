@@ -88,6 +88,7 @@ impl Watch {
 pub struct Watched<P> {
     protocol: P,
     watch: Watch,
+    wakes_itself: bool,
 }
 
 /// A session under watch.
@@ -100,7 +101,12 @@ pub struct Session<S> {
 impl<P> Watched<P> {
     /// Watches a protocol.
     pub fn new(protocol: P, watch: Watch) -> Watched<P> {
-        Watched { protocol, watch }
+        Watched { protocol, watch, wakes_itself: false }
+    }
+
+    /// It wakes its sessions with its dialer, of which the watch does not know.
+    pub(crate) fn with_wakes_of_its_own(self) -> Watched<P> {
+        Watched { wakes_itself: true, ..self }
     }
 
     /// A connection begins: its slot must be free, and its generation new.
@@ -143,7 +149,9 @@ impl<L: Layer> Layer for Watched<L> {
             let asked = {
                 let seen = &mut *self.watch.0.borrow_mut();
                 let place = seen.asked.iter().position(|of| *of == (session.worker, session.id));
-                place.map(|place| seen.asked.swap_remove(place)).is_some() || !seen.is_tracking
+                place.map(|place| seen.asked.swap_remove(place)).is_some()
+                    || !seen.is_tracking
+                    || self.wakes_itself
             };
             self.watch.rule(asked, "a session was woken and nobody had asked for it", session.id);
         }
