@@ -27,7 +27,7 @@ valgrind_on_epoll() {
     binary=$(cargo test --quiet --locked --no-run --message-format=json -p ringmill-engine --lib |
         sed -n 's/.*"executable":"\([^"]*ringmill_engine[^"]*\)".*/\1/p' | tail -1)
     valgrind --quiet --error-exitcode=9 \
-        "$binary" --test-threads=1 pool:: output:: driver::suite::poll datagram:: mailbox::
+        "$binary" --test-threads=1 pool:: output:: driver::suite::poll datagram:: bell::
 }
 
 case ${1:-both} in

@@ -60,7 +60,7 @@ fn a_protocol_may_keep_its_side_open_after_the_clients_end() {
         client.ask("stay\nsay ready\n", "ready\n");
         client.shutdown(Shutdown::Write).unwrap();
         client.expect("eof\n");
-        waker.wake().unwrap();
+        waker.wake();
         client.expect("wake\n");
         stage.heard(&[Eof, Wake]);
         assert_eq!(stage.running.stats().total().connections, 1);
@@ -149,7 +149,7 @@ fn check_panic(driver: DriverChoice, commands: &str, act: impl Fn(&Stage, &TcpSt
 fn a_panic_closes_its_own_connection_only() {
     on_both_drivers(|driver| {
         let panicked = Closed(CloseReason::Panicked);
-        let wake = |stage: &Stage, _: &TcpStream| stage.waker().wake().unwrap();
+        let wake = |stage: &Stage, _: &TcpStream| stage.waker().wake();
         let end = |_: &Stage, victim: &TcpStream| victim.shutdown(Shutdown::Write).unwrap();
         let nothing = |_: &Stage, _: &TcpStream| {};
         let say = |text: &'static str| move |_: &Stage, mut victim: &TcpStream| victim.send(text);
@@ -254,7 +254,7 @@ fn a_paused_session_reads_nothing_until_it_is_woken() {
         let taken = settled(|| stage.running.stats().total().received_bytes);
         assert!(taken < 1_000_000, "a paused session's worker read {taken} bytes");
         assert!(!writing.is_finished());
-        std::thread::spawn(move || waker.wake()).join().unwrap().unwrap();
+        std::thread::spawn(move || waker.wake()).join().unwrap();
         stage.heard(&[Open, Wake]);
         reading.join().unwrap();
         writing.join().unwrap();
@@ -278,7 +278,7 @@ fn wakes_from_many_threads_reach_their_own_connections() {
             })
             .collect();
         for wake in waking {
-            wake.join().unwrap().unwrap();
+            wake.join().unwrap();
         }
         for (client, _) in &mut clients {
             client.expect("wake\n");
@@ -289,7 +289,7 @@ fn wakes_from_many_threads_reach_their_own_connections() {
         drop(gone);
         eventually(1, || stage.running.stats().total().closed);
         let mut next = stage.connect();
-        waker.wake().unwrap();
+        waker.wake();
         next.ask("say only this\n", "only this\n");
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! `echo` is the worker with the simulated kernel, `kernel alone` the same operations handed to the simulated kernel
 //! without a worker: the difference is the worker's, and one system call a turn, by which the simulated kernel looks at
-//! the mailbox; so look at many connections. The simulator's checks are off, and what the peers do is not measured.
+//! the bell; so look at many connections. The simulator's checks are off, and what the peers do is not measured.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringmill_engine::driver::sim::{Chaos, Net, Peer, Sim, Simulation};

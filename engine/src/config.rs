@@ -58,8 +58,6 @@ pub struct Config {
     pub linger_timeout: Duration,
     /// How long accepting pauses when the process is out of descriptors, unless a connection closes.
     pub accept_retry: Duration,
-    /// Messages that other threads may have queued for one worker.
-    pub mailbox_messages_max: usize,
     /// How long a start waits for addresses that are in use before it fails: in all, once before the protocols are made and once
     /// more before it listens. The kernel frees what an io_uring process had open, its listening sockets too, a little after the
     /// process has gone. Zero: not at all; at most an hour.
@@ -89,7 +87,6 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
             accept_retry: Duration::from_millis(100),
-            mailbox_messages_max: 65_536,
             bind_patience: Duration::from_secs(1),
         }
     }
@@ -182,7 +179,6 @@ impl Config {
         need(!self.pause_timeout.is_zero(), "pause_timeout is zero: no session could ever pause");
         need(!self.connect_timeout.is_zero(), "connect_timeout is zero: no connection could ever be made");
         need(!self.accept_retry.is_zero(), "accept_retry is zero: accepting would spin");
-        need(self.mailbox_messages_max > 0, "mailbox_messages_max is 0");
         need(self.bind_patience <= Duration::from_secs(3600), "bind_patience must be at most an hour");
         if let Pin::List(cpus) = &self.pin
             && cpus.is_empty()

@@ -5,8 +5,9 @@
 //! not nest.
 
 use crate::address::Address;
+use crate::bell::here::Rung;
+use crate::bell::{ConnId, Waker, Whom};
 use crate::event::Errno;
-use crate::mailbox::ConnId;
 use crate::time::Tick;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -17,12 +18,14 @@ use std::rc::Rc;
 #[derive(Clone)]
 pub struct Dialer {
     requests: Requests,
+    rung: Rung,
     service: u16,
+    waker: Waker,
 }
 
 impl Dialer {
-    pub(crate) fn new(requests: Requests, service: u16) -> Dialer {
-        Dialer { requests, service }
+    pub(crate) fn new(requests: Requests, rung: Rung, service: u16, waker: Waker) -> Dialer {
+        Dialer { requests, rung, service, waker }
     }
 
     /// Connects to `address`. The answer is a call of this protocol with the same `tag`: `connected`, or `refused`
@@ -36,10 +39,15 @@ impl Dialer {
         self.requests.connect(self.service, address, Some(from), tag);
     }
 
-    /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. Unlike a
-    /// [`Waker`](crate::Waker) it takes no lock and cannot be refused.
+    /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. A
+    /// [`Waker`] does it from any thread.
     pub fn wake(&self, conn: ConnId) {
-        self.requests.push(Request::Wake(conn));
+        self.rung.push(Whom::Conn(conn));
+    }
+
+    /// A handle with which any thread can have [`Protocol::rung`](crate::Protocol::rung) called.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// Sets the protocol's one timer, or clears it: [`Protocol::tick`](crate::Protocol::tick) is called once, not before
@@ -81,7 +89,6 @@ pub enum Refusal {
 #[derive(Debug)]
 pub(crate) enum Request {
     Connect { service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64 },
-    Wake(ConnId),
     Timer(u16, Tick),
 }
 

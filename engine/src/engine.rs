@@ -7,10 +7,10 @@
 mod spawn;
 
 use crate::address::Address;
+use crate::bell::Bell;
 use crate::config::{Config, ListenOptions};
 use crate::error::Error;
 use crate::listen::unix::UnixPaths;
-use crate::mailbox::{Mailbox, Message};
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::{Service, Typed};
@@ -262,7 +262,7 @@ impl Drop for Running {
 /// Steers a running engine from any thread.
 #[derive(Clone)]
 pub struct Handle {
-    mailboxes: Arc<[Arc<Mailbox>]>,
+    bells: Arc<[Arc<Bell>]>,
     stats: Stats,
     unix_paths: UnixPaths,
 }
@@ -270,13 +270,13 @@ pub struct Handle {
 impl Handle {
     /// Ends everything now: connections are reset, unsent output is lost.
     pub fn stop(&self) {
-        self.post(Message::Stop);
+        self.order(Bell::order_stop);
     }
 
     /// Stops accepting, lets every protocol finish what is in progress, and ends when the last connection is
     /// closed; what is still open after `deadline` is closed hard. Files of Unix sockets are removed at once.
     pub fn drain(&self, deadline: Duration) {
-        self.post(Message::Drain(deadline));
+        self.order(|bell| bell.order_drain(deadline));
     }
 
     /// The counters.
@@ -284,13 +284,10 @@ impl Handle {
         &self.stats
     }
 
-    fn post(&self, message: Message) {
+    fn order(&self, order: impl Fn(&Bell)) {
         // Before the listeners are emptied: whoever still found the file is in their queue then, and answered.
         self.unix_paths.remove();
-        for mailbox in self.mailboxes.iter() {
-            // Control messages are never refused.
-            let _ = mailbox.post(message);
-        }
+        self.bells.iter().for_each(|bell| order(bell));
     }
 }
 

@@ -44,6 +44,7 @@
 #![deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
 
 mod address;
+mod bell;
 mod config;
 mod conn;
 #[cfg(feature = "sim")]
@@ -63,7 +64,6 @@ pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
 mod listen;
-mod mailbox;
 mod memory;
 #[cfg(feature = "sim")]
 pub mod output;
@@ -90,13 +90,13 @@ mod token;
 mod worker;
 
 pub use address::{Address, BadAddress};
+pub use bell::{ConnId, Waker};
 pub use config::{Config, DriverChoice, ListenOptions, Pin};
 pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
 pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
 pub use error::Error;
 pub use event::Errno;
-pub use mailbox::{ConnId, MailboxFull, Waker};
 pub use output::Output;
 pub use seam::datagram::{Datagram, DatagramIo};
 pub use seam::facts::{Facts, Proxied, ProxiedSsl, ProxyOutcome, Secure};

@@ -337,7 +337,7 @@ impl EventCounter {
         Socket(self.0.as_raw_fd())
     }
 
-    /// Wakes whoever waits. Cannot overflow: the mailbox raises it once for each time it is cleared.
+    /// Wakes whoever waits. Cannot overflow: the bell raises it once for each time it is cleared.
     pub(crate) fn raise(&self) {
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }

@@ -14,7 +14,7 @@ pub enum Kind {
     Recv = 2,
     /// Output of a connection.
     Send = 3,
-    /// The worker's mailbox.
+    /// The worker's bell.
     Wake = 4,
     /// Datagrams that arrive; the index is the datagram socket's.
     RecvDatagrams = 5,

@@ -16,11 +16,11 @@ mod pressure;
 mod starved;
 mod transport;
 
+use crate::bell::{Bell, Orders, Whom, here};
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket};
-use crate::mailbox::{Mailbox, Message};
 use crate::seam::layer::Call;
 use crate::session::life::CloseReason;
 use crate::session::service::Service;
@@ -75,7 +75,7 @@ pub(crate) struct Worker<D: Driver> {
     accept_quiet_until: Tick,
     events: Vec<Event>,
     reached: Vec<u32>,
-    messages: Vec<Message>,
+    rung: Vec<Whom>,
 }
 
 /// How far the worker is from its end.
@@ -96,11 +96,11 @@ impl<D: Driver> Worker<D> {
         driver: D,
         config: Config,
         connections_max: usize,
-        mailbox: Arc<Mailbox>,
+        bell: Arc<Bell>,
         stats: Arc<WorkerStats>,
     ) -> Worker<D> {
         let timers = Timers::new(driver.now());
-        let shared = Shared::new(&config, mailbox, stats);
+        let shared = Shared::new(&config, bell, stats);
         Worker {
             driver,
             write_bytes_min: config.write_bytes_min(),
@@ -126,7 +126,7 @@ impl<D: Driver> Worker<D> {
             accept_quiet_until: Tick(0),
             events: Vec::new(),
             reached: Vec::new(),
-            messages: Vec::new(),
+            rung: Vec::new(),
         }
     }
 
@@ -139,10 +139,10 @@ impl<D: Driver> Worker<D> {
         Ok(())
     }
 
-    /// Arms what a worker waits for: its mailbox, its listeners, its datagram sockets.
+    /// Arms what a worker waits for: its bell, its listeners, its datagram sockets.
     pub(crate) fn start(&mut self) {
         self.refresh_clock();
-        self.watch_mailbox();
+        self.watch_bell();
         for index in 0..self.listeners.len() {
             self.arm_accept(index);
         }
@@ -159,6 +159,7 @@ impl<D: Driver> Worker<D> {
 
     /// One turn that waits no longer than until `until`.
     pub(crate) fn turn_until(&mut self, until: Tick) -> Result<(), Errno> {
+        let _turn = here::enter(self.shared.bell.address(), &self.shared.rung);
         let wait = self.next_wait(until);
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
@@ -178,6 +179,9 @@ impl<D: Driver> Worker<D> {
         }
         if self.outbound.next_due() <= self.shared.now || !self.shared.requests.is_empty() {
             self.look_at_outbound();
+        }
+        if !self.shared.rung.is_empty() {
+            self.look_at_own_rings();
         }
         self.look_at_memory();
         if std::mem::take(&mut self.has_room) {
@@ -218,8 +222,8 @@ impl<D: Driver> Worker<D> {
     /// How long the next turn may wait: not at all where something is to be looked at again that no event will tell of.
     fn next_wait(&self, until: Tick) -> Wait {
         // What was just accepted may be closed again; not all that found no buffer were armed; calls ask for more.
-        let is_behind = self.has_room || !self.starved.is_empty() || !self.shared.requests.is_empty();
-        if is_behind || self.leap.is_on() {
+        let is_behind = self.has_room || !self.starved.is_empty() || self.leap.is_on();
+        if is_behind || !(self.shared.requests.is_empty() && self.shared.rung.is_empty()) {
             return Wait::Poll;
         }
         let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at).min(until);
@@ -277,23 +281,50 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn watch_mailbox(&mut self) {
-        let socket = self.shared.mailbox.counter().socket();
+    fn watch_bell(&mut self) {
+        let socket = self.shared.bell.counter().socket();
         self.driver.submit(Op::Watch { token: Token::new(Kind::Wake, 0, 0), socket });
     }
 
     fn on_wake(&mut self) {
-        self.watch_mailbox();
-        let mut messages = std::mem::take(&mut self.messages);
-        self.shared.mailbox.take(&mut messages);
-        for message in messages.drain(..) {
-            match message {
-                Message::Wake(conn) => self.wake(conn),
-                Message::Drain(timeout) => self.drain(timeout),
-                Message::Stop => self.stop(),
+        self.watch_bell();
+        let mut rung = std::mem::take(&mut self.rung);
+        self.shared.bell.take(&mut rung);
+        self.look_at(&mut rung);
+        self.rung = rung;
+    }
+
+    /// Whoever this worker has rung for itself. Whom it rings for meanwhile has to wait for the next turn, which then does not
+    /// wait: nobody can keep the worker here.
+    fn look_at_own_rings(&mut self) {
+        let mut rung = std::mem::take(&mut self.rung);
+        self.shared.rung.swap(&mut rung);
+        self.look_at(&mut rung);
+        self.rung = rung;
+    }
+
+    /// Flags go down before anybody looks at what they were raised for.
+    fn look_at(&mut self, rung: &mut Vec<Whom>) {
+        for whom in rung.drain(..) {
+            match whom {
+                Whom::Conn(conn) => {
+                    self.shared.wakers.lower(conn);
+                    self.wake(conn);
+                }
+                Whom::Service(service) => self.ring_service(service),
+                Whom::Worker => self.follow_orders(),
             }
         }
-        self.messages = messages;
+    }
+
+    fn follow_orders(&mut self) {
+        let Orders { drain, stop } = self.shared.bell.take_orders();
+        if let Some(timeout) = drain {
+            self.drain(timeout);
+        }
+        if stop {
+            self.stop();
+        }
     }
 
     /// Accept no more, tell every session, and end when the last connection is gone or the time is over.

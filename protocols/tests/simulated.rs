@@ -152,7 +152,7 @@ impl Run {
             self.simulation.run_for(Duration::from_millis(5));
             self.received.extend(self.peer.take());
             for waker in self.wakers.borrow_mut().drain(..) {
-                waker.wake().unwrap();
+                waker.wake();
             }
         }
     }

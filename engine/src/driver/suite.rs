@@ -15,7 +15,7 @@
 //! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions`, `one_of_several_silent_sends_fails`, `a_short_silent_send_ends_the_wait` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
 //! | 7 | memory outlives whoever asked for it | `a_driver_may_end_in_the_middle`, `a_flood_of_completions_loses_nothing`; `pool.rs`: `a_block_outlives_its_pool` | blocks are counted after each turn |
 //! | 8 | EINTR, EBUSY, ETIME are not failures; a ring belongs to one thread | `a_signal_is_no_failure`, `a_wait_ends_at_its_time`; a ring is made on its thread (`engine/spawn.rs`) | `EarlyReturn`, `Interrupted`, `Again`, `QueueFull` |
-//! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `mailbox.rs`: `no_message_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
+//! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `bell.rs`: `no_ring_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
 //! | 10 | closing a listener resets its queue | `accepts_what_is_queued_and_no_more` | `Drained` |
 //! | 11 | who does not receive does not see the end | `what_is_over_stays_over` | `StallUntimed`, `EofForgotten` |
 //! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself`, `a_shortage_of_buffers_is_shared` | `Drought`, `StarvedForgotten` |

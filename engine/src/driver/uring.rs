@@ -502,7 +502,7 @@ impl Driver for Uring {
             Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
             Op::Cancel { target, .. } => self.cancel(target),
             Op::CancelAll { socket } => {
-                // There are few: one for each datagram socket and direction, and the mailbox.
+                // There are few: one for each datagram socket and direction, and the bell.
                 for (_, slot) in &mut self.polls {
                     slot.is_called_off |= slot.socket == socket;
                 }

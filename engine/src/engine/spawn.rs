@@ -3,6 +3,7 @@
 use super::{Builder, DatagramClients, DatagramFactory, DatagramListener, Stream};
 use super::{Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
+use crate::bell::Bell;
 use crate::config::{Config, DriverChoice, ListenOptions, Pin, cpu_ranges};
 use crate::driver::Driver;
 use crate::driver::poll::Poll;
@@ -12,7 +13,6 @@ use crate::event::{Errno, Socket};
 use crate::listen::bind::{self, Bound};
 use crate::listen::patience::Patience;
 use crate::listen::unix::{self, UnixPaths};
-use crate::mailbox::Mailbox;
 use crate::stats::Stats;
 use crate::sys;
 use crate::worker::Worker;
@@ -52,17 +52,13 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     listeners.refuse_taken(&Patience::new(config.bind_patience))?;
 
     let stats = Stats::new(workers);
-    let mut mailboxes = Vec::with_capacity(workers);
+    let mut bells = Vec::with_capacity(workers);
     for worker in 0..workers {
-        let mailbox = Mailbox::new(config.mailbox_messages_max);
-        let step = "opening its mailbox";
-        mailboxes.push(Arc::new(mailbox.map_err(|source| Error::Worker { worker, step, source })?));
+        let step = "opening its event counter";
+        bells.push(Arc::new(Bell::new().map_err(|source| Error::Worker { worker, step, source })?));
     }
-    let handle = Handle {
-        mailboxes: mailboxes.clone().into(),
-        stats: stats.clone(),
-        unix_paths: UnixPaths::default(),
-    };
+    let handle =
+        Handle { bells: bells.clone().into(), stats: stats.clone(), unix_paths: UnixPaths::default() };
     let mut running = Running {
         handle,
         addresses: Vec::new(),
@@ -77,11 +73,11 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         config.connections_max.unwrap_or_else(|| connections_max(workers, listeners.backlog()));
     let config = Arc::new(Config { connections_max: Some(connections_max), ..config });
     let (prepared, all_prepared) = mpsc::channel();
-    for (index, mailbox) in mailboxes.into_iter().enumerate() {
+    for (index, bell) in bells.into_iter().enumerate() {
         let context =
             WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone(), config: config.clone() };
         let protocols = listeners.protocols(&outbound, &datagram_clients);
-        let job = Job { context, connections_max, protocols, mailbox, choice };
+        let job = Job { context, connections_max, protocols, bell, choice };
         let prepared = prepared.clone();
         let (start, started) = mpsc::channel();
         running.starts.push(start);
@@ -259,7 +255,7 @@ struct Job {
     context: WorkerContext,
     connections_max: usize,
     protocols: Protocols,
-    mailbox: Arc<Mailbox>,
+    bell: Arc<Bell>,
     choice: Choice,
 }
 
@@ -329,7 +325,7 @@ impl Job {
             driver,
             Config::clone(&self.context.config),
             self.connections_max,
-            self.mailbox,
+            self.bell,
             stats.clone(),
         );
         // All that can fail is made. Nobody may wait for us any more: then there is nobody to tell.

@@ -3,8 +3,8 @@
 use super::facts::{Facts, ProxyOutcome};
 use super::names::Names;
 use crate::address::Address;
+use crate::bell::{ConnId, Waker};
 use crate::event::Socket;
-use crate::mailbox::{ConnId, Waker};
 use crate::output::Output;
 use crate::session::duplex::Duplex;
 use crate::session::outlet::Wish;
@@ -225,8 +225,9 @@ impl Io<'_> {
     }
 
     /// A handle that can call [`Protocol::wake`](crate::Protocol::wake) of this connection from any thread.
-    pub fn waker(&self) -> Waker {
-        Waker { mailbox: self.below.shared.mailbox.clone(), conn: self.id() }
+    pub fn waker(&mut self) -> Waker {
+        let conn = self.id();
+        self.below.shared.wakers.of(conn, &self.below.shared.bell)
     }
 
     /// Whether the engine is draining: answer what is asked, then close.

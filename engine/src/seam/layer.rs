@@ -51,6 +51,8 @@ pub enum Notice {
     Refused(u64, Refusal),
     /// The value's timer has come: [`Protocol::tick`].
     Tick(Tick),
+    /// A waker of the value was used: [`Protocol::rung`].
+    Rung,
 }
 
 /// Where a connection comes from.
@@ -113,6 +115,7 @@ impl<P: Protocol> Layer for P {
             Notice::Start(dialer) => self.start(dialer),
             Notice::Refused(tag, refusal) => self.refused(tag, refusal),
             Notice::Tick(now) => self.tick(now),
+            Notice::Rung => self.rung(),
         }
     }
 }

@@ -77,4 +77,7 @@ pub trait Protocol: 'static {
 
     /// The time set with [`Dialer::set_timer`] has come; it is no longer set.
     fn tick(&mut self, _now: Tick) {}
+
+    /// A waker of this value ([`Dialer::waker`]) was used. Several uses may become one call.
+    fn rung(&mut self) {}
 }

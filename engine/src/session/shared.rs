@@ -2,9 +2,10 @@
 
 use super::outlet::Marks;
 use super::unread::Unread;
+use crate::bell::here::Rung;
+use crate::bell::{Bell, Wakers};
 use crate::config::Config;
 use crate::dialer::Requests;
-use crate::mailbox::Mailbox;
 use crate::memory::Memory;
 use crate::output::Output;
 use crate::stats::WorkerStats;
@@ -23,7 +24,10 @@ pub(crate) struct Shared {
     /// After so long a pause that has no deadline of its own ends.
     pub(crate) pause_timeout: Duration,
     pub(crate) stats: Arc<WorkerStats>,
-    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) wakers: Wakers,
+    /// Whom this worker has rung for itself.
+    pub(crate) rung: Rung,
     pub(crate) requests: Requests,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
@@ -43,7 +47,7 @@ pub(super) const SPARE_UNREAD_MAX: usize = 256;
 const PRESSED_HIGH_WATER_BYTES: usize = 16 * 1024;
 
 impl Shared {
-    pub(crate) fn new(config: &Config, mailbox: Arc<Mailbox>, stats: Arc<WorkerStats>) -> Shared {
+    pub(crate) fn new(config: &Config, bell: Arc<Bell>, stats: Arc<WorkerStats>) -> Shared {
         let mut memory = Memory::new(config.memory_bytes_max);
         memory.change(0, config.pool_bytes());
         Shared {
@@ -59,7 +63,9 @@ impl Shared {
             },
             pause_timeout: config.pause_timeout,
             stats,
-            mailbox,
+            bell,
+            wakers: Wakers::default(),
+            rung: Rung::default(),
             requests: Requests::default(),
             spare: Vec::new(),
             spare_unread: Vec::new(),

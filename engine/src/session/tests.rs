@@ -11,9 +11,9 @@ use super::life::{CloseReason, Ending, Phase};
 use super::outlet::Level;
 use super::shared::Shared;
 use crate::address::Address;
+use crate::bell::Bell;
 use crate::config::Config;
 use crate::event::Socket;
-use crate::mailbox::Mailbox;
 use crate::seam::io::{Below, Io, Link};
 use crate::seam::layer::Call;
 use crate::seam::names::Names;
@@ -154,13 +154,13 @@ impl Stand {
             input_bytes_max: 1024,
             ..Config::default()
         };
-        let mailbox = Mailbox::new(1).expect("an event counter");
+        let bell = Bell::new().expect("an event counter");
         let stats = Stats::new(1);
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
             link: Link { generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
-            shared: Shared::new(&config, Arc::new(mailbox), stats.worker(0)),
+            shared: Shared::new(&config, Arc::new(bell), stats.worker(0)),
             stats,
             received: Vec::new(),
             is_ended: false,

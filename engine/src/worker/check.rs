@@ -66,8 +66,8 @@ impl Worker<Breaking> {
     pub(crate) fn check_ended(&self) {
         assert!(self.is_empty(), "the worker gave up with connections open: {}", self.describe());
         let left = self.driver.in_flight();
-        let is_mailbox = |token: &Token| token.kind() == Kind::Wake;
-        assert!(left.iter().all(is_mailbox), "operations are left: {left:?}");
+        let is_bell = |token: &Token| token.kind() == Kind::Wake;
+        assert!(left.iter().all(is_bell), "operations are left: {left:?}");
     }
 
     fn in_flight(&self) -> Vec<Token> {

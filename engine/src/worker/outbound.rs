@@ -4,10 +4,10 @@
 use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
 use crate::address::Address;
+use crate::bell::{ConnId, Waker, Whom};
 use crate::dialer::{Dialer, Refusal, Request};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
-use crate::mailbox::ConnId;
 use crate::seam::layer::{Call, Notice, Origin};
 use crate::session::calls::Panicked;
 use crate::session::service::Service;
@@ -28,6 +28,8 @@ pub(super) struct Outbound {
     /// Nothing here is due before, nor any timer of a datagram socket.
     next_due: Tick,
     requests: Vec<Request>,
+    /// The wakers of protocols, by service.
+    wakers: Vec<Waker>,
 }
 
 /// One attempt to connect. The slot is freed with the last completion.
@@ -48,6 +50,7 @@ impl Outbound {
             timers: Vec::new(),
             next_due: Tick::NEVER,
             requests: Vec::new(),
+            wakers: Vec::new(),
         }
     }
 
@@ -112,7 +115,11 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn start_services(&mut self) {
         for index in 0..self.services.len() {
-            let dialer = Dialer::new(self.shared.requests.clone(), index as u16);
+            let service = index as u16;
+            let waker = Waker::new(self.shared.bell.clone(), Whom::Service(service));
+            self.outbound.wakers.push(waker.clone());
+            let (requests, rung) = (self.shared.requests.clone(), self.shared.rung.clone());
+            let dialer = Dialer::new(requests, rung, service, waker);
             let started = self.services[index].notice(Notice::Start(dialer));
             self.count_panic(started);
         }
@@ -144,7 +151,6 @@ impl<D: Driver> Worker<D> {
                 Request::Connect { service, address, from, tag } => {
                     self.connect(service, address, from, tag);
                 }
-                Request::Wake(conn) => self.wake(conn),
                 Request::Timer(service, at) => self.outbound.set_timer(service, at),
             }
         }
@@ -189,6 +195,14 @@ impl<D: Driver> Worker<D> {
             self.call_if_open(conn.index, Call::Wake);
             self.settle(conn.index);
         }
+    }
+
+    /// Somebody rang for a protocol.
+    pub(super) fn ring_service(&mut self, service: u16) {
+        let index = usize::from(service);
+        self.outbound.wakers[index].lower();
+        let rung = self.services[index].notice(Notice::Rung);
+        self.count_panic(rung);
     }
 
     fn connect(&mut self, service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64) {

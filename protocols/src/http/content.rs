@@ -89,7 +89,7 @@ impl BodyWriter<'_> {
     }
 
     /// Wakes this source from any thread, after it answered [`Fill::Pending`].
-    pub fn waker(&self) -> Waker {
+    pub fn waker(&mut self) -> Waker {
         self.io.waker()
     }
 }

@@ -18,7 +18,7 @@ mod voice;
 use ringmill_engine::driver::sim::Break;
 
 /// Seeds that every run of the tests takes: enough to meet every fault and every transition.
-const FIXED_SEEDS: u64 = 1500;
+const FIXED_SEEDS: u64 = 2500;
 
 /// The same over TLS, where a seed takes ten times as long.
 const FIXED_SECURED_SEEDS: u64 = 500;

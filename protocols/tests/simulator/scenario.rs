@@ -63,7 +63,6 @@ fn run_as(seed: u64, broken: Option<Break>, speech: Option<Speech>) -> u64 {
 impl Scenario {
     fn new(seed: u64, mut rng: Rng, chaos: Chaos, broken: Option<Break>, speech: Option<Speech>) -> Scenario {
         let workers = 1 + rng.below(3);
-        let is_crowded = chaos.hits(Fault::MailboxFull, &mut rng);
         let high = [400, 2000, 20_000][rng.below(3)];
         let (recv_buffers, recv_buffer_bytes) = ([8, 8, 16][rng.below(3)], [512, 2048][rng.below(2)]);
         let is_small = chaos.hits(Fault::SmallBudget, &mut rng);
@@ -88,7 +87,6 @@ impl Scenario {
             write_timeout: Duration::from_secs(5),
             linger_timeout: Duration::from_secs(1),
             accept_retry: Duration::from_millis(50),
-            mailbox_messages_max: if is_crowded { 1 } else { 1000 },
             ..Config::default()
         };
         let mut simulation = Simulation::with_workers(workers, seed, chaos, config);
@@ -141,11 +139,11 @@ impl Scenario {
                 }
                 7 if watch.wakers() > 0 => {
                     let waker = watch.take_waker(self.rng.below(watch.wakers()));
-                    old_wakers.push(waker.clone());
-                    watch.wake(waker);
+                    watch.wake(&waker);
+                    old_wakers.push(waker);
                 }
                 // A waker may be used twice, and after its connection is gone.
-                8 if !old_wakers.is_empty() => watch.wake(old_wakers.swap_remove(0)),
+                8 if !old_wakers.is_empty() => watch.wake(&old_wakers.swap_remove(0)),
                 9 => self.exchange_datagrams(),
                 _ => {
                     let n = self.rng.below(self.clients.len());

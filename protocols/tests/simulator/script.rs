@@ -165,7 +165,7 @@ pub fn patient() -> Limits {
 /// Uses every waker that is there now.
 pub fn wake_all(watch: &Watch) {
     for _ in 0..watch.wakers() {
-        watch.wake(watch.take_waker(0));
+        watch.wake(&watch.take_waker(0));
     }
 }
 

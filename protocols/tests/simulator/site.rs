@@ -18,7 +18,7 @@ impl Handler for Site {
     fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) {
         if self.watch.wakers() > 1 {
             // A request on one worker wakes a reply on another.
-            self.watch.wake(self.watch.take_waker(0));
+            self.watch.wake(&self.watch.take_waker(0));
         }
         let (route, number) = request.path()[1..].split_once('/').unwrap_or((&request.path()[1..], "0"));
         let number: usize = number.parse().unwrap_or(0);

@@ -3,11 +3,11 @@
 //! Here is no driver, no loop and no flow control; with them, see `simulation.rs`.
 
 use super::{Chaos, Sim};
+use crate::bell::Bell;
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::driver::Driver;
 use crate::event::Socket;
-use crate::mailbox::Mailbox;
 use crate::seam::io::{Below, Io};
 use crate::seam::protocol::Protocol;
 use crate::session::shared::Shared;
@@ -28,8 +28,8 @@ impl<P: Protocol> Alone<P> {
     /// Opens the session.
     pub fn new(mut protocol: P) -> Alone<P> {
         let config = Config::default();
-        let mailbox = Mailbox::new(config.mailbox_messages_max).expect("an event counter");
-        let mut shared = Shared::new(&config, Arc::new(mailbox), Stats::new(1).worker(0));
+        let bell = Bell::new().expect("an event counter");
+        let mut shared = Shared::new(&config, Arc::new(bell), Stats::new(1).worker(0));
         let (driver, _) = Sim::new(0, Chaos::CALM, config.recv_buffers, config.recv_buffer_bytes);
         shared.now = driver.now();
         shared.wall.set(shared.now, driver.since_epoch());

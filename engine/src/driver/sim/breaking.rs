@@ -63,8 +63,8 @@ breaks! {
     AcceptNotResumed,
     /// A listener that is to be closed goes on accepting.
     AcceptGoesOn,
-    /// The mailbox is watched once only.
-    MailboxForgotten,
+    /// The bell is watched once only.
+    BellForgotten,
     /// A datagram socket receives once only.
     DatagramsForgotten,
     /// A session that is full goes on receiving.
@@ -236,7 +236,7 @@ impl Broken {
             {
                 self.lost.push(token);
             }
-            (Break::MailboxForgotten, Op::Watch { token, .. })
+            (Break::BellForgotten, Op::Watch { token, .. })
             | (Break::DatagramsForgotten, Op::RecvDatagrams { token, .. })
                 if !self.marked.insert(token) =>
             {

@@ -61,7 +61,7 @@ faults! {
     QueueFull None 4,
     /// A completion for the tenant that a slot had before. Counted when the slot has a new one.
     Stale None 12,
-    /// The mailbox is reported although nobody has raised it.
+    /// The bell is reported although nobody has raised it.
     SpuriousWake None 16,
     /// Accepting fails for want of descriptors or memory; the connection stays in the queue.
     DescriptorsOut None 6,
@@ -85,8 +85,6 @@ faults! {
     OneByte Peer 5,
     /// A peer resets the connection.
     PeerReset Peer 8,
-    /// A mailbox has no room for a wake-up.
-    MailboxFull Peer 3,
     /// A worker is told to drain while it works.
     Drained Peer 6,
     /// A worker is told to stop while it works.

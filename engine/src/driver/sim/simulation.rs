@@ -1,6 +1,6 @@
 //! Workers with protocols on one simulated network, in one thread: who has the next turn is the caller's choice.
 //!
-//! Each worker has its own driver, clock and mailbox, as in a server; they share the network, and
+//! Each worker has its own driver, clock and bell, as in a server; they share the network, and
 //! whatever protocols share. After every turn the worker and its driver are compared: see
 //! `worker/check.rs`.
 
@@ -8,9 +8,9 @@ use super::breaking::{Break, Breaking};
 use super::miscalled::Miscalled;
 use super::watch::{Watch, Watched};
 use super::{Chaos, Net, Sim};
+use crate::bell::Bell;
 use crate::config::Config;
 use crate::event::Socket;
-use crate::mailbox::{Mailbox, Message};
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::Typed;
@@ -28,7 +28,7 @@ const NEVER_FAILS: &str = "the simulated driver does not fail";
 /// Workers with protocols on a simulated network.
 pub struct Simulation {
     workers: Vec<Worker<Breaking>>,
-    mailboxes: Vec<Arc<Mailbox>>,
+    bells: Vec<Arc<Bell>>,
     net: Net,
     stats: Stats,
     watch: Watch,
@@ -45,8 +45,8 @@ impl Simulation {
     pub fn with_workers(workers: usize, seed: u64, chaos: Chaos, config: Config) -> Simulation {
         config.check().expect("a sound configuration");
         let (net, stats) = (Net::new(), Stats::new(workers));
-        let mailbox = |_| Arc::new(Mailbox::new(config.mailbox_messages_max).expect("an event counter"));
-        let mailboxes: Vec<Arc<Mailbox>> = (0..workers).map(mailbox).collect();
+        let bell = |_| Arc::new(Bell::new().expect("an event counter"));
+        let bells: Vec<Arc<Bell>> = (0..workers).map(bell).collect();
         let make = |n: usize| {
             let seed = seed.wrapping_add((n as u64) << 56);
             let sim = Sim::on(&net, seed, chaos, config.recv_buffers, config.recv_buffer_bytes);
@@ -55,12 +55,12 @@ impl Simulation {
                 Breaking::new(sim),
                 config.clone(),
                 connections_max,
-                mailboxes[n].clone(),
+                bells[n].clone(),
                 stats.worker(n),
             )
         };
         let workers = (0..workers).map(make).collect();
-        Simulation { workers, mailboxes, net, stats, watch: Watch::default(), broken: None }
+        Simulation { workers, bells, net, stats, watch: Watch::default(), broken: None }
     }
 
     /// Breaks all workers from now on. Call it before protocols are added.
@@ -211,13 +211,12 @@ impl Simulation {
 
     /// Asks one worker to drain.
     pub fn drain_worker(&self, worker: usize, deadline: Duration) {
-        let posted = self.mailboxes[worker].post(Message::Drain(deadline));
-        posted.expect("control messages are not refused");
+        self.bells[worker].order_drain(deadline);
     }
 
     /// Asks one worker to stop.
     pub fn stop_worker(&self, worker: usize) {
-        self.mailboxes[worker].post(Message::Stop).expect("control messages are not refused");
+        self.bells[worker].order_stop();
     }
 
     /// Whether all workers have ended.

@@ -4,8 +4,7 @@
 //! for. A violation is noted, not asserted: the engine catches panics of protocol code. The simulation looks
 //! at the notes after every turn.
 
-use super::chaos::{Fault, fire};
-use crate::mailbox::{ConnId, Mailbox, Waker};
+use crate::bell::{ConnId, Waker, Whom};
 use crate::seam::io::Io;
 use crate::seam::layer::{Call, Layer, Notice, Origin, Reclaim};
 use crate::seam::step::Step;
@@ -13,7 +12,6 @@ use crate::session::life::CloseReason;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// What was seen of all workers of a simulation, and the wakers that their sessions gave away.
 #[derive(Clone, Default)]
@@ -33,9 +31,9 @@ struct Seen {
     is_tracking: bool,
 }
 
-/// A worker is known by its mailbox. Only compared, never looked into.
-fn worker_of(mailbox: &Arc<Mailbox>) -> usize {
-    Arc::as_ptr(mailbox) as usize
+/// A worker is known by its bell.
+fn worker_of(io: &Io<'_>) -> usize {
+    io.below.shared.bell.address()
 }
 
 impl Watch {
@@ -56,15 +54,12 @@ impl Watch {
         self.0.borrow_mut().wakers.remove(n)
     }
 
-    /// Uses a waker; if the mailbox is full, it is left again for later.
-    pub fn wake(&self, waker: Waker) {
-        let of = (worker_of(&waker.mailbox), waker.conn);
-        if waker.wake().is_ok() {
-            self.0.borrow_mut().asked.push(of);
-        } else {
-            fire(Fault::MailboxFull);
-            self.leave(waker);
+    /// Uses a waker.
+    pub fn wake(&self, waker: &Waker) {
+        if let (worker, Whom::Conn(conn)) = waker.target() {
+            self.0.borrow_mut().asked.push((worker, conn));
         }
+        waker.wake();
     }
 
     /// The first rule that was broken.
@@ -111,7 +106,7 @@ impl<P> Watched<P> {
 
     /// A connection begins: its slot must be free, and its generation new.
     fn enter(&self, io: &Io<'_>) -> (usize, ConnId) {
-        let (worker, id) = (worker_of(&io.waker().mailbox), io.id());
+        let (worker, id) = (worker_of(io), io.id());
         let seen = &mut *self.watch.0.borrow_mut();
         let before = seen.open.insert((worker, id.index), id.generation);
         let newest = seen.newest.insert(worker, id.generation);
