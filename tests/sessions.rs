@@ -6,7 +6,7 @@ mod common;
 use Called::*;
 use common::puppet::{Called, Stage};
 use common::*;
-use ringmill::{Address, CloseReason, Config, DriverChoice};
+use ringmill::{Address, CloseReason, Config, DriverChoice, Errno};
 use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -258,6 +258,46 @@ fn a_paused_session_reads_nothing_until_it_is_woken() {
         stage.heard(&[Open, Wake]);
         reading.join().unwrap();
         writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_paused_session_is_told_at_once_that_its_peer_has_ended() {
+    on_both_drivers(|driver| {
+        let (stage, mut client) = stage(config(driver));
+        let waker = stage.waker();
+        client.send("pause\nsay behind\n");
+        client.shutdown(Shutdown::Write).unwrap();
+        stage.heard(&[Gone]);
+        waker.wake();
+        client.expect("wake\nbehind\neof\n");
+        stage.heard(&[Wake, Eof, Closed(CloseReason::Finished)]);
+        assert_eq!(stage.running.stats().total().receives_cancelled, 0);
+        // And at once that it is gone for good.
+        let mut client = stage.connect();
+        client.send("pause\nsay never\n");
+        eventually(2, || stage.running.stats().total().accepted);
+        settled(|| stage.running.stats().total().received_bytes);
+        reset(client);
+        stage.heard(&[Open, Closed(CloseReason::Failed(Errno::ECONNRESET))]);
+        assert_eq!(stage.running.stats().total().receives_cancelled, 0);
+    });
+}
+
+#[test]
+fn a_thousand_wakes_from_another_thread_are_a_thousand_calls() {
+    on_both_drivers(|driver| {
+        let (stage, mut client) = stage(config(driver));
+        let waker = stage.waker();
+        client.ask("say here\n", "here\n");
+        let (turn, its_turn) = std::sync::mpsc::channel();
+        let waking = std::thread::spawn(move || its_turn.iter().for_each(|()| waker.wake()));
+        for _ in 0..1000 {
+            turn.send(()).unwrap();
+            client.expect("wake\n");
+        }
+        drop(turn);
+        waking.join().unwrap();
     });
 }
 

@@ -61,6 +61,8 @@ counters! {
     events,
     /// Times no receive buffer was free.
     buffers_starved,
+    /// Receives that were cancelled because a session took no more.
+    receives_cancelled,
     /// Times accepting paused: out of descriptors, or at the connection limit.
     accept_paused,
     /// Connections closed because a deadline of the protocol passed.

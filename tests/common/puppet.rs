@@ -14,6 +14,7 @@ pub enum Called {
     Open,
     /// With so many bytes: only after the command `need`.
     Data(usize),
+    Gone,
     Drained,
     Eof,
     Timeout,
@@ -157,6 +158,12 @@ impl Protocol for Puppet {
         session.may_panic("eof");
         io.write(b"eof\n");
         session.next()
+    }
+
+    fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+        self.tell(Called::Gone);
+        session.may_panic("gone");
+        Next::Pause
     }
 
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {

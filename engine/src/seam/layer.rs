@@ -19,6 +19,8 @@ pub enum Call<'a> {
     Data(&'a mut [u8]),
     /// The peer will send no more; with what was not consumed: [`Protocol::eof`].
     End(&'a mut [u8]),
+    /// The peer will send no more, and the session pauses: [`Protocol::gone`].
+    Gone,
     /// Output fell below low water: [`Protocol::drained`].
     Drained,
     /// The deadline has passed: [`Protocol::timeout`].
@@ -98,6 +100,7 @@ impl<P: Protocol> Layer for P {
         Step::next(match call {
             Call::Data(input) => return self.data(session, input, io),
             Call::End(rest) => self.eof(session, rest, io),
+            Call::Gone => self.gone(session, io),
             Call::Drained => self.drained(session, io),
             Call::Timeout => self.timeout(session, io),
             Call::Wake => self.wake(session, io),

@@ -37,6 +37,13 @@ pub trait Protocol: 'static {
         Next::Close
     }
 
+    /// The peer will send no more, told at once to a session that pauses: it may be busy with what nobody waits for any more. What
+    /// came before the end was perhaps not shown yet: `eof` follows behind all of it, if the session goes on.
+    /// (A reset is told at once in any case, by `closed`, as long as the session pauses with no more than one receive buffer kept.)
+    fn gone(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
+        Next::Pause
+    }
+
     /// The deadline set with [`Io::set_deadline`] has passed; it is no longer set.
     fn timeout(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
         Next::Close

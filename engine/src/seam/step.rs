@@ -16,7 +16,8 @@ pub struct Step {
 pub enum Next {
     /// Read on (and resume, after a pause).
     Continue,
-    /// Read nothing until a later call answers `Continue`.
+    /// Call `data` no more until a later call answers `Continue`; what comes meanwhile waits, up to one receive buffer of it with us
+    /// and the rest with the kernel. That the peer has ended is told at once ([`Protocol::gone`](crate::Protocol::gone)).
     Pause,
     /// Close gracefully once the output is sent.
     Close,
@@ -37,7 +38,7 @@ impl Step {
         Step { consumed: bytes, need, next: Next::Continue }
     }
 
-    /// `bytes` are done; read nothing until a later call answers `Continue`.
+    /// `bytes` are done; call `data` no more until a later call answers `Continue`.
     pub const fn pause(bytes: usize) -> Step {
         Step { consumed: bytes, need: 0, next: Next::Pause }
     }

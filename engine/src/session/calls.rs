@@ -2,7 +2,7 @@
 //! the session has nothing more to do. Each method answers with the reason if the session is over with it.
 
 use super::duplex::{Due, Duplex};
-use super::inlet::End;
+use super::inlet::{End, News};
 use super::life::CloseReason;
 use super::outlet::Wish;
 use super::shared::Shared;
@@ -53,6 +53,14 @@ impl Io<'_> {
         if self.duplex.inlet.end == End::Open {
             self.duplex.inlet.end = End::Arrived;
         }
+        self.gone(callee)
+    }
+
+    /// The peer will send no more, but what it sent last is still below.
+    pub(crate) fn gone(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
+        if self.duplex.inlet.news == News::None {
+            self.duplex.inlet.news = News::Gone;
+        }
         self.settle(callee)
     }
 
@@ -87,6 +95,10 @@ impl Io<'_> {
                     may_tell = false;
                     self.duplex.outlet.wish = Wish::None;
                     self.call_once(callee, Call::Drained)
+                }
+                Due::Gone => {
+                    self.duplex.inlet.news = News::Told;
+                    self.call_once(callee, Call::Gone)
                 }
                 Due::Data => self.show_kept(callee),
                 Due::End => self.tell_end(callee),
@@ -123,7 +135,7 @@ impl Io<'_> {
     }
 
     fn tell_end(&mut self, callee: &mut impl Callee) -> Option<CloseReason> {
-        self.duplex.inlet.end = End::Told;
+        (self.duplex.inlet.end, self.duplex.inlet.news) = (End::Told, News::Told);
         let mut kept = self.duplex.inlet.kept.take();
         let rest = kept.as_mut().map_or(&mut [][..], |kept| kept.bytes());
         let reason = self.call_once(callee, Call::End(rest));

@@ -5,7 +5,7 @@
 //! session above it, and moves bytes between it and the connection. Pure: no driver, no socket, no clock. Who makes
 //! the calls is `calls.rs`.
 
-use super::inlet::{End, Inlet, Reading};
+use super::inlet::{End, Inlet, News, Reading};
 use super::life::{CloseReason, Ending, Phase, Signal};
 use super::outlet::{Level, Marks, Outlet, Wish};
 use crate::seam::step::{Next, Step};
@@ -30,6 +30,7 @@ pub struct Duplex {
 pub(crate) enum Due {
     Nothing,
     Drained,
+    Gone,
     Data,
     End,
 }
@@ -78,6 +79,7 @@ impl Duplex {
     #[inline]
     pub(crate) fn may_have_calls_due(&self, queued: usize, marks: &Marks) -> bool {
         self.inlet.end != End::Open
+            || self.inlet.news == News::Gone
             || self.outlet.level == Level::High
             || self.outlet.wish == Wish::Drained
             || queued >= marks.output_high
@@ -100,10 +102,12 @@ impl Duplex {
     pub(crate) fn due(&mut self, queued: usize, marks: &Marks, may_tell: bool) -> Due {
         self.outlet.level = self.outlet.level.after(queued, marks);
         let has_room = queued <= marks.output_low;
-        let takes_input = self.inlet.reading == Reading::Flowing && self.outlet.level == Level::Low;
+        let is_paused = self.inlet.reading != Reading::Flowing;
+        let takes_input = !is_paused && self.outlet.level == Level::Low;
         let has_enough = self.inlet.unread_bytes() >= (self.inlet.need_bytes as usize).max(1);
         match (self.outlet.wish, self.inlet.end) {
             (Wish::Drained, _) if has_room && may_tell => Due::Drained,
+            _ if is_paused && self.inlet.news == News::Gone => Due::Gone,
             _ if !takes_input => Due::Nothing,
             _ if self.inlet.is_due() && has_enough => Due::Data,
             (_, End::Arrived) => Due::End,

@@ -8,6 +8,7 @@ pub(crate) struct Inlet {
     pub(crate) kept: Option<Box<Unread>>,
     pub(crate) reading: Reading,
     pub(crate) end: End,
+    pub(crate) news: News,
     /// The session is not called with less than this.
     pub(crate) need_bytes: u32,
 }
@@ -33,9 +34,19 @@ pub(crate) enum End {
     Told,
 }
 
+/// What a session that pauses is told out of its turn: that its peer has ended, whatever of the input is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    None,
+    /// The peer has ended.
+    Gone,
+    /// The session knows it.
+    Told,
+}
+
 impl Inlet {
     pub(crate) fn new() -> Inlet {
-        Inlet { kept: None, reading: Reading::Flowing, end: End::Open, need_bytes: 0 }
+        Inlet { kept: None, reading: Reading::Flowing, end: End::Open, news: News::None, need_bytes: 0 }
     }
 
     /// Whether bytes that arrive can be shown to the session where they are.

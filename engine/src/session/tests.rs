@@ -6,7 +6,7 @@ mod states;
 
 use super::calls::{Callee, Panicked};
 use super::duplex::Duplex;
-use super::inlet::{End, Reading};
+use super::inlet::{End, News, Reading};
 use super::life::{CloseReason, Ending, Phase};
 use super::outlet::Level;
 use super::shared::Shared;
@@ -40,6 +40,7 @@ struct Puppet {
     // What it saw.
     consumed: Vec<u8>,
     rest: Option<Vec<u8>>,
+    told_gone: usize,
     told_drained: usize,
     calls: usize,
 }
@@ -75,6 +76,11 @@ impl Callee for Puppet {
             Call::End(rest) => {
                 assert_eq!(io.duplex.inlet.reading, Reading::Flowing, "the end while it pauses");
                 assert!(self.rest.replace(rest.to_vec()).is_none(), "the end is told once");
+            }
+            Call::Gone => {
+                assert_ne!(io.duplex.inlet.reading, Reading::Flowing, "it hears of the end in its turn");
+                assert!(self.rest.is_none(), "it knows of the end already");
+                self.told_gone += 1;
             }
             Call::Drained => {
                 assert!(io.queued_bytes() <= LOW, "told of room where there is none");
@@ -233,6 +239,8 @@ impl Stand {
             assert!(!(duplex.inlet.is_due() && has_enough), "input is due");
             assert!(duplex.inlet.end != End::Arrived, "the end is due");
         }
+        let is_paused = duplex.inlet.reading != Reading::Flowing;
+        assert!(!is_paused || duplex.inlet.news != News::Gone, "the end is hidden");
         assert!(
             duplex.inlet.reading == Reading::Flowing || duplex.deadline != Tick::NEVER,
             "a wait has an end"
@@ -271,6 +279,7 @@ fn every_order_of_pause_full_drained_end_and_need() {
         }
         let rest = stand.puppet.rest.take().expect("the end is told in the end");
         assert_eq!([stand.puppet.consumed.clone(), rest].concat(), stand.received, "all bytes were shown");
+        assert!(stand.puppet.told_gone <= 1, "gone is told once");
         assert!(stand.puppet.told_drained <= stand.wished, "told of room without a wish");
         assert_eq!((stand.reason, stand.duplex.phase), (None, Phase::Open));
         std::mem::forget(order);
@@ -285,6 +294,22 @@ impl Drop for Order<'_> {
     fn drop(&mut self) {
         eprintln!("the order was {:?}", self.0);
     }
+}
+
+/// As where a handler waits, and its client hangs up behind the next request.
+#[test]
+fn the_end_is_told_at_once_to_who_pauses_and_again_behind_all_input() {
+    let mut stand = Stand::new();
+    for event in [Event::Pause, Event::One, Event::Three, Event::End] {
+        stand.happen(event);
+    }
+    assert_eq!(
+        (stand.puppet.consumed.len(), stand.puppet.told_gone, stand.puppet.rest.clone()),
+        (1, 1, None)
+    );
+    stand.happen(Event::Resume);
+    assert_eq!((stand.puppet.consumed.len(), stand.puppet.told_gone), (4, 1));
+    assert_eq!(stand.puppet.rest, Some(Vec::new()));
 }
 
 #[test]

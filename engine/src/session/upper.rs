@@ -81,6 +81,7 @@ impl<L: Layer> Upper<L> {
                 above.duplex.deadline = Tick::NEVER;
                 above.call(&mut callee, Call::Timeout)
             }
+            Call::Gone => above.gone(&mut callee),
             Call::Shed if !above.duplex.is_at_rest() || above.duplex.inlet.unread_bytes() > 0 => None,
             Call::Wake | Call::Drain | Call::Shed => above.call(&mut callee, call),
         };

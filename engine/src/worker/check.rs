@@ -4,7 +4,7 @@
 use super::{DatagramSocket, Life, Listener, Worker};
 use crate::conn::{NO_SESSION, Recv};
 use crate::driver::sim::Breaking;
-use crate::session::inlet::{End, Reading};
+use crate::session::inlet::{End, News, Reading};
 use crate::session::life::{Ending, Phase};
 use crate::session::outlet::Level;
 use crate::time::Tick;
@@ -141,6 +141,11 @@ impl Worker<Breaking> {
                 must(!(may_see && duplex.inlet.is_due() && has_input), "input is due and nobody looks at it");
                 let is_untold = duplex.inlet.end == End::Arrived;
                 must(!(may_see && is_untold), "the peer ended and nobody says so");
+                let is_paused = duplex.inlet.reading != Reading::Flowing;
+                must(
+                    !(is_paused && duplex.inlet.news == News::Gone),
+                    "the peer ended and a session that pauses does not know",
+                );
                 must(!is_high || conn.queued_bytes() > 0, "a connection is held and has no output");
                 let is_flowing = duplex.inlet.reading == Reading::Flowing;
                 must(is_flowing || duplex.deadline != Tick::NEVER, "a pause has an end");

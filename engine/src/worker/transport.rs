@@ -369,6 +369,7 @@ impl<D: Driver> Worker<D> {
             }
             (Recv::Armed | Recv::Fed, false) => {
                 conn.recv = Recv::Cancelling;
+                self.shared.stats.live.receives_cancelled.add(1);
                 self.driver.submit(Op::Cancel { target: token, socket });
             }
             _ => {}

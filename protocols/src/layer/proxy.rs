@@ -177,7 +177,7 @@ impl<L: Layer> Layer for Prefixed<L> {
                 Step::next(Next::Continue)
             }
             (Session::Waiting, Call::Shed) => Step::close(),
-            (Session::Waiting, Call::Drained | Call::Wake) => Step::next(Next::Continue),
+            (Session::Waiting, Call::Gone | Call::Drained | Call::Wake) => Step::next(Next::Continue),
         }
     }
 

@@ -20,6 +20,8 @@ pub const PANIC: u8 = 5;
 pub const SHARED: u8 = 6;
 /// Wait a few milliseconds.
 pub const TIMER: u8 = 7;
+/// Wait until the peer has ended.
+pub const GONE: u8 = 8;
 
 static SHARED_BYTES: [u8; 1500] = [b's'; 1500];
 /// What a part of a much longer reply has.
@@ -33,6 +35,7 @@ pub struct Framed {
 pub struct Session {
     frames: u8,
     waiting: Waiting,
+    is_gone: bool,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -41,6 +44,7 @@ enum Waiting {
     No,
     Wake,
     Timer,
+    Gone,
     /// So many parts are still to be written.
     Room(usize),
 }
@@ -115,6 +119,8 @@ impl Protocol for Framed {
                     session.waiting = Waiting::Timer;
                     io.set_timeout(Duration::from_millis(3));
                 }
+                GONE if session.is_gone => io.write(b"g"),
+                GONE => session.waiting = Waiting::Gone,
                 MUCH => {
                     session.waiting = Waiting::Room(usize::from(payload[0]) * 2);
                     Framed::pump(session, io);
@@ -127,6 +133,16 @@ impl Protocol for Framed {
                 return Step::pause(at);
             }
         }
+    }
+
+    fn gone(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        assert!(session.waiting != Waiting::No, "a session that does not pause hears of the end in its turn");
+        session.is_gone = true;
+        if session.waiting == Waiting::Gone {
+            session.waiting = Waiting::No;
+            io.write(b"g");
+        }
+        Framed::rest(session)
     }
 
     fn drained(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {

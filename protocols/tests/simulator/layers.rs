@@ -60,7 +60,7 @@ impl<L: Layer> Layer for Sealed<L> {
                 session.below = Below::Open(Upper::open(&mut self.0, *origin, io));
                 self.records(session, input, HELLO.len(), io)
             }
-            (Below::Waiting(_), Call::Drained | Call::Wake) => Step::next(Next::Continue),
+            (Below::Waiting(_), Call::Gone | Call::Drained | Call::Wake) => Step::next(Next::Continue),
             (Below::Waiting(_), _) => Step::next(Next::Close),
             (Below::Open(_), Call::Data(input)) => self.records(session, input, 0, io),
             // The stream ended without its last record: it is cut, and the session above must not take it for an end.

@@ -60,6 +60,7 @@ fn frames(rng: &mut Rng) -> Vec<u8> {
             5 => frame(framed::SHARED, b""),
             6 => frame(framed::TIMER, b""),
             7 => frame(framed::CLOSE, b""),
+            9 => frame(framed::GONE, b""),
             8 => {
                 let end = frame([framed::ABORT, framed::PANIC][rng.below(2)], b"");
                 return [bytes, end].concat();

@@ -93,6 +93,10 @@ breaks! {
     InputTailDropped,
     /// A session is not told that its peer ended.
     EndUntold,
+    /// A session that pauses is not told that its peer ended.
+    EndHidden,
+    /// A session that pauses is given what comes all the same.
+    HoldForgotten,
     /// A session whose output was above high water is never told that there is room.
     HeldForever,
     /// A session is not called when its deadline has passed.

@@ -27,6 +27,7 @@ impl<L: Layer> Layer for Miscalled<L> {
         let as_before = if is_paused { Next::Pause } else { Next::Continue };
         let is_forgotten = match call {
             Call::End(_) => broken == Break::EndUntold,
+            Call::Gone => broken == Break::EndHidden,
             Call::Drained => broken == Break::HeldForever,
             Call::Timeout => broken == Break::TimeoutForgotten,
             Call::Wake => broken == Break::WakeForgotten,
@@ -40,6 +41,7 @@ impl<L: Layer> Layer for Miscalled<L> {
         match (broken, step.next) {
             (Break::InputTailDropped, Next::Continue) => Step::consumed(input_bytes),
             (Break::ResumeForgotten, Next::Continue) => Step { next: as_before, ..step },
+            (Break::HoldForgotten, Next::Pause) => Step { next: Next::Continue, ..step },
             (Break::AnsweredAfterClose, Next::Close) => Step { next: Next::Continue, ..step },
             (Break::AbortTakesBack, Next::Abort) => {
                 if let Some(output) = io.duplex.outlet.pending.take() {

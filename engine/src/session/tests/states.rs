@@ -36,6 +36,7 @@ fn each_thing_that_is_out_of_the_ordinary_changes_its_answers() {
     check("nothing", |_| {}, [YES, YES, YES, NO, YES]);
     check("it is over", |duplex| duplex.phase = Phase::Draining, [NO, YES, NO, NO, YES]);
     check("its peer ended", |duplex| duplex.inlet.end = End::Arrived, [NO, YES, YES, YES, YES]);
+    check("its peer will end", |duplex| duplex.inlet.news = News::Gone, [YES, YES, YES, YES, YES]);
     check("and it knows", |duplex| duplex.inlet.end = End::Told, [NO, YES, YES, YES, YES]);
     for reading in [Reading::Paused, Reading::PausedForAWhile] {
         assert_eq!(answers(|duplex| duplex.inlet.reading = reading), [NO, YES, NO, NO, NO], "{reading:?}");
