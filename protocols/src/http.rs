@@ -16,7 +16,9 @@
 pub mod client;
 mod content;
 mod date;
+mod field;
 mod handler;
+mod later;
 #[cfg(feature = "internals")]
 pub mod message;
 #[cfg(not(feature = "internals"))]
@@ -25,20 +27,51 @@ mod message;
 pub mod one;
 #[cfg(not(feature = "internals"))]
 mod one;
+mod owned;
+mod peer;
 mod reject;
 mod reply;
 mod request;
 mod status;
+mod work;
 
 pub use content::{BodyWriter, Fill, Source};
 pub use handler::{Handler, Plan, Upload};
+pub use later::Async;
 pub use message::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, Method, Version};
 pub use one::decoder::BodyLimits;
 pub use one::head::HeadLimits;
-pub use one::limits::Limits;
+pub use one::limits::{Limits, WhenGone};
 pub use one::session::{Server, Session};
+pub use owned::reply::OwnedReply;
+pub use owned::request::OwnedRequest;
+pub use peer::Peer;
 pub use reply::Reply;
 pub use request::Request;
+
+/// A server for an async closure: it may wait for whatever wakes a future. Each worker has its own, so it may keep state without
+/// locks.
+///
+/// ```no_run
+/// # use ringmill_engine as ringmill;
+/// # use ringmill_protocols::http;
+/// # async fn lookup(_: Option<&str>) -> String { String::new() }
+/// ringmill::Engine::builder()
+///     .listen("127.0.0.1:8080", |_worker| {
+///         http::server_async(async |request: http::OwnedRequest, reply: http::OwnedReply| {
+///             let user = lookup(request.query_value("id")).await;
+///             reply.json(user)
+///         })
+///     })
+///     .run()?;
+/// # Ok::<(), ringmill_engine::Error>(())
+/// ```
+pub fn server_async<F>(handler: F) -> Server<Async>
+where
+    F: AsyncFn(OwnedRequest, OwnedReply) -> OwnedReply + 'static,
+{
+    Server::new(Async::new(handler))
+}
 
 /// A server for a closure. Each worker has its own, so the closure may keep state without locks.
 pub fn server<F: FnMut(&Request<'_>, &mut Reply<'_>) + 'static>(handler: F) -> Server<F> {

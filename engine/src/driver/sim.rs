@@ -24,7 +24,7 @@ pub use chaos::{Chaos, Fault, Fired, Harm, fire, take_fired};
 pub use net::{Answer, Net, Peer};
 pub use rng::{Rng, draw_from};
 pub use simulation::Simulation;
-pub use watch::{Watch, Watched};
+pub use watch::{Left, Watch, Watched};
 
 use crate::address::Address;
 use crate::datagram::Datagrams;

@@ -7,6 +7,7 @@ use crate::bell::{ConnId, Waker};
 use crate::event::Socket;
 use crate::output::Output;
 use crate::session::duplex::Duplex;
+use crate::session::inlet::News;
 use crate::session::outlet::Wish;
 use crate::session::shared::{Reclaim, Shared};
 use crate::time::Tick;
@@ -228,6 +229,12 @@ impl Io<'_> {
     pub fn waker(&mut self) -> Waker {
         let conn = self.id();
         self.below.shared.wakers.of(conn, &self.below.shared.bell)
+    }
+
+    /// Whether the session knows that its peer has ended: what may still come was sent before that. See
+    /// [`Protocol::gone`](crate::Protocol::gone).
+    pub fn is_peer_gone(&self) -> bool {
+        self.duplex.inlet.news == News::Told
     }
 
     /// Whether the engine is draining: answer what is asked, then close.

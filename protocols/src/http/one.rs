@@ -1,13 +1,14 @@
 //! HTTP/1.1 on the wire (RFC 9112): bytes to requests and replies to bytes, and the session that does both.
 //!
 //! `session.rs` is the state machine. `head.rs` and `decoder.rs` read for it, on the lines that `syntax.rs` scans;
-//! `answer.rs` has requests answered, and `emit.rs` writes what frames the replies. The parsers and `emit.rs` are pure.
+//! `answer.rs` has requests answered, `waiting.rs` says for how long anything is waited for, `detached.rs` keeps what runs on without its client, and `emit.rs` writes what frames the replies. The parsers and `emit.rs` are pure.
 
 mod answer;
 #[cfg(feature = "internals")]
 pub mod decoder;
 #[cfg(not(feature = "internals"))]
 pub(super) mod decoder;
+mod detached;
 pub(super) mod emit;
 #[cfg(feature = "internals")]
 pub mod head;
@@ -16,3 +17,4 @@ pub(super) mod head;
 pub(super) mod limits;
 pub(super) mod session;
 pub(super) mod syntax;
+mod waiting;

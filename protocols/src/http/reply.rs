@@ -2,9 +2,15 @@
 
 use super::content::{BodyLength, Source, Whole};
 use super::date::{KnownType, Preamble};
+use super::field::is_field;
 use super::message::{Head, Method, Version};
 use super::one::emit;
+use super::owned::reply::{Body, OwnedReply};
+use super::owned::request::OwnedRequest;
+use super::peer::Peer;
+use super::request::Request;
 use super::status::{RESET_CONTENT, is_bodiless};
+use super::work::Work;
 use bytes::Bytes;
 use ringmill_engine::{Address, Facts, Io};
 
@@ -31,6 +37,9 @@ pub(super) struct ReplyState {
     /// More has arrived behind the request.
     pub(super) followed: bool,
     pub(super) source: Option<Box<dyn Source>>,
+    /// What makes the answer, while it is put off; and what tells it that the client has left.
+    pub(super) work: Option<Box<dyn Work>>,
+    pub(super) peer: Option<Peer>,
     /// A Content-Type was written.
     has_type: bool,
     status: u16,
@@ -41,6 +50,10 @@ pub(super) struct ReplyState {
 pub(super) enum Stage {
     /// Nothing is written; a status may be set.
     Unsent,
+    /// Nothing is written, and nothing more may be: the answer was put off, and nobody has waited for it yet.
+    Later,
+    /// It is being waited for.
+    Waiting,
     /// The status line is written, fields are being added.
     Fields,
     /// The head is complete, the body is being written.
@@ -60,6 +73,8 @@ impl ReplyState {
             reading: false,
             followed: false,
             source: None,
+            work: None,
+            peer: None,
             has_type: false,
             status: 200,
         }
@@ -84,6 +99,8 @@ impl ReplyState {
             reading: false,
             followed: false,
             source: None,
+            work: None,
+            peer: None,
             has_type: false,
             status,
         }
@@ -159,12 +176,63 @@ impl Reply<'_> {
 
     /// Finishes with a body that `source` makes as the client reads it: of `length` bytes, or chunked.
     pub fn stream(&mut self, length: Option<u64>, source: impl Source + 'static) {
+        self.stream_boxed(length, Box::new(source));
+    }
+
+    /// Puts the answer off until `future` has made it. It is polled on this worker, between other requests: it may use whatever wakes its
+    /// waker, from any thread. The client's next requests wait behind it, and it is dropped when the client leaves before
+    /// ([`WhenGone`](super::WhenGone)). To be called instead of writing an answer.
+    pub fn later(&mut self, future: impl Future<Output = OwnedReply> + 'static) {
+        self.put_off(Box::new(Box::pin(future)), None);
+    }
+
+    /// Takes a request out of the input, for a future that answers it later.
+    pub fn own(&mut self, request: &Request<'_>) -> OwnedRequest {
+        OwnedRequest::take(request, self.state.peer.get_or_insert_default().clone())
+    }
+
+    pub(super) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
+        if self.state.stage != Stage::Unsent || self.state.reading {
+            tracing::error!(
+                "an answer was put off that has begun, or before its request was complete: ignored"
+            );
+            return;
+        }
+        self.state.stage = Stage::Later;
+        self.state.work = Some(work);
+        self.state.peer = peer.or(self.state.peer.take());
+    }
+
+    /// Writes an answer that was made as a value.
+    pub(super) fn put(&mut self, answer: OwnedReply) {
+        if answer.status != 200 {
+            self.status(answer.status);
+        }
+        self.state.keep_alive &= !answer.closes;
+        if !answer.fields.is_empty() && self.start() {
+            self.state.has_type |= answer.has_type;
+            self.io.write(&answer.fields);
+        }
+        match answer.body {
+            Body::Known(known, bytes) if bytes.len() <= COPIED_BYTES_MAX => self.known_type(known, &bytes),
+            Body::Known(known, bytes) => {
+                if !self.state.has_type {
+                    self.content_type(known.value());
+                }
+                self.body_shared(bytes);
+            }
+            Body::Whole(bytes) => self.body_shared(bytes),
+            Body::Source(length, source) => self.stream_boxed(length, source),
+        }
+    }
+
+    fn stream_boxed(&mut self, length: Option<u64>, source: Box<dyn Source>) {
         self.begin(length);
         if matches!(self.state.stage, Stage::Body(_)) {
             if self.state.head_only || length == Some(0) {
                 return self.end();
             }
-            self.state.source = Some(Box::new(source));
+            self.state.source = Some(source);
         }
     }
 
@@ -299,7 +367,7 @@ impl Reply<'_> {
                 true
             }
             Stage::Fields => true,
-            Stage::Body(_) | Stage::Done | Stage::Broken => {
+            Stage::Body(_) | Stage::Done | Stage::Broken | Stage::Later | Stage::Waiting => {
                 tracing::warn!("a second answer to one request: ignored");
                 false
             }
@@ -330,43 +398,7 @@ impl Reply<'_> {
     }
 }
 
+/// A body with a known type that is no longer is copied behind its head; a longer one is shared.
+const COPIED_BYTES_MAX: usize = 4 * 1024;
 /// Longer bodies go out as the client reads them, so that a reply of any size passes the output's hard cap.
 const STREAM_BYTES_MIN: usize = 256 * 1024;
-
-fn is_field(name: &str, value: &str) -> bool {
-    let token = |byte: u8| {
-        matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-            || byte.is_ascii_alphanumeric()
-    };
-    let ours = match name.len() {
-        4 => name.eq_ignore_ascii_case("date"),
-        6 => name.eq_ignore_ascii_case("server"),
-        10 => name.eq_ignore_ascii_case("connection"),
-        14 => name.eq_ignore_ascii_case("content-length"),
-        17 => name.eq_ignore_ascii_case("transfer-encoding"),
-        _ => false,
-    };
-    let plain = |byte: u8| (byte >= b' ' && byte != 0x7f) || byte == b'\t';
-    !ours && !name.is_empty() && name.bytes().all(token) && value.bytes().all(plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_that_could_split_a_reply_are_refused() {
-        let check = |name, value, expected| assert_eq!(is_field(name, value), expected, "{name}: {value}");
-        check("x-a", "b\tc", true);
-        check("x-a", "", true);
-        check("x-a", "b\r\nc: d", false);
-        check("x-a", "b\0", false);
-        check("x a", "b", false);
-        check("", "b", false);
-        check("Content-Length", "5", false);
-        check("transfer-encoding", "chunked", false);
-        check("Connection", "upgrade", false);
-        check("Date", "today", false);
-        check("server", "mine", false);
-    }
-}

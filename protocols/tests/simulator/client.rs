@@ -221,7 +221,9 @@ impl Client {
         let is_http = self.script.service == Service::Http;
         let is_right = expected.starts_with(&received)
             || is_http && excuse.is_impatient && ends_in(b"HTTP/1.1 408 ", &received, &expected)
-            || is_http && excuse.is_short && ends_in(b"HTTP/1.1 503 ", &received, &expected);
+            || is_http
+                && (excuse.is_short || excuse.is_impatient)
+                && ends_in(b"HTTP/1.1 503 ", &received, &expected);
         assert!(is_right, "a client heard what it should not:\n{}", differ(&received, &expected));
         let is_excused = excuse.is_ended
             || excuse.is_impatient

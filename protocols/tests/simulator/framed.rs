@@ -103,9 +103,9 @@ impl Protocol for Framed {
             let (command, payload) = body.split_first().expect("a frame has a command");
             at += 2 + len;
             session.frames = session.frames.wrapping_add(1);
-            if session.frames.is_multiple_of(3) && self.watch.wakers() > 0 {
+            if session.frames.is_multiple_of(3) && self.watch.left() > 0 {
                 // A worker wakes a session of another, or of its own.
-                self.watch.wake(&self.watch.take_waker(0));
+                self.watch.wake(&self.watch.take(0));
             }
             io.write(&[session.frames, *command]);
             match *command {

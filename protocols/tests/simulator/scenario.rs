@@ -137,8 +137,8 @@ impl Scenario {
                     let until = self.simulation.now_of(worker).0 + self.rng.up_to(5_000_000);
                     self.simulation.turn_of(worker, ringmill_engine::Tick(until));
                 }
-                7 if watch.wakers() > 0 => {
-                    let waker = watch.take_waker(self.rng.below(watch.wakers()));
+                7 if watch.left() > 0 => {
+                    let waker = watch.take(self.rng.below(watch.left()));
                     watch.wake(&waker);
                     old_wakers.push(waker);
                 }
@@ -260,6 +260,7 @@ fn hurried() -> (Limits, Option<Duration>) {
         head_timeout: short,
         body_idle_timeout: short,
         source_timeout: short,
+        handler_timeout: short,
         keep_alive_timeout: short,
         ..Limits::default()
     };

@@ -8,7 +8,7 @@ use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
 use ringmill_engine::{Config, Layer};
 use ringmill_protocols::Echo;
-use ringmill_protocols::http::{Limits, Server};
+use ringmill_protocols::http::{Limits, Server, WhenGone};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,8 @@ fn frames(rng: &mut Rng) -> Vec<u8> {
             5 => frame(framed::SHARED, b""),
             6 => frame(framed::TIMER, b""),
             7 => frame(framed::CLOSE, b""),
-            9 => frame(framed::GONE, b""),
+            // What comes behind it may be more than is received before it.
+            9 => return [bytes, frame(framed::GONE, b"")].concat(),
             8 => {
                 let end = frame([framed::ABORT, framed::PANIC][rng.below(2)], b"");
                 return [bytes, end].concat();
@@ -91,7 +92,7 @@ fn requests(rng: &mut Rng) -> Vec<u8> {
             )
         };
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let next = match rng.below(23) {
+        let next = match rng.below(28) {
             0 => get(&format!("/sized/{}", number + 1)),
             1 => get(&format!("/chunked/{}", number + 1)),
             2 | 3 => get(&format!("/slow/{}", 1 + number % 5)),
@@ -107,6 +108,12 @@ fn requests(rng: &mut Rng) -> Vec<u8> {
             16 => "GET /text HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
             17 => "GET /text HTTP/1.1\r\nBad\r\n\r\n".to_owned(),
             18 if rng.one_in(2) => get("/panic"),
+            20 | 21 => get(&format!("/later/{}", 1 + number % 4)),
+            22 | 23 => post(&format!("/wait/{}", 1 + number % 4), &body),
+            24 => {
+                text += &get("/gone");
+                break;
+            }
             19 => chunks("/recut", &body).replace("0\r\nx: y\r\n\r\n", "SEE-THIS"),
             _ => get("/text"),
         };
@@ -125,7 +132,7 @@ pub fn listen(
 ) -> [Socket; 3] {
     let watch = simulation.watch();
     let echo = idle.map_or_else(Echo::default, |idle| Echo::default().with_idle_timeout(idle));
-    let server = Server::new(Site::new(watch.clone())).with_limits(limits);
+    let server = Server::new(Site::new(watch.clone())).with_limits(limits).when_gone(WhenGone::HalfClose);
     [
         listen_with(simulation, worker, echo, speech),
         listen_with(simulation, worker, Framed::new(watch), speech),
@@ -158,6 +165,7 @@ pub fn patient() -> Limits {
         head_timeout: long,
         body_idle_timeout: long,
         source_timeout: long,
+        handler_timeout: long,
         keep_alive_timeout: long,
         ..Limits::default()
     }
@@ -165,8 +173,8 @@ pub fn patient() -> Limits {
 
 /// Uses every waker that is there now.
 pub fn wake_all(watch: &Watch) {
-    for _ in 0..watch.wakers() {
-        watch.wake(&watch.take_waker(0));
+    for _ in 0..watch.left() {
+        watch.wake(&watch.take(0));
     }
 }
 

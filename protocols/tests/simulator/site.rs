@@ -2,23 +2,39 @@
 
 use bytes::Bytes;
 use ringmill_engine::driver::sim::Watch;
-use ringmill_protocols::http::{BodyWriter, Fill, Handler, Plan, Reply, Request, Source, Upload};
+use ringmill_protocols::http::{
+    Async, BodyWriter, Fill, Handler, OwnedReply, OwnedRequest, Plan, Reply, Request, Source, Upload,
+};
 
 pub struct Site {
     watch: Watch,
+    waiting: Async,
 }
 
 impl Site {
     pub fn new(watch: Watch) -> Site {
-        Site { watch }
+        let tasks = watch.clone();
+        let waiting = Async::new(async move |request: OwnedRequest, reply: OwnedReply| {
+            if request.path() == "/gone" {
+                tasks.wakes_itself();
+                request.peer().gone().await;
+                return reply.text("gone");
+            }
+            let times = request.path().trim_start_matches(|byte: char| !byte.is_ascii_digit());
+            for _ in 0..times.parse().unwrap_or(1) {
+                tasks.task().await;
+            }
+            reply.body(request.into_body())
+        });
+        Site { watch, waiting }
     }
 }
 
 impl Handler for Site {
     fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) {
-        if self.watch.wakers() > 1 {
+        if self.watch.left() > 1 {
             // A request on one worker wakes a reply on another.
-            self.watch.wake(&self.watch.take_waker(0));
+            self.watch.wake(&self.watch.take(0));
         }
         let (route, number) = request.path()[1..].split_once('/').unwrap_or((&request.path()[1..], "0"));
         let number: usize = number.parse().unwrap_or(0);
@@ -30,6 +46,16 @@ impl Handler for Site {
             "sized" => reply.stream(Some(number as u64), Count { left: number }),
             "chunked" => reply.stream(None, Count { left: number }),
             "slow" => reply.stream(None, Slow { left: number, watch: self.watch.clone() }),
+            "later" => {
+                let watch = self.watch.clone();
+                reply.status(201).later(async move {
+                    for _ in 0..number {
+                        watch.task().await;
+                    }
+                    OwnedReply::new().stream(None, Count { left: number * 500 })
+                });
+            }
+            "wait" | "gone" => self.waiting.handle(request, reply),
             "panic" => panic!("on purpose"),
             _ => reply.status(404).text("404"),
         }

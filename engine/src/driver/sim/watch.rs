@@ -9,9 +9,11 @@ use crate::seam::io::Io;
 use crate::seam::layer::{Call, Layer, Notice, Origin, Reclaim};
 use crate::seam::step::Step;
 use crate::session::life::CloseReason;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{self, Poll};
 
 /// What was seen of all workers of a simulation, and the wakers that their sessions gave away.
 #[derive(Clone, Default)]
@@ -26,9 +28,53 @@ struct Seen {
     newest: BTreeMap<usize, u32>,
     /// Wake-ups that were asked for and not made.
     asked: Vec<(usize, ConnId)>,
-    wakers: Vec<Waker>,
+    left: Vec<Left>,
+    /// Sessions that may be woken unasked.
+    self_waking: BTreeSet<(usize, u32, u32)>,
+    /// Whose call is being made, or was last.
+    current: Option<(usize, ConnId)>,
     /// All wake-ups go through here: one that was not asked for is a fault.
     is_tracking: bool,
+}
+
+/// Something that can be woken, also after it is gone, and more than once.
+#[derive(Clone)]
+pub enum Left {
+    /// A session.
+    Session(Waker),
+    /// A future in a session.
+    Task(Rc<Wait>),
+}
+
+/// What a future waits for.
+pub struct Wait {
+    of: (usize, ConnId),
+    is_over: Cell<bool>,
+    /// The last one counts.
+    waker: RefCell<task::Waker>,
+}
+
+struct Task {
+    watch: Watch,
+    /// There once it was polled.
+    wait: Option<Rc<Wait>>,
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<()> {
+        let Some(wait) = &self.wait else {
+            let of = self.watch.0.borrow().current.expect("it is polled in a call of a session under watch");
+            let waker = RefCell::new(context.waker().clone());
+            let wait = Rc::new(Wait { of, is_over: Cell::new(false), waker });
+            self.watch.push(Left::Task(wait.clone()));
+            self.wait = Some(wait);
+            return Poll::Pending;
+        };
+        wait.waker.replace(context.waker().clone());
+        if wait.is_over.get() { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 /// A worker is known by its bell.
@@ -39,27 +85,54 @@ fn worker_of(io: &Io<'_>) -> usize {
 impl Watch {
     /// What a session leaves for others to wake it by. Who uses this at all must wake through [`Watch::wake`] alone.
     pub fn leave(&self, waker: Waker) {
+        self.push(Left::Session(waker));
+    }
+
+    /// A future that is over once it was woken through [`Watch::wake`], and not before.
+    pub fn task(&self) -> impl Future<Output = ()> + use<> {
+        Task { watch: self.clone(), wait: None }
+    }
+
+    /// The session that is being called may wake itself from now on, where one part of it tells another.
+    pub fn wakes_itself(&self) {
+        let seen = &mut *self.0.borrow_mut();
+        if let Some((worker, id)) = seen.current {
+            seen.self_waking.insert((worker, id.index, id.generation));
+        }
+    }
+
+    fn push(&self, left: Left) {
         let mut seen = self.0.borrow_mut();
         seen.is_tracking = true;
-        seen.wakers.push(waker);
+        seen.left.push(left);
     }
 
-    /// Wakers that were left and not taken.
-    pub fn wakers(&self) -> usize {
-        self.0.borrow().wakers.len()
+    /// Those that were left to be woken and not taken.
+    pub fn left(&self) -> usize {
+        self.0.borrow().left.len()
     }
 
-    /// Takes the waker in this place, which must exist.
-    pub fn take_waker(&self, n: usize) -> Waker {
-        self.0.borrow_mut().wakers.remove(n)
+    /// Takes the one in this place, which must exist.
+    pub fn take(&self, n: usize) -> Left {
+        self.0.borrow_mut().left.remove(n)
     }
 
-    /// Uses a waker.
-    pub fn wake(&self, waker: &Waker) {
-        if let (worker, Whom::Conn(conn)) = waker.target() {
-            self.0.borrow_mut().asked.push((worker, conn));
+    /// Wakes a session, or completes what a future waits for and wakes it.
+    pub fn wake(&self, left: &Left) {
+        match left {
+            Left::Session(waker) => {
+                if let (worker, Whom::Conn(conn)) = waker.target() {
+                    self.0.borrow_mut().asked.push((worker, conn));
+                }
+                waker.wake();
+            }
+            Left::Task(wait) => {
+                wait.is_over.set(true);
+                self.0.borrow_mut().asked.push(wait.of);
+                let waker = wait.waker.borrow().clone();
+                waker.wake();
+            }
         }
-        waker.wake();
     }
 
     /// The first rule that was broken.
@@ -110,6 +183,7 @@ impl<P> Watched<P> {
         let seen = &mut *self.watch.0.borrow_mut();
         let before = seen.open.insert((worker, id.index), id.generation);
         let newest = seen.newest.insert(worker, id.generation);
+        seen.current = Some((worker, id));
         if before.is_some() {
             seen.violations.push(format!("two sessions share a slot: {id:?}"));
         }
@@ -140,11 +214,15 @@ impl<L: Layer> Layer for Watched<L> {
 
     fn call(&mut self, session: &mut Self::Session, call: Call<'_>, io: &mut Io<'_>) -> Step {
         self.check(session, io);
+        self.watch.0.borrow_mut().current = Some((session.worker, session.id));
         if let Call::Wake = call {
             let asked = {
                 let seen = &mut *self.watch.0.borrow_mut();
+                let of = (session.worker, session.id.index, session.id.generation);
+                let may_wake_itself = seen.self_waking.contains(&of);
                 let place = seen.asked.iter().position(|of| *of == (session.worker, session.id));
                 place.map(|place| seen.asked.swap_remove(place)).is_some()
+                    || may_wake_itself
                     || !seen.is_tracking
                     || self.wakes_itself
             };

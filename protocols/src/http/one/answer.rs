@@ -3,7 +3,7 @@
 //!
 //! It never looks at input and knows no connection: `session.rs` does, and goes on as a [`Flow`] says.
 
-use super::limits::Limits;
+use super::limits::{Limits, WhenGone};
 use crate::http::content::{BodyLength, BodyWriter, Fill};
 use crate::http::date::Preamble;
 use crate::http::handler::Handler;
@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(super) struct Context {
     pub(super) limits: Limits,
     pub(super) preamble: Preamble,
+    pub(super) when_gone: WhenGone,
 }
 
 /// What to do after something was handled.

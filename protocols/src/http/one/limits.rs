@@ -23,12 +23,30 @@ pub struct Limits {
     pub body_bytes_per_sec_min: u32,
     /// A reply's source that is pending for so long is given up: the reply is cut.
     pub source_timeout: Duration,
+    /// A handler's future that is not ready after so long is dropped, and the answer is 503.
+    pub handler_timeout: Duration,
+    /// Futures of clients that have left and whose handlers run on ([`WhenGone::RunOn`]), for each worker: beyond them they are
+    /// dropped.
+    pub run_on_max: usize,
     /// A connection without a request closes after this time.
     pub keep_alive_timeout: Duration,
     /// A connection closes after so many requests; `None` is never.
     pub requests_max: Option<u32>,
     /// When the engine drains, an idle connection may still send a request for so long: it may be on its way.
     pub drain_grace: Duration,
+}
+
+/// What becomes of a handler's future whose client leaves before the answer is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenGone {
+    /// It is dropped as soon as the client has ended its stream, or the connection is gone; nothing is answered.
+    #[default]
+    Drop,
+    /// The end of the client's stream is not taken for its leaving: it is answered, as are the requests behind this one. Some
+    /// clients and load balancers send their end early. The future is dropped when the connection is gone.
+    HalfClose,
+    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle.
+    RunOn,
 }
 
 impl Default for Limits {
@@ -42,6 +60,8 @@ impl Default for Limits {
             body_idle_timeout: Duration::from_secs(30),
             body_bytes_per_sec_min: 256,
             source_timeout: Duration::from_secs(60),
+            handler_timeout: Duration::from_secs(60),
+            run_on_max: 1024,
             keep_alive_timeout: Duration::from_secs(75),
             requests_max: None,
             drain_grace: Duration::from_millis(100),

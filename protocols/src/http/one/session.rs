@@ -6,32 +6,33 @@
 
 use super::answer::{Context, Flow, TOO_LARGE};
 use super::decoder::{Decoded, Decoder};
+use super::detached::Detached;
 use super::head::{Outcome, parse_head, verdict_due};
-use super::limits::Limits;
+use super::limits::{Limits, WhenGone};
 use crate::http::date::Preamble;
 use crate::http::handler::{Handler, Plan, Upload};
 use crate::http::message::{Expect, Framing, Head, Method, Slots};
 use crate::http::reject::Reject;
 use crate::http::reply::{ReplyState, Stage};
 use crate::http::request::Request;
-use ringmill_engine::{Facts, Io, Next, Protocol, Step, Tick};
+use ringmill_engine::{CloseReason, Dialer, Facts, Io, Next, Protocol, Step, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 /// The HTTP/1.1 protocol with a handler behind it.
 pub struct Server<H> {
     handler: H,
     context: Context,
     slots: Slots,
+    detached: Detached,
 }
 
 /// The state of one connection.
 pub struct Session {
     exchange: Option<Box<Exchange>>,
     /// When the head that is incomplete began; `Tick::NEVER` while there is none.
-    head_began: Tick,
+    pub(super) head_began: Tick,
     /// How many bytes of that head were looked at; `None` while there is none.
-    searched: Option<u16>,
+    pub(super) searched: Option<u16>,
     requests: u32,
 }
 
@@ -55,16 +56,30 @@ enum Sink {
     Ended,
 }
 
+impl Exchange {
+    /// One whose request is complete.
+    fn answering(reply: ReplyState) -> Exchange {
+        Exchange { decoder: None, arrived: None, sink: Sink::Ended, reply }
+    }
+}
+
 impl<H: Handler> Server<H> {
     /// A server with default limits.
     pub fn new(handler: H) -> Server<H> {
-        let context = Context { limits: Limits::default(), preamble: Preamble::new("ringmill") };
-        Server { handler, context, slots: Slots::new() }
+        let (limits, preamble) = (Limits::default(), Preamble::new("ringmill"));
+        let context = Context { limits, preamble, when_gone: WhenGone::default() };
+        Server { handler, context, slots: Slots::new(), detached: Detached::default() }
     }
 
     /// Replaces the limits.
     pub fn with_limits(mut self, limits: Limits) -> Server<H> {
         self.context.limits = limits;
+        self
+    }
+
+    /// What becomes of handlers whose client leaves before the answer is there; they are dropped unless this is set.
+    pub fn when_gone(mut self, when_gone: WhenGone) -> Server<H> {
+        self.context.when_gone = when_gone;
         self
     }
 
@@ -148,13 +163,13 @@ impl<H: Handler> Server<H> {
                     exchange.reply.followed = at < input.len();
                     return match self.body_end(session, trailers, io) {
                         Some(flow) => flow,
-                        None => self.resume(session, at, io),
+                        None => self.context.resume(session, at, io),
                     };
                 }
                 Decoded::Malformed(reject) => return self.context.refuse_body(exchange, reject, io),
             }
         }
-        self.resume(session, at, io)
+        self.context.resume(session, at, io)
     }
 
     /// Tells whoever takes the body that it is complete; a flow if that ends the connection.
@@ -179,11 +194,18 @@ impl<H: Handler> Server<H> {
             }
         }
     }
+}
 
+impl Context {
     /// Goes on with a reply, and ends the exchange when it is complete.
     fn resume(&mut self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
         let Some(exchange) = session.exchange.as_mut() else { return Flow::On(consumed) };
-        match self.context.pump(&mut exchange.reply, io) {
+        if exchange.reply.work.is_some()
+            && let Some(flow) = self.attend(&mut exchange.reply, io)
+        {
+            return if let Flow::Hold(_) = flow { Flow::Hold(consumed) } else { flow };
+        }
+        match self.pump(&mut exchange.reply, io) {
             Flow::On(_) => {
                 let keep_alive = exchange.reply.keep_alive;
                 session.exchange = None;
@@ -193,9 +215,7 @@ impl<H: Handler> Server<H> {
             flow => flow,
         }
     }
-}
 
-impl Context {
     /// What follows an answer that was made in place.
     #[inline]
     fn after(
@@ -208,12 +228,15 @@ impl Context {
         if reply.stage == Stage::Done {
             return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
         }
+        if reply.work.is_some() {
+            session.exchange = Some(Box::new(Exchange::answering(reply)));
+            return self.resume(session, consumed, io);
+        }
         match self.pump(&mut reply, io) {
             Flow::On(_) if reply.keep_alive => Flow::On(consumed),
             Flow::On(_) => Flow::Close,
             Flow::Hold(_) => {
-                let sink = Sink::Ended;
-                session.exchange = Some(Box::new(Exchange { decoder: None, arrived: None, sink, reply }));
+                session.exchange = Some(Box::new(Exchange::answering(reply)));
                 Flow::Hold(consumed)
             }
             flow => flow,
@@ -319,36 +342,6 @@ impl Context {
             stage => Flow::cut(stage),
         }
     }
-
-    #[cold]
-    fn wait_for_head(&self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
-        if session.head_began == Tick::NEVER {
-            session.head_began = io.now();
-        }
-        // A head is never longer than this (`HEAD_BYTES_MAX`); searching a part again does no harm.
-        session.searched = Some(u16::try_from(input.len()).unwrap_or(u16::MAX));
-        let rate = u64::from(self.limits.head_bytes_per_sec_min.max(1));
-        let earned = Duration::from_secs(1) * (input.len() as u64 / rate) as u32;
-        io.set_deadline(Some(session.head_began.after(self.limits.head_timeout).after(earned)));
-        Flow::Wait(0)
-    }
-
-    /// While the client does not read what it is sent, nobody reads from it either: its silence does not count.
-    fn wait_for_body(&self, arrived: &mut Option<u64>, io: &mut Io<'_>) {
-        if io.is_full() {
-            *arrived = None;
-            io.set_deadline(None);
-            io.notify_drained();
-        } else if arrived.is_none_or(|bytes| bytes >= self.limits.body_bytes_min()) {
-            *arrived = Some(0);
-            io.set_timeout(self.limits.body_idle_timeout);
-        }
-    }
-
-    fn wait_for_request(&self, io: &mut Io<'_>) {
-        let grace = if io.is_draining() { self.limits.drain_grace } else { self.limits.keep_alive_timeout };
-        io.set_timeout(grace);
-    }
 }
 
 impl<H: Handler> Protocol for Server<H> {
@@ -393,7 +386,22 @@ impl<H: Handler> Protocol for Server<H> {
         self.go_on(session, io)
     }
 
+    fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+        match &session.exchange {
+            Some(exchange) if exchange.reply.work.is_some() && self.context.peer_left(&exchange.reply) => {
+                Next::Close
+            }
+            _ => Next::Pause,
+        }
+    }
+
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        if let Some(exchange) = &mut session.exchange
+            && exchange.reply.work.is_some()
+        {
+            self.context.give_handler_up(&mut exchange.reply, io);
+            return Next::Close;
+        }
         if session.head_began != Tick::NEVER {
             self.context.preamble.refresh(io.unix_secs());
             self.context.refuse(408, "the head did not arrive in time (RFC 9110, 15.5.9)", false, io);
@@ -432,6 +440,24 @@ impl<H: Handler> Protocol for Server<H> {
             Next::Continue
         }
     }
+
+    fn closed(&mut self, session: Session, reason: CloseReason) {
+        let Some(mut exchange) = session.exchange else { return };
+        if let Some(work) = exchange.reply.work.take() {
+            self.context.peer_left(&exchange.reply);
+            if self.context.when_gone == WhenGone::RunOn && reason != CloseReason::Stopped {
+                self.detached.keep(work, self.context.limits.run_on_max);
+            }
+        }
+    }
+
+    fn start(&mut self, dialer: Dialer) {
+        self.detached.start(dialer.waker());
+    }
+
+    fn rung(&mut self) {
+        self.detached.look();
+    }
 }
 
 impl<H: Handler> Server<H> {
@@ -440,7 +466,7 @@ impl<H: Handler> Server<H> {
             None => return Next::Continue,
             // The last of a body may have filled the output: its end is then still to be told.
             Some(exchange) if exchange.decoder.is_some() => self.body(session, b"", io),
-            Some(_) => self.resume(session, 0, io),
+            Some(_) => self.context.resume(session, 0, io),
         };
         match flow {
             Flow::On(_) => {

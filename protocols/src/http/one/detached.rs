@@ -1,0 +1,86 @@
+//! Handlers that run on although their client has left (`WhenGone::RunOn`): what they answer is dropped.
+//!
+//! They belong to the protocol value, and its bell rings for them; each has a flag of its own that says whether it is the one to go on.
+
+use crate::http::work::Work;
+use ringmill_engine::Waker;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
+use std::task::{Context, Wake};
+
+/// The futures of clients that have left.
+#[derive(Default)]
+pub(super) struct Detached {
+    tasks: Vec<Task>,
+    /// There from the start of the worker on.
+    bell: Option<Waker>,
+}
+
+struct Task {
+    work: Box<dyn Work>,
+    flag: Arc<Flag>,
+}
+
+struct Flag {
+    is_due: AtomicBool,
+    bell: Waker,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Flag>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Flag>) {
+        self.is_due.swap(true, AcqRel);
+        self.bell.wake();
+    }
+}
+
+impl Detached {
+    pub(super) fn start(&mut self, bell: Waker) {
+        self.bell = Some(bell);
+    }
+
+    /// Takes a future that is not ready; it is polled at once, because the waker that it has is that of its connection.
+    pub(super) fn keep(&mut self, work: Box<dyn Work>, tasks_max: usize) {
+        let Some(bell) = &self.bell else { return };
+        if self.tasks.len() >= tasks_max {
+            tracing::warn!(
+                tasks_max,
+                "a handler whose client has left is dropped: as many run on as may (Limits::run_on_max)"
+            );
+            return;
+        }
+        let flag = Arc::new(Flag { is_due: AtomicBool::new(true), bell: bell.clone() });
+        self.tasks.push(Task { work, flag });
+        self.look();
+    }
+
+    /// Goes on with those that are due. A panic of one passes on once all had their turn.
+    pub(super) fn look(&mut self) {
+        let mut panic = None;
+        let mut at = 0;
+        while at < self.tasks.len() {
+            let Task { work, flag } = &mut self.tasks[at];
+            if !flag.is_due.swap(false, AcqRel) {
+                at += 1;
+                continue;
+            }
+            let waker = flag.clone().into();
+            let polled = catch_unwind(AssertUnwindSafe(|| work.poll(&mut Context::from_waker(&waker))));
+            match polled {
+                Ok(polled) if polled.is_pending() => at += 1,
+                Ok(_) => self.tasks.swap_remove(at).work.retire(),
+                Err(payload) => {
+                    panic = Some(payload);
+                    drop(self.tasks.swap_remove(at));
+                }
+            }
+        }
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+}

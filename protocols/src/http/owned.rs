@@ -1,0 +1,4 @@
+//! A request and a reply that borrow nothing, for handlers that wait: plain data.
+
+pub(super) mod reply;
+pub(super) mod request;

@@ -1,0 +1,179 @@
+//! Handlers that wait, over sockets, on both drivers: woken by other threads, and dropped when their clients leave.
+
+mod common;
+
+use common::http::{get, ok, undated};
+use common::*;
+use ringmill::http::{self, OwnedReply, OwnedRequest, Server, WhenGone};
+use ringmill::{DriverChoice, Running};
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+
+/// What another thread computes for a handler.
+#[derive(Default)]
+struct Answer {
+    value: Option<u64>,
+    waker: Option<Waker>,
+}
+
+/// Has `number` doubled by a thread.
+async fn double(number: u64, thread: &Sender<(u64, Arc<Mutex<Answer>>)>) -> u64 {
+    let answer = Arc::new(Mutex::new(Answer::default()));
+    thread.send((number, answer.clone())).expect("the thread is there");
+    poll_fn(move |context| {
+        let answer = &mut *answer.lock().unwrap();
+        answer.waker = Some(context.waker().clone());
+        answer.value.take().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// A thread that doubles what it is sent, at once.
+fn doubling() -> Sender<(u64, Arc<Mutex<Answer>>)> {
+    let (sender, receiver) = channel::<(u64, Arc<Mutex<Answer>>)>();
+    std::thread::spawn(move || {
+        for (number, answer) in receiver {
+            let mut answer = answer.lock().unwrap();
+            answer.value = Some(2 * number);
+            if let Some(waker) = answer.waker.take() {
+                waker.wake();
+            }
+        }
+    });
+    sender
+}
+
+fn doubler(driver: DriverChoice, workers: usize) -> Running {
+    let thread = doubling();
+    start(config(driver).with_workers(workers), move |_| {
+        let thread = thread.clone();
+        http::server_async(async move |request: OwnedRequest, reply: OwnedReply| {
+            let number = request.path()[1..].parse().unwrap_or(0);
+            reply.text(double(number, &thread).await.to_string())
+        })
+    })
+}
+
+#[test]
+fn a_thousand_wakes_from_another_thread_are_a_thousand_answers() {
+    on_both_drivers(|driver| {
+        let running = doubler(driver, 1);
+        let mut client = connect(&running);
+        for number in 0..1000 {
+            client.send(get(&format!("/{number}")));
+            assert_eq!(common::http::receive(&mut client).text(), (2 * number).to_string());
+        }
+    });
+}
+
+#[test]
+fn wakes_on_many_connections_and_workers_are_not_mixed_up() {
+    on_both_drivers(|driver| {
+        let running = doubler(driver, 2);
+        let clients: Vec<_> = (0..8)
+            .map(|n| {
+                let mut client = connect(&running);
+                std::thread::spawn(move || {
+                    for round in 0..100 {
+                        // Three at once: they are answered in order.
+                        let numbers = [0, 1, 2].map(|at| n * 1_000_000 + round * 10 + at);
+                        client.send(numbers.map(|number| get(&format!("/{number}"))).concat());
+                        for number in numbers {
+                            assert_eq!(common::http::receive(&mut client).text(), (2 * number).to_string());
+                        }
+                    }
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
+}
+
+/// Says that it is dropped.
+struct Guard(Sender<()>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Nobody listens any more where a test has failed.
+        let _ = self.0.send(());
+    }
+}
+
+/// Handlers that never end, and say when they begin and when they are dropped.
+fn endless(driver: DriverChoice, when_gone: WhenGone) -> (Running, Receiver<()>, Receiver<()>) {
+    let ((began, begun), (dropped, drops)) = (channel(), channel());
+    let running = start(config(driver), move |_| -> Server<http::Async> {
+        let (began, dropped) = (began.clone(), dropped.clone());
+        let handler = async move |request: OwnedRequest, reply: OwnedReply| {
+            let _guard = Guard(dropped.clone());
+            began.send(()).unwrap();
+            request.peer().gone().await;
+            std::future::pending::<()>().await;
+            reply
+        };
+        http::server_async(handler).when_gone(when_gone)
+    });
+    (running, begun, drops)
+}
+
+#[test]
+fn a_handler_is_dropped_at_once_when_its_client_leaves() {
+    on_both_drivers(|driver| {
+        let (running, begun, drops) = endless(driver, WhenGone::Drop);
+        for is_reset in [false, true] {
+            let mut client = connect(&running);
+            // A second request is behind it.
+            client.send(get("/") + &get("/"));
+            begun.recv_timeout(PATIENCE).expect("the handler begins");
+            assert!(drops.try_recv().is_err(), "it waits");
+            let left = std::time::Instant::now();
+            if is_reset {
+                reset(client);
+            } else {
+                client.shutdown(Shutdown::Write).unwrap();
+                client.expect_eof();
+            }
+            drops.recv_timeout(PATIENCE).expect("it is dropped");
+            assert!(left.elapsed().as_secs() < 2, "after {:?}, reset: {is_reset}", left.elapsed());
+        }
+        eventually(0, || running.stats().total().connections);
+        assert_eq!(running.stats().total().receives_cancelled, 0);
+    });
+}
+
+#[test]
+fn a_client_that_only_ends_its_side_is_answered_where_that_is_wanted() {
+    on_both_drivers(|driver| {
+        let thread = doubling();
+        let running = start(config(driver), move |_| {
+            let thread = thread.clone();
+            let handler = async move |request: OwnedRequest, reply: OwnedReply| {
+                // What is certain to be told before it is answered.
+                request.peer().gone().await;
+                reply.text(format!("{} {}", double(21, &thread).await, request.peer().is_gone()))
+            };
+            http::server_async(handler).when_gone(WhenGone::HalfClose)
+        });
+        let mut client = connect(&running);
+        client.send(get("/") + &get("/"));
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(undated(&client.rest()), ok("42 true") + &ok("42 true"));
+    });
+}
+
+#[test]
+fn a_stop_drops_what_waits() {
+    on_both_drivers(|driver| {
+        let (running, begun, drops) = endless(driver, WhenGone::RunOn);
+        let mut client = connect(&running);
+        client.send(get("/"));
+        begun.recv_timeout(PATIENCE).expect("the handler begins");
+        running.handle().stop();
+        drops.recv_timeout(PATIENCE).expect("it is dropped");
+        running.join().unwrap();
+        client.expect_reset();
+    });
+}
