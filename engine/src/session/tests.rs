@@ -3,6 +3,7 @@
 
 mod spares;
 mod states;
+mod uppers;
 
 use super::calls::{Callee, Panicked};
 use super::duplex::Duplex;

@@ -1,0 +1,207 @@
+//! What is handed on to the session above a layer, what the layer is told of it, and how it ends.
+
+use super::*;
+use crate::event::Errno;
+use crate::seam::layer::{Layer, Notice, Origin, Reclaim};
+use crate::session::outlet::Wish;
+use crate::session::service::{Service, Typed};
+use crate::session::upper::Upper;
+
+/// Notes its calls, and does the same in each.
+struct Recorder {
+    calls: Vec<String>,
+    act: fn(&mut Io<'_>) -> Step,
+}
+
+impl Layer for Recorder {
+    type Session = ();
+
+    fn open(&mut self, _: Origin, _: &mut Io<'_>) {}
+
+    fn call(&mut self, (): &mut (), call: Call<'_>, io: &mut Io<'_>) -> Step {
+        self.calls.push(format!("{call:?}"));
+        (self.act)(io)
+    }
+
+    fn closed(&mut self, (): (), reason: CloseReason, _: &mut Reclaim<'_>) {
+        self.calls.push(format!("{reason:?}"));
+        assert!(reason != CloseReason::Stopped, "on purpose");
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.calls.push(format!("{notice:?}"));
+        assert!(!matches!(notice, Notice::Tick(Tick(0))), "on purpose");
+    }
+}
+
+/// A recorder above the stand's duplex.
+struct Tower {
+    stand: Stand,
+    recorder: Recorder,
+    upper: Upper<Recorder>,
+}
+
+impl Tower {
+    fn new(act: fn(&mut Io<'_>) -> Step) -> Tower {
+        let (mut stand, mut recorder) = (Stand::new(), Recorder { calls: Vec::new(), act });
+        let mut upper = None;
+        stand.with(|io, _| {
+            upper = Some(Upper::open(&mut recorder, Origin::Accepted, io));
+            None
+        });
+        Tower { stand, recorder, upper: upper.expect("the stand is open") }
+    }
+
+    fn call(&mut self, call: Call<'_>) {
+        let Tower { stand, recorder, upper } = self;
+        stand.with(|io, _| {
+            upper.call(recorder, call, io);
+            None
+        });
+    }
+
+    /// What the layer wants of the one below.
+    fn step(&mut self) -> Step {
+        let (upper, mut step) = (&mut self.upper, None);
+        self.stand.with(|io, _| {
+            step = Some(upper.step(7, io));
+            None
+        });
+        step.expect("the stand is open")
+    }
+}
+
+fn go_on(_: &mut Io<'_>) -> Step {
+    Step::next(Next::Continue)
+}
+
+#[test]
+fn only_a_timeout_of_its_own_is_handed_on() {
+    for (now, calls) in [(4, vec![]), (5, vec!["Timeout".to_owned()]), (6, vec!["Timeout".to_owned()])] {
+        let mut tower = Tower::new(|io| {
+            io.set_deadline(Some(Tick(5)));
+            Step::next(Next::Continue)
+        });
+        tower.call(Call::Wake);
+        (tower.recorder.calls, tower.recorder.act) = (Vec::new(), go_on);
+        tower.stand.shared.now = Tick(now);
+        tower.call(Call::Timeout);
+        assert_eq!(tower.recorder.calls, calls, "{now}");
+        tower.step();
+        let deadline = if calls.is_empty() { Tick(5) } else { Tick::NEVER };
+        assert_eq!(tower.stand.duplex.deadline, deadline, "{now}");
+    }
+}
+
+#[test]
+fn only_a_session_at_rest_that_has_nothing_begun_is_asked_to_go() {
+    let check = |act: fn(&mut Io<'_>) -> Step, input: &mut [u8], expected: &[&str]| {
+        let mut tower = Tower::new(act);
+        tower.call(Call::Data(input));
+        (tower.recorder.calls, tower.recorder.act) = (Vec::new(), go_on);
+        tower.call(Call::Shed);
+        assert_eq!(tower.recorder.calls, expected);
+    };
+    check(|_| Step::consumed(1), &mut [1], &["Shed"]);
+    check(|_| Step::consumed(0), &mut [1], &[]);
+    check(|_| Step::pause(1), &mut [1], &[]);
+    check(
+        |io| {
+            io.write(b"x");
+            Step::consumed(1)
+        },
+        &mut [1],
+        &[],
+    );
+}
+
+#[test]
+fn a_layer_is_told_what_the_session_above_wants() {
+    let check = |act: fn(&mut Io<'_>) -> Step, next, wish| {
+        let mut tower = Tower::new(act);
+        tower.call(Call::Data(&mut [1]));
+        assert_eq!(tower.step(), Step { consumed: 7, need: 0, next });
+        assert_eq!(tower.stand.duplex.outlet.wish, wish);
+    };
+    check(|_| Step::consumed(1), Next::Continue, Wish::None);
+    check(|_| Step::pause(1), Next::Pause, Wish::None);
+    check(
+        |io| {
+            io.write(&[0; HIGH]);
+            Step::consumed(1)
+        },
+        Next::Pause,
+        Wish::Drained,
+    );
+    check(
+        |io| {
+            io.write(&[0; LOW + 1]);
+            io.notify_drained();
+            Step::consumed(1)
+        },
+        Next::Continue,
+        Wish::Drained,
+    );
+}
+
+#[test]
+fn the_end_of_the_session_above() {
+    let check = |act: fn(&mut Io<'_>) -> Step, reason: &str, has_end, next, panics| {
+        let mut tower = Tower::new(act);
+        assert!(tower.upper.is_open() && !tower.upper.take_end());
+        tower.call(Call::Wake);
+        assert_eq!(tower.recorder.calls, ["Wake", reason]);
+        assert!(!tower.upper.is_open());
+        assert_eq!(tower.upper.take_output().map(|output| output.len()), Some(4), "it may still be sent");
+        assert!(tower.upper.take_output().is_none());
+        assert_eq!(tower.upper.take_end(), has_end);
+        assert!(!tower.upper.take_end(), "once");
+        assert_eq!(tower.step().next, next);
+        assert_eq!(tower.stand.counters().panics, panics);
+        tower.call(Call::Wake);
+        assert_eq!(tower.recorder.calls.len(), 2, "nobody calls it any more");
+    };
+    fn write(io: &mut Io<'_>) {
+        io.write(b"last");
+    }
+    let close = |io: &mut Io<'_>| {
+        write(io);
+        Step::next(Next::Close)
+    };
+    let abort = |io: &mut Io<'_>| {
+        write(io);
+        Step::next(Next::Abort)
+    };
+    let break_a_rule = |io: &mut Io<'_>| {
+        write(io);
+        Step::consumed(1)
+    };
+    check(close, "Finished", true, Next::Close, 0);
+    check(abort, "Aborted", false, Next::Abort, 0);
+    check(break_a_rule, "Panicked", false, Next::Abort, 1);
+}
+
+#[test]
+fn a_connection_that_is_over_closes_the_session_above() {
+    let check = |reason, panics| {
+        let mut tower = Tower::new(|io| {
+            io.write(&[0; 100]);
+            Step::next(Next::Continue)
+        });
+        tower.call(Call::Wake);
+        let Tower { mut stand, mut recorder, upper } = tower;
+        upper.close(&mut recorder, reason, &mut Reclaim(&mut stand.shared));
+        assert_eq!(recorder.calls.last(), Some(&format!("{reason:?}")));
+        assert!(stand.shared.output().buffer().capacity() >= 100, "what it wrote is used again");
+        assert_eq!(stand.counters().panics, panics);
+    };
+    check(CloseReason::Failed(Errno::EPIPE), 0);
+    check(CloseReason::Stopped, 1);
+}
+
+#[test]
+fn a_service_hears_of_notices_and_its_panics_end_there() {
+    let mut service = Typed::new(Recorder { calls: Vec::new(), act: go_on });
+    assert!(service.notice(Notice::Tick(Tick(1))).is_ok());
+    assert!(service.notice(Notice::Tick(Tick(0))).is_err());
+}
