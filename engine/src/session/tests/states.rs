@@ -167,3 +167,12 @@ fn a_session_that_is_over_leaves_only_output() {
     assert_eq!((duplex.deadline, duplex.outlet.wish), (Tick::NEVER, Wish::None));
     assert_eq!(duplex.outlet.pending_bytes(), 4);
 }
+
+#[test]
+fn a_peer_may_send_until_it_ended() {
+    let mut inlet = Duplex::new().inlet;
+    for (end, expected) in [(End::Open, true), (End::Arrived, false), (End::Told, false)] {
+        inlet.end = end;
+        assert_eq!(inlet.is_open(), expected, "{end:?}");
+    }
+}

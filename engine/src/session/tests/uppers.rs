@@ -205,3 +205,58 @@ fn a_service_hears_of_notices_and_its_panics_end_there() {
     assert!(service.notice(Notice::Tick(Tick(1))).is_ok());
     assert!(service.notice(Notice::Tick(Tick(0))).is_err());
 }
+
+/// Its sessions are told apart, and say in the end which they were.
+struct Numbered {
+    opened: u32,
+}
+
+impl Layer for Numbered {
+    type Session = u32;
+
+    fn open(&mut self, _: Origin, _: &mut Io<'_>) -> u32 {
+        self.opened += 1;
+        self.opened
+    }
+
+    fn call(&mut self, session: &mut u32, _: Call<'_>, io: &mut Io<'_>) -> Step {
+        io.write(&session.to_be_bytes());
+        Step::next(Next::Continue)
+    }
+
+    fn closed(&mut self, _: u32, _: CloseReason, _: &mut Reclaim<'_>) {
+        panic!("on purpose");
+    }
+
+    fn notice(&mut self, _: Notice) {}
+}
+
+#[test]
+fn a_service_keeps_its_sessions_apart() {
+    let mut stand = Stand::new();
+    let mut service = Typed::new(Numbered { opened: 0 });
+    let mut sessions = Vec::new();
+    stand.with(|io, _| {
+        for _ in 0..3 {
+            sessions.push(service.open(Origin::Accepted, io).ok()?);
+        }
+        None
+    });
+    assert_eq!(sessions, [0, 1, 2]);
+    for session in [2, 0, 1] {
+        stand.with(|io, _| {
+            assert!(service.call(session, Call::Wake, io).is_ok());
+            None
+        });
+    }
+    let output = stand.duplex.outlet.pending.take().expect("they wrote");
+    assert_eq!(output.pieces().flatten().copied().collect::<Vec<u8>>(), [0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2]);
+    for session in [1, 2, 0] {
+        assert!(service.close(session, CloseReason::Aborted, &mut stand.shared).is_err());
+    }
+    // Places are used again.
+    stand.with(|io, _| {
+        assert!(service.open(Origin::Accepted, io).is_ok_and(|session| session < 3));
+        None
+    });
+}
