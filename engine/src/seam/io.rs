@@ -192,6 +192,11 @@ impl Io<'_> {
         self.below.link.facts.clone()
     }
 
+    /// For a layer: replaces what is known of this connection, with what is shared by many where they are alike.
+    pub fn put_facts(&mut self, facts: Arc<Facts>) {
+        self.below.link.facts = Some(facts);
+    }
+
     /// For a layer: adds to what is known of this connection.
     pub fn facts_mut(&mut self) -> &mut Facts {
         Arc::make_mut(self.below.link.facts.get_or_insert_default())

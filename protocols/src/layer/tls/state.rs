@@ -48,3 +48,14 @@ pub(super) enum Incoming {
     /// close_notify came: nothing behind it counts.
     Ended,
 }
+
+/// Whether a handshake may begin; see `turns.rs`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has not asked.
+    Unasked,
+    /// It waits, under this number.
+    Queued(u64),
+    /// It has waited, and may.
+    Granted,
+}
