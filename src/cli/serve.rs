@@ -154,9 +154,10 @@ Examples:
   ringmill serve --tls-self-signed
       HTTPS on 127.0.0.1:8443 as well, for development; the log has a curl command that trusts it
   ringmill serve --tls-listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --tls-min 1.3
-  ringmill serve --tls-cert chain.pem --tls-key key.pem --tls-client-ca clients.pem --tls-crl revoked.pem
-      only for clients with a certificate of that authority
-  ringmill serve --listen 0.0.0.0:80 --tls-listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --https-redirect
+  ringmill serve --tls-cert chain.pem --tls-key key.pem --tls-client-ca clients.pem
+      HTTPS only for clients with a certificate of that authority
+  ringmill serve --tls-cert chain.pem --tls-key key.pem --https-redirect
+      HTTP on 127.0.0.1:8080 is sent on to HTTPS on 127.0.0.1:8443
   ringmill serve --listen unix:/run/ringmill.sock
       try: curl --unix-socket /run/ringmill.sock http://localhost/health
   ringmill serve --listen unix:/run/ringmill.sock --unix-mode 0660 --unix-group www-data
