@@ -9,5 +9,6 @@ pub mod buffer_ring;
 pub mod datagrams;
 pub mod epoll;
 pub mod handwritten;
+pub mod hyper_site;
 pub mod net;
 pub mod site;

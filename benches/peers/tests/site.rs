@@ -1,12 +1,15 @@
 //! Every peer serves the same site: each program is started, and its replies are checked to the last byte.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmill_peers::blind::REPLY;
 use ringmill_peers::site::Pieces;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -82,7 +85,11 @@ enum Head {
 
 fn check(program: &str, arguments: &[&str], head: Head) {
     let peer = Peer::start(program, arguments);
-    let mut stream = BufReader::new(peer.connect());
+    check_over(peer.connect(), program, head);
+}
+
+fn check_over(stream: impl Read + Write, program: &str, head: Head) {
+    let mut stream = BufReader::new(stream);
     let mut ask = |request: &[u8], media_type: &str, expected: &[u8]| {
         stream.get_mut().write_all(request).unwrap();
         let (head, body) = receive(&mut stream);
@@ -149,6 +156,52 @@ fn hyper() {
         &["--workers", "2"],
         Head::AsRingmill,
     );
+}
+
+/// The same over TLS, with the certificate that it was given, and resumed on any worker.
+#[test]
+fn hyper_over_tls() {
+    let folder = std::env::temp_dir().join(format!("ringmill-peers-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let names = ["localhost".to_owned()];
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+    let file = |name: &str, text: String| {
+        let file = folder.join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (cert_file, key_file) = (
+        file("cert.pem", cert.pem()),
+        file("key.pem", signing_key.serialize_pem()),
+    );
+    let program = env!("CARGO_BIN_EXE_hyper_tls");
+    let options = ["--workers", "2", "--tls-cert", &cert_file, "--tls-key", &key_file];
+    let peer = Peer::start(program, &options);
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let client = Arc::new(client);
+    for connection in 0..8 {
+        let tls = ClientConnection::new(client.clone(), "localhost".try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(tls, peer.connect());
+        check_over(&mut stream, program, Head::AsRingmill);
+        let kind = match connection {
+            0 => HandshakeKind::Full,
+            _ => HandshakeKind::Resumed,
+        };
+        assert_eq!(
+            stream.conn.handshake_kind(),
+            Some(kind),
+            "connection {connection}"
+        );
+        assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
