@@ -169,6 +169,50 @@ fn both_drivers_are_compared_from_start_to_report() {
 }
 
 #[test]
+fn tls_is_compared_with_itself_and_without() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let out = directory.0.join("out");
+        let (only, with_plain) = match driver {
+            DriverChoice::Uring => ("ringmill,ringmill-plain", 2),
+            _ => ("ringmill-poll", 1),
+        };
+        let profiles = "tls-keep-alive-64,tls-64k,tls-handshake,tls-resumed,tls-idle";
+        let options =
+            ["--only", only, "--profile", profiles, "--pairs", "1", "--duration", "1s", "--mode", "shared"];
+        let more = ["--latency-rounds", "0", "--idle-connections", "50", "--out", out.to_str().unwrap()];
+        let (code, output, errors) = compare(&[&options[..], &more].concat());
+        let results = results(&out);
+        let measured = results["profiles"].as_array().unwrap();
+        assert_eq!(measured.len(), 4, "{output} {errors}");
+        for profile in measured {
+            let (profile_name, rows) = (&profile["profile"], profile["rows"].as_array().unwrap());
+            let is_with_plain = profile_name == "tls-keep-alive-64" || profile_name == "tls-64k";
+            assert_eq!(rows.len(), if is_with_plain { with_plain } else { 1 }, "{profile:#}");
+            for row in rows {
+                assert_eq!(row["replies"][0]["status_line"], "HTTP/1.1 200 OK", "{row:#}");
+                // Without optimisation, on a busy machine, handshakes may be too slow to resume any. Nothing else may void.
+                let round = &row["rounds"][0];
+                let reason = round["void"].as_str().unwrap_or_default();
+                let is_slow = reason.ends_with(" TLS handshakes 0 were resumed")
+                    || reason == "not one request was answered within the time";
+                let is_measured = round["sample"]["cpu_us"].as_f64().is_some_and(|cpu| cpu > 0.0);
+                assert!(is_measured || is_slow && !is_with_plain, "{profile_name}: {round}");
+            }
+        }
+        let idle = &results["tls_idle"];
+        assert_eq!(idle["rows"].as_array().unwrap().len(), 1, "{idle:#}");
+        // A handshake leaves something behind, whatever it is.
+        assert!(idle["rows"][0]["opened"]["bytes"].as_f64().unwrap() > 500.0, "{idle:#}");
+        assert_eq!(results["idle"], Value::Null);
+        assert!(output.contains("== tls-idle") && code.is_some(), "{output}");
+        // Key and certificate are gone, with the folder they were in.
+        let mut files = std::fs::read_dir(&out).unwrap().map(|file| file.unwrap().path());
+        assert!(files.all(|file| file.is_file() && file.extension().is_some_and(|kind| kind != "pem")));
+    });
+}
+
+#[test]
 fn an_error_of_the_load_voids_and_is_told() {
     let directory = Directory::new();
     let load = fake_load(&directory.0, &GOOD.replace("\"errors\":0", "\"errors\":2"));

@@ -1,8 +1,9 @@
 //! The contenders: what each is, what it can and cannot do, and the command that starts it.
 
+use super::identity::Identity;
 use super::pinned::Starter;
 use super::process::Launcher;
-use super::profile::Profile;
+use super::profile::{DOWNLOAD_BYTES, LARGE_BYTES, MIXED_BYTES, Profile, pattern};
 use super::results::ListenerOptions;
 use anyhow::{Context, Result};
 use std::net::SocketAddrV4;
@@ -27,12 +28,16 @@ pub(super) struct Contender {
 pub(super) enum Kind {
     /// Our own executable with a driver.
     Ringmill { driver: &'static str },
+    /// The same, without TLS where the others have it.
+    RingmillPlain { driver: &'static str },
     /// A program of the peers that counts bytes and parses nothing.
     Blind { program: &'static str },
     /// A UDP echo of the peers.
     Datagrams { program: &'static str },
     /// A program of the peers that serves the whole site.
     Site { program: &'static str },
+    /// The same over TLS, and nothing else.
+    SiteTls { program: &'static str },
     /// The nginx that is installed.
     Nginx,
 }
@@ -40,7 +45,7 @@ pub(super) enum Kind {
 /// What the ratios are taken against.
 pub(super) const BASELINE: &str = "ringmill";
 
-pub(super) static CONTENDERS: [Contender; 14] = [
+pub(super) static CONTENDERS: [Contender; 16] = [
     Contender {
         name: BASELINE,
         what: "Ringmill on io_uring",
@@ -55,6 +60,14 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         kind: Kind::Ringmill { driver: "poll" },
         package: None,
         quick: true,
+        sets_options: true,
+    },
+    Contender {
+        name: "ringmill-plain",
+        what: "Ringmill on io_uring without TLS: what TLS costs",
+        kind: Kind::RingmillPlain { driver: "uring" },
+        package: None,
+        quick: false,
         sets_options: true,
     },
     Contender {
@@ -122,6 +135,14 @@ pub(super) static CONTENDERS: [Contender; 14] = [
         sets_options: true,
     },
     Contender {
+        name: "hyper-tls",
+        what: "hyper on tokio-rustls with aws-lc-rs, one current-thread tokio runtime a worker",
+        kind: Kind::SiteTls { program: "hyper_tls" },
+        package: Some("tokio-rustls"),
+        quick: false,
+        sets_options: true,
+    },
+    Contender {
         name: "ntex",
         what: "ntex on its own io_uring runtime (feature neon-uring)",
         kind: Kind::Site { program: "ntex_uring" },
@@ -172,8 +193,13 @@ impl Contender {
         use Profile::*;
         let is_plain =
             matches!(profile, KeepAlive64 | KeepAlive512 | Pipelined16 | OneRequest | TenRequests | Idle);
+        if profile.is_tls() {
+            return self.cannot_tls(profile);
+        }
         match self.kind {
             Kind::Ringmill { .. } => None,
+            Kind::RingmillPlain { .. } => Some("it is ringmill there"),
+            Kind::SiteTls { .. } => Some("it speaks TLS only"),
             Kind::Blind { .. } if is_plain => None,
             Kind::Blind { .. } => Some("it has one fixed reply"),
             Kind::Datagrams { .. } if profile == UdpEcho => None,
@@ -187,6 +213,21 @@ impl Contender {
             }
             Kind::Nginx => None,
         }
+    }
+
+    fn cannot_tls(&self, profile: Profile) -> Option<&'static str> {
+        let is_to_compare = matches!(profile, Profile::TlsKeepAlive64 | Profile::Tls64k);
+        match self.kind {
+            Kind::Ringmill { .. } | Kind::SiteTls { .. } | Kind::Nginx => None,
+            Kind::RingmillPlain { .. } if is_to_compare => None,
+            Kind::RingmillPlain { .. } => Some("it makes no handshakes"),
+            Kind::Blind { .. } | Kind::Datagrams { .. } | Kind::Site { .. } => Some("it speaks no TLS"),
+        }
+    }
+
+    /// Whether it is asked over TLS.
+    pub(super) fn is_secure(&self, profile: Profile) -> bool {
+        profile.is_tls() && !matches!(self.kind, Kind::RingmillPlain { .. })
     }
 
     /// Why it cannot run with these settings at all.
@@ -205,8 +246,11 @@ impl Contender {
     /// The program of the peers that has to be built.
     pub(super) fn program(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Blind { program } | Kind::Datagrams { program } | Kind::Site { program } => Some(program),
-            Kind::Ringmill { .. } | Kind::Nginx => None,
+            Kind::Blind { program }
+            | Kind::Datagrams { program }
+            | Kind::Site { program }
+            | Kind::SiteTls { program } => Some(program),
+            Kind::Ringmill { .. } | Kind::RingmillPlain { .. } | Kind::Nginx => None,
         }
     }
 }
@@ -222,6 +266,8 @@ pub(super) struct Site<'a> {
     pub(super) scratch: &'a Path,
     pub(super) cpu: usize,
     pub(super) listener: &'a ListenerOptions,
+    /// What servers with TLS show.
+    pub(super) identity: Option<&'a Identity>,
     /// Size of the requests that blind responders count.
     pub(super) request_bytes: usize,
 }
@@ -239,12 +285,16 @@ impl Contender {
             command
         };
         Ok(match self.kind {
-            Kind::Ringmill { driver } => {
+            Kind::Ringmill { driver } | Kind::RingmillPlain { driver } => {
                 let mut command = site.launcher.ringmill(&cpus, Starter::Us);
                 command.args(["serve", "--workers", "1", "--driver", driver, "--pin"]);
                 command.arg(site.cpu.to_string());
-                if profile.is_udp() {
-                    let unused = SocketAddrV4::new(*target.ip(), 0);
+                let unused = SocketAddrV4::new(*target.ip(), 0);
+                if self.is_secure(profile) {
+                    command.arg("--listen").arg(unused.to_string());
+                    command.arg("--tls-listen").arg(target.to_string());
+                    set_identity(&mut command, site)?;
+                } else if profile.is_udp() {
                     command.arg("--listen").arg(unused.to_string());
                     command.arg("--udp-echo").arg(target.to_string());
                     // All load comes from one address, and the others have no limit.
@@ -269,9 +319,22 @@ impl Contender {
                 }
                 command
             }
-            Kind::Nginx => nginx_command(site, target)?,
+            Kind::SiteTls { program } => {
+                let mut command = peer(program);
+                command.args(["--workers", "1"]);
+                set_identity(&mut command, site)?;
+                command
+            }
+            Kind::Nginx => nginx_command(site, profile, target)?,
         })
     }
+}
+
+/// Ringmill and the peers have the same options.
+fn set_identity(command: &mut Command, site: &Site<'_>) -> Result<()> {
+    let identity = site.identity.context("no certificate was made")?;
+    command.arg("--tls-cert").arg(&identity.cert).arg("--tls-key").arg(&identity.key);
+    Ok(())
 }
 
 /// Ringmill and the peers have the same options. Idle connections would never be accepted if that were deferred.
@@ -292,18 +355,31 @@ pub(super) fn nginx() -> Option<PathBuf> {
 }
 
 /// Fills in the configuration of the peers, and writes the files that nginx serves.
-fn nginx_command(site: &Site<'_>, target: SocketAddrV4) -> Result<Command> {
+fn nginx_command(site: &Site<'_>, profile: Profile, target: SocketAddrV4) -> Result<Command> {
     let program = nginx().context("nginx is not installed")?;
     let template = site.peers.context("nginx's configuration is in benches/peers")?.join("nginx.conf");
     let template = std::fs::read_to_string(&template).with_context(|| template.display().to_string())?;
     let root = site.scratch.join("nginx");
     let bytes = root.join("bytes");
     std::fs::create_dir_all(&bytes).with_context(|| bytes.display().to_string())?;
-    for size in super::profile::MIXED_BYTES.into_iter().chain([super::profile::DOWNLOAD_BYTES]) {
+    for size in MIXED_BYTES.into_iter().chain([LARGE_BYTES, DOWNLOAD_BYTES]) {
         let file = bytes.join(size.to_string());
-        std::fs::write(&file, super::profile::pattern(size)).with_context(|| file.display().to_string())?;
+        std::fs::write(&file, pattern(size)).with_context(|| file.display().to_string())?;
     }
+    let (tls, certificate) = match site.identity.filter(|_| profile.is_tls()) {
+        Some(Identity { cert, key, .. }) => {
+            let files = format!(
+                "ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate \"{}\"; ssl_certificate_key \"{}\";",
+                cert.display(),
+                key.display()
+            );
+            ("ssl", files)
+        }
+        None => ("", String::new()),
+    };
     let configuration = template
+        .replace("@TLS@", tls)
+        .replace("@CERTIFICATE@", &certificate)
         .replace("@LISTEN@", &target.to_string())
         .replace("@ROOT@", &root.to_string_lossy())
         .replace("@PID@", &root.join("pid").to_string_lossy());
@@ -342,10 +418,14 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_that_is_measured_has_no_limit() {
+    fn ringmill_and_its_peers_are_told_what_a_profile_is() {
         let launcher = Launcher { ringmill: PathBuf::from("ringmill") };
         let listener = ListenerOptions { congestion: None, defer_accept_seconds: None };
         let here = Path::new(".");
+        let folder = std::env::temp_dir().join(format!("ringmill-contender-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let identity = Identity::make(&folder).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
         let site = Site {
             launcher: &launcher,
             programs: here,
@@ -353,16 +433,26 @@ mod tests {
             scratch: here,
             cpu: 0,
             listener: &listener,
+            identity: Some(&identity),
             request_bytes: 0,
         };
-        let contender = Contender::named("ringmill").unwrap();
         let target = SocketAddrV4::new([127, 0, 0, 1].into(), 9);
-        let arguments = |profile| {
-            let command = contender.command(&site, profile, target).unwrap();
+        let arguments = |name, profile| {
+            let command = Contender::named(name).unwrap().command(&site, profile, target).unwrap();
             command.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
         };
-        assert!(arguments(Profile::UdpEcho).contains("--udp-echo 127.0.0.1:9 --udp-echo-rate 0"));
-        assert!(!arguments(Profile::OneRequest).contains("udp"));
+        let udp = arguments("ringmill", Profile::UdpEcho);
+        assert!(udp.contains("--udp-echo 127.0.0.1:9 --udp-echo-rate 0"), "{udp}");
+        let plain = arguments("ringmill", Profile::OneRequest);
+        assert!(!plain.contains("udp") && !plain.contains("tls"), "{plain}");
+        let cert = identity.cert.display();
+        let tls = arguments("ringmill", Profile::TlsHandshake);
+        let expected = format!("--listen 127.0.0.1:0 --tls-listen 127.0.0.1:9 --tls-cert {cert} --tls-key ");
+        assert!(tls.contains(&expected), "{tls}");
+        let plain = arguments("ringmill-plain", Profile::TlsKeepAlive64);
+        assert!(plain.contains("--listen 127.0.0.1:9") && !plain.contains("tls"), "{plain}");
+        let peer = arguments("hyper-tls", Profile::TlsIdle);
+        assert!(peer.contains(&format!("--listen 127.0.0.1:9 --workers 1 --tls-cert {cert}")), "{peer}");
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! are our own: nothing of a load generator is needed to hold them.
 
 use super::contender::Kind;
+use super::identity::{self, Stream};
 use super::proc;
 use super::process::Interrupt;
 use super::results::Memory;
 use super::server::Server;
 use anyhow::{Context, Result, ensure};
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -67,16 +67,15 @@ fn try_measure(
         _ => format!("GET /plaintext HTTP/1.1\r\nHost: {}\r\n\r\n", server.target).into_bytes(),
     };
     let reply_bytes = server.replies.first().map_or(0, |reply| reply.head_bytes + reply.body_bytes);
-    let mut streams = Vec::with_capacity(connections as usize);
+    let mut streams: Vec<Box<dyn Stream>> = Vec::with_capacity(connections as usize);
     while streams.len() < connections as usize {
         let batch = BATCH.min(connections as usize - streams.len());
         for _ in 0..batch {
-            let stream = TcpStream::connect_timeout(&server.target.into(), STALL_TIMEOUT);
-            streams.push(stream.with_context(|| format!("connection {}", streams.len() + 1))?);
+            streams.push(connect(server).with_context(|| format!("connection {}", streams.len() + 1))?);
         }
         if traffic == Traffic::OneRequest {
             for stream in streams.iter_mut().rev().take(batch) {
-                one_request(stream, &request, reply_bytes)?;
+                one_request(stream.as_mut(), &request, reply_bytes)?;
             }
         }
         wait_accepted(server, files_before, streams.len(), interrupt)?;
@@ -87,9 +86,16 @@ fn try_measure(
     Ok((bytes_after as f64 - bytes_before as f64) / f64::from(connections))
 }
 
-fn one_request(stream: &mut TcpStream, request: &[u8], reply_bytes: usize) -> Result<()> {
+/// With its handshake, where there is one.
+fn connect(server: &Server) -> Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect_timeout(&server.target.into(), STALL_TIMEOUT)?;
     stream.set_read_timeout(Some(STALL_TIMEOUT))?;
+    identity::secured(stream, server.identity.as_ref())
+}
+
+fn one_request(stream: &mut dyn Stream, request: &[u8], reply_bytes: usize) -> Result<()> {
     stream.write_all(request)?;
+    stream.flush()?;
     stream.read_exact(&mut vec![0; reply_bytes]).context("no whole reply on a connection that shall idle")
 }
 

@@ -10,6 +10,7 @@
 mod build;
 mod contender;
 mod environment;
+mod identity;
 mod idle;
 mod load;
 mod options;

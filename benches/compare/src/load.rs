@@ -5,7 +5,7 @@
 
 use super::pinned::Starter;
 use super::process::{Interrupt, Launcher, Process, log_end};
-use super::profile::{Ask, DATAGRAM_BYTES, Shape, UPLOAD_BYTES};
+use super::profile::{Ask, DATAGRAM_BYTES, Handshakes, Shape, UPLOAD_BYTES};
 use super::results::Latency;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -31,6 +31,8 @@ pub(super) struct Clients {
     pub(super) cpus: Vec<usize>,
     /// Another program with the same options and the same JSON; the default is `ringmill load`.
     pub(super) program: Option<PathBuf>,
+    /// The certificate of servers with TLS.
+    pub(super) cert: Option<PathBuf>,
     /// A folder for request files and logs.
     pub(super) scratch: PathBuf,
     pub(super) interrupt: Interrupt,
@@ -41,6 +43,8 @@ pub(super) struct Clients {
 pub(super) struct Order {
     pub(super) shape: Shape,
     pub(super) target: SocketAddrV4,
+    /// Over TLS.
+    pub(super) is_secure: bool,
     pub(super) duration: Duration,
     /// Requests a second in all; `None` for as fast as it goes.
     pub(super) rate: Option<f64>,
@@ -72,7 +76,7 @@ impl Clients {
         let ended = process.wait(order.duration + OVERTIME, &self.interrupt)?;
         let said = fs::read_to_string(&out).with_context(|| out.display().to_string())?;
         // Where there is a report it tells more than the exit status.
-        match parse(&said) {
+        match parse(&said, order) {
             Ok(loaded) if ended.success() => Ok(loaded),
             Err(error) if !said.trim().is_empty() => Err(error),
             _ => bail!("the load generator failed ({ended}): {}", log_end(&log)),
@@ -90,7 +94,11 @@ impl Clients {
             }
         };
         let Order { shape, target, .. } = *order;
-        let scheme = if shape.ask == Ask::Datagram { "udp" } else { "http" };
+        let scheme = match shape.ask {
+            Ask::Datagram => "udp",
+            _ if order.is_secure => "https",
+            _ => "http",
+        };
         let path = match shape.ask {
             Ask::Datagram => String::new(),
             Ask::Mixed => "/".to_owned(),
@@ -111,6 +119,12 @@ impl Clients {
             // A closed connection holds its port for a minute; one address has some 28,000.
             command.arg("--sources").arg(SOURCES.to_string());
         }
+        if let Some(cert) = self.cert.as_ref().filter(|_| order.is_secure) {
+            command.arg("--cacert").arg(cert);
+            if shape.handshakes == Handshakes::Full {
+                command.arg("--no-resume");
+            }
+        }
         if let Some(rate) = order.rate {
             command.arg("--rate").arg(format!("{rate:.0}"));
         }
@@ -129,9 +143,9 @@ impl Clients {
             Ask::Datagram => {
                 command.arg("--size").arg(DATAGRAM_BYTES.to_string());
             }
-            Ask::Download => {
+            Ask::Large | Ask::Download => {
                 let path = shape.ask.paths().remove(0);
-                command.arg("--expect-body").arg(self.file("download.body", &shape.ask.expected(&path))?);
+                command.arg("--expect-body").arg(self.file("expected.body", &shape.ask.expected(&path))?);
             }
             Ask::Plaintext | Ask::Json => {
                 let body = shape.ask.expected("");
@@ -187,6 +201,7 @@ impl Clients {
         let order = Order {
             shape: Shape { connections: 1, ..shape },
             target: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+            is_secure: false,
             duration: CAPTURE_TIMEOUT,
             rate: None,
         };
@@ -246,10 +261,19 @@ struct Report {
     #[serde(default)]
     first_error: Option<String>,
     latency_us: Latency,
+    #[serde(default)]
+    tls: Option<Tls>,
 }
 
-/// Reads the JSON. Errors of the client, and no request at all, are errors here.
-fn parse(output: &str) -> Result<Loaded> {
+/// Handshakes, in all.
+#[derive(Deserialize)]
+struct Tls {
+    handshakes_total: u64,
+    resumed_total: u64,
+}
+
+/// Reads the JSON. Errors of the client, no request at all, and handshakes of the wrong kind are errors here.
+fn parse(output: &str, order: &Order) -> Result<Loaded> {
     let report: Report = serde_json::from_str(output.trim())
         .with_context(|| format!("the load generator's report was not understood: {}", output.trim()))?;
     ensure!(
@@ -263,6 +287,19 @@ fn parse(output: &str) -> Result<Loaded> {
         report.requests > 0 && report.requests_per_second > 0.0,
         "not one request was answered within the time"
     );
+    if let Some(tls) = report.tls.filter(|_| order.is_secure) {
+        let Tls { handshakes_total, resumed_total } = tls;
+        let is_right = match order.shape.handshakes {
+            Handshakes::Any => true,
+            Handshakes::Full => resumed_total == 0,
+            // The first ones are full: what they bring is there for the next.
+            Handshakes::Resumed => {
+                let later = handshakes_total.saturating_sub(order.shape.connections.into());
+                resumed_total > 0 && 10 * resumed_total >= 9 * later
+            }
+        };
+        ensure!(is_right, "of {handshakes_total} TLS handshakes {resumed_total} were resumed");
+    }
     Ok(Loaded {
         requests: report.requests.max(report.requests_total),
         requests_per_second: report.requests_per_second,
@@ -301,6 +338,37 @@ mod tests {
     const GOOD: &str = r#"{"requests":1000,"requests_per_second":500.0,"errors":0,"more":[1],
         "latency_us":{"p50":1.0,"p90":2.0,"p99":3,"p99_9":4.0,"p99_99":5.0,"max":6.5,"mean":1.2}}"#;
 
+    fn order(profile: Profile) -> Order {
+        Order {
+            shape: profile.shape().unwrap(),
+            target: "127.0.0.1:80".parse().unwrap(),
+            is_secure: profile.is_tls(),
+            duration: Duration::from_millis(1500),
+            rate: None,
+        }
+    }
+
+    fn parse(output: &str) -> Result<Loaded> {
+        super::parse(output, &order(Profile::KeepAlive64))
+    }
+
+    #[test]
+    fn handshakes_of_the_wrong_kind_void() {
+        let check = |profile, resumed: u64, expected: bool| {
+            let tls = format!(r#""tls":{{"handshakes_total":1064,"resumed_total":{resumed}}},"errors""#);
+            let report = GOOD.replace("\"errors\"", &tls);
+            let said = super::parse(&report, &order(profile)).map_err(|error| error.to_string());
+            assert_eq!(said.is_ok(), expected, "{resumed}: {said:?}");
+        };
+        check(Profile::TlsResumed, 1000, true);
+        check(Profile::TlsResumed, 900, true);
+        check(Profile::TlsResumed, 899, false);
+        check(Profile::TlsResumed, 0, false);
+        check(Profile::TlsHandshake, 0, true);
+        check(Profile::TlsHandshake, 1, false);
+        check(Profile::TlsKeepAlive64, 1, true);
+    }
+
     #[test]
     fn a_good_report_is_read() {
         let loaded = parse(GOOD).unwrap();
@@ -326,16 +394,12 @@ mod tests {
             launcher: Launcher { ringmill: "ringmill".into() },
             cpus: vec![1],
             program: None,
+            cert: Some("cert.pem".into()),
             scratch: std::env::temp_dir(),
             interrupt: Interrupt::default(),
         };
         let check = |profile: Profile, rate, expected: &str| {
-            let order = Order {
-                shape: profile.shape().unwrap(),
-                target: "127.0.0.1:80".parse().unwrap(),
-                duration: Duration::from_millis(1500),
-                rate,
-            };
+            let order = Order { rate, ..order(profile) };
             let command = clients.command(&order, Starter::Us).unwrap();
             let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
             let at = words.iter().position(|word| word == "load").unwrap();
@@ -352,6 +416,18 @@ mod tests {
             Some(1234.4),
             "load http://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
              --requests-per-connection 10 --sources 32 --rate 1234 --expect-body Hello, World! --json",
+        );
+        check(
+            Profile::TlsHandshake,
+            None,
+            "load https://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
+             --requests-per-connection 1 --sources 32 --cacert cert.pem --no-resume --expect-body Hello, World! --json",
+        );
+        check(
+            Profile::TlsKeepAlive64,
+            None,
+            "load https://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
+             --cacert cert.pem --expect-body Hello, World! --json",
         );
         check(
             Profile::UdpEcho,

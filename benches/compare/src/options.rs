@@ -85,6 +85,8 @@ Examples:
       then open ringmill-compare/report.html
   ringmill compare --only ringmill,ringmill-poll --profile keep-alive-64 --pairs 10
       io_uring against epoll; needs no peers
+  ringmill compare --only ringmill,ringmill-plain --profile tls-keep-alive-64
+      what TLS costs; needs no peers
   ringmill compare --full --out results
   ringmill compare --list
 

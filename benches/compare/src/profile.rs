@@ -17,6 +17,11 @@ pub(super) enum Profile {
     Upload,
     Idle,
     UdpEcho,
+    TlsKeepAlive64,
+    Tls64k,
+    TlsHandshake,
+    TlsResumed,
+    TlsIdle,
 }
 
 /// Sizes of the 20 bodies of `mixed`, in bytes: as the files of a site are spread, from an icon to a picture.
@@ -24,6 +29,8 @@ pub(super) const MIXED_BYTES: [usize; 20] = [
     300, 700, 1_200, 1_800, 2_500, 3_400, 4_700, 6_100, 8_000, 10_500, 13_800, 18_000, 23_500, 30_600,
     40_000, 52_000, 64_000, 88_000, 115_000, 150_000,
 ];
+/// The body of `tls-64k`.
+pub(super) const LARGE_BYTES: usize = 64 * 1024;
 pub(super) const DOWNLOAD_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const UPLOAD_BYTES: usize = 1024 * 1024;
 /// Datagrams of `udp-echo`.
@@ -36,6 +43,18 @@ pub(super) struct Shape {
     pub(super) connections: u32,
     pub(super) pipeline: u32,
     pub(super) requests_per_connection: Option<u32>,
+    pub(super) handshakes: Handshakes,
+}
+
+/// TLS handshakes of a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handshakes {
+    /// They are not what it is about, or there are none.
+    Any,
+    /// Every one a full one.
+    Full,
+    /// All but the first ones resume an earlier session.
+    Resumed,
 }
 
 /// What is asked for.
@@ -44,13 +63,14 @@ pub(super) enum Ask {
     Plaintext,
     Json,
     Mixed,
+    Large,
     Download,
     Upload,
     Datagram,
 }
 
 impl Profile {
-    pub(super) const ALL: [Profile; 11] = [
+    pub(super) const ALL: [Profile; 16] = [
         Profile::KeepAlive64,
         Profile::KeepAlive512,
         Profile::Pipelined16,
@@ -62,6 +82,11 @@ impl Profile {
         Profile::Upload,
         Profile::Idle,
         Profile::UdpEcho,
+        Profile::TlsKeepAlive64,
+        Profile::Tls64k,
+        Profile::TlsHandshake,
+        Profile::TlsResumed,
+        Profile::TlsIdle,
     ];
 
     /// Those of `--quick`.
@@ -81,6 +106,11 @@ impl Profile {
             Profile::Upload => "upload",
             Profile::Idle => "idle",
             Profile::UdpEcho => "udp-echo",
+            Profile::TlsKeepAlive64 => "tls-keep-alive-64",
+            Profile::Tls64k => "tls-64k",
+            Profile::TlsHandshake => "tls-handshake",
+            Profile::TlsResumed => "tls-resumed",
+            Profile::TlsIdle => "tls-idle",
         }
     }
 
@@ -97,13 +127,27 @@ impl Profile {
             Profile::Upload => "POST of 1 MiB on 16 keep-alive connections; the answer is the size received",
             Profile::Idle => "anonymous memory of a connection that does nothing",
             Profile::UdpEcho => "UDP echo of 64-byte datagrams, 256 flows with one outstanding each",
+            Profile::TlsKeepAlive64 => "GET /plaintext over TLS on 64 keep-alive connections",
+            Profile::Tls64k => "GET of 64 KiB over TLS on 32 keep-alive connections",
+            Profile::TlsHandshake => {
+                "GET /plaintext over TLS, a new connection with a full handshake for every request, 64 at a time"
+            }
+            Profile::TlsResumed => {
+                "GET /plaintext over TLS, a new connection with a resumed session for every request, 64 at a time"
+            }
+            Profile::TlsIdle => "anonymous memory of a TLS connection that does nothing after its handshake",
         }
     }
 
-    /// None for `idle`, which is not about requests.
+    /// None for `idle` and `tls-idle`, which are not about requests.
     pub(super) fn shape(self) -> Option<Shape> {
-        let keep_alive =
-            |ask, connections| Shape { ask, connections, pipeline: 1, requests_per_connection: None };
+        let keep_alive = |ask, connections| Shape {
+            ask,
+            connections,
+            pipeline: 1,
+            requests_per_connection: None,
+            handshakes: Handshakes::Any,
+        };
         let plain = keep_alive(Ask::Plaintext, 64);
         Some(match self {
             Profile::KeepAlive64 => plain,
@@ -119,7 +163,15 @@ impl Profile {
             // whole to a server that asks for it (UDP_GRO), as Ringmill does, and cuts up for the others. Most clients
             // send no trains, and with them Ringmill looks eight times as good.
             Profile::UdpEcho => keep_alive(Ask::Datagram, 256),
-            Profile::Idle => return None,
+            Profile::TlsKeepAlive64 => plain,
+            Profile::Tls64k => keep_alive(Ask::Large, 32),
+            Profile::TlsHandshake => {
+                Shape { requests_per_connection: Some(1), handshakes: Handshakes::Full, ..plain }
+            }
+            Profile::TlsResumed => {
+                Shape { requests_per_connection: Some(1), handshakes: Handshakes::Resumed, ..plain }
+            }
+            Profile::Idle | Profile::TlsIdle => return None,
         })
     }
 
@@ -127,8 +179,17 @@ impl Profile {
         self == Profile::UdpEcho
     }
 
+    pub(super) fn is_tls(self) -> bool {
+        use Profile::*;
+        matches!(self, TlsKeepAlive64 | Tls64k | TlsHandshake | TlsResumed | TlsIdle)
+    }
+
+    pub(super) fn is_idle(self) -> bool {
+        matches!(self, Profile::Idle | Profile::TlsIdle)
+    }
+
     pub(super) fn is_about_tcp_requests(self) -> bool {
-        !matches!(self, Profile::UdpEcho | Profile::Idle)
+        !self.is_udp() && !self.is_idle()
     }
 }
 
@@ -155,6 +216,7 @@ impl Ask {
             Ask::Plaintext => vec!["/plaintext".to_owned()],
             Ask::Json => vec!["/json".to_owned()],
             Ask::Mixed => MIXED_BYTES.iter().map(|bytes| format!("/bytes/{bytes}")).collect(),
+            Ask::Large => vec![format!("/bytes/{LARGE_BYTES}")],
             Ask::Download => vec![format!("/bytes/{DOWNLOAD_BYTES}")],
             Ask::Upload => vec!["/upload".to_owned()],
             Ask::Datagram => Vec::new(),
@@ -166,7 +228,7 @@ impl Ask {
         match self {
             Ask::Plaintext => b"Hello, World!".to_vec(),
             Ask::Json => br#"{"message":"Hello, World!"}"#.to_vec(),
-            Ask::Mixed | Ask::Download => {
+            Ask::Mixed | Ask::Large | Ask::Download => {
                 let bytes = path.rsplit('/').next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
                 pattern(bytes)
             }

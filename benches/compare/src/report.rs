@@ -18,7 +18,7 @@ pub(super) fn page(results: &Results, json: &str) -> Result<String> {
     for profile in &results.profiles {
         one_profile(&mut body, profile, &results.settings)?;
     }
-    if let Some(idle) = &results.idle {
+    for idle in results.idles() {
         one_idle(&mut body, idle)?;
     }
     how(&mut body, results);
@@ -74,8 +74,9 @@ fn head(body: &mut String, results: &Results) {
         let name = profile.profile.name();
         add(body, format_args!("<a href=\"#{name}\">{name}</a>"));
     }
-    if results.idle.is_some() {
-        body.push_str("<a href=\"#idle\">idle</a>");
+    for idle in results.idles() {
+        let name = idle.profile.name();
+        add(body, format_args!("<a href=\"#{name}\">{name}</a>"));
     }
     for (id, name) in
         [("how", "how to read it"), ("replies", "replies"), ("environment", "environment"), ("raw", "raw")]
@@ -313,8 +314,9 @@ fn one_idle(body: &mut String, idle: &IdleResult) -> Result<()> {
     add(
         body,
         format_args!(
-            "<h2 id=\"idle\">idle</h2><p>Growth of the server's anonymous memory (RssAnon) with {} connections, divided by \
+            "<h2 id=\"{0}\">{0}</h2><p>Growth of the server's anonymous memory (RssAnon) with {1} connections, divided by \
              their number. Kernel memory is not in it.</p>",
+            idle.profile.name(),
             number(f64::from(idle.connections))
         ),
     );

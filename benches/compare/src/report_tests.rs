@@ -62,6 +62,7 @@ fn results() -> Results {
         failed: None,
     };
     let idle = IdleResult {
+        profile: Profile::Idle,
         connections: 2000,
         rows: vec![
             IdleRow { contender: "ringmill", opened: Memory::Bytes(136.4), requested: Memory::Bytes(141.3) },
@@ -93,6 +94,7 @@ fn results() -> Results {
         left_out: left_out(),
         profiles: vec![profile],
         idle: Some(idle),
+        tls_idle: None,
         environment: Environment { cpu: "Some <CPU>".to_owned(), ..Environment::default() },
         warnings: vec!["noisy & loud".to_owned()],
         interrupted: false,

@@ -19,6 +19,7 @@ pub(super) struct Results {
     pub(super) left_out: Vec<LeftOut>,
     pub(super) profiles: Vec<ProfileResult>,
     pub(super) idle: Option<IdleResult>,
+    pub(super) tls_idle: Option<IdleResult>,
     pub(super) environment: Environment,
     /// What a reader should know before believing the figures.
     pub(super) warnings: Vec<String>,
@@ -206,6 +207,7 @@ pub(super) struct RateRow {
 /// Memory of idle connections.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct IdleResult {
+    pub(super) profile: Profile,
     pub(super) connections: u32,
     pub(super) rows: Vec<IdleRow>,
     pub(super) left_out: Vec<LeftOut>,
@@ -215,7 +217,7 @@ pub(super) struct IdleResult {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct IdleRow {
     pub(super) contender: &'static str,
-    /// Connections that were only opened.
+    /// Connections that were only opened; with TLS, with their handshake.
     pub(super) opened: Memory,
     /// Connections that had one request.
     pub(super) requested: Memory,
@@ -313,6 +315,13 @@ pub(super) fn samples(rounds: &[Round]) -> impl Iterator<Item = &Sample> {
         Round::Sample(sample) => Some(sample),
         Round::Void(_) => None,
     })
+}
+
+impl Results {
+    /// Memory of idle connections, without TLS and with.
+    pub(super) fn idles(&self) -> impl Iterator<Item = &IdleResult> {
+        self.idle.iter().chain(&self.tls_idle)
+    }
 }
 
 impl ProfileResult {

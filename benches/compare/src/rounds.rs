@@ -69,7 +69,10 @@ impl Bench<'_> {
         result: &mut ProfileResult,
     ) -> Result<()> {
         let Some(shape) = profile.shape() else { return Ok(()) };
-        let plan = |server: &Server, duration, rate| Order { shape, target: server.target, duration, rate };
+        let plan = |server: &Server, duration, rate| {
+            let is_secure = server.identity.is_some();
+            Order { shape, target: server.target, is_secure, duration, rate }
+        };
         let duration = Duration::from_secs_f64(self.settings.seconds);
         for server in servers.iter() {
             // A warm-up that fails shows again in the rounds, where it is reported.

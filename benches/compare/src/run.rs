@@ -3,6 +3,7 @@
 use super::build::Peers;
 use super::contender::{self, Contender, Kind, Site};
 use super::environment::Environment;
+use super::identity::Identity;
 use super::idle::{self, Traffic};
 use super::load::{Clients, Scratch};
 use super::options::Compare;
@@ -32,6 +33,8 @@ struct Run<'a> {
     settings: Settings,
     peers: Option<Peers>,
     clients: Clients,
+    /// Where a profile has TLS.
+    identity: Option<Identity>,
     tool: Result<Tool, String>,
     interrupt: Interrupt,
 }
@@ -71,15 +74,18 @@ pub(super) fn run(
     let launcher = Launcher { ringmill: std::env::current_exe().context("cannot find this program")? };
     // The report is about the servers: this program looks on from another CPU, where there is one.
     step_aside(settings.server_cpu);
+    let is_tls = profiles.iter().any(|profile| profile.is_tls());
+    let identity = is_tls.then(|| Identity::make(scratch.path())).transpose()?;
     let clients = Clients {
         launcher,
+        cert: identity.as_ref().map(|identity| identity.cert.clone()),
         cpus: settings.client_cpus.clone(),
         program: options.load.clone(),
         scratch: scratch.path().to_owned(),
         interrupt: interrupt.clone(),
     };
     let tool = syscalls::find_tool(scratch.path(), &interrupt)?;
-    let run = Run { options, settings, peers, clients, tool, interrupt };
+    let run = Run { options, settings, peers, clients, identity, tool, interrupt };
     let mut output = Output::default();
     let ended = run.all(&able, profiles, &mut results, &mut output);
     finish(&run, results, ended, output)
@@ -96,15 +102,17 @@ impl Run<'_> {
         for &profile in profiles {
             let can: Vec<_> =
                 able.iter().copied().filter(|contender| contender.cannot(profile).is_none()).collect();
-            let (text, ended) = if profile == Profile::Idle {
+            let (text, ended) = if profile.is_idle() {
                 let mut idle = IdleResult {
+                    profile,
                     connections: self.settings.idle_connections.min(idle::connections_max()),
                     rows: Vec::new(),
                     left_out: left_out(able, profile),
                 };
                 let ended = self.idle(&can, &mut idle);
                 let text = table::idle(&idle);
-                results.idle = Some(idle);
+                let place = if profile.is_tls() { &mut results.tls_idle } else { &mut results.idle };
+                *place = Some(idle);
                 (text, ended)
             } else {
                 let mut result = ProfileResult {
@@ -181,6 +189,7 @@ impl Run<'_> {
             scratch: &self.clients.scratch,
             cpu: self.settings.server_cpu,
             listener: &self.settings.listener,
+            identity: self.identity.as_ref(),
             request_bytes,
         }
     }
@@ -190,9 +199,9 @@ impl Run<'_> {
         for contender in can {
             let mut figures = Vec::new();
             for traffic in [Traffic::None, Traffic::OneRequest] {
-                self.say(&format!("idle: {}", contender.name));
+                self.say(&format!("{}: {}", result.profile.name(), contender.name));
                 let mut request_bytes = 0;
-                let server = Server::start(contender, Profile::Idle, &self.interrupt, |target| {
+                let server = Server::start(contender, result.profile, &self.interrupt, |target| {
                     request_bytes = format!("GET /plaintext HTTP/1.1\r\nHost: {target}\r\n\r\n").len();
                     Ok(self.site(request_bytes))
                 });
@@ -232,9 +241,13 @@ fn left_out(able: &[&'static Contender], profile: Profile) -> Vec<LeftOut> {
     able.iter().filter_map(cannot).collect()
 }
 
+fn is_ringmill(kind: Kind) -> bool {
+    matches!(kind, Kind::Ringmill { .. } | Kind::RingmillPlain { .. })
+}
+
 /// Only where somebody needs them: Ringmill alone can be compared without a checkout.
 fn find_peers(options: &Compare, able: &[&'static Contender]) -> Result<Option<Peers>> {
-    let needed = able.iter().any(|contender| !matches!(contender.kind, Kind::Ringmill { .. }));
+    let needed = able.iter().any(|contender| !is_ringmill(contender.kind));
     if needed || options.peers.is_some() {
         return Peers::find(options.peers.as_deref()).map(Some);
     }
@@ -280,7 +293,7 @@ fn announce(options: &Compare, able: &[&'static Contender], profiles: &[Profile]
         let runs = f64::from(settings.pairs + latency * PERCENTS.len() as u32) + 2.0;
         // Opening connections: some 10,000 a second.
         let idle = 2.0 * (1.5 + f64::from(settings.idle_connections) / 10_000.0);
-        seconds += can * if profile == Profile::Idle { idle } else { runs * run };
+        seconds += can * if profile.is_idle() { idle } else { runs * run };
     }
     let time = Duration::from_secs((seconds / 10.0).ceil() as u64 * 10);
     terminal::remark(format_args!(
@@ -303,7 +316,7 @@ fn begin(
         name: contender.name,
         what: contender.what,
         version: match (contender.kind, contender.package) {
-            (Kind::Ringmill { .. }, _) => env!("CARGO_PKG_VERSION").to_owned(),
+            (kind, _) if is_ringmill(kind) => env!("CARGO_PKG_VERSION").to_owned(),
             (Kind::Nginx, _) => nginx_version(),
             (_, Some(package)) => {
                 versions.get(package).map_or_else(String::new, |version| format!("{package} {version}"))
@@ -331,6 +344,7 @@ fn begin(
         left_out,
         profiles: Vec::new(),
         idle: None,
+        tls_idle: None,
         environment,
         warnings,
         interrupted: false,
@@ -424,10 +438,12 @@ fn failures(results: &Results) -> Vec<String> {
         failed.extend(void.map(|row| format!("{name}: {}: every round is void", row.contender)));
         failed.extend(profile.failed.iter().map(|reason| format!("{name}: {reason}")));
     }
-    for row in results.idle.iter().flat_map(|idle| &idle.rows) {
-        for memory in [&row.opened, &row.requested] {
-            if let Memory::Failed(reason) = memory {
-                failed.push(format!("idle: {}: {reason}", row.contender));
+    for idle in results.idles() {
+        for row in &idle.rows {
+            for memory in [&row.opened, &row.requested] {
+                if let Memory::Failed(reason) = memory {
+                    failed.push(format!("{}: {}: {reason}", idle.profile.name(), row.contender));
+                }
             }
         }
     }

@@ -1,13 +1,14 @@
 //! A contender that runs: started on a free port, proven to answer rightly and to be alone there.
 
 use super::contender::{Contender, Kind, Site};
+use super::identity::{self, Identity};
 use super::proc;
 use super::process::{Interrupt, Process, log_end};
 use super::profile::{Ask, DATAGRAM_BYTES, Profile};
 use super::results::Reply;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -26,6 +27,8 @@ pub(super) struct Server {
     pub(super) process: Process,
     pub(super) target: SocketAddrV4,
     pub(super) replies: Vec<Reply>,
+    /// It is asked over TLS, and shows this.
+    pub(super) identity: Option<Identity>,
     log: PathBuf,
     is_udp: bool,
 }
@@ -51,7 +54,8 @@ impl Server {
         let log_file = fs::File::create(&log).with_context(|| log.display().to_string())?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         let process = Process::start(command, contender.name)?;
-        let mut server = Server { contender, process, target, replies: Vec::new(), log, is_udp };
+        let identity = site.identity.filter(|_| contender.is_secure(profile)).cloned();
+        let mut server = Server { contender, process, target, replies: Vec::new(), identity, log, is_udp };
         server.wait_ready(profile, site.request_bytes, interrupt).map_err(|error| server.explain(error))?;
         server.expect_alone()?;
         Ok(server)
@@ -88,7 +92,8 @@ impl Server {
                 Kind::Blind { .. } => vec![b'x'; request_bytes],
                 _ => request(ask, &path, self.target),
             };
-            replies.push(exchange(self.target, &request, &path, &ask.expected(&path))?);
+            let expected = ask.expected(&path);
+            replies.push(exchange(self.target, self.identity.as_ref(), &request, &path, &expected)?);
         }
         Ok(replies)
     }
@@ -153,11 +158,19 @@ impl std::fmt::Display for WrongReply {
 impl std::error::Error for WrongReply {}
 
 /// Sends one request and checks its reply to the last byte.
-fn exchange(target: SocketAddrV4, request: &[u8], path: &str, expected: &[u8]) -> Result<Reply> {
-    let mut stream = TcpStream::connect_timeout(&target.into(), ATTEMPT_TIMEOUT)?;
+fn exchange(
+    target: SocketAddrV4,
+    identity: Option<&Identity>,
+    request: &[u8],
+    path: &str,
+    expected: &[u8],
+) -> Result<Reply> {
+    let stream = TcpStream::connect_timeout(&target.into(), ATTEMPT_TIMEOUT)?;
     stream.set_read_timeout(Some(ATTEMPT_TIMEOUT))?;
     stream.set_write_timeout(Some(ATTEMPT_TIMEOUT))?;
+    let mut stream = identity::secured(stream, identity)?;
     stream.write_all(request)?;
+    stream.flush()?;
     let mut received = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {

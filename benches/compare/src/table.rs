@@ -148,8 +148,12 @@ pub(super) fn idle(result: &IdleResult) -> String {
     for row in &result.rows {
         lines.push(vec![row.contender.to_owned(), memory(&row.opened), memory(&row.requested)]);
     }
-    let mut text =
-        format!("\n== idle: bytes of anonymous memory a connection, {} connections\n", result.connections);
+    let mut text = format!(
+        "\n== {}: {}, {} connections\n",
+        result.profile.name(),
+        result.profile.what(),
+        result.connections
+    );
     for line in aligned(&lines) {
         writeln!(text, "{line}").expect("writing to a String cannot fail");
     }
