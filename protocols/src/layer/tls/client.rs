@@ -117,7 +117,22 @@ impl TlsClientConfig {
     }
 }
 
-/// A checked configuration, with what servers gave to resume with.
+/// A checked configuration, with what servers gave to resume with. One is shared by all workers.
+///
+/// ```no_run
+/// # use ringmill_engine as ringmill;
+/// # use ringmill_protocols::{Echo, Tls, TlsClient, TlsClientConfig};
+/// # let asking = Echo::default;
+/// let server = TlsClient::new(TlsClientConfig::default())?.peer("example.org")?;
+/// ringmill::Engine::builder()
+///     // `asking` makes a protocol that connects (`Dialer::connect`): all its connections are with this server.
+///     .outbound(move |_worker| {
+///         let server = server.clone();
+///         Tls::client(asking(), move |_tag| Some(server.clone()))
+///     })
+///     .run()?;
+/// # Ok::<(), ringmill_engine::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
