@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests that need other programs: ringmill and the custom_protocol example against curl, openssl, wrk, h2load, redis-cli,
-# redis-benchmark, Python's http.client and haproxy in front of it, on both drivers; and against nginx, on generated requests.
+# redis-benchmark, Python's http.client, the scanners sslyze and testssl.sh, and haproxy in front of it, on both drivers; and against
+# nginx, on generated requests.
 # Traffic stays on loopback.
 #
 #   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
@@ -11,7 +12,12 @@ set -euo pipefail
 
 main() {
     PATH=$PATH:/usr/sbin # where Debian keeps nginx
-    need cargo:cargo nginx:nginx-light haproxy:haproxy curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3 openssl:openssl
+    need cargo:cargo nginx:nginx-light haproxy:haproxy curl:curl wrk:wrk h2load:nghttp2-client redis-cli:redis-tools redis-benchmark:redis-tools python3:python3 openssl:openssl testssl:testssl.sh
+    sslyze=$(command -v sslyze || echo "$(dirname "$0")/../target/sslyze/bin/sslyze")
+    if [[ ! -x $sslyze ]]; then
+        echo "sslyze is missing: python3 -m venv target/sslyze && target/sslyze/bin/pip install sslyze==6.3.1" >&2
+        exit 1
+    fi
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
         echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --examples && cargo build --release --bins" >&2
@@ -52,6 +58,7 @@ main() {
             --tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem"; then
             check_https
             check_load_over_tls
+            check_scanners
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
             check "no panic in the log over TLS" "" "$(grep -i panicked "$log" || true)"
         fi
@@ -705,6 +712,52 @@ print(tls["version"], tls["handshakes"] > 1, tls["resumed_total"] >= tls["handsh
 handshake() {
     printf 'GET /plaintext HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
         "${bounded[@]}" openssl s_client -connect "localhost:$1" "${@:2}" -ign_eof 2>/dev/null | grep -oE '^(New|Reused),' | head -n 1
+}
+
+# ---- sslyze and testssl.sh, over TLS
+
+check_scanners() {
+    local port report=$scratch/sslyze.json
+    port=$(address 'TLS on ' 1)
+    port=${port##*:}
+    rm -f "$report"
+    "${bounded[@]}" "$sslyze" --sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 --tlsv1_3 --compression --early_data --openssl_ccs --fallback \
+        --heartbleed --robot --reneg --ems --json_out="$report" "localhost:$port" >/dev/null 2>&1 || true
+    check "sslyze finds six good cipher suites, and nothing weak" \
+        "SSL 2.0 0, SSL 3.0 0, TLS 1.0 0, TLS 1.1 0, TLS 1.2 3, TLS 1.3 3; weak: " "$(read_sslyze "$report" 2>&1)"
+    # Protocols and known attacks: a line for each attack.
+    timeout --foreground --kill-after=5 300 testssl --quiet --warnings off --color 0 --ip one -p -U "localhost:$port" \
+        </dev/null >"$scratch/testssl" 2>&1 || true
+    local attacks
+    attacks=$(grep -c 'not vulnerable' "$scratch/testssl" || true)
+    check "testssl.sh tries known attacks" "12 or more, in vain" "$((attacks < 12 ? attacks : 12)) or more, in vain"
+    check "testssl.sh finds nothing weak" "" \
+        "$(grep -iE 'vulnerable|not ok|fatal|error' "$scratch/testssl" | grep -v 'not vulnerable' || true)"
+}
+
+# read_sslyze REPORT: how many cipher suites of each protocol are accepted, and what else is not as it should be.
+read_sslyze() {
+    python3 - "$1" <<'EOF'
+import json
+import sys
+
+found = json.load(open(sys.argv[1]))["server_scan_results"][0]["scan_result"]
+protocols = ["ssl_2_0", "ssl_3_0", "tls_1_0", "tls_1_1", "tls_1_2", "tls_1_3"]
+suites = [len(found[name + "_cipher_suites"]["result"]["accepted_cipher_suites"]) for name in protocols]
+wanted = {
+    "tls_compression": ("supports_compression", False),
+    "tls_1_3_early_data": ("supports_early_data", False),
+    "openssl_ccs_injection": ("is_vulnerable_to_ccs_injection", False),
+    "tls_fallback_scsv": ("supports_fallback_scsv", True),
+    "heartbleed": ("is_vulnerable_to_heartbleed", False),
+    "robot": ("robot_result", "NOT_VULNERABLE_RSA_NOT_SUPPORTED"),
+    "session_renegotiation": ("is_vulnerable_to_client_renegotiation_dos", False),
+    "tls_extended_master_secret": ("supports_ems_extension", True),
+}
+weak = [name for name, (key, value) in wanted.items() if found[name]["result"][key] != value]
+names = [name.upper().replace("_", " ", 1).replace("_", ".") for name in protocols]
+print(", ".join(f"{name} {count}" for name, count in zip(names, suites)) + "; weak: " + ", ".join(weak))
+EOF
 }
 
 # ---- redis-cli and redis-benchmark
