@@ -72,6 +72,18 @@ fn http_hello() {
 }
 
 #[test]
+fn async_hello() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("async_hello", driver, "http on ");
+        let mut client = connect_to(address);
+        for (target, text) in [("/?ms=30", "Hello after 30 ms!\n"), ("/", "Hello after 10 ms!\n")] {
+            client.send(get(target));
+            assert_eq!(receive(&mut client).text(), text);
+        }
+    });
+}
+
+#[test]
 fn shared_nothing() {
     on_both_drivers(|driver| {
         let (_program, address) = run("shared_nothing", driver, "http on ");

@@ -22,6 +22,9 @@ pub(crate) use whom::Whom;
 pub(crate) struct Bell {
     queue: Queue<Whom>,
     counter: EventCounter,
+    /// What is woken instead of raising the counter, where the worker is a future: see `worker/hosted.rs`.
+    #[cfg(feature = "tokio")]
+    host: Mutex<Option<std::task::Waker>>,
     /// The worker's own flag, and what it is up for.
     has_orders: Flag,
     orders: Mutex<Orders>,
@@ -41,6 +44,8 @@ impl Bell {
         Ok(Bell {
             queue: Queue::new(),
             counter: EventCounter::new()?,
+            #[cfg(feature = "tokio")]
+            host: Mutex::default(),
             has_orders: Flag::new(),
             orders: Mutex::default(),
         })
@@ -81,8 +86,38 @@ impl Bell {
 
     fn ring(&self, flag: &Flag, whom: Whom) {
         if flag.raise() && !here::leave(self.address(), whom) && self.queue.post(whom) {
-            self.counter.raise();
+            self.announce();
         }
+    }
+
+    #[cfg(not(feature = "tokio"))]
+    fn announce(&self) {
+        self.counter.raise();
+    }
+
+    #[cfg(feature = "tokio")]
+    fn announce(&self) {
+        match &*self.host.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(host) => host.wake_by_ref(),
+            None => self.counter.raise(),
+        }
+    }
+
+    /// From now on this is woken. What was announced before, to the counter, is seen by asking [`Bell::is_announced`]
+    /// behind this.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn host_by(&self, waker: &std::task::Waker) {
+        self.host
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| waker.clone())
+            .clone_from(waker);
+    }
+
+    /// Whether there is something to take.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_announced(&self) -> bool {
+        self.queue.is_announced()
     }
 
     /// Moves the rings from elsewhere into `into`. Call it after the counter was seen raised.

@@ -29,6 +29,23 @@ pub enum Wait {
     Forever,
 }
 
+/// What a driver needs besides, where somebody else waits for it: the event loop of tokio.
+#[cfg(feature = "tokio")]
+pub trait Hosted: Driver {
+    /// A descriptor of its own that becomes readable, with an edge (epoll(7)), when a turn has something to bring that the last one did
+    /// not. Ask once.
+    fn readiness(&mut self) -> std::io::Result<std::os::fd::OwnedFd>;
+
+    /// Whether nothing is left to submit or to tell: what comes next makes an edge.
+    fn is_quiet(&mut self) -> bool;
+
+    /// The worker will not turn before there is an edge. To be called when it is quiet.
+    fn before_park(&mut self);
+
+    /// The time now; reads the clock.
+    fn clock(&self) -> Tick;
+}
+
 /// Moves bytes between sockets and buffers.
 pub trait Driver: Names {
     /// Queues an operation. Never blocks, never fails: failures are events.

@@ -4,22 +4,30 @@
 //! the first worker accepts: the kernel spreads connections over the sockets of a SO_REUSEPORT group, and one that joins or
 //! leaves later moves connections that are being opened.
 
+mod job;
 mod spawn;
 
 use crate::address::Address;
 use crate::bell::Bell;
 use crate::config::{Config, ListenOptions};
 use crate::error::Error;
+#[cfg(feature = "tokio")]
+use crate::host::TokioOptions;
 use crate::listen::unix::UnixPaths;
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::{Service, Typed};
 use crate::stats::Stats;
+use std::future::ready;
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-type ServiceFactory = dyn Fn(&WorkerContext) -> Box<dyn Service> + Send + Sync;
+/// A protocol that is being made. Only an async factory's waits.
+type Making =
+    Pin<Box<dyn Future<Output = Result<Box<dyn Service>, Box<dyn std::error::Error + Send + Sync>>>>>;
+type ServiceFactory = dyn Fn(&WorkerContext) -> Making + Send + Sync;
 type DatagramClientsFactory = dyn Fn(&WorkerContext) -> Vec<Box<dyn Datagram>> + Send + Sync;
 type DatagramFactory = dyn Fn(&WorkerContext) -> Box<dyn Datagram> + Send + Sync;
 
@@ -51,6 +59,10 @@ impl Engine {
             datagrams: Vec::new(),
             outbound: Vec::new(),
             datagram_clients: Vec::new(),
+            #[cfg(feature = "tokio")]
+            tokio: None,
+            #[cfg(feature = "tokio")]
+            has_async_factories: false,
             problem: None,
         }
     }
@@ -64,6 +76,10 @@ pub struct Builder {
     datagrams: Vec<DatagramListener>,
     outbound: Vec<Arc<ServiceFactory>>,
     datagram_clients: Vec<DatagramClients>,
+    #[cfg(feature = "tokio")]
+    tokio: Option<TokioOptions>,
+    #[cfg(feature = "tokio")]
+    has_async_factories: bool,
     /// The first bad address: said by `start`, so that listeners can be chained.
     problem: Option<Error>,
 }
@@ -116,7 +132,43 @@ impl Builder {
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Builder {
         if let Some(address) = self.address(address) {
-            let factory: Arc<ServiceFactory> = Arc::new(move |worker| Box::new(Typed::new(factory(worker))));
+            self.streams.push(Stream { address, options, factory: at_once(factory) });
+        }
+        self
+    }
+
+    /// Hosts every worker in a runtime of tokio of its own ([`LocalRuntime`](tokio::runtime::LocalRuntime)), on the worker's thread: in
+    /// handlers, `start`, and whatever they spawn, tokio's timers and sockets work, `spawn_local` puts what is not `Send` on the
+    /// same thread, and `spawn_blocking` takes what blocks from it. What a handler awaits is awaited in place.
+    ///
+    /// A handler that blocks keeps its worker, and all connections there, waiting: `block_in_place` panics here, and a computation of
+    /// more than some milliseconds belongs into `spawn_blocking` ([`Counters::long_polls`](crate::Counters)). Timers are exact to a
+    /// millisecond. Without this workers wait in their driver, which costs a little less.
+    #[cfg(feature = "tokio")]
+    pub fn tokio(mut self, options: TokioOptions) -> Builder {
+        self.tokio = Some(options);
+        self
+    }
+
+    /// Listens with an async factory, for workers that tokio hosts: it runs in the worker's own runtime, so what it connects is driven there.
+    /// An error ends the start. Other workers' factories run at the same time.
+    #[cfg(feature = "tokio")]
+    pub fn listen_async<P: Layer, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        mut self,
+        address: impl TryInto<Address, Error: Into<Error>>,
+        options: ListenOptions,
+        factory: impl AsyncFn(WorkerContext) -> Result<P, E> + Send + Sync + 'static,
+    ) -> Builder {
+        self.has_async_factories = true;
+        if let Some(address) = self.address(address) {
+            let factory = Arc::new(factory);
+            let factory: Arc<ServiceFactory> = Arc::new(move |worker| {
+                let (factory, worker) = (factory.clone(), worker.clone());
+                Box::pin(async move {
+                    let made = factory(worker).await.map_err(Into::into)?;
+                    Ok(Box::new(Typed::new(made)) as Box<dyn Service>)
+                })
+            });
             self.streams.push(Stream { address, options, factory });
         }
         self
@@ -145,7 +197,7 @@ impl Builder {
         mut self,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Builder {
-        self.outbound.push(Arc::new(move |worker| Box::new(Typed::new(factory(worker)))));
+        self.outbound.push(at_once(factory));
         self
     }
 
@@ -181,6 +233,13 @@ impl Builder {
     }
 }
 
+fn at_once<P: Layer>(factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static) -> Arc<ServiceFactory> {
+    Arc::new(move |worker| {
+        let made: Box<dyn Service> = Box::new(Typed::new(factory(worker)));
+        Box::pin(ready(Ok(made)))
+    })
+}
+
 /// An engine whose workers run. Dropping it stops them at once.
 pub struct Running {
     handle: Handle,
@@ -191,7 +250,7 @@ pub struct Running {
     cpus: Vec<Option<usize>>,
     threads: Vec<JoinHandle<Result<(), Error>>>,
     /// Where workers wait for their sockets, while the engine starts.
-    starts: Vec<mpsc::Sender<spawn::Sockets>>,
+    starts: Vec<mpsc::Sender<job::Sockets>>,
 }
 
 impl Running {

@@ -51,6 +51,14 @@ pub enum Error {
         /// Which worker.
         worker: usize,
     },
+    /// A protocol factory that may fail did so: one that was given to `listen_async`.
+    #[error("the protocol factory of worker {worker} failed: {source}")]
+    FactoryFailed {
+        /// Which worker.
+        worker: usize,
+        /// Its own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A worker's thread panicked outside protocol code: a defect of the engine.
     #[error("worker {worker} panicked: see the message above; the other workers were stopped")]
     Panicked {

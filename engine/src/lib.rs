@@ -63,6 +63,8 @@ mod error;
 pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
+#[cfg(feature = "tokio")]
+mod host;
 mod listen;
 mod memory;
 #[cfg(feature = "sim")]
@@ -97,6 +99,8 @@ pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
 pub use error::Error;
 pub use event::Errno;
+#[cfg(feature = "tokio")]
+pub use host::TokioOptions;
 pub use output::Output;
 pub use seam::datagram::{Datagram, DatagramIo};
 pub use seam::facts::{Facts, Proxied, ProxiedSsl, ProxyOutcome, Secure};

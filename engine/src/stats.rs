@@ -83,6 +83,8 @@ counters! {
     memory_refused,
     /// Panics of protocol code, each of which closed its connection.
     panics,
+    /// Times that a worker hosted by tokio was kept for longer than 100 ms, by a handler that should not block.
+    long_polls,
     /// PROXY headers taken.
     proxy_headers,
     /// Connections closed because the peer is none of the proxies that were listed.

@@ -2,11 +2,20 @@
 //! pool this is the only place with unsafe code; each block says why it is sound.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod affinity;
 pub(crate) mod datagrams;
 pub(crate) mod interface;
+#[cfg(feature = "tokio")]
+mod readiness;
 pub(crate) mod ring;
 #[cfg(test)]
 pub(crate) mod signal;
+
+#[cfg(feature = "tokio")]
+pub(crate) use affinity::Affinity;
+#[cfg(feature = "tokio")]
+pub(crate) use readiness::{Readiness, duplicate, event_counter};
 
 use crate::address::Address;
 use crate::event::{Errno, Event, Payload, Socket, Then};

@@ -10,6 +10,8 @@ mod accept;
 #[cfg(any(test, feature = "sim"))]
 mod check;
 mod datagrams;
+#[cfg(feature = "tokio")]
+mod hosted;
 mod leap;
 mod outbound;
 mod pressure;
@@ -76,6 +78,8 @@ pub(crate) struct Worker<D: Driver> {
     events: Vec<Event>,
     reached: Vec<u32>,
     rung: Vec<Whom>,
+    #[cfg(feature = "tokio")]
+    hosting: hosted::Hosting,
 }
 
 /// How far the worker is from its end.
@@ -127,6 +131,8 @@ impl<D: Driver> Worker<D> {
             events: Vec::new(),
             reached: Vec::new(),
             rung: Vec::new(),
+            #[cfg(feature = "tokio")]
+            hosting: hosted::Hosting::default(),
         }
     }
 
@@ -141,8 +147,12 @@ impl<D: Driver> Worker<D> {
 
     /// Arms what a worker waits for: its bell, its listeners, its datagram sockets.
     pub(crate) fn start(&mut self) {
-        self.refresh_clock();
         self.watch_bell();
+        self.start_serving();
+    }
+
+    fn start_serving(&mut self) {
+        self.refresh_clock();
         for index in 0..self.listeners.len() {
             self.arm_accept(index);
         }
@@ -159,8 +169,12 @@ impl<D: Driver> Worker<D> {
 
     /// One turn that waits no longer than until `until`.
     pub(crate) fn turn_until(&mut self, until: Tick) -> Result<(), Errno> {
-        let _turn = here::enter(self.shared.bell.address(), &self.shared.rung);
         let wait = self.next_wait(until);
+        self.turn_with(wait)
+    }
+
+    fn turn_with(&mut self, wait: Wait) -> Result<(), Errno> {
+        let _turn = here::enter(self.shared.bell.address(), &self.shared.rung);
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();
@@ -174,6 +188,8 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.events = events;
+        #[cfg(feature = "tokio")]
+        self.look_at_bell_if_hosted();
         if !self.leap.puts_off(self.shared.now, self.timers.next_due(), is_idle) {
             self.look_at_deadlines();
         }
@@ -288,6 +304,11 @@ impl<D: Driver> Worker<D> {
 
     fn on_wake(&mut self) {
         self.watch_bell();
+        self.look_at_bell();
+    }
+
+    /// Whoever was rung for from elsewhere.
+    fn look_at_bell(&mut self) {
         let mut rung = std::mem::take(&mut self.rung);
         self.shared.bell.take(&mut rung);
         self.look_at(&mut rung);

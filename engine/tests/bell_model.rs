@@ -87,3 +87,30 @@ fn two_ringers_with_a_flag_each() {
 fn two_ringers_with_one_flag() {
     check(&[0, 0], 1);
 }
+
+/// A worker that is hosted says whom to wake, and then looks: a ring that found nobody to wake is seen by that.
+#[cfg(feature = "tokio")]
+#[test]
+fn a_ring_before_the_host_is_known_is_not_lost() {
+    loom::model(|| {
+        let queue = Arc::new(Queue::new());
+        let host: Arc<loom::sync::Mutex<Option<Arc<Notify>>>> = Arc::new(loom::sync::Mutex::new(None));
+        let ringer = (queue.clone(), host.clone());
+        let ringing = loom::thread::spawn(move || {
+            if ringer.0.post(7)
+                && let Some(host) = &*ringer.1.lock().unwrap()
+            {
+                host.notify();
+            }
+        });
+        let woken = Arc::new(Notify::new());
+        *host.lock().unwrap() = Some(woken.clone());
+        if !queue.is_announced() {
+            woken.wait();
+        }
+        let mut all = Vec::new();
+        queue.take(&mut all);
+        assert_eq!(all, [7]);
+        ringing.join().unwrap();
+    });
+}

@@ -23,6 +23,11 @@ impl Flag {
         !self.0.swap(true, AcqRel)
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_up(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Takes it down. What those wrote who found it up is visible behind this.
     pub(crate) fn lower(&self) {
         self.0.swap(false, AcqRel);
@@ -44,6 +49,12 @@ impl<M> Queue<M> {
     pub(crate) fn post(&self, what: M) -> bool {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(what);
         self.is_announced.raise()
+    }
+
+    /// Whether the receiver has been told, and has not looked since.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_announced(&self) -> bool {
+        self.is_announced.is_up()
     }
 
     /// Moves everything into `into`. Call it after the receiver was told.

@@ -4,6 +4,9 @@
 //! `ready` until a receive says that there is none. Sends are tried at once, in `submit`; what would
 //! block waits for the next edge. Everything a container needs that forbids io_uring.
 
+#[cfg(feature = "tokio")]
+mod hosted;
+
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::{Driver, Names, Wait};
@@ -40,6 +43,8 @@ pub struct Poll {
     now: Tick,
     /// The last turn delivered only `done` and did not ask the kernel.
     skipped: bool,
+    /// The kernel had as many events as were taken at once: it may have more.
+    may_have_more: bool,
 }
 
 #[derive(Default)]
@@ -90,6 +95,7 @@ impl Poll {
             transfer: sys::datagrams::Transfer::new(),
             now: sys::clock(),
             skipped: false,
+            may_have_more: false,
         })
     }
 
@@ -221,7 +227,9 @@ impl Poll {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.readiness.clear(),
             result => result.map_err(|error| Errno::from_io(&error))?,
         }
+        let mut count = 0;
         for event in &self.readiness {
+            count += 1;
             let index = event.token().0;
             let Some(entry) = self.sockets.get_mut(index).filter(|entry| entry.registered) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -255,6 +263,7 @@ impl Poll {
                 }
             }
         }
+        self.may_have_more = count == POLL_EVENTS;
         Ok(())
     }
 

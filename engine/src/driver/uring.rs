@@ -6,6 +6,8 @@
 //! the machine allows; kernel versions are never compared.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod hosted;
 mod probe;
 mod suspects;
 

@@ -1,24 +1,21 @@
 //! Choosing the driver, starting the threads, binding when all of them are made, and handing over the sockets.
 
-use super::{Builder, DatagramClients, DatagramFactory, DatagramListener, Stream};
+use super::job::{Choice, Job, Protocols, Sockets};
+use super::{Builder, DatagramClients, DatagramListener, Stream};
 use super::{Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
 use crate::bell::Bell;
 use crate::config::{Config, DriverChoice, ListenOptions, Pin, cpu_ranges};
-use crate::driver::Driver;
-use crate::driver::poll::Poll;
-use crate::driver::uring::{self, Abilities, Uring};
+use crate::driver::uring;
 use crate::error::{Error, step};
-use crate::event::{Errno, Socket};
+#[cfg(feature = "tokio")]
+use crate::host::TokioOptions;
 use crate::listen::bind::{self, Bound};
 use crate::listen::patience::Patience;
 use crate::listen::unix::{self, UnixPaths};
 use crate::stats::Stats;
 use crate::sys;
-use crate::worker::Worker;
 use std::collections::BTreeMap;
-use std::os::fd::IntoRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
 /// Descriptors that connections leave for everything else.
@@ -27,7 +24,9 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 const CONNECTIONS_FEW: u64 = 64;
 
 pub(super) fn start(builder: Builder) -> Result<Running, Error> {
-    let Builder { config, streams, datagrams, outbound, datagram_clients, problem } = builder;
+    #[cfg(feature = "tokio")]
+    let tokio = host_options(&builder)?;
+    let Builder { config, streams, datagrams, outbound, datagram_clients, problem, .. } = builder;
     problem.map_or(Ok(()), Err)?;
     config.check()?;
     let is_client = !outbound.is_empty() || !datagram_clients.is_empty();
@@ -77,7 +76,15 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         let context =
             WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone(), config: config.clone() };
         let protocols = listeners.protocols(&outbound, &datagram_clients);
-        let job = Job { context, connections_max, protocols, bell, choice };
+        let job = Job {
+            context,
+            connections_max,
+            protocols,
+            bell,
+            choice,
+            #[cfg(feature = "tokio")]
+            tokio: tokio.clone(),
+        };
         let prepared = prepared.clone();
         let (start, started) = mpsc::channel();
         running.starts.push(start);
@@ -111,6 +118,20 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         let _ = start.send(sockets);
     }
     Ok(running)
+}
+
+/// How workers are hosted, if they are.
+#[cfg(feature = "tokio")]
+fn host_options(builder: &Builder) -> Result<Option<TokioOptions>, Error> {
+    let problem = match &builder.tokio {
+        Some(options) => options.problem(),
+        None if builder.has_async_factories => {
+            Some("an async factory needs a runtime: add `tokio` to the builder".to_owned())
+        }
+        None => None,
+    };
+    problem.map_or(Ok(()), |problem| Err(Error::Config { problems: vec![problem] }))?;
+    Ok(builder.tokio.clone())
 }
 
 /// What is to be bound. Each comes with whether it leaves IPv4 to another.
@@ -228,141 +249,10 @@ impl Drop for StopUnlessDisarmed {
     }
 }
 
-/// The factories of one worker's protocols.
-struct Protocols {
-    streams: Vec<Arc<ServiceFactory>>,
-    datagrams: Vec<Arc<DatagramFactory>>,
-    outbound: Vec<Arc<ServiceFactory>>,
-    datagram_clients: Vec<DatagramClients>,
-}
-
-/// The sockets of one worker, in the order of its protocols.
-#[derive(Default)]
-pub(super) struct Sockets {
-    streams: Vec<socket2::Socket>,
-    datagrams: Vec<socket2::Socket>,
-    datagram_clients: Vec<socket2::Socket>,
-}
-
 fn share_out(sockets: Vec<socket2::Socket>, mut give: impl FnMut(usize, socket2::Socket)) {
     for (worker, socket) in sockets.into_iter().enumerate() {
         give(worker, socket);
     }
-}
-
-/// Everything a worker's thread needs.
-struct Job {
-    context: WorkerContext,
-    connections_max: usize,
-    protocols: Protocols,
-    bell: Arc<Bell>,
-    choice: Choice,
-}
-
-#[derive(Clone, Copy)]
-enum Choice {
-    Uring(Abilities),
-    Poll,
-}
-
-impl Choice {
-    fn name(self) -> &'static str {
-        match self {
-            Choice::Uring(_) => "uring",
-            Choice::Poll => "poll",
-        }
-    }
-}
-
-/// Where a worker says that it is made, and which addresses its datagram clients want.
-type Prepared = mpsc::Sender<(usize, Vec<Address>)>;
-
-impl Job {
-    fn run(self, prepared: Prepared, start: &mpsc::Receiver<Sockets>) -> Result<(), Error> {
-        let worker = self.context.index;
-        if let Some(id) = self.context.cpu
-            && !core_affinity::set_for_current(core_affinity::CoreId { id })
-        {
-            tracing::warn!(
-                worker,
-                cpu = id,
-                "cannot be pinned to this CPU: it runs where the scheduler likes"
-            );
-        }
-        let (buffers, bytes) = (self.context.config.recv_buffers, self.context.config.recv_buffer_bytes);
-        let failed = |step| move |source| Error::Worker { worker, step, source };
-        match self.choice {
-            Choice::Uring(abilities) => {
-                let driver = Uring::new(abilities, buffers, bytes).map_err(failed(step::RING))?;
-                self.serve(driver, prepared, start)
-            }
-            Choice::Poll => {
-                let driver = Poll::new(buffers, bytes).map_err(failed("opening epoll"))?;
-                self.serve(driver, prepared, start)
-            }
-        }
-    }
-
-    fn serve(
-        self,
-        driver: impl Driver,
-        prepared: Prepared,
-        start: &mpsc::Receiver<Sockets>,
-    ) -> Result<(), Error> {
-        let index = self.context.index;
-        let stats = self.context.stats.worker(index);
-        stats.started(sys::thread_id());
-        let streams = make_all(index, &self.context, self.protocols.streams)?;
-        let datagrams = make_all(index, &self.context, self.protocols.datagrams)?;
-        let outbound = make_all(index, &self.context, self.protocols.outbound)?;
-        let (mut clients, mut addresses) = (Vec::new(), Vec::new());
-        for DatagramClients { address, factory } in self.protocols.datagram_clients {
-            let made = catch_unwind(AssertUnwindSafe(|| factory(&self.context)));
-            clients.extend(made.map_err(|_| Error::Factory { worker: index })?);
-            addresses.resize(clients.len(), address);
-        }
-        let mut worker = Worker::new(
-            driver,
-            Config::clone(&self.context.config),
-            self.connections_max,
-            self.bell,
-            stats.clone(),
-        );
-        // All that can fail is made. Nobody may wait for us any more: then there is nobody to tell.
-        let _ = prepared.send((index, addresses));
-        drop(prepared);
-        // No sockets come where another worker failed, or an address cannot be had; who asked hears of it there.
-        let Ok(sockets) = start.recv() else { return Ok(()) };
-        for (socket, service) in sockets.streams.into_iter().zip(streams) {
-            worker.add_listener(Socket(socket.into_raw_fd()), service);
-        }
-        let all_datagrams = sockets.datagrams.into_iter().chain(sockets.datagram_clients);
-        for (socket, protocol) in all_datagrams.zip(datagrams.into_iter().chain(clients)) {
-            worker.add_datagrams(Socket(socket.into_raw_fd()), protocol);
-        }
-        for service in outbound {
-            worker.add_outbound(service);
-        }
-        let ended = worker.run();
-        stats.stopped();
-        ended.map_err(|Errno(errno)| Error::Stopped {
-            worker: index,
-            source: std::io::Error::from_raw_os_error(errno),
-        })
-    }
-}
-
-type Factory<T> = dyn Fn(&WorkerContext) -> Box<T> + Send + Sync;
-
-fn make_all<T: ?Sized>(
-    worker: usize,
-    context: &WorkerContext,
-    factories: Vec<Arc<Factory<T>>>,
-) -> Result<Vec<Box<T>>, Error> {
-    let make = |factory: Arc<Factory<T>>| {
-        catch_unwind(AssertUnwindSafe(|| factory(context))).map_err(|_| Error::Factory { worker })
-    };
-    factories.into_iter().map(make).collect()
 }
 
 fn available_cpus() -> usize {
