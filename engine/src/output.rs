@@ -11,7 +11,7 @@ use std::io::IoSlice;
 /// Shared output shorter than this many bytes is copied: an extra vector element costs more.
 const SPLICE_BYTES_MIN: usize = 1024;
 /// A buffer that grew beyond this many bytes is freed instead of kept for the next connection.
-const KEEP_BYTES_MAX: usize = 32 * 1024;
+const KEEP_BYTES_MAX: usize = 512 * 1024;
 /// Slices handed to one vectored send.
 pub(crate) const SLICES_MAX: usize = 64;
 

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
+    /// The memory in them.
+    spare_bytes: usize,
     #[expect(clippy::vec_box, reason = "as above")]
     spare_unread: Vec<Box<Unread>>,
 }
@@ -41,6 +43,8 @@ pub struct Reclaim<'a>(pub(crate) &'a mut Shared);
 
 /// Outputs a worker keeps for the next turns; more are freed.
 pub(super) const SPARE_OUTPUTS_MAX: usize = 1024;
+/// The memory in them. An output of a large reply that is freed costs the next one a page fault for every 4 KiB.
+pub(super) const SPARE_OUTPUT_BYTES_MAX: usize = 8 << 20;
 /// Buffers of unconsumed input kept for the next use.
 pub(super) const SPARE_UNREAD_MAX: usize = 256;
 /// High water of a connection's output while memory is short: enough to go on, slowly.
@@ -68,6 +72,7 @@ impl Shared {
             rung: Rung::default(),
             requests: Requests::default(),
             spare: Vec::new(),
+            spare_bytes: 0,
             spare_unread: Vec::new(),
         }
     }
@@ -89,17 +94,23 @@ impl Shared {
     /// Takes an output that is done, for the next connection that writes.
     pub(crate) fn recycle(&mut self, mut output: Box<Output>) {
         output.count_memory(&mut self.memory);
-        if output.reset() && self.spare.len() < SPARE_OUTPUTS_MAX && !self.memory.is_short() {
+        let bytes = output.memory_bytes();
+        let has_room =
+            self.spare.len() < SPARE_OUTPUTS_MAX && self.spare_bytes + bytes <= SPARE_OUTPUT_BYTES_MAX;
+        if output.reset() && has_room && !self.memory.is_short() {
+            self.spare_bytes += bytes;
             self.spare.push(output);
         } else {
-            self.memory.change(output.memory_bytes(), 0);
+            self.memory.change(bytes, 0);
         }
     }
 
     /// An empty output for whoever begins to write.
     #[inline]
     pub(crate) fn output(&mut self) -> Box<Output> {
-        self.spare.pop().unwrap_or_default()
+        let Some(output) = self.spare.pop() else { return Box::default() };
+        self.spare_bytes -= output.memory_bytes();
+        output
     }
 
     /// An empty buffer for input that is kept.
@@ -125,6 +136,7 @@ impl Shared {
         if self.memory.is_short() {
             marks.output_high = marks.output_high.min(PRESSED_HIGH_WATER_BYTES);
             marks.output_low = marks.output_low.min(marks.output_high / 4);
+            self.spare_bytes = 0;
             self.spare.drain(..).for_each(|output| self.memory.change(output.memory_bytes(), 0));
             self.spare_unread.drain(..).for_each(|unread| self.memory.change(unread.memory_bytes(), 0));
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::output::Output;
-use crate::session::shared::{SPARE_OUTPUTS_MAX, SPARE_UNREAD_MAX};
+use crate::session::shared::{SPARE_OUTPUT_BYTES_MAX, SPARE_OUTPUTS_MAX, SPARE_UNREAD_MAX};
 use crate::session::unread::Unread;
 
 fn written(shared: &mut Shared) -> Box<Output> {
@@ -40,6 +40,26 @@ fn buffers_are_used_again_up_to_a_number() {
     };
     assert!((0..SPARE_UNREAD_MAX).all(|_| used_again(&mut shared)));
     assert!(!used_again(&mut shared));
+}
+
+#[test]
+fn large_outputs_are_used_again_up_to_the_memory_in_them() {
+    const BYTES: usize = 70_000;
+    let mut shared = Stand::new().shared;
+    let before = shared.memory.used();
+    let fits = SPARE_OUTPUT_BYTES_MAX / BYTES;
+    for _ in 0..3 {
+        let outputs: Vec<_> = (0..fits + 10)
+            .map(|_| {
+                let mut output = shared.output();
+                output.buffer().reserve_exact(BYTES);
+                output
+            })
+            .collect();
+        outputs.into_iter().for_each(|output| shared.recycle(output));
+        let kept_bytes = shared.memory.used() - before;
+        assert!((fits * BYTES..=SPARE_OUTPUT_BYTES_MAX).contains(&kept_bytes), "{kept_bytes}");
+    }
 }
 
 #[test]
