@@ -85,7 +85,14 @@ impl Bell {
     }
 
     fn ring(&self, flag: &Flag, whom: Whom) {
-        if flag.raise() && !here::leave(self.address(), whom) && self.queue.post(whom) {
+        if flag.raise() {
+            self.nudge(whom);
+        }
+    }
+
+    /// The same without a flag.
+    fn nudge(&self, whom: Whom) {
+        if !here::leave(self.address(), whom) && self.queue.post(whom) {
             self.announce();
         }
     }
@@ -147,6 +154,11 @@ impl Waker {
     /// Asks for the call.
     pub fn wake(&self) {
         self.0.bell.ring(&self.0.flag, self.0.whom);
+    }
+
+    /// Rings for a connection of the same worker. From within a turn of that worker.
+    pub(crate) fn wake_neighbour(&self, conn: ConnId) {
+        self.0.bell.nudge(Whom::Conn(conn));
     }
 
     /// The call is about to be made.
@@ -263,20 +275,22 @@ mod tests {
     fn a_ring_from_within_the_turn_is_only_listed() {
         let (bell, other) = (Arc::new(Bell::new().unwrap()), Arc::new(Bell::new().unwrap()));
         let [waker, to_other] = [&bell, &other].map(|bell| Waker::new(bell.clone(), Whom::Service(1)));
-        let (rung, mut all) = (here::Rung::default(), Vec::new());
-        let turn = here::enter(bell.address(), &rung);
+        let mut all = Vec::new();
+        let turn = here::Turn::begin(bell.address());
+        assert!(!turn.has_rung());
         waker.wake();
         to_other.wake();
-        drop(turn);
         bell.take(&mut all);
         assert_eq!(all, []);
-        rung.swap(&mut all);
+        assert!(turn.has_rung());
+        turn.take(&mut all);
         assert_eq!(all, [Whom::Service(1)]);
+        assert!(!turn.has_rung());
+        drop(turn);
         other.take(&mut all);
         assert_eq!(all.len(), 2);
         waker.lower();
         waker.wake();
-        assert!(rung.is_empty(), "the turn is over");
         bell.take(&mut all);
         assert_eq!(all.len(), 3);
     }

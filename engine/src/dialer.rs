@@ -5,8 +5,7 @@
 //! not nest.
 
 use crate::address::Address;
-use crate::bell::here::Rung;
-use crate::bell::{ConnId, Waker, Whom};
+use crate::bell::{ConnId, Waker};
 use crate::event::Errno;
 use crate::time::Tick;
 use std::cell::RefCell;
@@ -18,14 +17,13 @@ use std::rc::Rc;
 #[derive(Clone)]
 pub struct Dialer {
     requests: Requests,
-    rung: Rung,
     service: u16,
     waker: Waker,
 }
 
 impl Dialer {
-    pub(crate) fn new(requests: Requests, rung: Rung, service: u16, waker: Waker) -> Dialer {
-        Dialer { requests, rung, service, waker }
+    pub(crate) fn new(requests: Requests, service: u16, waker: Waker) -> Dialer {
+        Dialer { requests, service, waker }
     }
 
     /// Connects to `address`. The answer is a call of this protocol with the same `tag`: `connected`, or `refused`
@@ -42,7 +40,7 @@ impl Dialer {
     /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. A
     /// [`Waker`] does it from any thread.
     pub fn wake(&self, conn: ConnId) {
-        self.rung.push(Whom::Conn(conn));
+        self.waker.wake_neighbour(conn);
     }
 
     /// A handle with which any thread can have [`Protocol::rung`](crate::Protocol::rung) called.

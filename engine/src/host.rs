@@ -2,6 +2,7 @@
 
 use crate::sys::Affinity;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::coop::unconstrained;
@@ -24,6 +25,20 @@ impl Default for TokioOptions {
 impl TokioOptions {
     pub(crate) fn problem(&self) -> Option<String> {
         (self.max_blocking_threads == 0).then(|| "max_blocking_threads is 0: give at least 1".to_owned())
+    }
+}
+
+/// How often somebody who waits for another thread looks whether it has sent something.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What another thread sends; `None` if it has gone without. The runtime goes on meanwhile.
+pub(crate) async fn receive<T>(from: &mpsc::Receiver<T>) -> Option<T> {
+    loop {
+        match from.try_recv() {
+            Ok(value) => return Some(value),
+            Err(mpsc::TryRecvError::Empty) => tokio::time::sleep(LOOK).await,
+            Err(mpsc::TryRecvError::Disconnected) => return None,
+        }
     }
 }
 

@@ -18,7 +18,8 @@ mod pressure;
 mod starved;
 mod transport;
 
-use crate::bell::{Bell, Orders, Whom, here};
+use crate::bell::here::Turn;
+use crate::bell::{Bell, Orders, Whom};
 use crate::config::Config;
 use crate::conn::Conn;
 use crate::driver::{Driver, Wait};
@@ -78,6 +79,8 @@ pub(crate) struct Worker<D: Driver> {
     events: Vec<Event>,
     reached: Vec<u32>,
     rung: Vec<Whom>,
+    /// Whom this worker has rung for itself, and has not looked at.
+    own_rings: Vec<Whom>,
     #[cfg(feature = "tokio")]
     hosting: hosted::Hosting,
 }
@@ -131,6 +134,7 @@ impl<D: Driver> Worker<D> {
             events: Vec::new(),
             reached: Vec::new(),
             rung: Vec::new(),
+            own_rings: Vec::new(),
             #[cfg(feature = "tokio")]
             hosting: hosted::Hosting::default(),
         }
@@ -174,7 +178,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn turn_with(&mut self, wait: Wait) -> Result<(), Errno> {
-        let _turn = here::enter(self.shared.bell.address(), &self.shared.rung);
+        let own = Turn::begin(self.shared.bell.address());
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
         self.refresh_clock();
@@ -196,8 +200,8 @@ impl<D: Driver> Worker<D> {
         if self.outbound.next_due() <= self.shared.now || !self.shared.requests.is_empty() {
             self.look_at_outbound();
         }
-        if !self.shared.rung.is_empty() {
-            self.look_at_own_rings();
+        if own.has_rung() || !self.own_rings.is_empty() {
+            self.look_at_own_rings(&own);
         }
         self.look_at_memory();
         if std::mem::take(&mut self.has_room) {
@@ -205,6 +209,9 @@ impl<D: Driver> Worker<D> {
         }
         self.flush(true);
         self.rearm_starved();
+        if own.has_rung() {
+            own.take(&mut self.own_rings);
+        }
         Ok(())
     }
 
@@ -238,8 +245,9 @@ impl<D: Driver> Worker<D> {
     /// How long the next turn may wait: not at all where something is to be looked at again that no event will tell of.
     fn next_wait(&self, until: Tick) -> Wait {
         // What was just accepted may be closed again; not all that found no buffer were armed; calls ask for more.
-        let is_behind = self.has_room || !self.starved.is_empty() || self.leap.is_on();
-        if is_behind || !(self.shared.requests.is_empty() && self.shared.rung.is_empty()) {
+        let is_asked = !(self.shared.requests.is_empty() && self.own_rings.is_empty());
+        let is_behind = self.has_room || !self.starved.is_empty() || is_asked;
+        if is_behind || self.leap.is_on() {
             return Wait::Poll;
         }
         let mut until = self.timers.next_due().unwrap_or(Tick::NEVER).min(self.accept_at).min(until);
@@ -317,11 +325,11 @@ impl<D: Driver> Worker<D> {
 
     /// Whoever this worker has rung for itself. Whom it rings for meanwhile has to wait for the next turn, which then does not
     /// wait: nobody can keep the worker here.
-    fn look_at_own_rings(&mut self) {
-        let mut rung = std::mem::take(&mut self.rung);
-        self.shared.rung.swap(&mut rung);
+    fn look_at_own_rings(&mut self, own: &Turn) {
+        own.take(&mut self.own_rings);
+        let mut rung = std::mem::take(&mut self.own_rings);
         self.look_at(&mut rung);
-        self.rung = rung;
+        self.own_rings = rung;
     }
 
     /// Flags go down before anybody looks at what they were raised for.

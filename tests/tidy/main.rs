@@ -99,6 +99,12 @@ const LAYERS: &[Layer] = &[
         why: "epoll is in poll.rs",
     },
     Layer {
+        of: &["engine/src/"],
+        except: &["engine/src/host.rs", "engine/src/worker/hosted.rs", "engine/src/sys/readiness.rs"],
+        forbidden: &["tokio"],
+        why: "who waits is the host's business: everything else runs without it",
+    },
+    Layer {
         of: &["protocols/src/"],
         except: &[],
         forbidden: &[

@@ -43,8 +43,6 @@ pub struct Poll {
     now: Tick,
     /// The last turn delivered only `done` and did not ask the kernel.
     skipped: bool,
-    /// The kernel had as many events as were taken at once: it may have more.
-    may_have_more: bool,
 }
 
 #[derive(Default)]
@@ -95,7 +93,6 @@ impl Poll {
             transfer: sys::datagrams::Transfer::new(),
             now: sys::clock(),
             skipped: false,
-            may_have_more: false,
         })
     }
 
@@ -227,9 +224,7 @@ impl Poll {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.readiness.clear(),
             result => result.map_err(|error| Errno::from_io(&error))?,
         }
-        let mut count = 0;
         for event in &self.readiness {
-            count += 1;
             let index = event.token().0;
             let Some(entry) = self.sockets.get_mut(index).filter(|entry| entry.registered) else { continue };
             if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -263,7 +258,6 @@ impl Poll {
                 }
             }
         }
-        self.may_have_more = count == POLL_EVENTS;
         Ok(())
     }
 

@@ -67,10 +67,6 @@ impl Choice {
 /// Where a worker says that it is made, and which addresses its datagram clients want.
 pub(super) type Prepared = mpsc::Sender<(usize, Vec<Address>)>;
 
-/// How often a hosted worker looks whether its sockets are there, while its runtime runs what the factories have spawned.
-#[cfg(feature = "tokio")]
-const START_LOOK: std::time::Duration = std::time::Duration::from_millis(1);
-
 impl Job {
     pub(super) fn run(self, prepared: Prepared, start: &mpsc::Receiver<Sockets>) -> Result<(), Error> {
         let worker = self.context.index;
@@ -140,13 +136,7 @@ impl Job {
         let made = self.protocols.make(&self.context).await?;
         made.tell(self.context.index, prepared);
         // What factories have spawned goes on meanwhile: another worker's factory may wait for it.
-        let sockets = loop {
-            match start.try_recv() {
-                Ok(sockets) => break sockets,
-                Err(mpsc::TryRecvError::Empty) => tokio::time::sleep(START_LOOK).await,
-                Err(mpsc::TryRecvError::Disconnected) => return Ok(()),
-            }
-        };
+        let Some(sockets) = host::receive(start).await else { return Ok(()) };
         let mut worker = made.worker(driver, &self.context, self.connections_max, self.bell, sockets);
         let ended = worker.run_hosted().await;
         stats.stopped();

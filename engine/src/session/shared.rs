@@ -2,7 +2,6 @@
 
 use super::outlet::Marks;
 use super::unread::Unread;
-use crate::bell::here::Rung;
 use crate::bell::{Bell, Wakers};
 use crate::config::Config;
 use crate::dialer::Requests;
@@ -26,8 +25,6 @@ pub(crate) struct Shared {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) wakers: Wakers,
-    /// Whom this worker has rung for itself.
-    pub(crate) rung: Rung,
     pub(crate) requests: Requests,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
@@ -69,7 +66,6 @@ impl Shared {
             stats,
             bell,
             wakers: Wakers::default(),
-            rung: Rung::default(),
             requests: Requests::default(),
             spare: Vec::new(),
             spare_bytes: 0,

@@ -118,8 +118,7 @@ impl<D: Driver> Worker<D> {
             let service = index as u16;
             let waker = Waker::new(self.shared.bell.clone(), Whom::Service(service));
             self.outbound.wakers.push(waker.clone());
-            let (requests, rung) = (self.shared.requests.clone(), self.shared.rung.clone());
-            let dialer = Dialer::new(requests, rung, service, waker);
+            let dialer = Dialer::new(self.shared.requests.clone(), service, waker);
             let started = self.services[index].notice(Notice::Start(dialer));
             self.count_panic(started);
         }

@@ -1,7 +1,9 @@
 //! HTTP/1.1 on the wire (RFC 9112): bytes to requests and replies to bytes, and the session that does both.
 //!
-//! `session.rs` is the state machine. `head.rs` and `decoder.rs` read for it, on the lines that `syntax.rs` scans;
-//! `answer.rs` has requests answered, `waiting.rs` says for how long anything is waited for, `detached.rs` keeps what runs on without its client, and `emit.rs` writes what frames the replies. The parsers and `emit.rs` are pure.
+//! `session.rs` is the state machine, `exchange.rs` its part for requests that are not answered at once. `head.rs` and `decoder.rs` read
+//! for it, on the lines that `syntax.rs` scans; `answer.rs` has requests answered, `waiting.rs` says for how long anything is waited
+//! for, `detached.rs` keeps handlers whose client has left, and `emit.rs` writes what frames the replies. The parsers and
+//! `emit.rs` are pure.
 
 mod answer;
 #[cfg(feature = "internals")]
@@ -10,6 +12,7 @@ pub mod decoder;
 pub(super) mod decoder;
 mod detached;
 pub(super) mod emit;
+mod exchange;
 #[cfg(feature = "internals")]
 pub mod head;
 #[cfg(not(feature = "internals"))]

@@ -37,12 +37,20 @@ pub(super) struct ReplyState {
     /// More has arrived behind the request.
     pub(super) followed: bool,
     pub(super) source: Option<Box<dyn Source>>,
-    /// What makes the answer, while it is put off; and what tells it that the client has left.
-    pub(super) work: Option<Box<dyn Work>>,
-    pub(super) peer: Option<Peer>,
+    /// There while the answer is put off. One box, so that all others pay for one pointer.
+    pub(super) later: Option<Box<Later>>,
     /// A Content-Type was written.
     has_type: bool,
     status: u16,
+}
+
+/// An answer that is put off.
+#[derive(Default)]
+pub(super) struct Later {
+    /// What makes it.
+    pub(super) work: Option<Box<dyn Work>>,
+    /// What tells it that the client has left.
+    pub(super) peer: Option<Peer>,
 }
 
 /// How far a reply is.
@@ -64,6 +72,12 @@ pub(super) enum Stage {
 }
 
 impl ReplyState {
+    /// Whether the answer is still being made.
+    #[inline]
+    pub(super) fn is_put_off(&self) -> bool {
+        matches!(self.stage, Stage::Later | Stage::Waiting)
+    }
+
     pub(super) fn new(head: &Head<'_, '_>, keep_alive: bool) -> ReplyState {
         ReplyState {
             stage: Stage::Unsent,
@@ -73,8 +87,7 @@ impl ReplyState {
             reading: false,
             followed: false,
             source: None,
-            work: None,
-            peer: None,
+            later: None,
             has_type: false,
             status: 200,
         }
@@ -99,8 +112,7 @@ impl ReplyState {
             reading: false,
             followed: false,
             source: None,
-            work: None,
-            peer: None,
+            later: None,
             has_type: false,
             status,
         }
@@ -188,7 +200,8 @@ impl Reply<'_> {
 
     /// Takes a request out of the input, for a future that answers it later.
     pub fn own(&mut self, request: &Request<'_>) -> OwnedRequest {
-        OwnedRequest::take(request, self.state.peer.get_or_insert_default().clone())
+        let later = self.state.later.get_or_insert_default();
+        OwnedRequest::take(request, later.peer.get_or_insert_default().clone())
     }
 
     pub(super) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
@@ -199,8 +212,9 @@ impl Reply<'_> {
             return;
         }
         self.state.stage = Stage::Later;
-        self.state.work = Some(work);
-        self.state.peer = peer.or(self.state.peer.take());
+        let later = self.state.later.get_or_insert_default();
+        later.work = Some(work);
+        later.peer = peer.or(later.peer.take());
     }
 
     /// Writes an answer that was made as a value.

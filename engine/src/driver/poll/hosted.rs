@@ -1,6 +1,6 @@
 //! epoll where tokio waits for it: by its own descriptor, in tokio's epoll.
 
-use super::Poll;
+use super::{POLL_EVENTS, Poll};
 use crate::driver::Hosted;
 use crate::sys;
 use crate::time::Tick;
@@ -15,7 +15,7 @@ impl Hosted for Poll {
     /// before waiting.
     fn is_quiet(&mut self) -> bool {
         let is_told = self.done.is_empty() && self.unawaited.is_empty();
-        is_told && self.ready.is_empty() && !self.skipped && !self.may_have_more
+        is_told && self.ready.is_empty() && !self.skipped && self.readiness.iter().count() < POLL_EVENTS
     }
 
     fn before_park(&mut self) {}

@@ -7,13 +7,14 @@
 use super::answer::{Context, Flow, TOO_LARGE};
 use super::decoder::{Decoded, Decoder};
 use super::detached::Detached;
+use super::exchange::{Exchange, Place, Sink};
 use super::head::{Outcome, parse_head, verdict_due};
 use super::limits::{Limits, WhenGone};
 use crate::http::date::Preamble;
-use crate::http::handler::{Handler, Plan, Upload};
+use crate::http::handler::{Handler, Plan};
 use crate::http::message::{Expect, Framing, Head, Method, Slots};
 use crate::http::reject::Reject;
-use crate::http::reply::{ReplyState, Stage};
+use crate::http::reply::ReplyState;
 use crate::http::request::Request;
 use ringmill_engine::{CloseReason, Dialer, Facts, Io, Next, Protocol, Step, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,39 +29,12 @@ pub struct Server<H> {
 
 /// The state of one connection.
 pub struct Session {
-    exchange: Option<Box<Exchange>>,
+    exchange: Place,
     /// When the head that is incomplete began; `Tick::NEVER` while there is none.
     pub(super) head_began: Tick,
     /// How many bytes of that head were looked at; `None` while there is none.
     pub(super) searched: Option<u16>,
     requests: u32,
-}
-
-/// One request whose body is still coming, or whose reply is still being made.
-struct Exchange {
-    /// `None` once the body is complete.
-    decoder: Option<Decoder>,
-    /// What arrived of the body since its deadline was set; `None` while it has none.
-    arrived: Option<u64>,
-    sink: Sink,
-    reply: ReplyState,
-}
-
-/// Where a body goes.
-enum Sink {
-    /// Until it is complete; with a copy of the head, which is then parsed again.
-    Collect { head: Vec<u8>, body: Vec<u8>, bytes_max: u64 },
-    /// As it comes, up to so many more bytes.
-    Upload { upload: Box<dyn Upload>, left: u64 },
-    /// It has ended.
-    Ended,
-}
-
-impl Exchange {
-    /// One whose request is complete.
-    fn answering(reply: ReplyState) -> Exchange {
-        Exchange { decoder: None, arrived: None, sink: Sink::Ended, reply }
-    }
 }
 
 impl<H: Handler> Server<H> {
@@ -127,7 +101,7 @@ impl<H: Handler> Server<H> {
             let request = Request::new(head, b"", b"", facts.as_deref());
             return match self.context.answer(&mut self.handler, &request, &mut reply, io) {
                 Some(flow) => flow,
-                None => self.context.after(session, reply, len, io),
+                None => self.context.after(&mut session.exchange, reply, len, io),
             };
         }
         let parts = input.split_at(len);
@@ -163,13 +137,13 @@ impl<H: Handler> Server<H> {
                     exchange.reply.followed = at < input.len();
                     return match self.body_end(session, trailers, io) {
                         Some(flow) => flow,
-                        None => self.context.resume(session, at, io),
+                        None => self.context.resume(&mut session.exchange, at, io),
                     };
                 }
                 Decoded::Malformed(reject) => return self.context.refuse_body(exchange, reject, io),
             }
         }
-        self.context.resume(session, at, io)
+        self.context.resume(&mut session.exchange, at, io)
     }
 
     /// Tells whoever takes the body that it is complete; a flow if that ends the connection.
@@ -197,52 +171,6 @@ impl<H: Handler> Server<H> {
 }
 
 impl Context {
-    /// Goes on with a reply, and ends the exchange when it is complete.
-    fn resume(&mut self, session: &mut Session, consumed: usize, io: &mut Io<'_>) -> Flow {
-        let Some(exchange) = session.exchange.as_mut() else { return Flow::On(consumed) };
-        if exchange.reply.work.is_some()
-            && let Some(flow) = self.attend(&mut exchange.reply, io)
-        {
-            return if let Flow::Hold(_) = flow { Flow::Hold(consumed) } else { flow };
-        }
-        match self.pump(&mut exchange.reply, io) {
-            Flow::On(_) => {
-                let keep_alive = exchange.reply.keep_alive;
-                session.exchange = None;
-                if keep_alive { Flow::On(consumed) } else { Flow::Close }
-            }
-            Flow::Hold(_) => Flow::Hold(consumed),
-            flow => flow,
-        }
-    }
-
-    /// What follows an answer that was made in place.
-    #[inline]
-    fn after(
-        &mut self,
-        session: &mut Session,
-        mut reply: ReplyState,
-        consumed: usize,
-        io: &mut Io<'_>,
-    ) -> Flow {
-        if reply.stage == Stage::Done {
-            return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
-        }
-        if reply.work.is_some() {
-            session.exchange = Some(Box::new(Exchange::answering(reply)));
-            return self.resume(session, consumed, io);
-        }
-        match self.pump(&mut reply, io) {
-            Flow::On(_) if reply.keep_alive => Flow::On(consumed),
-            Flow::On(_) => Flow::Close,
-            Flow::Hold(_) => {
-                session.exchange = Some(Box::new(Exchange::answering(reply)));
-                Flow::Hold(consumed)
-            }
-            flow => flow,
-        }
-    }
-
     /// Takes a request whose head declares a body, from the text of that head and what follows it.
     fn with_body(
         &mut self,
@@ -282,7 +210,7 @@ impl Context {
                 reply.followed = body.len() < rest.len();
                 return match self.answer(handler, &request, &mut reply, io) {
                     Some(flow) => flow,
-                    None => self.after(session, reply, text.len() + body.len(), io),
+                    None => self.after(&mut session.exchange, reply, text.len() + body.len(), io),
                 };
             }
         }
@@ -301,46 +229,8 @@ impl Context {
         Flow::On(text.len())
     }
 
-    /// Gives a piece of a body to whoever takes it; a flow if that ends the exchange.
-    fn body_data(&mut self, exchange: &mut Exchange, data: &[u8], io: &mut Io<'_>) -> Option<Flow> {
-        match &mut exchange.sink {
-            Sink::Ended => {}
-            Sink::Collect { head, body, bytes_max } => {
-                if body.len() as u64 + data.len() as u64 > *bytes_max {
-                    return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
-                }
-                body.extend_from_slice(data);
-                if !io.hold(head.capacity() + body.capacity()) {
-                    return Some(self.refuse_for_memory(exchange.reply.head_only, io));
-                }
-            }
-            Sink::Upload { upload, left } => {
-                let Some(rest) = left.checked_sub(data.len() as u64) else {
-                    return Some(match exchange.reply.stage {
-                        Stage::Unsent => self.refuse(413, TOO_LARGE, exchange.reply.head_only, io),
-                        stage => Flow::cut(stage),
-                    });
-                };
-                *left = rest;
-                let panicked = self.write_reply(&mut exchange.reply, io, |reply| upload.chunk(data, reply));
-                return match exchange.reply.stage {
-                    Stage::Done | Stage::Broken => Some(Flow::Close),
-                    _ => panicked,
-                };
-            }
-        }
-        None
-    }
-
     fn refuse_head(&mut self, reject: Reject, input: &[u8], io: &mut Io<'_>) -> Flow {
         self.refuse(reject.status(), reject.reason(), begins_with_head(input), io)
-    }
-
-    fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
-        match exchange.reply.stage {
-            Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
-            stage => Flow::cut(stage),
-        }
     }
 }
 
@@ -388,7 +278,7 @@ impl<H: Handler> Protocol for Server<H> {
 
     fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
         match &session.exchange {
-            Some(exchange) if exchange.reply.work.is_some() && self.context.peer_left(&exchange.reply) => {
+            Some(exchange) if exchange.reply.is_put_off() && self.context.peer_left(&exchange.reply) => {
                 Next::Close
             }
             _ => Next::Pause,
@@ -397,7 +287,7 @@ impl<H: Handler> Protocol for Server<H> {
 
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         if let Some(exchange) = &mut session.exchange
-            && exchange.reply.work.is_some()
+            && exchange.reply.is_put_off()
         {
             self.context.give_handler_up(&mut exchange.reply, io);
             return Next::Close;
@@ -443,11 +333,14 @@ impl<H: Handler> Protocol for Server<H> {
 
     fn closed(&mut self, session: Session, reason: CloseReason) {
         let Some(mut exchange) = session.exchange else { return };
-        if let Some(work) = exchange.reply.work.take() {
+        if exchange.reply.is_put_off() {
             self.context.peer_left(&exchange.reply);
-            if self.context.when_gone == WhenGone::RunOn && reason != CloseReason::Stopped {
-                self.detached.keep(work, self.context.limits.run_on_max);
-            }
+        }
+        if let Some(work) = exchange.reply.later.take().and_then(|later| later.work)
+            && self.context.when_gone == WhenGone::RunOn
+            && reason != CloseReason::Stopped
+        {
+            self.detached.keep(work, self.context.limits.run_on_max);
         }
     }
 
@@ -466,7 +359,7 @@ impl<H: Handler> Server<H> {
             None => return Next::Continue,
             // The last of a body may have filled the output: its end is then still to be told.
             Some(exchange) if exchange.decoder.is_some() => self.body(session, b"", io),
-            Some(_) => self.context.resume(session, 0, io),
+            Some(_) => self.context.resume(&mut session.exchange, 0, io),
         };
         match flow {
             Flow::On(_) => {

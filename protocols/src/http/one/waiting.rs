@@ -3,7 +3,7 @@
 use super::answer::{Context, Flow};
 use super::limits::WhenGone;
 use super::session::Session;
-use crate::http::reply::{ReplyState, Stage};
+use crate::http::reply::{Later, ReplyState, Stage};
 use ringmill_engine::{Io, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
@@ -13,25 +13,24 @@ impl Context {
     /// Goes on with an answer that was put off, and writes it once it is there. A flow while it is not, or if it failed.
     pub(super) fn attend(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Option<Flow> {
         let waker = std::task::Waker::from(io.waker());
-        let work = reply.work.as_mut()?;
+        let work = reply.later.as_mut()?.work.as_mut()?;
         let polled =
             catch_unwind(AssertUnwindSafe(|| work.poll(&mut std::task::Context::from_waker(&waker))));
         match polled {
             Ok(Poll::Pending) if reply.stage == Stage::Waiting => Some(Flow::Hold(0)),
             Ok(Poll::Pending) => Some(self.wait_for_handler(reply, io)),
             Ok(Poll::Ready(answer)) => {
-                let work = reply.work.take();
-                self.end_wait(reply, io);
+                let later = self.end_wait(reply, io);
                 self.write_reply(reply, io, |reply| {
-                    work.into_iter().for_each(|work| work.retire());
+                    later.and_then(|later| later.work).into_iter().for_each(|work| work.retire());
                     reply.put(answer);
                     reply.finish();
                 })
             }
             Err(_) => {
-                self.end_wait(reply, io);
+                let later = self.end_wait(reply, io);
                 let flow = self.panicked(reply, io);
-                reply.work = None;
+                drop(later);
                 Some(flow)
             }
         }
@@ -40,9 +39,9 @@ impl Context {
     /// It is not ready: from now on its time runs, and its memory counts.
     fn wait_for_handler(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Flow {
         reply.stage = Stage::Waiting;
-        let bytes = reply.work.as_ref().map_or(0, |work| work.bytes());
-        if !io.hold(bytes) {
-            reply.work = None;
+        let work = reply.later.as_ref().and_then(|later| later.work.as_ref());
+        if !io.hold(work.map_or(0, |work| work.bytes())) {
+            reply.later = None;
             return self.refuse_for_memory(reply.head_only, io);
         }
         io.set_timeout(self.limits.handler_timeout);
@@ -52,7 +51,7 @@ impl Context {
 
     /// The client of an answer that is being made has ended its stream; whether that ends the connection.
     pub(super) fn peer_left(&self, reply: &ReplyState) -> bool {
-        if let Some(peer) = &reply.peer {
+        if let Some(peer) = reply.later.as_ref().and_then(|later| later.peer.as_ref()) {
             peer.leave();
         }
         self.when_gone != WhenGone::HalfClose
@@ -61,16 +60,17 @@ impl Context {
     /// Its time is over: it is dropped.
     #[cold]
     pub(super) fn give_handler_up(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) {
-        self.end_wait(reply, io);
-        reply.work = None;
+        let later = self.end_wait(reply, io);
         self.refuse(503, "the handler took too long (RFC 9110, 15.6.4)", reply.head_only, io);
+        drop(later);
     }
 
-    fn end_wait(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) {
+    /// The wait is over, and what it was for can be written. Gives back what made it.
+    fn end_wait(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Option<Box<Later>> {
         reply.stage = Stage::Unsent;
-        reply.peer = None;
         io.hold(0);
         self.preamble.refresh(io.unix_secs());
+        reply.later.take()
     }
 
     #[cold]

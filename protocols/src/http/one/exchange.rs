@@ -1,0 +1,141 @@
+//! A request that is not answered at once: where its body goes, and how its reply goes on.
+
+use super::answer::{Context, Flow, TOO_LARGE};
+use super::decoder::Decoder;
+use crate::http::handler::Upload;
+use crate::http::reject::Reject;
+use crate::http::reply::{ReplyState, Stage};
+use ringmill_engine::Io;
+
+/// One request whose body is still coming, or whose reply is still being made.
+pub(super) struct Exchange {
+    /// `None` once the body is complete.
+    pub(super) decoder: Option<Decoder>,
+    /// What arrived of the body since its deadline was set; `None` while it has none.
+    pub(super) arrived: Option<u64>,
+    pub(super) sink: Sink,
+    pub(super) reply: ReplyState,
+}
+
+/// Where a body goes.
+pub(super) enum Sink {
+    /// Until it is complete; with a copy of the head, which is then parsed again.
+    Collect { head: Vec<u8>, body: Vec<u8>, bytes_max: u64 },
+    /// As it comes, up to so many more bytes.
+    Upload { upload: Box<dyn Upload>, left: u64 },
+    /// It has ended.
+    Ended,
+}
+
+/// Where a session keeps it: most have none.
+pub(super) type Place = Option<Box<Exchange>>;
+
+impl Exchange {
+    /// One whose request is complete.
+    fn answering(reply: ReplyState) -> Exchange {
+        Exchange { decoder: None, arrived: None, sink: Sink::Ended, reply }
+    }
+}
+
+impl Context {
+    /// Goes on with a reply, and ends the exchange when it is complete.
+    pub(super) fn resume(&mut self, place: &mut Place, consumed: usize, io: &mut Io<'_>) -> Flow {
+        let Some(exchange) = place.as_mut() else { return Flow::On(consumed) };
+        if exchange.reply.is_put_off()
+            && let Some(flow) = self.attend(&mut exchange.reply, io)
+        {
+            return if let Flow::Hold(_) = flow { Flow::Hold(consumed) } else { flow };
+        }
+        match self.pump(&mut exchange.reply, io) {
+            Flow::On(_) => {
+                let keep_alive = exchange.reply.keep_alive;
+                *place = None;
+                if keep_alive { Flow::On(consumed) } else { Flow::Close }
+            }
+            Flow::Hold(_) => Flow::Hold(consumed),
+            flow => flow,
+        }
+    }
+
+    /// What follows an answer that was made in place.
+    #[inline]
+    pub(super) fn after(
+        &mut self,
+        place: &mut Place,
+        reply: ReplyState,
+        consumed: usize,
+        io: &mut Io<'_>,
+    ) -> Flow {
+        if reply.stage == Stage::Done {
+            return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
+        }
+        self.after_a_part(place, reply, consumed, io)
+    }
+
+    /// The same where the answer is not complete.
+    #[inline(never)]
+    fn after_a_part(
+        &mut self,
+        place: &mut Place,
+        mut reply: ReplyState,
+        consumed: usize,
+        io: &mut Io<'_>,
+    ) -> Flow {
+        if reply.is_put_off() {
+            *place = Some(Box::new(Exchange::answering(reply)));
+            return self.resume(place, consumed, io);
+        }
+        match self.pump(&mut reply, io) {
+            Flow::On(_) if reply.keep_alive => Flow::On(consumed),
+            Flow::On(_) => Flow::Close,
+            Flow::Hold(_) => {
+                *place = Some(Box::new(Exchange::answering(reply)));
+                Flow::Hold(consumed)
+            }
+            flow => flow,
+        }
+    }
+
+    /// Gives a piece of a body to whoever takes it; a flow if that ends the exchange.
+    pub(super) fn body_data(
+        &mut self,
+        exchange: &mut Exchange,
+        data: &[u8],
+        io: &mut Io<'_>,
+    ) -> Option<Flow> {
+        match &mut exchange.sink {
+            Sink::Ended => {}
+            Sink::Collect { head, body, bytes_max } => {
+                if body.len() as u64 + data.len() as u64 > *bytes_max {
+                    return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
+                }
+                body.extend_from_slice(data);
+                if !io.hold(head.capacity() + body.capacity()) {
+                    return Some(self.refuse_for_memory(exchange.reply.head_only, io));
+                }
+            }
+            Sink::Upload { upload, left } => {
+                let Some(rest) = left.checked_sub(data.len() as u64) else {
+                    return Some(match exchange.reply.stage {
+                        Stage::Unsent => self.refuse(413, TOO_LARGE, exchange.reply.head_only, io),
+                        stage => Flow::cut(stage),
+                    });
+                };
+                *left = rest;
+                let panicked = self.write_reply(&mut exchange.reply, io, |reply| upload.chunk(data, reply));
+                return match exchange.reply.stage {
+                    Stage::Done | Stage::Broken => Some(Flow::Close),
+                    _ => panicked,
+                };
+            }
+        }
+        None
+    }
+
+    pub(super) fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
+        match exchange.reply.stage {
+            Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
+            stage => Flow::cut(stage),
+        }
+    }
+}
