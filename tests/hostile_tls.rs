@@ -11,11 +11,15 @@ use common::tls::{Secured, Trust, hello, secure, unsent};
 use common::traces::{Traces, total};
 use common::*;
 use ringmill::http::Server;
-use ringmill::{Config, DriverChoice, Echo, Engine, Running, Tls, TlsConfig, TlsStore};
-use rustls::{ClientConfig, SupportedProtocolVersion};
+use ringmill::{
+    Address, CloseReason, Config, Dialer, DriverChoice, Echo, Engine, Io, Protocol, Running, Step, Tls,
+    TlsClient, TlsConfig, TlsStore,
+};
+use rustls::{ClientConfig, ServerConnection, SupportedProtocolVersion};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Alerts, all of them fatal but one (RFC 8446, 6; RFC 5246, 7.2).
@@ -80,31 +84,35 @@ impl Secure {
     fn records(&self, address: SocketAddr, version: &'static SupportedProtocolVersion) -> Raw {
         let mut config = self.trust.client_with(records::provider(), &[version], &["http/1.1"]);
         config.enable_secret_extraction = true;
-        let mut stream = connect_to(address);
-        let mut handshake = Handshake::new(unsent(&Arc::new(config)));
-        loop {
-            let flight = handshake.take_output();
-            if !flight.is_empty() {
-                stream.send(flight);
-            }
-            let mut buffer = [0; 4096];
-            let bytes = stream.read(&mut buffer).expect("the server answers");
-            assert!(bytes > 0, "the end in the middle of a handshake");
-            if handshake.take_input(&buffer[..bytes]).expect("the server speaks TLS") {
-                stream.send(handshake.take_output());
-                return Raw { stream, records: handshake.into_records() };
-            }
-        }
+        Raw::new(connect_to(address), Handshake::new(unsent(&Arc::new(config))))
     }
 }
 
-/// A client that chooses its records.
+/// A peer that chooses its records.
 struct Raw {
     stream: TcpStream,
     records: Records,
 }
 
 impl Raw {
+    /// Makes the handshake.
+    fn new(mut stream: TcpStream, mut handshake: Handshake) -> Raw {
+        loop {
+            let flight = handshake.take_output();
+            if !flight.is_empty() {
+                stream.send(flight);
+            }
+            let mut buffer = [0; 4096];
+            let bytes = stream.read(&mut buffer).expect("the other side answers");
+            assert!(bytes > 0, "the end in the middle of a handshake");
+            if handshake.take_input(&buffer[..bytes]).expect("the other side speaks TLS") {
+                let flight = handshake.take_output();
+                stream.send(flight);
+                return Raw { stream, records: handshake.into_records() };
+            }
+        }
+    }
+
     fn send(&mut self, content_type: u8, payload: &[u8]) {
         let record = self.records.seal(content_type, payload);
         // The server may have closed because of what came before: that shows when reading.
@@ -367,6 +375,109 @@ fn empty_parts_of_messages_between_data_harm_nobody() {
         }
         server.check_served();
         assert_eq!(total(&server.running).panics, 0);
+    });
+}
+
+/// Connects, says what it hears, and in the end why it was the end.
+struct Hearer {
+    address: Address,
+    heard: Sender<Heard>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Data(Vec<u8>),
+    Closed(CloseReason),
+}
+
+impl Protocol for Hearer {
+    type Session = ();
+
+    fn open(&mut self, _: &mut Io<'_>) {}
+
+    fn start(&mut self, dialer: Dialer) {
+        dialer.connect(&self.address, 0);
+    }
+
+    fn data(&mut self, (): &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
+        self.heard.send(Heard::Data(input.to_vec())).expect("the test listens");
+        Step::consumed(input.len())
+    }
+
+    fn closed(&mut self, (): (), reason: CloseReason) {
+        self.heard.send(Heard::Closed(reason)).expect("the test listens");
+    }
+}
+
+/// All data up to the end, and its reason.
+fn all_heard(heard: &Receiver<Heard>) -> (Vec<u8>, CloseReason) {
+    let mut data = Vec::new();
+    loop {
+        match heard.recv_timeout(PATIENCE).expect("the end comes") {
+            Heard::Data(more) => data.extend(more),
+            Heard::Closed(reason) => return (data, reason),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_sends_what_no_server_sends_harms_no_client() {
+    on_both_drivers(|driver| {
+        let trust = Trust::new();
+        let hear = |version, say: &dyn Fn(&mut Raw)| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = Address::from(listener.local_addr().unwrap());
+            let peer = TlsClient::new(trust.our_client()).unwrap().peer("localhost").unwrap();
+            let (sender, heard) = channel();
+            let factory = move |_: &_| {
+                let (hearer, peer) =
+                    (Hearer { address: address.clone(), heard: sender.clone() }, peer.clone());
+                Tls::client(hearer, move |_| Some(peer.clone()))
+            };
+            let running = Engine::builder().config(config(driver)).outbound(factory).start().unwrap();
+            let mut config = trust.server_with(records::provider(), &[version]);
+            config.enable_secret_extraction = true;
+            let tls = ServerConnection::new(Arc::new(config)).unwrap();
+            let stream = with_patience(listener.accept().unwrap().0);
+            let mut server = Raw::new(stream, Handshake::new(tls));
+            say(&mut server);
+            let all = all_heard(&heard);
+            drop(server);
+            eventually(0, || total(&running).connections);
+            assert_eq!(total(&running).panics, 0);
+            all
+        };
+        for version in VERSIONS {
+            let (data, reason) = hear(version, &|server| {
+                for n in 0..100 {
+                    server.send(HANDSHAKE, b"");
+                    server.send(DATA, &[n]);
+                }
+                server.send(ALERT, &CLOSE_NOTIFY);
+            });
+            assert_eq!((data, reason), ((0..100).collect(), CloseReason::Finished), "{version:?}");
+            let (data, _) = hear(version, &|server| {
+                for _ in 0..10_000 {
+                    server.send(HANDSHAKE, b"");
+                    server.send(DATA, b"x");
+                }
+            });
+            assert!((500..5000).contains(&data.len()), "{version:?}: {} were taken", data.len());
+            for (content_type, payload) in
+                [(DATA, vec![0; 16_385]), (ALERT, vec![2, 80]), (HANDSHAKE, vec![1; 100]), (99, vec![0])]
+            {
+                let (data, reason) = hear(version, &|server| {
+                    server.send(DATA, b"before");
+                    server.send(content_type, &payload);
+                    server.send(DATA, b"behind");
+                });
+                assert_eq!(
+                    (show(&data), reason),
+                    (show(b"before"), CloseReason::Aborted),
+                    "{version:?} {content_type}"
+                );
+            }
+        }
     });
 }
 

@@ -1,14 +1,12 @@
-//! A client that makes an ordinary handshake with rustls, and then says what no client says: records of any type, with any content,
-//! under the connection's own keys. For tests of servers, and for the fuzz target `tls`.
+//! A peer that makes an ordinary handshake with rustls, and then says what no peer says: records of any type, with any content, under
+//! the connection's own keys. For tests of servers and clients, and for the fuzz target `tls`.
 
 use rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
     OutboundPlainMessage,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{
-    ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite,
-};
+use rustls::{Connection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite};
 
 pub const ALERT: u8 = 21;
 pub const HANDSHAKE: u8 = 22;
@@ -20,7 +18,7 @@ pub const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 const KEY_UPDATE: u8 = 24;
 const HEADER_BYTES: usize = 5;
 
-/// For such a client: with suites of ChaCha20 only, because aws-lc goes on with AES-GCM of TLS 1.2 from its first record alone.
+/// For such a peer: with suites of ChaCha20 only, because aws-lc goes on with AES-GCM of TLS 1.2 from its first record alone.
 pub fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
@@ -33,7 +31,7 @@ pub fn provider() -> CryptoProvider {
 
 /// A handshake that is under way.
 pub struct Handshake {
-    tls: ClientConnection,
+    tls: Connection,
     /// Received, and no complete record yet.
     inbound: Vec<u8>,
 }
@@ -45,14 +43,14 @@ pub struct Records {
     sealed: u64,
     opened: u64,
     inbound: Vec<u8>,
-    /// The server has changed its key, to one that is not known here.
+    /// The other side has changed its key, to one that is not known here.
     is_blind: bool,
 }
 
 impl Handshake {
-    /// Of a client whose configuration has this [`provider`] and `enable_secret_extraction`.
-    pub fn new(tls: ClientConnection) -> Handshake {
-        Handshake { tls, inbound: Vec::new() }
+    /// Of a side whose configuration has this [`provider`] and `enable_secret_extraction`.
+    pub fn new(tls: impl Into<Connection>) -> Handshake {
+        Handshake { tls: tls.into(), inbound: Vec::new() }
     }
 
     /// What there is to send.
@@ -104,7 +102,7 @@ impl Records {
         sealed.encode()
     }
 
-    /// What is in the records that have come with these bytes: type and content. Nothing more once the server has changed its key.
+    /// What is in the records that have come with these bytes: type and content. Nothing more once the other side has changed its key.
     pub fn open(&mut self, bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
         self.inbound.extend_from_slice(bytes);
         let mut opened = Vec::new();
@@ -114,7 +112,7 @@ impl Records {
             let typ = ContentType::from(record[0]);
             let message =
                 InboundOpaqueMessage::new(typ, ProtocolVersion::TLSv1_2, &mut record[HEADER_BYTES..]);
-            let plain = self.opener.decrypt(message, self.opened).expect("the server seals with its key");
+            let plain = self.opener.decrypt(message, self.opened).expect("the other side seals with its key");
             self.opened += 1;
             self.is_blind = plain.typ == ContentType::Handshake && plain.payload.first() == Some(&KEY_UPDATE);
             opened.push((u8::from(plain.typ), plain.payload.to_vec()));

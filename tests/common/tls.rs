@@ -1,7 +1,7 @@
 //! TLS over sockets: a certificate of a test's own, and rustls as the client that trusts it.
 
 use super::{connect_to, with_patience};
-use ringmill::TlsConfig;
+use ringmill::{TlsClientConfig, TlsConfig};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -26,15 +26,29 @@ impl Trust {
 
     /// With these protocols, the preferred one first.
     pub fn server(&self, alpn: &[&str]) -> TlsConfig {
+        let mut config = self.server_with(aws_lc_rs::default_provider(), rustls::ALL_VERSIONS);
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConfig::custom(Arc::new(config))
+    }
+
+    /// A server of rustls with this cryptography and these versions.
+    pub fn server_with(
+        &self,
+        provider: CryptoProvider,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ServerConfig {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(rustls::ALL_VERSIONS)
+        ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
             .expect("both versions are there")
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], key)
-            .expect("a sound pair");
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsConfig::custom(Arc::new(config))
+            .expect("a sound pair")
+    }
+
+    /// A client of ours that trusts it.
+    pub fn our_client(&self) -> TlsClientConfig {
+        TlsClientConfig::default().with_root_certificate(self.certificate.to_vec())
     }
 
     /// Offers these protocols.
