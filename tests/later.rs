@@ -177,3 +177,84 @@ fn a_stop_drops_what_waits() {
         client.expect_reset();
     });
 }
+
+/// The same over TLS, where the layer below forwards what happens.
+#[cfg(feature = "tls")]
+mod tls {
+    use super::*;
+    use ringmill::{Engine, Tls, TlsConfig, TlsStore};
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+    use std::net::TcpStream;
+
+    type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+    /// A certificate for `localhost` in files, and a client that trusts it.
+    fn trust() -> (Directory, TlsConfig, Arc<ClientConfig>) {
+        let folder = Directory::new();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.file(name));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let client = builder.with_root_certificates(roots).with_no_client_auth();
+        (folder, TlsConfig::from_files(cert, key), Arc::new(client))
+    }
+
+    fn secure(running: &Running, client: &Arc<ClientConfig>) -> Stream {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream =
+            StreamOwned::new(ClientConnection::new(client.clone(), name).unwrap(), connect(running));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).expect("a handshake");
+        }
+        stream
+    }
+
+    #[test]
+    fn wakes_and_ends_pass_through() {
+        on_both_drivers(|driver| {
+            let (_folder, config, client) = trust();
+            let store = TlsStore::new(config).expect("a sound configuration");
+            let (thread, (began, begun), (dropped, drops)) = (doubling(), channel(), channel());
+            let factory = move |_: &_| {
+                let (thread, began, dropped) = (thread.clone(), began.clone(), dropped.clone());
+                let handler = async move |request: OwnedRequest, reply: OwnedReply| {
+                    let Ok(number) = request.path()[1..].parse() else {
+                        let _guard = Guard(dropped.clone());
+                        began.send(()).unwrap();
+                        std::future::pending::<()>().await;
+                        return reply;
+                    };
+                    reply.text(double(number, &thread).await.to_string())
+                };
+                Tls::new(http::server_async(handler), store.clone())
+            };
+            let running = Engine::builder().config(common::config(driver)).listen("127.0.0.1:0", factory);
+            let running = running.start().expect("the engine starts");
+            let mut stream = secure(&running, &client);
+            for number in 0..200 {
+                stream.send(get(&format!("/{number}")) + &get("/1"));
+                for expected in [2 * number, 2] {
+                    assert_eq!(common::http::receive(&mut stream).text(), expected.to_string());
+                }
+            }
+            for is_reset in [false, true] {
+                let mut stream = secure(&running, &client);
+                stream.send(get("/wait"));
+                begun.recv_timeout(PATIENCE).expect("the handler begins");
+                assert!(drops.try_recv().is_err(), "it waits");
+                if is_reset {
+                    reset(stream.sock)
+                } else {
+                    drop(stream.sock)
+                }
+                drops.recv_timeout(PATIENCE).expect("it is dropped");
+            }
+        });
+    }
+}

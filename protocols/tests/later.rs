@@ -3,7 +3,7 @@
 use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
 use ringmill_engine::{Config, Counters};
 use ringmill_protocols::http::{
-    self, Async, Handler, Limits, OwnedReply, OwnedRequest, Reply, Request, Server, WhenGone,
+    self, Async, Handler, Limits, OwnedReply, OwnedRequest, Plan, Reply, Request, Server, Upload, WhenGone,
 };
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -544,6 +544,66 @@ fn what_a_handler_holds_is_counted_until_it_has_answered() {
     run.rest();
     assert!(peer.take().ends_with(body.as_bytes()));
     assert!(run.counters().memory_bytes < before + 500_000);
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_before_the_handler() {
+    let limits = Limits { body_bytes_max: 4, ..Limits::default() };
+    let mut run = Run::with(0, Chaos::CALM, WhenGone::Drop, limits);
+    for body in
+        ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+    {
+        let peer = run.connect();
+        peer.send(format!("POST /body HTTP/1.1\r\nHost: a\r\n{body}").as_bytes());
+        run.rest();
+        assert!(undated(&peer.take()).starts_with("HTTP/1.1 413 "));
+    }
+    assert_eq!(run.desk.waiting(), 0);
+}
+
+/// Counts a body as it comes, and answers later; puts its answer off too soon as well, which counts for nothing.
+struct Counted {
+    desk: Desk,
+    bytes: usize,
+}
+
+impl Upload for Counted {
+    fn chunk(&mut self, bytes: &[u8], reply: &mut Reply<'_>) {
+        reply.later(async { OwnedReply::new().text("too soon") });
+        self.bytes += bytes.len();
+    }
+
+    fn end(self: Box<Self>, reply: &mut Reply<'_>) {
+        reply.later(async move {
+            self.desk.wait().await;
+            OwnedReply::new().text(self.bytes.to_string())
+        });
+    }
+}
+
+struct Uploads(Desk);
+
+impl Handler for Uploads {
+    fn handle(&mut self, _: &Request<'_>, reply: &mut Reply<'_>) {
+        reply.text("no body");
+    }
+
+    fn plan(&mut self, _: &Request<'_>) -> Plan {
+        Plan::Stream(Box::new(Counted { desk: self.0.clone(), bytes: 0 }))
+    }
+}
+
+#[test]
+fn an_upload_may_be_answered_later() {
+    let desk = Desk::default();
+    let mut run = Run::of(Server::new(Uploads(desk.clone())), 0, Chaos::CALM, desk);
+    let peer = run.connect();
+    for piece in ["POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n", "1234", "5678", &get("/")] {
+        peer.send(piece.as_bytes());
+        run.rest();
+    }
+    assert_eq!(run.desk.waiting(), 1);
+    assert_eq!(run.hear_all(&peer), ok("", "8") + &ok("", "no body"));
 }
 
 /// Some requests are answered at once, some later, some by an async closure.

@@ -81,6 +81,9 @@ impl Async {
 
 impl Handler for Async {
     fn handle(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) {
+        if !reply.may_be_put_off() {
+            return;
+        }
         let spare = self.spare.borrow_mut().pop();
         let mut place = spare.unwrap_or_else(|| (self.make)());
         place.begin(request);

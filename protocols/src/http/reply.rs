@@ -13,6 +13,7 @@ use super::status::{RESET_CONTENT, is_bodiless};
 use super::work::Work;
 use bytes::Bytes;
 use ringmill_engine::{Address, Facts, Io};
+use std::task::{Context, Poll, Waker};
 
 /// The answer to one request: status, then fields, then a body. Each `body` method finishes it.
 ///
@@ -195,7 +196,14 @@ impl Reply<'_> {
     /// waker, from any thread. The client's next requests wait behind it, and it is dropped when the client leaves before
     /// ([`WhenGone`](super::WhenGone)). To be called instead of writing an answer.
     pub fn later(&mut self, future: impl Future<Output = OwnedReply> + 'static) {
-        self.put_off(Box::new(Box::pin(future)), None);
+        if !self.may_be_put_off() {
+            return;
+        }
+        let mut work = Box::new(Box::pin(future));
+        match work.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => self.put(answer),
+            Poll::Pending => self.put_off(work, None),
+        }
     }
 
     /// Takes a request out of the input, for a future that answers it later.
@@ -204,13 +212,19 @@ impl Reply<'_> {
         OwnedRequest::take(request, later.peer.get_or_insert_default().clone())
     }
 
-    pub(super) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
-        if self.state.stage != Stage::Unsent || self.state.reading {
+    /// Whether nothing of the answer is written, and the request has arrived in full.
+    pub(super) fn may_be_put_off(&self) -> bool {
+        let may = self.state.stage == Stage::Unsent && !self.state.reading;
+        if !may {
             tracing::error!(
-                "an answer was put off that has begun, or before its request was complete: ignored"
+                "an answer that has begun, or whose request is not complete, was put off: ignored"
             );
-            return;
         }
+        may
+    }
+
+    /// The answer is not ready: its exchange goes on with it.
+    pub(super) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
         self.state.stage = Stage::Later;
         let later = self.state.later.get_or_insert_default();
         later.work = Some(work);

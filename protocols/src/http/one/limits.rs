@@ -45,7 +45,8 @@ pub enum WhenGone {
     /// The end of the client's stream is not taken for its leaving: it is answered, as are the requests behind this one. Some
     /// clients and load balancers send their end early. The future is dropped when the connection is gone.
     HalfClose,
-    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle.
+    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle. Its memory is not counted any
+    /// more, and it has no deadline; how many there may be is [`Limits::run_on_max`].
     RunOn,
 }
 
