@@ -32,15 +32,19 @@ pub enum Wait {
 /// What a driver needs besides, where somebody else waits for it: the event loop of tokio.
 #[cfg(feature = "tokio")]
 pub trait Hosted: Driver {
-    /// A descriptor of its own that becomes readable, with an edge (epoll(7)), when a turn has something to bring that the last one did
-    /// not. Ask once.
+    /// A descriptor of its own that becomes readable, with an edge (epoll(7)), when a parked driver has something to bring that the last
+    /// turn did not. Ask once.
     fn readiness(&mut self) -> std::io::Result<std::os::fd::OwnedFd>;
 
-    /// Whether nothing is left to submit or to tell: what comes next makes an edge.
+    /// Whether nothing is left to submit or to tell.
     fn is_quiet(&mut self) -> bool;
 
-    /// The worker will not turn before there is an edge. To be called when it is quiet.
-    fn before_park(&mut self);
+    /// The worker is about to wait, with a driver that is quiet: from now on what comes makes an edge. `false` if something has come
+    /// already, which made none.
+    fn park(&mut self) -> bool;
+
+    /// Turns follow: nobody needs edges until the next `park`.
+    fn unpark(&mut self);
 
     /// The time now; reads the clock.
     fn clock(&self) -> Tick;

@@ -63,6 +63,7 @@ impl<D: Hosted> Worker<D> {
 
     fn poll_turns(&mut self, park: &mut Park<'_>, context: &mut Context<'_>) -> Poll<Result<(), Errno>> {
         self.shared.bell.host_by(context.waker());
+        self.driver.unpark();
         let mut began = None;
         for _ in 0..TURNS {
             self.turn_with(Wait::Poll)?;
@@ -86,7 +87,9 @@ impl<D: Hosted> Worker<D> {
         if wait == Wait::Poll {
             return Ok(false);
         }
-        self.driver.before_park();
+        if !self.driver.park() {
+            return Ok(false);
+        }
         if let Poll::Ready(edge) = park.ready.poll(context) {
             return edge.map(|()| false).map_err(|error| Errno::from_io(&error));
         }

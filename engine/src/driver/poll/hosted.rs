@@ -18,7 +18,11 @@ impl Hosted for Poll {
         is_told && self.ready.is_empty() && !self.skipped && self.readiness.iter().count() < POLL_EVENTS
     }
 
-    fn before_park(&mut self) {}
+    fn park(&mut self) -> bool {
+        true
+    }
+
+    fn unpark(&mut self) {}
 
     fn clock(&self) -> Tick {
         sys::clock()
