@@ -5,10 +5,13 @@ mod common;
 use common::http::{get, receive};
 use common::*;
 use ringmill::http::{self, OwnedReply, OwnedRequest};
-use ringmill::{Builder, DriverChoice, Echo, Engine, Error, ListenOptions, Pin, Running, TokioOptions};
+use ringmill::{
+    Builder, ConnId, Dialer, DriverChoice, Echo, Engine, Error, Io, ListenOptions, Next, Pin, Protocol,
+    Running, Step, Tick, TokioOptions, UdpEcho, Waker,
+};
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -141,6 +144,34 @@ fn local_tasks_run_on_the_workers_thread() {
             reply.text(count.get().to_string())
         });
         assert_eq!(ask(&mut connect(&running), "/"), "45");
+    });
+}
+
+/// A poll makes a few turns, and then it is the others' turn.
+#[test]
+fn a_handler_that_wakes_itself_starves_nobody() {
+    on_both_drivers(|driver| {
+        let running = serve(driver, async |_, reply| {
+            let is_over = Rc::new(Cell::new(false));
+            let (ending, began) = (is_over.clone(), Instant::now());
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                ending.set(true);
+            });
+            while !is_over.get() && began.elapsed() < PATIENCE {
+                let mut has_yielded = false;
+                std::future::poll_fn(|context| {
+                    if std::mem::replace(&mut has_yielded, true) {
+                        return std::task::Poll::Ready(());
+                    }
+                    context.waker().wake_by_ref();
+                    std::task::Poll::Pending
+                })
+                .await;
+            }
+            reply.text(is_over.get().to_string())
+        });
+        assert_eq!(ask(&mut connect(&running), "/"), "true");
     });
 }
 
@@ -426,5 +457,105 @@ fn a_handler_is_dropped_when_its_client_leaves() {
             assert!(left.elapsed() < Duration::from_secs(2), "after {:?}", left.elapsed());
         }
         assert_eq!(running.stats().total().receives_cancelled, 0);
+    });
+}
+
+#[test]
+fn datagrams_are_answered() {
+    on_both_drivers(|driver| {
+        let running = builder(driver).datagrams("127.0.0.1:0", |_| UdpEcho::default()).start().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(ip(&running.datagram_addresses()[0])).unwrap();
+        for round in 0..200u32 {
+            let bytes = round.to_be_bytes();
+            socket.send(&bytes).unwrap();
+            let mut buffer = [0; 100];
+            let received = socket.recv(&mut buffer).expect("an answer");
+            assert_eq!(&buffer[..received], bytes);
+        }
+    });
+}
+
+/// Tells its sessions when somebody rings for it, and when its timer has come.
+struct Steward {
+    wakers: std::sync::mpsc::Sender<Waker>,
+    dialer: Option<Dialer>,
+    sessions: Vec<ConnId>,
+    news: &'static [u8],
+}
+
+impl Steward {
+    fn tell(&mut self, news: &'static [u8]) {
+        self.news = news;
+        let dialer = self.dialer.as_ref().expect("it was started");
+        self.sessions.iter().for_each(|session| dialer.wake(*session));
+    }
+}
+
+impl Protocol for Steward {
+    type Session = ();
+
+    fn start(&mut self, dialer: Dialer) {
+        self.wakers.send(dialer.waker()).unwrap();
+        self.dialer = Some(dialer);
+    }
+
+    fn open(&mut self, io: &mut Io<'_>) {
+        self.sessions.push(io.id());
+        io.write(b"open\n");
+    }
+
+    /// The session asks for the timer.
+    fn data(&mut self, _: &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
+        let at = io.now().after(Duration::from_millis(20));
+        self.dialer.as_ref().expect("it was started").set_timer(Some(at));
+        Step::consumed(input.len())
+    }
+
+    fn wake(&mut self, _: &mut (), io: &mut Io<'_>) -> Next {
+        io.write(self.news);
+        Next::Continue
+    }
+
+    fn rung(&mut self) {
+        self.tell(b"rung\n");
+    }
+
+    fn tick(&mut self, _: Tick) {
+        self.tell(b"tick\n");
+    }
+}
+
+#[test]
+fn a_protocol_value_is_rung_for_and_has_its_timer_hosted_or_not() {
+    on_both_drivers(|driver| {
+        for is_hosted in [false, true] {
+            let (wakers, made) = std::sync::mpsc::channel();
+            let builder = if is_hosted { builder(driver) } else { Engine::builder().config(config(driver)) };
+            let factory = move |_: &_| {
+                let wakers = wakers.clone();
+                Steward { wakers, dialer: None, sessions: Vec::new(), news: b"" }
+            };
+            let running = builder.listen("127.0.0.1:0", factory).start().unwrap();
+            let waker = made.recv_timeout(PATIENCE).expect("it is started");
+            let mut clients = [connect(&running), connect(&running)];
+            for client in &mut clients {
+                client.expect("open\n");
+            }
+            for _ in 0..100 {
+                let waker = waker.clone();
+                std::thread::spawn(move || waker.wake()).join().unwrap();
+                for client in &mut clients {
+                    client.expect("rung\n");
+                }
+            }
+            for _ in 0..3 {
+                clients[0].send("when?");
+                for client in &mut clients {
+                    client.expect("tick\n");
+                }
+            }
+        }
     });
 }

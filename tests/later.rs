@@ -6,6 +6,7 @@ use common::http::{get, ok, undated};
 use common::*;
 use ringmill::http::{self, OwnedReply, OwnedRequest, Server, WhenGone};
 use ringmill::{DriverChoice, Running};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -89,6 +90,40 @@ fn wakes_on_many_connections_and_workers_are_not_mixed_up() {
             })
             .collect();
         clients.into_iter().for_each(|client| client.join().unwrap());
+    });
+}
+
+#[test]
+fn a_handler_that_wakes_itself_starves_nobody() {
+    on_both_drivers(|driver| {
+        let running = start(config(driver), |_| {
+            let is_over = Cell::new(false);
+            http::server_async(async move |request: OwnedRequest, reply: OwnedReply| {
+                if request.path() == "/stop" {
+                    is_over.set(true);
+                }
+                let mut polls = 0u64;
+                while !is_over.get() {
+                    let mut has_yielded = false;
+                    poll_fn(|context| {
+                        if std::mem::replace(&mut has_yielded, true) {
+                            return Poll::Ready(());
+                        }
+                        context.waker().wake_by_ref();
+                        Poll::Pending
+                    })
+                    .await;
+                    polls += 1;
+                }
+                reply.text(if polls > 0 { "spun" } else { "stopped" })
+            })
+        });
+        let (mut spins, mut stops) = (connect(&running), connect(&running));
+        spins.send(get("/"));
+        eventually(1, || running.stats().total().requests);
+        stops.send(get("/stop"));
+        assert_eq!(common::http::receive(&mut stops).text(), "stopped");
+        assert_eq!(common::http::receive(&mut spins).text(), "spun");
     });
 }
 
