@@ -59,6 +59,11 @@ pub trait Driver: Names {
     /// events when the wait is over or a signal came. An error means that the driver is broken.
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno>;
 
+    /// Whether more has happened than the last turn told of.
+    fn is_behind(&mut self) -> bool {
+        false
+    }
+
     /// A stream socket for connecting to `address`, with TCP_NODELAY where it applies, from this address of ours if one
     /// is given. A plain call, which never waits.
     fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno>;

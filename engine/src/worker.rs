@@ -181,6 +181,7 @@ impl<D: Driver> Worker<D> {
         let own = Turn::begin(self.shared.bell.address());
         let mut events = std::mem::take(&mut self.events);
         self.driver.turn(wait, &mut events)?;
+        self.shared.is_behind = self.driver.is_behind();
         self.refresh_clock();
         self.shared.stats.live.turns.add(1);
         self.shared.stats.live.events.add(events.len() as u64);

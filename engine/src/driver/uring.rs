@@ -559,6 +559,11 @@ impl Driver for Uring {
         Ok(())
     }
 
+    /// Since Linux 6.13 one enter hands on twenty completions, and raises a flag if there are others.
+    fn is_behind(&mut self) -> bool {
+        self.ring.submission().taskrun()
+    }
+
     fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno> {
         sys::stream_socket(address, from, true)
     }

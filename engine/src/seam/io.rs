@@ -175,6 +175,13 @@ impl Io<'_> {
         self.below.shared.now
     }
 
+    /// Whether more has happened than this turn is told of: what takes long and can wait is better put off, for everybody who
+    /// comes behind waits for it.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.below.shared.is_behind
+    }
+
     /// Seconds since 1970, for dates. Renewed once a second.
     #[inline]
     pub fn unix_secs(&self) -> u64 {

@@ -17,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) now: Tick,
     pub(crate) wall: WallClock,
     pub(crate) draining: bool,
+    /// More has happened than this turn is told of.
+    pub(crate) is_behind: bool,
     pub(crate) memory: Memory,
     /// The water marks are lower while memory is short.
     pub(crate) marks: Marks,
@@ -56,6 +58,7 @@ impl Shared {
             now: Tick(0),
             wall: WallClock::default(),
             draining: false,
+            is_behind: false,
             marks: Marks {
                 output_low: config.output_low_water_bytes,
                 output_high: config.output_high_water_bytes,

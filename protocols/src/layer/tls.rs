@@ -153,7 +153,7 @@ impl<L: Layer> Layer for Tls<L> {
             }
             (_, Call::Data(input)) => self.data(session, input, io),
             (State::Open(..), call) => self.pass_on(session, call, io),
-            (State::Greeting | State::Handshaking { .. }, Call::Wake) => self.take_turn(session),
+            (State::Greeting | State::Handshaking { .. }, Call::Wake) => self.take_turn(session, io),
             // What we asked for may be needed for what is in progress.
             (State::Handshaking { tag: Some(_), .. }, Call::Drain) => session.wait(),
             (State::Greeting | State::Handshaking { .. }, Call::Drain) => {
@@ -228,7 +228,7 @@ impl<L: Layer> Tls<L> {
     /// Whether a handshake may begin, or go on before anything of it was answered. Who may not is woken later.
     fn may_begin(&mut self, session: &mut TlsSession<L>, io: &Io<'_>) -> bool {
         match session.turn {
-            Turn::Unasked if self.dialer.is_none() || self.turns.may_begin(io.now()) => true,
+            Turn::Unasked if self.dialer.is_none() || self.turns.may_begin(io.now(), io.is_behind()) => true,
             Turn::Unasked => {
                 let number = self.turns.enter(io.id(), |id| wake(&self.dialer, id));
                 if let Some(store) = &self.store {
@@ -246,9 +246,9 @@ impl<L: Layer> Tls<L> {
     }
 
     /// It was woken: what it has sent is shown again behind this.
-    fn take_turn(&mut self, session: &mut TlsSession<L>) -> Step {
+    fn take_turn(&mut self, session: &mut TlsSession<L>, io: &Io<'_>) -> Step {
         if let Turn::Queued(number) = session.turn {
-            self.turns.leave(number, |id| wake(&self.dialer, id));
+            self.turns.come(number, io.is_behind(), |id| wake(&self.dialer, id));
             session.turn = Turn::Granted;
         }
         Step::next(Next::Continue)

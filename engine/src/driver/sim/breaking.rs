@@ -185,6 +185,10 @@ impl Driver for Breaking {
         Ok(())
     }
 
+    fn is_behind(&mut self) -> bool {
+        self.sim.is_behind()
+    }
+
     fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno> {
         self.sim.stream_socket(address, from)
     }

@@ -14,6 +14,8 @@ pub(super) struct Turns<I> {
     budget: Duration,
     /// The turn that the next two are about: all calls of a turn see one time.
     now: Tick,
+    /// That turn is not told of all that has happened: who comes last waits for all turns before it, so they are kept short.
+    is_behind: bool,
     spent: Duration,
     begun: u32,
     /// Who waits, the oldest first; who has gone leaves a gap.
@@ -34,6 +36,7 @@ impl<I: Copy> Turns<I> {
         Turns {
             budget,
             now: Tick::NEVER,
+            is_behind: false,
             spent: Duration::ZERO,
             begun: 0,
             queue: VecDeque::new(),
@@ -44,11 +47,12 @@ impl<I: Copy> Turns<I> {
     }
 
     /// Whether somebody may begin now who has not waited. The first of a turn may, whatever it will cost.
-    pub(super) fn may_begin(&mut self, now: Tick) -> bool {
+    pub(super) fn may_begin(&mut self, now: Tick, is_behind: bool) -> bool {
         if self.now != now {
             (self.now, self.spent, self.begun) = (now, Duration::ZERO, 0);
         }
-        let has_budget = self.begun == 0 || self.spent < self.budget;
+        self.is_behind = is_behind;
+        let has_budget = self.begun == 0 || (self.spent < self.budget && !is_behind);
         has_budget && self.queue.is_empty() && self.woken == 0
     }
 
@@ -66,7 +70,13 @@ impl<I: Copy> Turns<I> {
         self.first + self.queue.len() as u64 - 1
     }
 
-    /// Does not wait any more: was woken and has come, or is gone.
+    /// Was woken and has come.
+    pub(super) fn come(&mut self, number: u64, is_behind: bool, wake: impl FnMut(I)) {
+        self.is_behind = is_behind;
+        self.leave(number, wake);
+    }
+
+    /// Does not wait any more: has come, or is gone.
     pub(super) fn leave(&mut self, number: u64, wake: impl FnMut(I)) {
         match number.checked_sub(self.first) {
             Some(at) => self.queue[at as usize] = None,
@@ -75,13 +85,14 @@ impl<I: Copy> Turns<I> {
         self.wake_next(wake);
     }
 
-    /// Wakes as many as the budget of a turn is enough for, once those before have come.
+    /// Wakes as many as the budget of a turn is enough for, once those before have come; one, while the turns are to be short.
     fn wake_next(&mut self, mut wake: impl FnMut(I)) {
         if self.woken > 0 {
             return;
         }
         let cost = self.cost.max(Duration::from_micros(1));
         let enough = (self.budget.as_nanos() / cost.as_nanos()).clamp(1, 1000) as usize;
+        let enough = if self.is_behind { 1 } else { enough };
         while self.woken < enough
             && let Some(waiting) = self.queue.pop_front()
         {
@@ -104,15 +115,15 @@ mod tests {
     fn a_turn_has_a_budget_and_its_first_handshake_is_free() {
         let mut turns = Turns::<u32>::new(2 * MS);
         for expected in [true, true, false, false] {
-            assert_eq!(turns.may_begin(Tick(1)), expected);
+            assert_eq!(turns.may_begin(Tick(1), false), expected);
             if expected {
                 turns.spend(MS);
             }
         }
-        assert!(turns.may_begin(Tick(2)));
+        assert!(turns.may_begin(Tick(2), false));
         turns.spend(100 * MS);
-        assert!(!turns.may_begin(Tick(2)));
-        assert!(turns.may_begin(Tick(3)));
+        assert!(!turns.may_begin(Tick(2), false));
+        assert!(turns.may_begin(Tick(3), false));
     }
 
     #[test]
@@ -123,7 +134,7 @@ mod tests {
         let numbers: Vec<u64> = (0..5).map(|id| turns.enter(id, |id| woken.push(id))).collect();
         // One when it came, alone in the queue.
         assert_eq!(woken, [0]);
-        assert!(!turns.may_begin(Tick(9)));
+        assert!(!turns.may_begin(Tick(9), false));
         turns.leave(numbers[0], |id| woken.push(id));
         assert_eq!(woken, [0, 1, 2]);
         turns.leave(numbers[1], |id| woken.push(id));
@@ -132,7 +143,23 @@ mod tests {
         assert_eq!(woken, [0, 1, 2, 3, 4]);
         turns.leave(numbers[3], |id| woken.push(id));
         turns.leave(numbers[4], |id| woken.push(id));
-        assert!(turns.may_begin(Tick(10)));
+        assert!(turns.may_begin(Tick(10), false));
+    }
+
+    #[test]
+    fn who_begins_while_much_waits_is_one_a_turn() {
+        let mut turns = Turns::new(10 * MS);
+        (0..50).for_each(|_| turns.spend(MS));
+        assert!(turns.may_begin(Tick(1), true));
+        turns.spend(MS);
+        assert!(!turns.may_begin(Tick(1), true));
+        let mut woken = Vec::new();
+        let numbers: Vec<u64> = (0..30).map(|id| turns.enter(id, |id| woken.push(id))).collect();
+        assert_eq!(woken, [0]);
+        turns.come(numbers[0], true, |id| woken.push(id));
+        assert_eq!(woken, [0, 1]);
+        turns.come(numbers[1], false, |id| woken.push(id));
+        assert_eq!(woken.len(), 12, "all is seen: as many as the budget is enough for");
     }
 
     #[test]
@@ -149,6 +176,6 @@ mod tests {
             turns.leave(numbers[gone], |id| woken.push(id));
         }
         assert_eq!(woken, [0, 3]);
-        assert!(turns.may_begin(Tick(1)));
+        assert!(turns.may_begin(Tick(1), false));
     }
 }
