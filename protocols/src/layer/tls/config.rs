@@ -121,7 +121,7 @@ impl TlsConfig {
             tickets: true,
             handshake_timeout: Duration::from_secs(10),
             handshake_bytes_max: 64 * 1024,
-            handshake_turn: Duration::from_millis(2),
+            handshake_turn: Duration::from_millis(1),
             plain_reply: Some(PLAIN_REPLY),
         }
     }
@@ -214,7 +214,7 @@ impl TlsConfig {
         TlsConfig { handshake_bytes_max, ..self }
     }
 
-    /// CPU time that a worker spends on handshakes before it looks after its other connections: 2 ms unless said otherwise. Further
+    /// CPU time that a worker spends on handshakes before it looks after its other connections: 1 ms unless said otherwise. Further
     /// handshakes wait their turn, first come, first served. The first of a turn is made whatever it costs.
     pub fn with_handshake_turn(self, handshake_turn: Duration) -> TlsConfig {
         TlsConfig { handshake_turn, ..self }
