@@ -18,6 +18,7 @@ mod content;
 mod date;
 mod field;
 mod handler;
+pub(crate) mod intake;
 mod later;
 #[cfg(feature = "internals")]
 pub mod message;
@@ -27,15 +28,17 @@ mod message;
 pub mod one;
 #[cfg(not(feature = "internals"))]
 mod one;
-mod owned;
+pub(crate) mod owned;
 mod peer;
 mod reject;
 mod reply;
 mod request;
 mod status;
-mod work;
+pub(crate) mod work;
 
 pub use content::{BodyWriter, Fill, Source};
+#[doc(hidden)]
+pub use handler::Streaming;
 pub use handler::{Handler, Plan, Upload};
 pub use later::Async;
 pub use message::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, Method, Version};

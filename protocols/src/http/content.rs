@@ -17,6 +17,9 @@ pub enum Fill {
     More,
     /// That was all.
     End,
+    /// There is nothing now, and there may be none for long: call again after the [`Waker`] from [`BodyWriter::waker`] was used.
+    /// A client that leaves ends the wait, and so does [`Limits::waiting_timeout`](super::Limits::waiting_timeout).
+    Waiting,
     /// There is nothing now: call again after the [`Waker`] from [`BodyWriter::waker`] was used. Not for longer than
     /// the server's limit: meanwhile nothing is read, so that a client that leaves is not noticed.
     Pending,
@@ -80,6 +83,17 @@ impl BodyWriter<'_> {
                     self.io.queue(bytes);
                 }
             }
+        }
+    }
+
+    /// Ends a body in chunks with these field lines (RFC 9112, 7.1.2); of any other they are dropped.
+    #[cfg(feature = "tower")]
+    pub(crate) fn trailers(&mut self, lines: &[u8]) {
+        if self.length == BodyLength::Chunked {
+            self.io.write(emit::LAST_CHUNK_SIZE);
+            self.io.write(lines);
+            self.io.write(b"\r\n");
+            self.length = BodyLength::Sized(Some(0));
         }
     }
 

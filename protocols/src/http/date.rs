@@ -60,6 +60,12 @@ impl Preamble {
         &self.ok
     }
 
+    /// Those of Server and Date that are asked for.
+    pub(super) fn some_fields(&self, server: bool, date: bool) -> [&[u8]; 2] {
+        let (own_server, own_date) = self.fields().split_at(self.server.len().min(self.fields().len()));
+        [if server { own_server } else { b"" }, if date { own_date } else { b"" }]
+    }
+
     /// Server and Date alone.
     pub(super) fn fields(&self) -> &[u8] {
         &self.ok[OK.len().min(self.ok.len())..]
@@ -91,7 +97,7 @@ impl Preamble {
 
 /// Media types with a reply of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KnownType {
+pub(crate) enum KnownType {
     Text,
     Json,
 }

@@ -1,8 +1,11 @@
 //! What a server's user writes: a handler, and for bodies that stream in, an upload. Bodies that stream out are in
 //! `content.rs`.
 
+use super::intake::Intake;
+use super::peer::Peer;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 
 /// Answers requests. One value a worker, on that worker's thread: state needs no lock and no `Send`.
 ///
@@ -17,6 +20,18 @@ pub trait Handler: 'static {
     /// Says what to do with the body of this request, before it is read. Asked only if there is one.
     fn plan(&mut self, _request: &Request<'_>) -> Plan {
         Plan::Collect
+    }
+
+    /// Takes a request over whose body is still to come, to answer it meanwhile; asked before [`Handler::plan`].
+    #[doc(hidden)]
+    fn stream(&mut self, _request: &Request<'_>, _reply: &mut Reply<'_>) -> Option<Streaming> {
+        None
+    }
+
+    /// Whether CONNECT is a method like others.
+    #[doc(hidden)]
+    fn takes_connect(&self) -> bool {
+        false
     }
 }
 
@@ -47,4 +62,14 @@ pub trait Upload {
 
     /// The body is complete. Answer here, or finish the answer.
     fn end(self: Box<Self>, reply: &mut Reply<'_>);
+}
+
+/// A request that is answered while its body arrives.
+#[doc(hidden)]
+pub struct Streaming {
+    pub(crate) intake: Box<dyn Intake>,
+    pub(crate) work: Box<dyn Work>,
+    pub(crate) peer: Option<Peer>,
+    /// Beyond so many bytes the body is too large.
+    pub(crate) body_bytes_max: u64,
 }

@@ -152,6 +152,12 @@ pub struct Fields<'h, 'b> {
 }
 
 impl<'h, 'b> Fields<'h, 'b> {
+    /// The head that they stand in, from its first byte to its last.
+    #[cfg(feature = "tower")]
+    pub(crate) fn text(&self) -> &'b [u8] {
+        self.text
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -1,4 +1,4 @@
 //! A request and a reply that borrow nothing, for handlers that wait: plain data.
 
-pub(super) mod reply;
+pub(crate) mod reply;
 pub(super) mod request;

@@ -38,7 +38,7 @@ impl Peer {
     }
 
     /// The value for the next request: this one, if nobody else has it.
-    pub(super) fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         match Arc::get_mut(&mut self.0) {
             Some(shared) => {
                 *shared.is_gone.get_mut() = false;

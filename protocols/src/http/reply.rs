@@ -3,9 +3,10 @@
 use super::content::{BodyLength, Source, Whole};
 use super::date::{KnownType, Preamble};
 use super::field::is_field;
+use super::intake::Intake;
 use super::message::{Head, Method, Version};
 use super::one::emit;
-use super::owned::reply::{Body, OwnedReply};
+use super::owned::reply::{Body, OwnedReply, Signed};
 use super::owned::request::OwnedRequest;
 use super::peer::Peer;
 use super::request::Request;
@@ -40,6 +41,9 @@ pub(super) struct ReplyState {
     pub(super) source: Option<Box<dyn Source>>,
     /// There while the answer is put off. One box, so that all others pay for one pointer.
     pub(super) later: Option<Box<Later>>,
+    /// The source waits, and nobody but the client would miss it.
+    pub(super) is_waiting: bool,
+    signed: Signed,
     /// A Content-Type was written.
     has_type: bool,
     status: u16,
@@ -52,6 +56,8 @@ pub(super) struct Later {
     pub(super) work: Option<Box<dyn Work>>,
     /// What tells it that the client has left.
     pub(super) peer: Option<Peer>,
+    /// It is there, and gives the connection over: who takes what comes in.
+    pub(super) tunnel: Option<Box<dyn Intake>>,
 }
 
 /// How far a reply is.
@@ -89,6 +95,8 @@ impl ReplyState {
             followed: false,
             source: None,
             later: None,
+            is_waiting: false,
+            signed: Signed::default(),
             has_type: false,
             status: 200,
         }
@@ -103,6 +111,21 @@ impl ReplyState {
             && !(self.http10 || self.head_only || self.reading)
     }
 
+    /// Whether something of it is written.
+    pub(super) fn is_begun(&self) -> bool {
+        !self.is_put_off() && self.stage != Stage::Unsent
+    }
+
+    /// Whether it ends HTTP on this connection.
+    pub(super) fn is_given_over(&self) -> bool {
+        self.later.as_ref().is_some_and(|later| later.tunnel.is_some())
+    }
+
+    /// The memory that its making takes.
+    pub(super) fn work_bytes(&self) -> usize {
+        self.later.as_ref().and_then(|later| later.work.as_ref()).map_or(0, |work| work.bytes())
+    }
+
     /// The state for an error whose request could not be understood.
     pub(super) fn for_error(status: u16, head_only: bool) -> ReplyState {
         ReplyState {
@@ -114,6 +137,8 @@ impl ReplyState {
             followed: false,
             source: None,
             later: None,
+            is_waiting: false,
+            signed: Signed::default(),
             has_type: false,
             status,
         }
@@ -213,7 +238,7 @@ impl Reply<'_> {
     }
 
     /// Whether nothing of the answer is written, and the request has arrived in full.
-    pub(super) fn may_be_put_off(&self) -> bool {
+    pub(crate) fn may_be_put_off(&self) -> bool {
         let may = self.state.stage == Stage::Unsent && !self.state.reading;
         if !may {
             tracing::error!(
@@ -224,7 +249,7 @@ impl Reply<'_> {
     }
 
     /// The answer is not ready: its exchange goes on with it.
-    pub(super) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
+    pub(crate) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
         self.state.stage = Stage::Later;
         let later = self.state.later.get_or_insert_default();
         later.work = Some(work);
@@ -232,9 +257,12 @@ impl Reply<'_> {
     }
 
     /// Writes an answer that was made as a value.
-    pub(super) fn put(&mut self, answer: OwnedReply) {
-        if answer.status != 200 {
-            self.status(answer.status);
+    pub(crate) fn put(&mut self, answer: OwnedReply) {
+        if self.state.stage == Stage::Unsent {
+            self.state.signed = answer.signed;
+            if answer.status != 200 {
+                self.state.status = answer.status;
+            }
         }
         self.state.keep_alive &= !answer.closes;
         if !answer.fields.is_empty() && self.start() {
@@ -251,6 +279,20 @@ impl Reply<'_> {
             }
             Body::Whole(bytes) => self.body_shared(bytes),
             Body::Source(length, source) => self.stream_boxed(length, source),
+            #[cfg(feature = "tower")]
+            Body::Tunnel(intake, source) => self.give_over(intake, source),
+        }
+    }
+
+    /// Ends HTTP on this connection with the head that is written: no field frames what follows (RFC 9110, 7.8 and 9.3.6).
+    #[cfg(feature = "tower")]
+    fn give_over(&mut self, intake: Box<dyn Intake>, source: Box<dyn Source>) {
+        if self.start() {
+            self.io.write(b"\r\n");
+            self.state.keep_alive = false;
+            self.state.stage = Stage::Body(BodyLength::UntilClose);
+            self.state.source = Some(source);
+            self.state.later.get_or_insert_default().tunnel = Some(intake);
         }
     }
 
@@ -340,6 +382,11 @@ impl Reply<'_> {
         self.io.local()
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn io(&self) -> &Io<'_> {
+        &self.io
+    }
+
     /// What the layers below have learned of the connection.
     pub fn facts(&self) -> Option<&Facts> {
         self.io.facts()
@@ -384,7 +431,13 @@ impl Reply<'_> {
         match self.state.stage {
             Stage::Unsent => {
                 self.state.stage = Stage::Fields;
-                if self.state.status == 200 {
+                let signed = self.state.signed;
+                if signed != Signed::default() {
+                    emit::write_status_line(self.io.buffer(), self.state.status);
+                    for fields in self.preamble.some_fields(!signed.server, !signed.date) {
+                        self.io.write(fields);
+                    }
+                } else if self.state.status == 200 {
                     self.io.buffer().extend_from_slice(self.preamble.ok());
                 } else {
                     let fields = self.preamble.fields();

@@ -13,7 +13,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         head: &'a Head<'a, 'a>,
         body: &'a [u8],
         trailers: &'a [u8],

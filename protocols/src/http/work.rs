@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// What an exchange waits for.
-pub(super) trait Work {
+pub(crate) trait Work {
     /// Goes on. Not to be called again once it is ready.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<OwnedReply>;
 

@@ -10,7 +10,7 @@ use crate::http::handler::Handler;
 use crate::http::reply::{Reply, ReplyState, Stage};
 use crate::http::request::Request;
 use crate::http::status;
-use ringmill_engine::Io;
+use ringmill_engine::{Io, Next};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What answering needs besides the handler.
@@ -34,6 +34,16 @@ pub(super) enum Flow {
 }
 
 impl Flow {
+    /// What the engine is told.
+    pub(super) fn next(&self) -> Next {
+        match self {
+            Flow::On(_) | Flow::Wait(_) => Next::Continue,
+            Flow::Hold(_) => Next::Pause,
+            Flow::Close => Next::Close,
+            Flow::Reset => Next::Abort,
+        }
+    }
+
     /// Ends a connection in the middle of a reply. Where that has a framing of its own, the end of the stream tells that it is
     /// cut (RFC 9112, 8).
     pub(super) fn cut(stage: Stage) -> Flow {
@@ -100,6 +110,7 @@ impl Context {
                 return Flow::Hold(0);
             }
             let before = io.queued_bytes();
+            reply.is_waiting = false;
             let mut body = BodyWriter { io: io.reborrow(), length };
             let fill = catch_unwind(AssertUnwindSafe(|| source.fill(&mut body)));
             reply.stage = match body.length {
@@ -117,6 +128,12 @@ impl Context {
                     reply.source = None;
                     io.hold(0);
                     self.reply(reply, io).end();
+                }
+                Fill::Waiting => {
+                    reply.is_waiting = true;
+                    io.set_timeout(self.limits.waiting_timeout);
+                    let is_left = io.is_peer_gone() && self.when_gone != WhenGone::HalfClose;
+                    return if is_left { Flow::cut(reply.stage) } else { Flow::Hold(0) };
                 }
                 Fill::Pending => {
                     // Nothing is read now, so a client that leaves is not noticed: the wait must end by itself.

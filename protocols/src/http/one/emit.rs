@@ -5,6 +5,10 @@ use crate::http::status::{reason, status_line};
 /// The field that announces a body in chunks (RFC 9112, 6.1).
 pub(crate) const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 
+/// What comes before the trailers of a body in chunks (RFC 9112, 7.1).
+#[cfg(feature = "tower")]
+pub(crate) const LAST_CHUNK_SIZE: &[u8] = b"0\r\n";
+
 /// The end of a body in chunks, without trailers (RFC 9112, 7.1).
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 

@@ -3,9 +3,10 @@
 use super::answer::{Context, Flow, TOO_LARGE};
 use super::decoder::Decoder;
 use crate::http::handler::Upload;
+use crate::http::intake::Intake;
 use crate::http::reject::Reject;
 use crate::http::reply::{ReplyState, Stage};
-use ringmill_engine::Io;
+use ringmill_engine::{Io, Tick};
 
 /// One request whose body is still coming, or whose reply is still being made.
 pub(super) struct Exchange {
@@ -13,6 +14,8 @@ pub(super) struct Exchange {
     pub(super) decoder: Option<Decoder>,
     /// What arrived of the body since its deadline was set; `None` while it has none.
     pub(super) arrived: Option<u64>,
+    /// That deadline, where another one may be in its place.
+    pub(super) due: Tick,
     pub(super) sink: Sink,
     pub(super) reply: ReplyState,
 }
@@ -23,9 +26,27 @@ pub(super) enum Sink {
     Collect { head: Vec<u8>, body: Vec<u8>, bytes_max: u64 },
     /// As it comes, up to so many more bytes.
     Upload { upload: Box<dyn Upload>, left: u64 },
+    /// As it comes, while its answer is made (`streaming.rs`).
+    Flowing(Flowing),
+    /// To nobody, and no further than so many bytes.
+    Discard { left: u64 },
+    /// There are no bodies any more: the connection was given over.
+    Tunnel(Box<dyn Intake>),
     /// It has ended.
     Ended,
 }
+
+/// Where a body goes while its answer is made.
+pub(super) struct Flowing {
+    pub(super) intake: Box<dyn Intake>,
+    /// So many more bytes are not too many.
+    pub(super) left: u64,
+    /// The client waits for a word before it sends the body.
+    pub(super) awaits_continue: bool,
+}
+
+/// What is read of a body that nobody wants; a client that sends more is not worth its connection.
+pub(super) const DISCARD_BYTES_MAX: u64 = 256 * 1024;
 
 /// Where a session keeps it: most have none.
 pub(super) type Place = Option<Box<Exchange>>;
@@ -33,7 +54,52 @@ pub(super) type Place = Option<Box<Exchange>>;
 impl Exchange {
     /// One whose request is complete.
     fn answering(reply: ReplyState) -> Exchange {
-        Exchange { decoder: None, arrived: None, sink: Sink::Ended, reply }
+        Exchange { decoder: None, arrived: None, due: Tick::NEVER, sink: Sink::Ended, reply }
+    }
+
+    /// Whether it is for `Context::stream` to go on with.
+    pub(super) fn is_streaming(&self) -> bool {
+        matches!(self.sink, Sink::Flowing(_) | Sink::Discard { .. } | Sink::Tunnel(_))
+    }
+
+    /// Whether the rest of the body may be read for nothing, if nobody wants it.
+    pub(super) fn may_discard(&self) -> bool {
+        let is_awaited = matches!(&self.sink, Sink::Flowing(flowing) if flowing.awaits_continue);
+        let is_long =
+            matches!(self.decoder, Some(Decoder::Length { remaining }) if remaining > DISCARD_BYTES_MAX);
+        !is_awaited && !is_long
+    }
+
+    /// If the answer has given the connection over, whoever takes it gets what comes in from now on.
+    pub(super) fn enter_tunnel(&mut self, io: &mut Io<'_>) -> bool {
+        let later = self.reply.later.as_mut().filter(|later| later.tunnel.is_some());
+        let Some(mut intake) = later.and_then(|later| later.tunnel.take()) else { return false };
+        intake.set_waker(io.waker().into());
+        self.sink = Sink::Tunnel(intake);
+        true
+    }
+
+    /// The peer will send no more; whether that is its own affair, and the answer goes on.
+    pub(super) fn end_tunnel(&mut self) -> bool {
+        let Sink::Tunnel(intake) = &mut self.sink else { return false };
+        intake.end(b"");
+        true
+    }
+
+    /// The client is late with its body; whether it was it that was waited for.
+    pub(super) fn blame_client(&mut self) -> bool {
+        if let Sink::Flowing(flowing) = &mut self.sink
+            && self.arrived.is_some()
+        {
+            flowing.intake.late();
+            return true;
+        }
+        false
+    }
+
+    /// Whether the end of the client's stream is to be told behind all that came before it, and not at once.
+    pub(super) fn is_taking(&self) -> bool {
+        self.decoder.is_some() || matches!(self.sink, Sink::Tunnel(_))
     }
 }
 
@@ -45,6 +111,9 @@ impl Context {
             && let Some(flow) = self.attend(&mut exchange.reply, io)
         {
             return if let Flow::Hold(_) = flow { Flow::Hold(consumed) } else { flow };
+        }
+        if exchange.enter_tunnel(io) {
+            return Flow::On(consumed);
         }
         match self.pump(&mut exchange.reply, io) {
             Flow::On(_) => {
@@ -81,7 +150,7 @@ impl Context {
         consumed: usize,
         io: &mut Io<'_>,
     ) -> Flow {
-        if reply.is_put_off() {
+        if reply.later.is_some() {
             *place = Some(Box::new(Exchange::answering(reply)));
             return self.resume(place, consumed, io);
         }
@@ -104,7 +173,7 @@ impl Context {
         io: &mut Io<'_>,
     ) -> Option<Flow> {
         match &mut exchange.sink {
-            Sink::Ended => {}
+            Sink::Ended | Sink::Flowing(_) | Sink::Discard { .. } | Sink::Tunnel(_) => {}
             Sink::Collect { head, body, bytes_max } => {
                 if body.len() as u64 + data.len() as u64 > *bytes_max {
                     return Some(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io));
@@ -133,9 +202,9 @@ impl Context {
     }
 
     pub(super) fn refuse_body(&mut self, exchange: &Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
-        match exchange.reply.stage {
-            Stage::Unsent => self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io),
-            stage => Flow::cut(stage),
+        if exchange.reply.is_begun() {
+            return Flow::cut(exchange.reply.stage);
         }
+        self.refuse(reject.status(), reject.reason(), exchange.reply.head_only, io)
     }
 }

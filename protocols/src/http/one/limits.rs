@@ -23,6 +23,8 @@ pub struct Limits {
     pub body_bytes_per_sec_min: u32,
     /// A reply's source that is pending for so long is given up: the reply is cut.
     pub source_timeout: Duration,
+    /// A reply's source that is waiting ([`Fill::Waiting`](crate::http::Fill::Waiting)) is given up after so long without a byte.
+    pub waiting_timeout: Duration,
     /// A handler's future that is not ready after so long is dropped, and the answer is 503.
     pub handler_timeout: Duration,
     /// Futures of clients that have left and whose handlers run on ([`WhenGone::RunOn`]), for each worker: beyond them they are
@@ -61,6 +63,7 @@ impl Default for Limits {
             body_idle_timeout: Duration::from_secs(30),
             body_bytes_per_sec_min: 256,
             source_timeout: Duration::from_secs(60),
+            waiting_timeout: Duration::from_secs(3600),
             handler_timeout: Duration::from_secs(60),
             run_on_max: 1024,
             keep_alive_timeout: Duration::from_secs(75),

@@ -45,6 +45,12 @@ impl<H: Handler> Server<H> {
         Server { handler, context, slots: Slots::new(), detached: Detached::default() }
     }
 
+    /// The handler, to be changed before it is used.
+    #[cfg(feature = "tower")]
+    pub(crate) fn handler_mut(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
     /// Replaces the limits.
     pub fn with_limits(mut self, limits: Limits) -> Server<H> {
         self.context.limits = limits;
@@ -96,7 +102,7 @@ impl<H: Handler> Server<H> {
         io.count_requests(1);
         let last = limits.requests_max.is_some_and(|max| session.requests >= max);
         let mut reply = ReplyState::new(head, !last);
-        if head.framing == Framing::None && head.method != Method::Connect {
+        if head.framing == Framing::None && (head.method != Method::Connect || self.handler.takes_connect()) {
             reply.followed = len < input.len();
             let request = Request::new(head, b"", b"", facts.as_deref());
             return match self.context.answer(&mut self.handler, &request, &mut reply, io) {
@@ -111,6 +117,9 @@ impl<H: Handler> Server<H> {
     /// Goes on with a body that is coming in.
     fn body(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
         let Some(exchange) = session.exchange.as_mut() else { return Flow::On(0) };
+        if exchange.is_streaming() {
+            return self.context.stream(&mut session.exchange, input, io);
+        }
         let mut at = 0;
         while let Some(decoder) = &mut exchange.decoder {
             if io.is_full() {
@@ -150,7 +159,7 @@ impl<H: Handler> Server<H> {
     fn body_end(&mut self, session: &mut Session, trailers: &[u8], io: &mut Io<'_>) -> Option<Flow> {
         let exchange = session.exchange.as_mut()?;
         match std::mem::replace(&mut exchange.sink, Sink::Ended) {
-            Sink::Ended => None,
+            Sink::Ended | Sink::Flowing(_) | Sink::Discard { .. } | Sink::Tunnel(_) => None,
             Sink::Upload { upload, .. } => self.context.write_reply(&mut exchange.reply, io, |reply| {
                 upload.end(reply);
                 reply.finish();
@@ -191,6 +200,20 @@ impl Context {
         }
         let facts = io.share_facts();
         let request = Request::new(head, b"", b"", facts.as_deref());
+        let is_here = matches!(head.framing, Framing::Length(length) if length <= rest.len() as u64);
+        if !is_here {
+            let mut writer = self.reply(&mut reply, io);
+            let streaming = catch_unwind(AssertUnwindSafe(|| handler.stream(&request, &mut writer)));
+            match streaming {
+                Ok(None) => {}
+                Ok(Some(streaming)) => {
+                    let (place, is_body_here) = (&mut session.exchange, !rest.is_empty());
+                    let begun = self.begin_streaming(place, head, streaming, reply, is_body_here, io);
+                    return begun.unwrap_or(Flow::On(text.len()));
+                }
+                Err(_) => return self.panicked(&reply, io),
+            }
+        }
         let plan = catch_unwind(AssertUnwindSafe(|| handler.plan(&request)));
         let Ok(plan) = plan else { return self.panicked(&reply, io) };
         let (bytes_max, upload) = match plan {
@@ -225,7 +248,7 @@ impl Context {
         reply.reading = true;
         // Allocated, because it outlives this call; a request that is all there has no exchange.
         let decoder = Some(Decoder::new(head.framing));
-        session.exchange = Some(Box::new(Exchange { decoder, arrived: None, sink, reply }));
+        session.exchange = Some(Box::new(Exchange { decoder, arrived: None, due: Tick::NEVER, sink, reply }));
         Flow::On(text.len())
     }
 
@@ -278,6 +301,10 @@ impl<H: Handler> Protocol for Server<H> {
 
     fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
         match &session.exchange {
+            Some(exchange) if exchange.is_taking() => Next::Pause,
+            Some(exchange) if exchange.reply.is_waiting && self.context.when_gone != WhenGone::HalfClose => {
+                session.give_up()
+            }
             Some(exchange) if exchange.reply.is_put_off() && self.context.peer_left(&exchange.reply) => {
                 Next::Close
             }
@@ -286,6 +313,9 @@ impl<H: Handler> Protocol for Server<H> {
     }
 
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        if session.exchange.as_mut().is_some_and(|exchange| exchange.blame_client()) {
+            return session.give_up();
+        }
         if let Some(exchange) = &mut session.exchange
             && exchange.reply.is_put_off()
         {
@@ -304,6 +334,9 @@ impl<H: Handler> Protocol for Server<H> {
     }
 
     fn eof(&mut self, session: &mut Session, rest: &mut [u8], io: &mut Io<'_>) -> Next {
+        if session.exchange.as_mut().is_some_and(|exchange| exchange.end_tunnel()) {
+            return self.go_on(session, io);
+        }
         // A head that dripped in was not looked at with every drop: it may have been malformed for long.
         if session.exchange.is_none()
             && !rest.is_empty()
@@ -355,21 +388,24 @@ impl<H: Handler> Protocol for Server<H> {
 
 impl<H: Handler> Server<H> {
     fn go_on(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
-        let flow = match &session.exchange {
-            None => return Next::Continue,
-            // The last of a body may have filled the output: its end is then still to be told.
-            Some(exchange) if exchange.decoder.is_some() => self.body(session, b"", io),
-            Some(_) => self.context.resume(&mut session.exchange, 0, io),
-        };
-        match flow {
-            Flow::On(_) => {
-                self.context.wait_for_request(io);
-                Next::Continue
+        loop {
+            let flow = match &session.exchange {
+                None => return Next::Continue,
+                // The last of a body may have filled the output: its end is then still to be told.
+                Some(exchange) if exchange.decoder.is_some() || exchange.is_streaming() => {
+                    self.body(session, b"", io)
+                }
+                Some(_) => self.context.resume(&mut session.exchange, 0, io),
+            };
+            match flow {
+                // The connection was given over.
+                Flow::On(_) if session.exchange.is_some() => {}
+                Flow::On(_) => {
+                    self.context.wait_for_request(io);
+                    return Next::Continue;
+                }
+                flow => return flow.next(),
             }
-            Flow::Wait(_) => Next::Continue,
-            Flow::Hold(_) => Next::Pause,
-            Flow::Close => Next::Close,
-            Flow::Reset => Next::Abort,
         }
     }
 }
@@ -391,6 +427,6 @@ impl Session {
 
     /// Whether a reply is being made while nothing is read.
     fn is_sending(&self) -> bool {
-        self.exchange.as_ref().is_some_and(|exchange| exchange.decoder.is_none())
+        self.exchange.as_ref().is_some_and(|exchange| !exchange.is_taking())
     }
 }

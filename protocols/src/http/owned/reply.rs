@@ -3,6 +3,8 @@
 use crate::http::content::Source;
 use crate::http::date::KnownType;
 use crate::http::field::is_field;
+#[cfg(feature = "tower")]
+use crate::http::intake::Intake;
 use crate::http::one::emit;
 use bytes::Bytes;
 
@@ -11,19 +13,31 @@ use bytes::Bytes;
 /// Server, Date, Connection and the framing fields are the server's business. An answer without a body has an empty one.
 #[must_use = "the handler gives it back"]
 pub struct OwnedReply {
-    pub(in crate::http) status: u16,
+    pub(crate) status: u16,
     /// Field lines, checked.
-    pub(in crate::http) fields: Vec<u8>,
-    pub(in crate::http) has_type: bool,
-    pub(in crate::http) closes: bool,
-    pub(in crate::http) body: Body,
+    pub(crate) fields: Vec<u8>,
+    pub(crate) has_type: bool,
+    /// Server and Date are among the fields.
+    pub(crate) signed: Signed,
+    pub(crate) closes: bool,
+    pub(crate) body: Body,
+}
+
+/// Which of the fields that the server adds are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub(crate) server: bool,
+    pub(crate) date: bool,
 }
 
 /// What follows the head.
-pub(in crate::http) enum Body {
+pub(crate) enum Body {
     Known(KnownType, Bytes),
     Whole(Bytes),
     Source(Option<u64>, Box<dyn Source>),
+    /// The connection is given over: what comes in goes to the one, and the other makes what goes out.
+    #[cfg(feature = "tower")]
+    Tunnel(Box<dyn Intake>, Box<dyn Source>),
 }
 
 impl Default for OwnedReply {
@@ -36,7 +50,7 @@ impl OwnedReply {
     /// A 200 with an empty body.
     pub fn new() -> OwnedReply {
         let (fields, body) = (Vec::new(), Body::Whole(Bytes::new()));
-        OwnedReply { status: 200, fields, has_type: false, closes: false, body }
+        OwnedReply { status: 200, fields, has_type: false, signed: Signed::default(), closes: false, body }
     }
 
     /// Sets the status, 200 to 599; any other is ignored and logged.
