@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "tower")]
+pub mod adapt;
 pub mod echo;
 pub mod http;
 pub mod layer;
