@@ -5,6 +5,11 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "axum")]
+mod app;
+
+#[cfg(feature = "axum")]
+pub use app::{App, Incoming, Serve, serve, serve_with};
 pub use ringmill_engine::*;
 pub use ringmill_protocols::*;
 

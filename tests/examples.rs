@@ -84,6 +84,22 @@ fn async_hello() {
 }
 
 #[test]
+#[cfg(feature = "axum")]
+fn axum_app() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("axum_app", driver, "axum on http://");
+        let mut client = connect_to(address);
+        client.send(get("/hello/Ada"));
+        assert_eq!(receive(&mut client).text(), "Hello, Ada at 127.0.0.1!\n");
+        client.send(
+            common::http::post("/sum", r#"{"numbers":[1,2]}"#)
+                .replace("Host", "Content-Type: application/json\r\nHost"),
+        );
+        assert_eq!(receive(&mut client).text(), r#"{"numbers":[1,2],"sum":3}"#);
+    });
+}
+
+#[test]
 fn shared_nothing() {
     on_both_drivers(|driver| {
         let (_program, address) = run("shared_nothing", driver, "http on ");

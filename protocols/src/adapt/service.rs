@@ -59,6 +59,11 @@ impl Connection<'_, '_> {
     pub fn facts(&self) -> Option<&Facts> {
         self.0.facts()
     }
+
+    /// The same, to keep.
+    pub fn share_facts(&self) -> Option<Arc<Facts>> {
+        self.0.share_facts()
+    }
 }
 
 pub(super) type Introduce = dyn Fn(&Connection<'_, '_>, &mut Extensions);

@@ -1,0 +1,400 @@
+//! axum's programs by one changed line: [`serve`] for `axum::serve`.
+//!
+//! What a program sees is axum's: `Router`, extractors, responses, middleware. Under it are our workers, each with a runtime of tokio of
+//! its own, and our HTTP (`ringmill_protocols::adapt`). The types of axum and of tokio end here.
+
+use axum::Router;
+use axum::extract::connect_info::{Connected, IntoMakeServiceWithConnectInfo};
+use axum::routing::IntoMakeService;
+use http::Request;
+use ringmill_engine::{
+    Address, Builder, Config, Engine, Error, Facts, Handle, ListenOptions, Running, TokioOptions,
+    WorkerContext,
+};
+#[cfg(any(feature = "tls", feature = "tls-ring"))]
+use ringmill_protocols::TlsStore;
+use ringmill_protocols::adapt::{Answer, Body, BoxError, Connection, TowerServer, tower};
+use ringmill_protocols::http::Limits;
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tower_service::Service;
+
+/// Serves an axum app: a `Router`, or what its `into_make_service` and `into_make_service_with_connect_info` make.
+///
+/// ```no_run
+/// use axum::{Router, routing::get};
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), ringmill::Error> {
+///     let app = Router::new().route("/", get(async || "Hello, World!"));
+///     ringmill::serve("0.0.0.0:3000", app).await
+/// }
+/// ```
+///
+/// Each worker has a clone of the app, and runs its handlers on its own thread: state that all share goes into an `Arc`, as with any
+/// axum app. What belongs to one runtime of tokio, such as a pool of connections to a database, is better made in each worker:
+/// [`serve_with`].
+pub fn serve<A: App>(address: impl TryInto<Address, Error: Into<Error>>, app: A) -> Serve<A> {
+    let app = Mutex::new(app);
+    Serve::new(address, move |_| {
+        let app = app.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Box::pin(std::future::ready(Ok(app)))
+    })
+}
+
+/// Serves apps that each worker makes for itself, in its own runtime of tokio: what they connect to is driven there.
+///
+/// ```no_run
+/// # use axum::{Router, routing::get};
+/// # #[derive(Clone)] struct Database;
+/// # impl Database { async fn connect(_: &str) -> Result<Database, std::io::Error> { Ok(Database) } }
+/// fn main() -> Result<(), ringmill::Error> {
+///     let serve = ringmill::serve_with("0.0.0.0:3000", async |_worker| {
+///         let database = Database::connect("localhost").await?;
+///         Ok::<_, std::io::Error>(Router::new().route("/", get(async || "Hello!")).with_state(database))
+///     });
+///     serve.run()
+/// }
+/// ```
+pub fn serve_with<A, E>(
+    address: impl TryInto<Address, Error: Into<Error>>,
+    factory: impl AsyncFn(WorkerContext) -> Result<A, E> + Send + Sync + 'static,
+) -> Serve<A>
+where
+    A: App,
+    E: Into<BoxError>,
+{
+    let factory = Arc::new(factory);
+    Serve::new(address, move |worker| {
+        let factory = factory.clone();
+        Box::pin(async move { factory(worker).await.map_err(Into::into) })
+    })
+}
+
+type Make<A> = dyn Fn(WorkerContext) -> Pin<Box<dyn Future<Output = Result<A, BoxError>>>> + Send + Sync;
+type OnStart = dyn FnOnce(&Running) + Send;
+type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An app that is to be served: await it, or [`run`](Serve::run) it, or [`start`](Serve::start) it.
+#[must_use = "nothing is served before it is awaited, run or started"]
+pub struct Serve<A> {
+    make: Arc<Make<A>>,
+    listeners: Vec<Listener>,
+    config: Config,
+    tokio: TokioOptions,
+    limits: Limits,
+    drain: Duration,
+    signal: Option<Signal>,
+    on_start: Option<Box<OnStart>>,
+    problem: Option<Error>,
+}
+
+#[derive(Clone)]
+struct Listener {
+    address: Address,
+    options: ListenOptions,
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    tls: Option<Arc<TlsStore>>,
+}
+
+/// How long a drain waits for what is under way, unless it is told otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl<A: App> Serve<A> {
+    fn new(
+        address: impl TryInto<Address, Error: Into<Error>>,
+        make: impl Fn(WorkerContext) -> Pin<Box<dyn Future<Output = Result<A, BoxError>>>> + Send + Sync + 'static,
+    ) -> Serve<A> {
+        let serve = Serve {
+            make: Arc::new(make),
+            listeners: Vec::new(),
+            config: Config::default(),
+            tokio: TokioOptions::default(),
+            limits: Limits::default(),
+            drain: DRAIN_TIMEOUT,
+            signal: None,
+            on_start: None,
+            problem: None,
+        };
+        serve.listen(address)
+    }
+
+    /// Listens on one more address.
+    pub fn listen(self, address: impl TryInto<Address, Error: Into<Error>>) -> Serve<A> {
+        self.listen_with(address, ListenOptions::default())
+    }
+
+    /// The same with options.
+    pub fn listen_with(
+        mut self,
+        address: impl TryInto<Address, Error: Into<Error>>,
+        options: ListenOptions,
+    ) -> Serve<A> {
+        match address.try_into() {
+            Ok(address) => self.listeners.push(Listener {
+                address,
+                options,
+                #[cfg(any(feature = "tls", feature = "tls-ring"))]
+                tls: None,
+            }),
+            Err(error) => self.problem = self.problem.take().or(Some(error.into())),
+        }
+        self
+    }
+
+    /// Speaks TLS on the address that was named last. Browsers need `h2` and `http/1.1` among the protocols that it offers
+    /// ([`TlsConfig::with_alpn`](crate::TlsConfig::with_alpn)).
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    pub fn tls(mut self, store: Arc<TlsStore>) -> Serve<A> {
+        if let Some(listener) = self.listeners.last_mut() {
+            listener.tls = Some(store);
+        }
+        self
+    }
+
+    /// Replaces the configuration of the engine.
+    pub fn config(self, config: Config) -> Serve<A> {
+        Serve { config, ..self }
+    }
+
+    /// Sets the number of workers.
+    pub fn workers(mut self, workers: usize) -> Serve<A> {
+        self.config.workers = Some(workers);
+        self
+    }
+
+    /// Replaces the limits and timeouts of HTTP.
+    pub fn limits(self, limits: Limits) -> Serve<A> {
+        Serve { limits, ..self }
+    }
+
+    /// Replaces the options of the workers' runtimes.
+    pub fn tokio(self, tokio: TokioOptions) -> Serve<A> {
+        Serve { tokio, ..self }
+    }
+
+    /// Stops accepting when `signal` is there, finishes what is under way, and ends: for who awaits this.
+    pub fn with_graceful_shutdown(self, signal: impl Future<Output = ()> + Send + 'static) -> Serve<A> {
+        Serve { signal: Some(Box::pin(signal)), ..self }
+    }
+
+    /// How long that may take; 30 seconds unless it is set. What is under way then is cut.
+    pub fn drain(self, timeout: Duration) -> Serve<A> {
+        Serve { drain: timeout, ..self }
+    }
+
+    /// Calls `tell` once all workers serve: with the addresses that they listen on, the driver, the counters.
+    pub fn on_start(self, tell: impl FnOnce(&Running) + Send + 'static) -> Serve<A> {
+        Serve { on_start: Some(Box::new(tell)), ..self }
+    }
+
+    /// Starts, and gives back the running engine.
+    pub fn start(self) -> Result<Running, Error> {
+        self.begin().map(|(running, _)| running)
+    }
+
+    /// Runs until it is stopped, on threads of its own: this one waits.
+    pub fn run(self) -> Result<(), Error> {
+        self.start()?.join()
+    }
+
+    fn begin(self) -> Result<(Running, Option<(Signal, Duration)>), Error> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        let mut builder = Engine::builder().config(self.config).tokio(self.tokio);
+        for listener in self.listeners {
+            builder = listen(builder, listener, self.make.clone(), self.limits.clone());
+        }
+        let signal = self.signal.map(|signal| (signal, self.drain));
+        let running = builder.start()?;
+        if let Some(tell) = self.on_start {
+            tell(&running);
+        }
+        Ok((running, signal))
+    }
+}
+
+fn listen<A: App>(builder: Builder, listener: Listener, make: Arc<Make<A>>, limits: Limits) -> Builder {
+    let server = move |worker| {
+        let (app, limits) = (make(worker), limits.clone());
+        async move { Ok::<_, BoxError>(app.await?.server().with_limits(limits)) }
+    };
+    #[cfg(any(feature = "tls", feature = "tls-ring"))]
+    if let Some(store) = listener.tls {
+        let secured = move |worker| {
+            let (server, store) = (server(worker), store.clone());
+            async move { Ok::<_, BoxError>(ringmill_protocols::Tls::new(server.await?, store)) }
+        };
+        return builder.listen_async(listener.address, listener.options, secured);
+    }
+    builder.listen_async(listener.address, listener.options, server)
+}
+
+impl<A: App> IntoFuture for Serve<A> {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let begun = self.begin();
+        Box::pin(async move {
+            let (running, signal) = begun?;
+            let stop = StopWhenDropped(running.handle());
+            let mut joined = pin!(tokio::task::spawn_blocking(move || running.join()));
+            let mut signal = signal;
+            poll_fn(move |context| {
+                if let Some((future, timeout)) = &mut signal
+                    && future.as_mut().poll(context).is_ready()
+                {
+                    stop.0.drain(*timeout);
+                    signal = None;
+                }
+                let joined = ready!(joined.as_mut().poll(context));
+                Poll::Ready(
+                    joined.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())),
+                )
+            })
+            .await
+        })
+    }
+}
+
+/// Who no longer awaits a server does not want it any more.
+struct StopWhenDropped(Handle);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// What can be served: axum's `Router`, and what its two `into_make_service` methods make.
+pub trait App: Clone + Send + sealed::Sealed + 'static {
+    /// The service behind it.
+    #[doc(hidden)]
+    type Service: Answer;
+
+    #[doc(hidden)]
+    fn server(self) -> TowerServer<Self::Service>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for Router {}
+
+impl App for Router {
+    type Service = Router;
+
+    fn server(self) -> TowerServer<Router> {
+        tower(self)
+    }
+}
+
+impl<S> sealed::Sealed for IntoMakeService<S> {}
+
+impl<S: Answer + Send> App for IntoMakeService<S> {
+    type Service = S;
+
+    fn server(mut self) -> TowerServer<S> {
+        tower(at_once(self.call(())))
+    }
+}
+
+impl<S, C> sealed::Sealed for IntoMakeServiceWithConnectInfo<S, C> {}
+
+impl<S, C> App for IntoMakeServiceWithConnectInfo<S, C>
+where
+    S: Answer + Send,
+    C: Connected<Incoming> + Sync,
+{
+    type Service = Introduced<S, C>;
+
+    fn server(self) -> TowerServer<Introduced<S, C>> {
+        tower(Introduced(self)).with_introduction(|connection, extensions| {
+            extensions.insert(Incoming::of(connection));
+        })
+    }
+}
+
+/// axum's make-services have what they make.
+fn at_once<S>(future: impl Future<Output = Result<S, std::convert::Infallible>>) -> S {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(service)) => service,
+        Poll::Pending => unreachable!("IntoMakeService waits for nothing"),
+    }
+}
+
+/// A connection, for what an app wants to know of it: `impl Connected<ringmill::Incoming> for ..`, beside that for axum's own.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    peer: Option<Address>,
+    local: Option<Address>,
+    facts: Option<Arc<Facts>>,
+}
+
+impl Incoming {
+    fn of(connection: &Connection<'_, '_>) -> Incoming {
+        Incoming { peer: connection.peer(), local: connection.local(), facts: connection.share_facts() }
+    }
+
+    /// The client's address, as a proxy in front told it, else as the kernel has it.
+    pub fn peer(&self) -> Option<&Address> {
+        self.peer.as_ref()
+    }
+
+    /// The address the client connected to, in the same way.
+    pub fn local(&self) -> Option<&Address> {
+        self.local.as_ref()
+    }
+
+    /// What the layers below have learned: TLS, a proxy in front.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.facts.as_deref()
+    }
+}
+
+/// Of a client without an address, over a Unix socket or gone already, it is 0.0.0.0 and port 0.
+impl Connected<Incoming> for SocketAddr {
+    fn connect_info(incoming: Incoming) -> SocketAddr {
+        let known = incoming.peer.and_then(|peer| peer.ip());
+        known.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+    }
+}
+
+/// A service that has to be told of the connection: it is made for each request, which costs a clone.
+#[doc(hidden)]
+pub struct Introduced<S, C>(IntoMakeServiceWithConnectInfo<S, C>);
+
+impl<S: Clone, C> Clone for Introduced<S, C> {
+    fn clone(&self) -> Introduced<S, C> {
+        Introduced(self.0.clone())
+    }
+}
+
+type Told<S, C> = axum::middleware::AddExtension<S, axum::extract::ConnectInfo<C>>;
+
+impl<S, C> Service<Request<Body>> for Introduced<S, C>
+where
+    S: Answer,
+    C: Connected<Incoming> + Sync,
+{
+    type Response = <Told<S, C> as Service<Request<Body>>>::Response;
+    type Error = <Told<S, C> as Service<Request<Body>>>::Error;
+    type Future = <Told<S, C> as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let incoming = request.extensions_mut().remove::<Incoming>();
+        let incoming = incoming.unwrap_or(Incoming { peer: None, local: None, facts: None });
+        at_once(self.0.call(incoming)).call(request)
+    }
+}
