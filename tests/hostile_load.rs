@@ -300,15 +300,19 @@ fn thousands_of_resets_in_random_places_leave_nothing_behind() {
             let (running, address) = start_with(config, Limits::default());
             check(address, get("/hello"), ok("hello"));
             let traces = Traces::before(&running);
-            // The first one shows how much memory this takes, the others that it takes no more.
+            // The first ones show how much memory this takes: spare buffers are kept, and the worst moment decides how many. The others show
+            // that it takes no more.
             storm(address, STORM);
             traces.expect_none(&running);
-            let traces = Traces::before(&running);
-            storm(address, STORM);
-            storm(address, STORM);
-            traces.expect_none(&running);
-            let growth = traces.growth_bytes();
-            assert!(growth < 2 << 20, "{} resets cost {growth} bytes", 2 * STORM);
+            let growth = (0..4).map(|_| {
+                let traces = Traces::before(&running);
+                storm(address, STORM);
+                storm(address, STORM);
+                traces.expect_none(&running);
+                traces.growth_bytes()
+            });
+            let growth: Vec<usize> = growth.take_while(|bytes| *bytes >= 1 << 20).collect();
+            assert!(growth.len() < 4, "{} resets cost {growth:?} bytes, again and again", 2 * STORM);
             let total = total(&running);
             assert!(total.failures > STORM as u64, "they were resets: {total:?}");
             assert_eq!(total.panics, 0);
