@@ -4,9 +4,10 @@
 
 mod common;
 
+use common::authority::Authority;
 use common::program::{Program, ringmill, run};
-use common::{Directory, config, eventually, ip, on_both_drivers};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use common::{config, eventually, ip, on_both_drivers};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use ringmill::{DriverChoice, Running, Tls, TlsConfig, TlsStore, http};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -19,56 +20,25 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 
-/// An authority with its file, and files of certificates that it signed.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: Directory,
-    file: String,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        Authority::named("authority")
-    }
-
-    fn named(name: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = Directory::new();
-        let file = folder.file("authority.pem");
-        std::fs::write(&file, issuer.pem()).unwrap();
-        Authority { issuer, folder, file }
-    }
-
-    /// The files of a new certificate and of its key.
-    fn files(&self, name: &str) -> [String; 2] {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
-        let files = [self.folder.file(&format!("{name}.pem")), self.folder.file(&format!("{name}.key"))];
-        std::fs::write(&files[0], pem).unwrap();
-        std::fs::write(&files[1], key.serialize_pem()).unwrap();
-        files
-    }
-
-    /// A server of rustls with a certificate for localhost. `asks` says whether it wants a certificate of ours.
-    fn server(&self, asks: bool, versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
-        let [cert, key] = self.files("localhost");
-        let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(key).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-        let builder = match asks {
-            true => builder.with_client_cert_verifier(verifier.build().unwrap()),
-            false => builder.with_no_client_auth(),
-        };
-        Arc::new(builder.with_single_cert(chain, key).unwrap())
-    }
+/// A server of rustls with a certificate for localhost. `asks` says whether it wants a certificate of ours.
+fn server(
+    authority: &Authority,
+    asks: bool,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ServerConfig> {
+    let [cert, key] = authority.files(&["localhost"]);
+    let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.issuer.der().clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let builder = match asks {
+        true => builder.with_client_cert_verifier(verifier.build().unwrap()),
+        false => builder.with_no_client_auth(),
+    };
+    Arc::new(builder.with_single_cert(chain, key).unwrap())
 }
 
 fn https(driver: DriverChoice, tls: TlsConfig) -> (Running, String) {
@@ -122,7 +92,7 @@ fn float(report: &Value, path: &str) -> f64 {
 fn client_and_server_count_the_same_over_tls() {
     on_both_drivers(|driver| {
         let authority = Authority::new();
-        let [cert, key] = authority.files("localhost");
+        let [cert, key] = authority.files(&["localhost"]);
         for (options, resumes) in [
             (&[][..], false),
             (&["--pipeline", "8", "--workers", "2"], false),
@@ -153,10 +123,14 @@ fn client_and_server_count_the_same_over_tls() {
             } else {
                 assert_eq!(number(&report, "/tls/handshakes_total"), 8, "{report:#}");
             }
-            // All but those of the start.
-            let expected = if resumes { number(&report, "/connects") - 8 } else { 0 };
-            assert_eq!(resumed, expected, "{options:?}: {report:#}");
-            assert_eq!(share, if resumes { 1.0 } else { 0.0 }, "{options:?}: {report:#}");
+            // All but those of the start, and of those that find no ticket because the others have theirs in use.
+            if resumes {
+                let connects = number(&report, "/connects");
+                assert!(2 * resumed > connects && resumed <= connects - 8, "{options:?}: {report:#}");
+                assert!(share > 0.5, "{options:?}: {report:#}");
+            } else {
+                assert_eq!((resumed, share), (0, 0.0), "{options:?}: {report:#}");
+            }
         }
     });
 }
@@ -165,7 +139,7 @@ fn client_and_server_count_the_same_over_tls() {
 fn a_server_is_checked_unless_that_is_waived_loudly() {
     on_both_drivers(|driver| {
         let authority = Authority::new();
-        let [cert, key] = authority.files("localhost");
+        let [cert, key] = authority.files(&["localhost"]);
         let (_running, url) = https(driver, TlsConfig::from_files(cert, key));
         let check = |options: &[&str], trusted: &str, code: i32, words: &[&str]| {
             let mut command = load(driver, &url, options);
@@ -180,8 +154,8 @@ fn a_server_is_checked_unless_that_is_waived_loudly() {
         check(&[], "/dev/null", 1, &["this system trusts no authority", "--cacert FILE", "--insecure"]);
         // The system's, as far as this process knows.
         check(&[], &authority.file, 0, &[]);
-        let other = Authority::new();
-        let [other_cert, _] = other.files("other.test");
+        let other = Authority::named("other");
+        let [other_cert, _] = other.files(&["other.test"]);
         check(
             &[],
             &other_cert,
@@ -219,8 +193,7 @@ fn serve_with_its_own_certificate_can_be_loaded() {
         let (code, output, errors) =
             run(load(driver, &url, &["--insecure", "--expect-body", "Hello, World!"]));
         assert_eq!(code, Some(0), "{output} {errors}");
-        let lines =
-            ["tls         TLSv1.3, TLS13_AES_256_GCM_SHA384, http/1.1\n", "handshakes  0 in 0.50 s: "];
+        let lines = ["tls         TLSv1.3, TLS13_AES_256_GCM_SHA384, http/1.1\n", "\nhandshakes  "];
         for line in lines {
             assert!(output.contains(line), "{line:?} is not in {output}");
         }
@@ -234,9 +207,9 @@ fn serve_with_its_own_certificate_can_be_loaded() {
 fn a_client_certificate_is_shown_to_who_asks_for_one() {
     on_both_drivers(|driver| {
         let authority = Authority::new();
-        let [cert, key] = authority.files("client.test");
+        let [cert, key] = authority.files(&["client.test"]);
         for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-            let tls = TlsConfig::custom(authority.server(true, &[version]));
+            let tls = TlsConfig::custom(server(&authority, true, &[version]));
             let (_running, url) = https(driver, tls);
             let trust = ["--cacert", &authority.file];
             let options = [&trust[..], &["--cert", &cert, "--key", &key]].concat();
@@ -255,7 +228,7 @@ fn a_client_certificate_is_shown_to_who_asks_for_one() {
             assert!(first.contains("CertificateRequired (the server wants a client certificate"), "{first}");
         }
         // A key that is not the certificate's.
-        let [_, other] = authority.files("other.test");
+        let [_, other] = authority.files(&["other.test"]);
         let url = "https://localhost:1/";
         let options = ["--cacert", &authority.file, "--cert", &cert, "--key", &other];
         let (code, _, errors) = run(load(driver, url, &options));
@@ -286,7 +259,7 @@ fn rough(tls: Arc<ServerConfig>, answer: fn(StreamOwned<ServerConnection, TcpStr
 fn a_stream_that_is_cut_is_an_error_where_only_its_end_says_that_it_is_whole() {
     on_both_drivers(|driver| {
         let authority = Authority::new();
-        let tls = authority.server(false, rustls::ALL_VERSIONS);
+        let tls = server(&authority, false, rustls::ALL_VERSIONS);
         let check =
             |answer: fn(StreamOwned<ServerConnection, TcpStream>), kind: Option<&str>, words: &str| {
                 let url = rough(tls.clone(), answer);

@@ -61,7 +61,7 @@ fn who_shows_a_good_certificate_comes_in_and_nobody_else() {
             authority.files_with(&["expired.client"], |params| params.not_after = date_time_ymd(2021, 1, 1));
         let unknown = stranger.files(&["unknown.client"]);
         let config =
-            TlsConfig::from_files(cert, key).with_client_ca(authority.file()).with_client_ca(other.file());
+            TlsConfig::from_files(cert, key).with_client_ca(&authority.file).with_client_ca(&other.file);
         let (running, store) = start(driver, config, der(&good[0]));
         for version in VERSIONS {
             let check = |own: Option<&[String; 2]>, expected: Result<&str, &str>| {
@@ -95,7 +95,7 @@ fn a_certificate_may_be_left_out_where_it_is_optional_but_not_be_bad() {
         let good = authority.files(&["good.client"]);
         let unknown = stranger.files(&["unknown.client"]);
         let config =
-            TlsConfig::from_files(cert, key).with_client_optional(true).with_client_ca(authority.file());
+            TlsConfig::from_files(cert, key).with_client_optional(true).with_client_ca(&authority.file);
         let (running, _) = start(driver, config, der(&good[0]));
         for version in VERSIONS {
             let ask = |own| ask(&running, &authority.client_with(&[version], own)).map(|(body, _)| body);
@@ -113,7 +113,7 @@ fn who_is_revoked_later_cannot_resume_either() {
         let [cert, key] = authority.files_with(&["localhost"], |params| params.serial_number = None);
         let client = authority.files(&["a.client"]);
         let list = authority.crl("crl.pem", false);
-        let config = TlsConfig::from_files(cert, key).with_client_ca(authority.file()).with_client_crl(&list);
+        let config = TlsConfig::from_files(cert, key).with_client_ca(&authority.file).with_client_crl(&list);
         let (running, store) = start(driver, config, der(&client[0]));
         let clients = VERSIONS.map(|version| authority.client_with(&[version], Some(&client)));
         for client in &clients {
@@ -139,7 +139,7 @@ fn who_is_revoked_later_cannot_resume_either() {
 fn an_authority_or_a_list_that_cannot_be_used_is_named() {
     let authority = Authority::new();
     let [cert, key] = authority.files(&["a.test"]);
-    let (ca, list) = (authority.file(), authority.crl("crl.pem", false));
+    let (ca, list) = (authority.file.clone(), authority.crl("crl.pem", false));
     let broken = authority.write("broken", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
     let check = |arguments: &[&str], expected: &[&str]| {
         let mut program = ringmill();

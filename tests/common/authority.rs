@@ -19,6 +19,8 @@ pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 pub struct Authority {
     pub issuer: CertifiedIssuer<'static, KeyPair>,
     pub folder: Directory,
+    /// Of its own certificate.
+    pub file: String,
 }
 
 impl Authority {
@@ -32,7 +34,10 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Authority { issuer, folder: Directory::new() }
+        let folder = Directory::new();
+        let file = folder.file("authority.pem");
+        std::fs::write(&file, issuer.pem()).unwrap();
+        Authority { issuer, folder, file }
     }
 
     /// The files of a new certificate with its chain, and of its key.
@@ -70,11 +75,6 @@ impl Authority {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         self.write(name, params.signed_by(&self.issuer).unwrap().pem().unwrap())
-    }
-
-    /// The file of its own certificate.
-    pub fn file(&self) -> String {
-        self.write("ca.pem", self.issuer.pem())
     }
 
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
