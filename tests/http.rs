@@ -196,7 +196,7 @@ fn chunked_uploads_are_decoded() {
         check("/collect", "A\r\n0123456789\r\na\r\n0123456789\r\n00\r\n\r\n", "01234567890123456789");
         check("/collect", "5;a;b=c;d=\"e;\\\"\"\r\nhello\r\n0;z\r\n\r\n", "hello");
         check("/collect", "5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n", "hello");
-        check("/trailers", "5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", "X-Sum: 1\r\n");
+        check("/trailers", "5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", "x-sum: 1\r\n");
     });
 }
 

@@ -8,7 +8,7 @@ mod cases;
 mod common;
 
 use cases::format::{Case, Section, load, parse};
-use cases::{simulated, sockets};
+use cases::{Lane, simulated, sockets};
 use common::{on_both_drivers, say_past_capture};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,22 +33,55 @@ fn failure(case: &Case, what: String) -> String {
 
 #[test]
 fn through_the_sockets() {
+    through_sockets(Lane::Native);
+}
+
+#[test]
+#[cfg(feature = "tower")]
+fn through_the_sockets_by_a_service_of_tower() {
+    through_sockets(Lane::Tower);
+}
+
+#[test]
+#[cfg(feature = "tower")]
+fn what_a_service_of_tower_does_otherwise_is_a_case() {
+    for (name, _) in cases::NOT_BY_TOWER {
+        assert!(all().iter().any(|case| case.name == *name), "{name} is no case");
+    }
+}
+
+fn through_sockets(lane: Lane) {
     on_both_drivers(|driver| {
-        let servers = sockets::Servers::start(driver);
-        let failed = |case: &Case| servers.run(case).err().map(|what| failure(case, what));
+        let servers = sockets::Servers::start(driver, lane);
+        let failed = |case: &Case| {
+            if !lane.has(case) {
+                return None;
+            }
+            servers.run(case).err().map(|what| failure(case, what))
+        };
         report(&all().iter().filter_map(failed).collect::<Vec<_>>());
     });
 }
 
 #[test]
 fn through_the_simulator_cut_in_every_way() {
-    let cases = all();
+    through_the_simulator(Lane::Native);
+}
+
+#[test]
+#[cfg(feature = "tower")]
+fn through_the_simulator_cut_in_every_way_by_a_service_of_tower() {
+    through_the_simulator(Lane::Tower);
+}
+
+fn through_the_simulator(lane: Lane) {
+    let cases: Vec<Case> = all().into_iter().filter(|case| lane.has(case)).collect();
     // A simulation is a thread's own: each thread takes every so many cases.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     let share = |first: usize| {
         let (mut failures, mut count) = (Vec::new(), 0);
         for case in cases.iter().skip(first).step_by(threads) {
-            match simulated::run(case) {
+            match simulated::run(case, lane) {
                 Ok(runs) => count += runs,
                 Err(what) => failures.push(failure(case, what)),
             }
@@ -67,7 +100,10 @@ fn through_the_simulator_cut_in_every_way() {
         (failures, count)
     });
     report(&failures);
-    say_past_capture(&format!("{} HTTP cases, {count} conversations on the simulator", cases.len()));
+    say_past_capture(&format!(
+        "{} HTTP cases, {count} conversations on the simulator ({lane:?})",
+        cases.len()
+    ));
     assert!(cases.len() >= 700, "cases were lost: {} are left", cases.len());
     assert!(count > 55_000, "cuts were lost: {count} are left");
 }

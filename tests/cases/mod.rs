@@ -8,6 +8,36 @@ pub mod sockets;
 
 use ringmill::http::{BodyLimits, HeadLimits, Limits};
 
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// A handler of ours.
+    Native,
+    /// The same as a service of tower.
+    #[cfg(feature = "tower")]
+    Tower,
+}
+
+/// Cases that are otherwise with a service of tower, and why.
+#[cfg(feature = "tower")]
+pub const NOT_BY_TOWER: &[(&str, &str)] = &[
+    ("line-http2-preface", "HTTP/2 is served"),
+    ("reply-chunked-empty", "a body that is over at once has a length"),
+    ("target-absolute-scheme-in-capitals", "`http::Uri` tells it in lower case"),
+    ("target-origin-other-bytes", "`http::Uri` does not take them, the answer is 400"),
+];
+
+impl Lane {
+    /// Whether a case is one for it.
+    pub fn has(self, case: &format::Case) -> bool {
+        match self {
+            Lane::Native => true,
+            #[cfg(feature = "tower")]
+            Lane::Tower => NOT_BY_TOWER.iter().all(|(name, _)| *name != case.name),
+        }
+    }
+}
+
 /// The limits that users get.
 pub fn limits() -> Limits {
     Limits::default()

@@ -5,13 +5,14 @@
 use super::format::{Case, Over, State};
 use super::line::Line;
 use super::replies::{Reply, judge, without_interim};
-use super::{limits, small_limits};
+use super::{Lane, limits, small_limits};
 use crate::common::http::get;
 use crate::common::site::Site;
 use crate::common::tls::Trust;
 use ringmill::http::Server;
-use ringmill::{Config, Tls, TlsStore};
+use ringmill::{Config, Layer, Tls, TlsStore};
 use ringmill_engine::driver::sim::{Chaos, Simulation};
+use ringmill_engine::event::Socket;
 use rustls::ClientConfig;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -44,24 +45,24 @@ struct Variant {
 }
 
 /// Runs a case in all ways; how many those were, or what was wrong.
-pub fn run(case: &Case) -> Result<usize, String> {
+pub fn run(case: &Case, lane: Lane) -> Result<usize, String> {
     let mut count = 0;
     for over in [Over::Plain, Over::Tls] {
         if case.runs_over(over) {
-            count += run_over(over, case).map_err(|what| format!("over {over:?}: {what}"))?;
+            count += run_over(over, case, lane).map_err(|what| format!("over {over:?}: {what}"))?;
         }
     }
     Ok(count)
 }
 
-fn run_over(over: Over, case: &Case) -> Result<usize, String> {
+fn run_over(over: Over, case: &Case, lane: Lane) -> Result<usize, String> {
     let stages: Vec<Vec<u8>> = case.stages().into_iter().map(|(bytes, _)| bytes).collect();
     let whole = Variant { name: "whole".into(), stages: pieces(&stages, |stage| vec![stage.to_vec()]) };
-    let expected = one(case, over, &whole, 1, Chaos::CALM)?;
+    let expected = one(case, lane, over, &whole, 1, Chaos::CALM)?;
     let mut count = 1;
     let mut same = |variants: &[Variant], seed: u64, chaos: Chaos| {
         count += variants.len();
-        for (variant, received) in variants.iter().zip(converse(case, over, variants, seed, chaos)) {
+        for (variant, received) in variants.iter().zip(converse(case, lane, over, variants, seed, chaos)) {
             check(case, &expected, received).map_err(|what| format!("{}: {what}", variant.name))?;
         }
         Ok::<(), String>(())
@@ -124,9 +125,16 @@ fn cut_places(len: usize, reply_bytes: usize) -> Vec<usize> {
 }
 
 /// Judges a run that all others are compared with.
-fn one(case: &Case, over: Over, variant: &Variant, seed: u64, chaos: Chaos) -> Result<Vec<Reply>, String> {
+fn one(
+    case: &Case,
+    lane: Lane,
+    over: Over,
+    variant: &Variant,
+    seed: u64,
+    chaos: Chaos,
+) -> Result<Vec<Reply>, String> {
     let [ending] =
-        converse(case, over, std::slice::from_ref(variant), seed, chaos).try_into().expect("one run");
+        converse(case, lane, over, std::slice::from_ref(variant), seed, chaos).try_into().expect("one run");
     ending.state(case)?;
     judge(case, &ending.received, ending.is_over).map_err(|what| format!("{}: {what}", variant.name))
 }
@@ -204,13 +212,20 @@ impl Ending {
 }
 
 /// Sends a case in several ways at once, each on a connection of its own.
-fn converse(case: &Case, over: Over, variants: &[Variant], seed: u64, chaos: Chaos) -> Vec<Ending> {
+fn converse(
+    case: &Case,
+    lane: Lane,
+    over: Over,
+    variants: &[Variant],
+    seed: u64,
+    chaos: Chaos,
+) -> Vec<Ending> {
     let mut simulation = Simulation::new(seed, chaos, Config::default());
     let limits = if case.small { small_limits() } else { limits() };
-    let server = Server::new(Site).with_limits(limits);
-    let listener = match over {
-        Over::Plain => simulation.listen(server),
-        Over::Tls => simulation.listen(Tls::new(server, TLS.0.clone())),
+    let listener = match lane {
+        Lane::Native => listen(&mut simulation, Server::new(Site).with_limits(limits), over),
+        #[cfg(feature = "tower")]
+        Lane::Tower => listen(&mut simulation, crate::common::tower_site::server(limits), over),
     };
     simulation.start();
     let net = simulation.net();
@@ -270,6 +285,13 @@ fn converse(case: &Case, over: Over, variants: &[Variant], seed: u64, chaos: Cha
     assert_eq!(simulation.buffers_out(), 0, "{}: receive buffers are lost", case.name);
     assert_eq!(simulation.counters().connections, 0, "{}: connections are left", case.name);
     endings
+}
+
+fn listen(simulation: &mut Simulation, server: impl Layer, over: Over) -> Socket {
+    match over {
+        Over::Plain => simulation.listen(server),
+        Over::Tls => simulation.listen(Tls::new(server, TLS.0.clone())),
+    }
 }
 
 /// Lets things happen until nothing more moves, either way.

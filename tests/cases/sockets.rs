@@ -2,13 +2,13 @@
 
 use super::format::{Case, Expected, Over, State, Step};
 use super::replies::{head_only, judge, parse};
-use super::{limits, small_limits};
+use super::{Lane, limits, small_limits};
 use crate::common::http::get;
 use crate::common::site::Site;
 use crate::common::tls::{Counted, Secured, Trust, secure};
 use crate::common::{config, connect_to, ip};
-use ringmill::http::Server;
-use ringmill::{DriverChoice, Engine, Running, Tls, TlsStore};
+use ringmill::http::{Limits, Server};
+use ringmill::{DriverChoice, Engine, Layer, Running, Tls, TlsStore};
 use rustls::ClientConfig;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -22,11 +22,18 @@ pub struct Servers {
 }
 
 impl Servers {
-    pub fn start(driver: DriverChoice) -> Servers {
+    pub fn start(driver: DriverChoice, lane: Lane) -> Servers {
+        match lane {
+            Lane::Native => Servers::start_with(driver, |limits| Server::new(Site).with_limits(limits)),
+            #[cfg(feature = "tower")]
+            Lane::Tower => Servers::start_with(driver, crate::common::tower_site::server),
+        }
+    }
+
+    fn start_with<L: Layer>(driver: DriverChoice, server: fn(Limits) -> L) -> Servers {
         let trust = Trust::new();
         let store = TlsStore::new(trust.server(&["http/1.1"])).expect("a sound configuration");
         let other_store = store.clone();
-        let server = |limits| Server::new(Site).with_limits(limits);
         let running = Engine::builder()
             .config(config(driver))
             .listen("127.0.0.1:0", move |_| server(limits()))

@@ -12,6 +12,8 @@ pub mod records;
 pub mod site;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "tower")]
+pub mod tower_site;
 pub mod traces;
 
 pub use program::{Program, alone, descriptors, rss_anon_bytes};

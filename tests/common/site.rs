@@ -52,7 +52,7 @@ impl Handler for Site {
             "/hello" => reply.text("hello"),
             "/json" => reply.json(b"{}"),
             "/collect" => reply.content_type("text/plain").body(request.body()),
-            "/trailers" => reply.content_type("text/plain").body(request.trailers()),
+            "/trailers" => reply.content_type("text/plain").body(&told(request.trailers())),
             "/echo" => reply.empty(),
             "/target" => reply.text(&format!(
                 "{} {} {} {:?} {:?}",
@@ -97,6 +97,16 @@ impl Handler for Site {
             _ => Plan::Collect,
         }
     }
+}
+
+/// Trailers without what means nothing in them: names in lower case, values without white space around them.
+fn told(trailers: &[u8]) -> Vec<u8> {
+    let lines = trailers.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let told = lines.map(|line| {
+        let (name, value) = line.split_at(line.iter().position(|&byte| byte == b':').expect("a field line"));
+        [&name.to_ascii_lowercase(), &b": "[..], value[1..].trim_ascii(), b"\r\n"].concat()
+    });
+    told.collect::<Vec<_>>().concat()
 }
 
 /// The pattern from `at` to `end`; one byte at a time and only when woken, if it waits.

@@ -14,7 +14,9 @@ use super::upgrade::{Wanted, offer};
 use crate::http::intake::Intake;
 use crate::http::owned::reply::{self, OwnedReply};
 use crate::http::work::Work;
-use crate::http::{BodyWriter, Fill, Handler, Method, Peer, Reply, Request, Source, Streaming, Version};
+use crate::http::{
+    BodyWriter, Fill, Handler, Method, Peer, Plan, Reply, Request, Source, Streaming, Version,
+};
 use bytes::Bytes;
 use http::Extensions;
 use std::cell::RefCell;
@@ -114,6 +116,10 @@ impl<S: Answer> Handler for Tower<S> {
                 reply.put_off(exchange, Some(peer));
             }
         }
+    }
+
+    fn plan(&mut self, _: &Request<'_>) -> Plan {
+        Plan::CollectUpTo(self.body_bytes_max)
     }
 
     fn stream(&mut self, request: &Request<'_>, reply: &mut Reply<'_>) -> Option<Streaming> {

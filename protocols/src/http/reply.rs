@@ -315,8 +315,10 @@ impl Reply<'_> {
         if is_bodiless(self.state.status) {
             // What is written is dropped, as for HEAD.
             self.state.head_only = true;
-            if self.state.status == RESET_CONTENT {
-                emit::write_length(self.io.buffer(), 0);
+            match (self.state.status, length) {
+                (RESET_CONTENT, _) => emit::write_length(self.io.buffer(), 0),
+                (304, Some(length)) if length > 0 => emit::write_length(self.io.buffer(), length),
+                _ => {}
             }
             self.finish_head();
             self.state.stage = Stage::Body(BodyLength::Sized(Some(0)));

@@ -51,6 +51,19 @@ pub(super) const DISCARD_BYTES_MAX: u64 = 256 * 1024;
 /// Where a session keeps it: most have none.
 pub(super) type Place = Option<Box<Exchange>>;
 
+impl Sink {
+    /// Tells a client to send the body that somebody waits for now. Not behind the head of the answer.
+    pub(super) fn ask_for_body(&mut self, io: &mut Io<'_>) {
+        if let Sink::Flowing(flowing) = self
+            && flowing.awaits_continue
+            && flowing.intake.is_wanted()
+        {
+            flowing.awaits_continue = false;
+            io.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+}
+
 impl Exchange {
     /// One whose request is complete.
     fn answering(reply: ReplyState) -> Exchange {

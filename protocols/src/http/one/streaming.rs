@@ -8,8 +8,15 @@ use super::decoder::{Decoded, Decoder};
 use super::exchange::{DISCARD_BYTES_MAX, Exchange, Flowing, Place, Sink};
 use crate::http::handler::Streaming;
 use crate::http::message::{Expect, Framing, Head};
+use crate::http::reject::Reject;
 use crate::http::reply::{Later, ReplyState, Stage};
 use ringmill_engine::{Io, Tick};
+
+/// Why no more of a body is taken.
+enum Stop {
+    Flow(Flow),
+    Malformed(Reject),
+}
 
 impl Context {
     /// Begins the exchange of a request whose body is still to come.
@@ -45,7 +52,8 @@ impl Context {
         loop {
             match self.take_in(exchange, &input[at..], io) {
                 Ok(taken) => at += taken,
-                Err(flow) => return flow,
+                Err(Stop::Flow(flow)) => return flow,
+                Err(Stop::Malformed(reject)) => return self.refuse_the_rest(exchange, reject, io),
             }
             exchange.reply.reading = exchange.decoder.is_some() && !exchange.may_discard();
             match self.answer_on(exchange, io) {
@@ -68,7 +76,7 @@ impl Context {
     }
 
     /// Gives the input to whoever takes it: how much of it; a flow if that ends the connection.
-    fn take_in(&mut self, exchange: &mut Exchange, input: &[u8], io: &mut Io<'_>) -> Result<usize, Flow> {
+    fn take_in(&mut self, exchange: &mut Exchange, input: &[u8], io: &mut Io<'_>) -> Result<usize, Stop> {
         let mut at = 0;
         if let Sink::Tunnel(intake) = &mut exchange.sink {
             while at < input.len() {
@@ -99,7 +107,7 @@ impl Context {
                     exchange.reply.followed = at < input.len();
                     break;
                 }
-                Decoded::Malformed(reject) => return Err(self.refuse_body(exchange, reject, io)),
+                Decoded::Malformed(reject) => return Err(Stop::Malformed(reject)),
             };
             at += consumed;
             exchange.arrived = exchange.arrived.map(|bytes| bytes + consumed as u64);
@@ -112,20 +120,35 @@ impl Context {
                     (flowing.left, flowing.awaits_continue) = (flowing.left - bytes, false);
                     flowing.intake.put(data);
                 }
-                Sink::Flowing(_) if exchange.reply.is_begun() => return Err(Flow::cut(exchange.reply.stage)),
-                Sink::Flowing(_) => return Err(self.refuse(413, TOO_LARGE, exchange.reply.head_only, io)),
+                Sink::Flowing(_) if exchange.reply.is_begun() => {
+                    return Err(Stop::Flow(Flow::cut(exchange.reply.stage)));
+                }
+                Sink::Flowing(_) => {
+                    let flow = self.refuse(413, TOO_LARGE, exchange.reply.head_only, io);
+                    return Err(Stop::Flow(flow));
+                }
                 Sink::Discard { left } if bytes <= *left => *left -= bytes,
-                _ => return Err(Flow::Close),
+                _ => return Err(Stop::Flow(Flow::Close)),
             }
         }
         Ok(at)
     }
 
+    /// The body is malformed. What came before that may be what the answer needs, however the input was cut.
+    fn refuse_the_rest(&mut self, exchange: &mut Exchange, reject: Reject, io: &mut Io<'_>) -> Flow {
+        exchange.reply.reading = true;
+        match self.answer_on(exchange, io) {
+            Flow::On(_) => Flow::Close,
+            Flow::Hold(_) => self.refuse_body(exchange, reject, io),
+            flow => flow,
+        }
+    }
+
     /// Goes on with the answer: `On` once it is complete, `Hold` while it is not.
     fn answer_on(&mut self, exchange: &mut Exchange, io: &mut Io<'_>) -> Flow {
-        let reply = &mut exchange.reply;
+        let Exchange { reply, sink, .. } = exchange;
         if reply.is_put_off()
-            && let Some(flow) = self.attend(reply, io)
+            && let Some(flow) = self.attend_with(reply, io, |io| sink.ask_for_body(io))
         {
             return flow;
         }
@@ -144,10 +167,11 @@ impl Context {
             if !io.hold(work_bytes + flowing.intake.bytes()) && !exchange.reply.is_begun() {
                 return self.refuse_for_memory(exchange.reply.head_only, io);
             }
-            if flowing.awaits_continue && flowing.intake.is_wanted() && !exchange.reply.is_begun() {
-                flowing.awaits_continue = false;
-                io.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if !exchange.reply.is_begun() {
+                exchange.sink.ask_for_body(io);
             }
+        }
+        if let Sink::Flowing(flowing) = &mut exchange.sink {
             if flowing.awaits_continue {
                 return Flow::Wait(at);
             }

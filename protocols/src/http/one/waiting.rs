@@ -12,6 +12,16 @@ use std::time::Duration;
 impl Context {
     /// Goes on with an answer that was put off, and writes it once it is there. A flow while it is not, or if it failed.
     pub(super) fn attend(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Option<Flow> {
+        self.attend_with(reply, io, |_| ())
+    }
+
+    /// The same, with something to be done before the answer is written.
+    pub(super) fn attend_with(
+        &mut self,
+        reply: &mut ReplyState,
+        io: &mut Io<'_>,
+        before: impl FnOnce(&mut Io<'_>),
+    ) -> Option<Flow> {
         let waker = std::task::Waker::from(io.waker());
         let work = reply.later.as_mut()?.work.as_mut()?;
         let polled =
@@ -20,6 +30,7 @@ impl Context {
             Ok(Poll::Pending) if reply.stage == Stage::Waiting => Some(Flow::Hold(0)),
             Ok(Poll::Pending) => Some(self.wait_for_handler(reply, io)),
             Ok(Poll::Ready(answer)) => {
+                before(io);
                 let later = self.end_wait(reply, io);
                 self.write_reply(reply, io, |reply| {
                     later.and_then(|later| later.work).into_iter().for_each(|work| work.retire());
