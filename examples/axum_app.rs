@@ -1,4 +1,4 @@
-//! An axum app on Ringmill. `cargo run --features axum --example axum_app`, then `curl -i http://127.0.0.1:3000/hello/you`, or
+//! An axum app on Ringmill. `cargo run --example axum_app`, then `curl -i http://127.0.0.1:3000/hello/you`, or
 //! `curl --http2-prior-knowledge ..`; `curl -N http://127.0.0.1:3000/ticks` shows server-sent events, and /echo is a WebSocket.
 //!
 //! What differs from a program on `axum::serve` is the last line.

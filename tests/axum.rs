@@ -1,6 +1,6 @@
 //! One axum app, served by its one changed line on both drivers, against clients of other people's making: hyper's for HTTP/2,
 //! tungstenite's for WebSocket.
-#![cfg(all(feature = "axum", feature = "tls"))]
+#![cfg(feature = "tls")]
 
 mod common;
 

@@ -84,7 +84,6 @@ fn async_hello() {
 }
 
 #[test]
-#[cfg(feature = "axum")]
 fn axum_app() {
     on_both_drivers(|driver| {
         let (_program, address) = run("axum_app", driver, "axum on http://");

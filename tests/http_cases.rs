@@ -37,13 +37,11 @@ fn through_the_sockets() {
 }
 
 #[test]
-#[cfg(feature = "tower")]
 fn through_the_sockets_by_a_service_of_tower() {
     through_sockets(Lane::Tower);
 }
 
 #[test]
-#[cfg(feature = "tower")]
 fn what_a_service_of_tower_does_otherwise_is_a_case() {
     for (name, _) in cases::NOT_BY_TOWER {
         assert!(all().iter().any(|case| case.name == *name), "{name} is no case");
@@ -69,7 +67,6 @@ fn through_the_simulator_cut_in_every_way() {
 }
 
 #[test]
-#[cfg(feature = "tower")]
 fn through_the_simulator_cut_in_every_way_by_a_service_of_tower() {
     through_the_simulator(Lane::Tower);
 }

@@ -14,12 +14,10 @@ pub enum Lane {
     /// A handler of ours.
     Native,
     /// The same as a service of tower.
-    #[cfg(feature = "tower")]
     Tower,
 }
 
 /// Cases that are otherwise with a service of tower, and why.
-#[cfg(feature = "tower")]
 pub const NOT_BY_TOWER: &[(&str, &str)] = &[
     ("line-http2-preface", "HTTP/2 is served"),
     ("reply-chunked-empty", "a body that is over at once has a length"),
@@ -32,7 +30,6 @@ impl Lane {
     pub fn has(self, case: &format::Case) -> bool {
         match self {
             Lane::Native => true,
-            #[cfg(feature = "tower")]
             Lane::Tower => NOT_BY_TOWER.iter().all(|(name, _)| *name != case.name),
         }
     }

@@ -224,7 +224,6 @@ fn converse(
     let limits = if case.small { small_limits() } else { limits() };
     let listener = match lane {
         Lane::Native => listen(&mut simulation, Server::new(Site).with_limits(limits), over),
-        #[cfg(feature = "tower")]
         Lane::Tower => listen(&mut simulation, crate::common::tower_site::server(limits), over),
     };
     simulation.start();

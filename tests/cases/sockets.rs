@@ -25,7 +25,6 @@ impl Servers {
     pub fn start(driver: DriverChoice, lane: Lane) -> Servers {
         match lane {
             Lane::Native => Servers::start_with(driver, |limits| Server::new(Site).with_limits(limits)),
-            #[cfg(feature = "tower")]
             Lane::Tower => Servers::start_with(driver, crate::common::tower_site::server),
         }
     }

@@ -12,7 +12,6 @@ pub mod records;
 pub mod site;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(feature = "tower")]
 pub mod tower_site;
 pub mod traces;
 
