@@ -5,21 +5,25 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use hyper::rt::Write;
+use hyper::upgrade::OnUpgrade;
 use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
 use ringmill_engine::{Config, Counters};
 use ringmill_protocols::adapt::{Body, BoxError, tower};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tower_service::Service;
 
 #[derive(Clone, Default)]
 struct Program {
     log: Rc<RefCell<Vec<String>>>,
+    /// Streams that were given over.
+    given: Rc<RefCell<Vec<OnUpgrade>>>,
 }
 
 /// Says that it is dropped.
@@ -40,7 +44,7 @@ impl Service<Request<Body>> for Program {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let program = self.clone();
         Box::pin(async move {
             match request.uri().path() {
@@ -50,6 +54,10 @@ impl Service<Request<Body>> for Program {
                     Ok(Response::new(Full::new(bytes.to_string().into())))
                 }
                 "/large" => Ok(Response::new(Full::new(vec![b'x'; 3_000_000].into()))),
+                "/given" => {
+                    program.given.borrow_mut().push(hyper::upgrade::on(&mut request));
+                    Ok(Response::new(Full::default()))
+                }
                 "/fails" => Err("as asked".into()),
                 "/panics" => panic!("as asked"),
                 _ => {
@@ -279,6 +287,35 @@ fn an_idle_connection_is_told_to_go_and_one_with_a_stream_is_not() {
     let heard = stay(&mut run, 200);
     assert!(on(&heard, 0).contains("ping ") && !on(&heard, 0).contains("goaway"), "{heard:?}");
     assert!(!run.peer.is_at_end());
+}
+
+/// RFC 8441: what WebSocket over HTTP/2 is made of.
+#[test]
+fn a_stream_that_was_given_over_is_a_stream() {
+    let mut run = Run::begun();
+    let literal = |name: &str, value: &str| {
+        [&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+    };
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/given"),
+        (":authority", "a"),
+    ];
+    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+    let heard = run.ask(&frame(HEADERS, 4, 1, &block));
+    assert_eq!(on(&heard, 1), "88 ");
+    let given = run.program.given.borrow_mut().pop().expect("it was asked for");
+    let context = &mut Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(mut given)) = pin!(given).poll(context) else { panic!("it is not given") };
+    let heard = stay(&mut run, 200);
+    assert!(!on(&heard, 0).contains("goaway") && !run.peer.is_at_end(), "{heard:?}");
+    assert!(matches!(Pin::new(&mut given).poll_write(context, b"hello"), Poll::Ready(Ok(5))));
+    assert_eq!(on(&run.wait(Duration::from_millis(100)), 1), "hello ");
+    drop(given);
+    let heard = stay(&mut run, 80);
+    assert!(on(&heard, 0).contains("goaway 0 ") && run.peer.is_at_end(), "{heard:?}");
 }
 
 #[test]

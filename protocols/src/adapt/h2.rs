@@ -267,10 +267,15 @@ impl<S: Answer> Session<S> {
         }
     }
 
+    /// Whether a stream is open: one that is answered, or one that was given over.
+    fn is_busy(&self) -> bool {
+        self.census.open.get() > 0 || !self.streams.is_empty()
+    }
+
     /// Until when it may be without a stream.
     fn wait(&self, limits: &Limits) -> Option<Tick> {
         let time = match (self.is_ending, self.is_fresh) {
-            _ if self.census.open.get() > 0 => return None,
+            _ if self.is_busy() => return None,
             (true, _) => GOAWAY_TIMEOUT,
             (false, true) => limits.head_timeout,
             (false, false) => limits.keep_alive_timeout,
@@ -351,7 +356,7 @@ impl<S: Answer> Protocol for Http2<S> {
     }
 
     fn shed(&mut self, session: &mut Session<S>, io: &mut Io<'_>) -> Next {
-        if session.census.open.get() > 0 {
+        if session.is_busy() {
             return Next::Continue;
         }
         session.end(io);
@@ -368,7 +373,7 @@ impl<S: Answer> Http2<S> {
         session.clock.set(io.now());
         let waker = session.signal.waker();
         let context = &mut Context::from_waker(&waker);
-        let open_before = session.census.open.get();
+        let was_busy = session.is_busy();
         session.signal.begin();
         for _ in 0..ROUNDS_MAX {
             session.signal.lower();
@@ -395,12 +400,12 @@ impl<S: Answer> Http2<S> {
         if session.near.has_output() {
             io.notify_drained();
         }
-        let open = session.census.open.get();
-        if open == 0 && open_before > 0 {
+        let is_busy = session.is_busy();
+        if was_busy && !is_busy {
             session.since = io.now();
         }
         let is_affordable = io.hold(CONNECTION_BYTES + session.near.bytes());
-        if !is_affordable && open == 0 {
+        if !is_affordable && !is_busy {
             return Next::Close;
         }
         let own = session.wait(&self.limits);
