@@ -262,7 +262,7 @@ fn over_http2_by_prior_knowledge() {
         assert_eq!(ask(&mut client, "GET", "/", "").await.unwrap(), (200, "hello".into()));
         let (status, told) = ask(&mut client, "GET", "/who", "").await.unwrap();
         assert!(
-            status == 200 && told.starts_with(b"127.0.0.1:") && told.ends_with(b" HTTP/2.0 false "),
+            status == 200 && told.starts_with(b"127.0.0.1:") && told.ends_with(b" HTTP/2.0 true "),
             "{told:?}"
         );
         assert_eq!(ask(&mut client, "GET", "/nothing", "").await.unwrap().0, 404);

@@ -7,9 +7,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::rt::Write;
 use hyper::upgrade::OnUpgrade;
-use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
+use ringmill_engine::driver::sim::{self, Chaos, Simulation};
 use ringmill_engine::{Config, Counters};
 use ringmill_protocols::adapt::{Body, BoxError, tower};
+use ringmill_protocols::http::Peer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -24,6 +25,8 @@ struct Program {
     log: Rc<RefCell<Vec<String>>>,
     /// Streams that were given over.
     given: Rc<RefCell<Vec<OnUpgrade>>>,
+    /// Of requests that are never answered.
+    peers: Rc<RefCell<Vec<Peer>>>,
 }
 
 /// Says that it is dropped.
@@ -61,6 +64,8 @@ impl Service<Request<Body>> for Program {
                 "/fails" => Err("as asked".into()),
                 "/panics" => panic!("as asked"),
                 _ => {
+                    let peer = request.extensions().get::<Peer>().expect("every request has one").clone();
+                    program.peers.borrow_mut().push(peer);
                     let _guard = Guard(program);
                     pending().await
                 }
@@ -94,7 +99,7 @@ fn request(stream: u32, method: &str, path: &str, ends: bool) -> Vec<u8> {
 
 struct Run {
     simulation: Simulation,
-    peer: Peer,
+    peer: sim::Peer,
     program: Program,
     received: Vec<u8>,
     /// Answers to PING that are not sent.
@@ -341,6 +346,7 @@ fn who_leaves_takes_the_futures_along() {
         }
         run.simulation.run_for(Duration::from_millis(5));
         assert_eq!(run.said(), ["dropped", "dropped"], "reset: {is_reset}");
+        assert!(run.program.peers.borrow().iter().all(|peer| peer.is_gone()), "whoever kept it is told");
     }
 }
 

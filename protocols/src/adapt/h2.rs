@@ -9,7 +9,7 @@ use super::pipe::{Far, Near, pipe};
 use super::service::{Answer, BoxError, Introduce, Program, call};
 use super::signal::Signal;
 use super::timer::Clock;
-use crate::http::Limits;
+use crate::http::{Limits, Peer};
 use futures_util::stream::{FuturesUnordered, Stream};
 use http::{Extensions, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -160,9 +160,13 @@ impl<S: Answer> hyper::service::Service<Request<Incoming>> for Shim<S> {
         let (service, counted) = (self.service.clone(), Counted::new(census));
         let (mut parts, incoming) = request.into_parts();
         parts.extensions.extend(self.extensions.clone());
+        let peer = Peer::default();
+        parts.extensions.insert(peer.clone());
+        let leaving = Leaving(Some(peer));
         let request = Request::from_parts(parts, Body::streamed(incoming));
         Box::pin(async move {
             let answer = Guarded(pin!(call(service, request))).await;
+            leaving.stays();
             let answer = answer.unwrap_or_else(|Panicked| {
                 counted.0.panics.set(counted.0.panics.get() + 1);
                 Ok(failed())
@@ -173,6 +177,21 @@ impl<S: Answer> hyper::service::Service<Request<Incoming>> for Shim<S> {
             });
             Ok(answer.map(|body| StreamBody { body: body.map(Box::pin), counted }))
         })
+    }
+}
+
+/// Tells a request's client to have left when the stream goes before it is answered.
+struct Leaving(Option<Peer>);
+
+impl Leaving {
+    fn stays(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|peer| peer.leave());
     }
 }
 

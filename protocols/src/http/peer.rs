@@ -31,7 +31,7 @@ impl Peer {
     }
 
     /// It has left.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.0.is_gone.store(true, Release);
         let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         waiting.into_iter().for_each(Waker::wake);
