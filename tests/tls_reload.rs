@@ -80,6 +80,43 @@ fn new_files_are_taken_and_bad_ones_are_not() {
 }
 
 #[test]
+fn a_certificate_that_is_served_and_expires_keeps_nothing_else_from_changing() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [old_cert, old_key] =
+            authority.files_with(&["old.test"], |params| params.not_after = date_time_ymd(2021, 1, 1));
+        let [cert, key] = authority.files(&["first.test"]);
+        let store =
+            TlsStore::new(TlsConfig::from_files(&old_cert, &old_key).with_files(&cert, &key)).unwrap();
+        let running = start(driver, &store);
+        let address = ip(&running.addresses()[0]);
+        let client = authority.client(rustls::ALL_VERSIONS);
+        for (from, to) in authority.files(&["second.test"]).iter().zip([&cert, &key]) {
+            rename(from, to);
+        }
+        assert_eq!(store.reload().ok(), Some(true));
+        assert!(has_name(address, &client, "second.test"));
+    });
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_an_order_to_end_does_not_wait_for_files() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["a.test"]);
+        let files = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+        let mut server = Program::serve(driver, &files);
+        std::fs::remove_file(&cert).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&cert).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo is part of every system");
+        server.signal(libc::SIGHUP);
+        server.expect_line("it is no regular file");
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+    });
+}
+
+#[test]
 fn changes_are_noticed_by_rename_and_by_symbolic_link() {
     on_both_drivers(|driver| {
         let authority = Authority::new();

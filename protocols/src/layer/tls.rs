@@ -164,11 +164,11 @@ impl<L: Layer> Layer for Tls<L> {
             }
             (State::Over(_), Call::Drained) => Step::close(),
             (State::Greeting | State::Handshaking { .. }, call @ (Call::Timeout | Call::End(_))) => {
-                match (&session.state, &call) {
-                    (_, Call::Timeout) => self.blame(session.state.is_accepted(), Fault::Late, io),
-                    (State::Handshaking { .. }, _) => {
-                        self.blame(session.state.is_accepted(), Fault::Left, io)
-                    }
+                let is_accepted = session.state.is_accepted();
+                match (&session.state, session.turn, &call) {
+                    (_, Turn::Queued(_), Call::Timeout) => self.blame(is_accepted, Fault::Unserved, io),
+                    (_, _, Call::Timeout) => self.blame(is_accepted, Fault::Late, io),
+                    (State::Handshaking { .. }, ..) => self.blame(is_accepted, Fault::Left, io),
                     // It came and went without a word.
                     _ => {}
                 }
@@ -185,7 +185,13 @@ impl<L: Layer> Layer for Tls<L> {
         }
         match session.state {
             State::Open(_, upper, _) | State::Plain(upper) => upper.close(&mut self.inner, reason, reclaim),
-            state => self.tell_refused(&state, reason),
+            state => {
+                let is_left = matches!(state, State::Handshaking { tag: None, .. });
+                if let (true, CloseReason::Failed(_), Some(store)) = (is_left, reason, &self.store) {
+                    store.counts().left();
+                }
+                self.tell_refused(&state, reason);
+            }
         }
     }
 
@@ -194,23 +200,6 @@ impl<L: Layer> Layer for Tls<L> {
             self.dialer = Some(dialer.clone());
         }
         self.inner.notice(notice);
-    }
-}
-
-impl<L: Layer> TlsSession<L> {
-    /// The client's first message is not complete: what is dear is still to come.
-    fn is_unanswered(&self) -> bool {
-        matches!(self.state, State::Handshaking { taken_bytes: 0, tag: None, .. })
-    }
-
-    /// What rustls has taken of the input and keeps there.
-    fn held_bytes(&self) -> usize {
-        if let State::Open(link, ..) = &self.state { link.held_bytes() } else { 0 }
-    }
-
-    /// While it waits for its turn, it is shown nothing.
-    fn wait(&self) -> Step {
-        Step::next(if let Turn::Queued(_) = self.turn { Next::Pause } else { Next::Continue })
     }
 }
 
@@ -291,8 +280,13 @@ impl<L: Layer> Tls<L> {
                 return Step::close();
             }
             let Ok(link) = Link::new(server) else { return Step::close() };
-            session.state =
-                State::Handshaking { link: Box::new(link), taken_bytes: 0, server_name: None, tag: None };
+            session.state = State::Handshaking {
+                link: Box::new(link),
+                taken_bytes: 0,
+                is_answered: false,
+                server_name: None,
+                tag: None,
+            };
         } else if session.is_unanswered() && !self.may_begin(session, io) {
             return Step::pause(0);
         }
@@ -330,7 +324,7 @@ impl<L: Layer> Tls<L> {
         } else {
             session.rest = left[..kept].to_vec();
         }
-        if io.hold(LINK_BYTES + session.rest.capacity()) || session.rest.is_empty() {
+        if io.hold(session.memory_bytes()) || session.rest.is_empty() {
             return step;
         }
         // As where the engine keeps what was not consumed: no memory is left for it.
@@ -345,9 +339,10 @@ impl<L: Layer> Tls<L> {
         let mut at = 0;
         loop {
             let (taken, event) = match state {
-                State::Handshaking { link, taken_bytes, server_name, .. } => {
+                State::Handshaking { link, taken_bytes, is_answered, server_name, .. } => {
                     let advanced = link.advance(&mut input[at..], &mut self.plain, &mut self.wire);
                     *taken_bytes += advanced.0;
+                    *is_answered |= !self.wire.is_empty() && !link::asks_again(&self.wire);
                     if let Some(name) = names::take_server_name() {
                         *server_name = Some(name);
                     }

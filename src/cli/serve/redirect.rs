@@ -15,9 +15,9 @@ impl Redirect {
         Redirect { routes, port }
     }
 
-    /// Where a request is sent on to. One that a proxy in front took over TLS has arrived.
+    /// Where a request is sent on to. One that a proxy in front took over TLS has arrived, and `OPTIONS *` asks for no resource.
     fn port(&self, request: &Request<'_>) -> Option<u16> {
-        self.port.filter(|_| !request.is_secured())
+        self.port.filter(|_| !request.is_secured() && request.path_bytes() != b"*")
     }
 }
 

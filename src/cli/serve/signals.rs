@@ -6,6 +6,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 /// The signals that are listened to.
@@ -34,17 +35,16 @@ impl Orders {
         drain: Duration,
         store: Option<Arc<TlsStore>>,
     ) -> Result<(), Error> {
+        let reload = store.map(reloader).transpose().map_err(no_signals)?;
         let watch = move || {
             let mut ordered = false;
             for signal in self.signals.forever() {
                 let orders = signal != SIGHUP;
                 // The kernel takes a terminal away from its processes before it tells them (setsid(2), tty(4)).
                 let terminal_is_gone = self.has_terminal && !has_terminal();
-                if let Some(store) = store.as_ref().filter(|_| !orders && !terminal_is_gone) {
-                    // What is wrong, or new, it says itself.
-                    if let Ok(false) = store.reload() {
-                        tracing::info!("SIGHUP: the files of TLS hold the same as before");
-                    }
+                if let Some(reload) = reload.as_ref().filter(|_| !orders && !terminal_is_gone) {
+                    // Full: one that has not begun yet will see what this one would.
+                    let _ = reload.try_send(());
                     continue;
                 }
                 if ordered && orders {
@@ -63,6 +63,20 @@ impl Orders {
         };
         std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop).map_err(no_signals)
     }
+}
+
+/// Reads files again whenever it is told to. On a thread of its own: files may be slow, and an order to end does not wait for them.
+fn reloader(store: Arc<TlsStore>) -> std::io::Result<SyncSender<()>> {
+    let (sender, receiver) = sync_channel(1);
+    let run = move || {
+        while receiver.recv().is_ok() {
+            // What is wrong, or new, it says itself.
+            if let Ok(false) = store.reload() {
+                tracing::info!("SIGHUP: the files of TLS hold the same as before");
+            }
+        }
+    };
+    std::thread::Builder::new().name("reload".to_owned()).spawn(run).map(|_| sender)
 }
 
 /// Whether this process has a controlling terminal.

@@ -12,12 +12,15 @@ use std::path::Path;
 use std::sync::Arc;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
+/// Names of authorities that are sent along (RFC 8446, 4.2.4): more than a few records of them help nobody.
+const HINTS_BYTES_MAX: usize = 8 * 1024;
+
 /// What clients are asked for and measured by.
 pub(super) struct Clients {
     /// `None`: they are asked for nothing.
     pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
     pub(super) terms: Vec<TlsTerm>,
-    /// The certificates and lists behind it. A ticket is worth nothing once they have changed: it would let in whom they shut out.
+    /// The certificates and lists behind it, to see whether they have changed.
     pub(super) material: Vec<Vec<u8>>,
 }
 
@@ -43,9 +46,14 @@ pub(super) fn load(config: &TlsConfig, provider: &Arc<CryptoProvider>) -> Result
     if !problems.is_empty() {
         return Err(problems);
     }
+    // The names of all authorities go to each client, behind a length of 16 bits; without them it chooses by itself.
+    let hints_bytes: usize = roots.subjects().iter().map(|subject| subject.as_ref().len() + 2).sum();
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .with_crls(crls)
         .enforce_revocation_expiration();
+    if hints_bytes > HINTS_BYTES_MAX {
+        builder = builder.clear_root_hint_subjects();
+    }
     if config.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }

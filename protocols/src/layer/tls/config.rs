@@ -151,7 +151,7 @@ impl TlsConfig {
     }
 
     /// Clients must show a certificate that one of the authorities in this file (PEM) has signed, else the handshake fails. Call it
-    /// for each of several files. Who was let in is in [`Secure::client_certificates`](ringmill_engine::Secure::client_certificates).
+    /// for each of several files. Such a listener gives no tickets: each handshake looks at the certificate anew. Who was let in is in [`Secure::client_certificates`](ringmill_engine::Secure::client_certificates).
     ///
     /// Has no effect on [`TlsConfig::custom`].
     pub fn with_client_ca(mut self, file: impl Into<PathBuf>) -> TlsConfig {

@@ -39,6 +39,8 @@ pub(super) fn fault(error: &Error) -> Fault {
             | PeerIncompatible::SupportedVersionsExtensionRequired,
         ) => AlertDescription::ProtocolVersion,
         Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
+        // rustls did not say it, so there is no alert.
+        Error::General(_) => return Fault::Left,
         _ => AlertDescription::InternalError,
     };
     Fault::Sent(alert.as_str().unwrap_or("unknown"))

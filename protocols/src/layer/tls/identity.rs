@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use x509_parser::prelude::{FromDer, Validity, X509Certificate};
 
+/// The largest chain that is served.
+const CHAIN_BYTES_MAX: usize = 64 * 1024;
+
 /// A certificate or a revocation list that holds for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsTerm {
@@ -58,6 +61,7 @@ pub(super) fn load(identity: &Identity, provider: &CryptoProvider) -> Result<Loa
             (vec![CertificateDer::from(cert.clone())], key)
         }
     };
+    let chain_bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
     let (cert_file, key_file) = match identity {
         Identity::Files { cert, key } => (Some(cert), Some(key)),
         Identity::Made { .. } => (None, None),
@@ -67,6 +71,15 @@ pub(super) fn load(identity: &Identity, provider: &CryptoProvider) -> Result<Loa
         reason: reason.to_owned(),
         remedy: remedy.to_owned(),
     };
+    if chain_bytes > CHAIN_BYTES_MAX {
+        let reason =
+            format!("{chain_bytes} bytes of certificates are too many: each client would be sent them");
+        return Err(of(
+            cert_file,
+            &reason,
+            "the certificate and those between it and its authority, 64 KiB at most",
+        ));
+    }
     let key = provider.key_provider.load_private_key(key).map_err(|error| {
         of(key_file, &error.to_string(), "an RSA key of 2048 bits or more, ECDSA P-256 or P-384, or Ed25519")
     })?;

@@ -1,10 +1,11 @@
 //! Writes the secrets of connections to a file, for debugging: with them, whoever has recorded the traffic can read it.
 
+use super::config::Problem;
 use rustls::KeyLog;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A file in the format of NSS, which Wireshark reads; each line is one write, so that workers do not cut each other's lines.
@@ -12,9 +13,19 @@ use std::path::Path;
 pub(super) struct KeyLogFile(File);
 
 impl KeyLogFile {
-    /// Appends to what is there. A new file is for its owner only.
-    pub(super) fn open(file: &Path) -> io::Result<KeyLogFile> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(file).map(KeyLogFile)
+    /// Appends to what is there. A new file is for its owner only, and so must be one that is there.
+    pub(super) fn open(file: &Path) -> Result<KeyLogFile, Problem> {
+        if std::fs::metadata(file).is_ok_and(|data| !data.is_file() || data.mode() & 0o077 != 0) {
+            let remedy = format!("chmod 600 {}, or give another file", file.display());
+            return Err(Problem::of(
+                file,
+                "secrets go only into a regular file that is its owner's alone",
+                remedy,
+            ));
+        }
+        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(file);
+        let remedy = "the user that runs the server must be able to write it";
+        opened.map(KeyLogFile).map_err(|error| Problem::of(file, error, remedy))
     }
 }
 

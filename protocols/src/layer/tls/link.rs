@@ -174,6 +174,11 @@ impl Link {
         }
     }
 
+    /// What the peer's certificates take, for as long as the connection lasts.
+    pub(super) fn chain_bytes(&self) -> usize {
+        self.common().peer_certificates().map_or(0, |chain| chain.iter().map(|one| one.len()).sum())
+    }
+
     /// What is counted of the handshake.
     pub(super) fn handshake(&self) -> Handshake {
         let link = self.common();
@@ -338,6 +343,17 @@ fn encrypt<'p, D>(
 
 fn close_notify<D>(traffic: &mut WriteTraffic<'_, D>, wire: &mut Vec<u8>) -> Result<(), Error> {
     write(wire, 2 + RECORD_OVERHEAD_BYTES, |room| traffic.queue_close_notify(room)).map_err(general)
+}
+
+/// Whether this is a HelloRetryRequest: a ServerHello with this random value (RFC 8446, 4.1.3). It costs next to nothing, and the
+/// client begins once more.
+pub(super) fn asks_again(wire: &[u8]) -> bool {
+    const RANDOM: [u8; 32] = [
+        0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2,
+        0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+    ];
+    // Behind the header of the record, that of the message, and the version.
+    wire.get(HEADER_BYTES + 4 + 2..).is_some_and(|rest| rest.starts_with(&RANDOM))
 }
 
 /// Makes room behind `wire` for what `act` appends there: as much as is guessed, and as it then says that it needs.

@@ -49,6 +49,7 @@ impl<L: Layer> Tls<L> {
         State::Handshaking {
             link: Box::new(link),
             taken_bytes: 0,
+            is_answered: false,
             server_name: Some(peer.name()),
             tag: Some(tag),
         }

@@ -3,8 +3,11 @@
 use super::config::Problem;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
+
+/// The largest file that is read.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The certificates of a file, in its order, at least one.
 pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
@@ -54,7 +57,7 @@ pub(super) fn read_crls(file: &Path) -> Result<Vec<CertificateRevocationListDer<
 
 /// A file that is PEM at first sight. `program` is what turns DER into it.
 fn read_pem(file: &Path, program: &str) -> Result<Vec<u8>, Problem> {
-    let text = std::fs::read(file).map_err(|error| {
+    let text = read_regular(file).map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::NotFound => "there is no such file: check the path",
             ErrorKind::PermissionDenied => "the user that runs the server must be able to read it",
@@ -71,6 +74,17 @@ fn read_pem(file: &Path, program: &str) -> Result<Vec<u8>, Problem> {
             Err(Problem::of(file, "the file is DER, not PEM", remedy))
         }
         Some(_) => Ok(text),
+    }
+}
+
+/// What is no regular file may never end, or never begin.
+fn read_regular(file: &Path) -> io::Result<Vec<u8>> {
+    let data = std::fs::metadata(file)?;
+    match (data.is_file(), data.is_dir()) {
+        (false, true) => Err(ErrorKind::IsADirectory.into()),
+        (false, false) => Err(io::Error::other("it is no regular file")),
+        (true, _) if data.len() > FILE_BYTES_MAX => Err(io::Error::other("it is larger than 16 MiB")),
+        (true, _) => std::fs::read(file),
     }
 }
 

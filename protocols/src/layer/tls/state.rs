@@ -1,7 +1,8 @@
 //! What is known of one connection of TLS between calls.
 
 use super::link::Link;
-use ringmill_engine::{Layer, Refusal, Upper};
+use super::{LINK_BYTES, TlsSession};
+use ringmill_engine::{Layer, Next, Refusal, Step, Upper};
 
 /// How far a connection has come.
 pub(super) enum State<L: Layer> {
@@ -11,6 +12,8 @@ pub(super) enum State<L: Layer> {
         link: Box<Link>,
         /// What was taken of the client's bytes.
         taken_bytes: usize,
+        /// We have sent our part, which is the dear one; to ask for another ClientHello is not.
+        is_answered: bool,
         server_name: Option<String>,
         /// Of a connection that the protocol asked for: it is still to be told whether there is one.
         tag: Option<u64>,
@@ -58,4 +61,27 @@ pub(super) enum Turn {
     Queued(u64),
     /// It has waited, and may.
     Granted,
+}
+
+impl<L: Layer> TlsSession<L> {
+    /// What is dear is still to come.
+    pub(super) fn is_unanswered(&self) -> bool {
+        matches!(self.state, State::Handshaking { is_answered: false, tag: None, .. })
+    }
+
+    /// What rustls has taken of the input and keeps there.
+    pub(super) fn held_bytes(&self) -> usize {
+        if let State::Open(link, ..) = &self.state { link.held_bytes() } else { 0 }
+    }
+
+    /// rustls and the facts have the peer's certificates once each.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let chain_bytes = if let State::Open(link, ..) = &self.state { link.chain_bytes() } else { 0 };
+        LINK_BYTES + 2 * chain_bytes + self.rest.capacity()
+    }
+
+    /// While it waits for its turn, it is shown nothing.
+    pub(super) fn wait(&self) -> Step {
+        Step::next(if let Turn::Queued(_) = self.turn { Next::Pause } else { Next::Continue })
+    }
 }

@@ -20,7 +20,9 @@ pub struct TlsStats {
     pub handshakes_queued: u64,
     /// Connections closed because their handshake was not complete in time.
     pub handshakes_late: u64,
-    /// Connections that ended before their handshake was complete, without a word.
+    /// Connections closed because the turn of their handshake did not come in time: more came than the CPU has time for.
+    pub handshakes_unserved: u64,
+    /// Connections that ended before their handshake was complete, without an alert: left by the client, or too long.
     pub handshakes_left: u64,
     /// Handshakes in which the client showed a certificate.
     pub client_certificates: u64,
@@ -50,6 +52,7 @@ impl TlsStats {
             ("handshakes_resumed", self.handshakes_resumed),
             ("handshakes_queued", self.handshakes_queued),
             ("handshakes_late", self.handshakes_late),
+            ("handshakes_unserved", self.handshakes_unserved),
             ("handshakes_left", self.handshakes_left),
             ("client_certificates", self.client_certificates),
             ("plain_http", self.plain_http),
@@ -75,6 +78,7 @@ pub(super) enum Fault {
     Sent(&'static str),
     Received(&'static str),
     Late,
+    Unserved,
     Left,
     PlainHttp,
     Truncated,
@@ -99,6 +103,11 @@ impl Counts {
 
     pub(super) fn snapshot(&self) -> TlsStats {
         self.ledger().stats.clone()
+    }
+
+    /// A client reset its connection in the handshake.
+    pub(super) fn left(&self) {
+        self.ledger().count(Fault::Left);
     }
 
     pub(super) fn queued(&self) {
@@ -146,6 +155,9 @@ impl Ledger {
                 (stats.alerts_received.entry(alert).or_default(), format!("refused by the client ({alert})"))
             }
             Fault::Late => (&mut stats.handshakes_late, "handshake not in time".to_owned()),
+            Fault::Unserved => {
+                (&mut stats.handshakes_unserved, "handshake without a turn in time".to_owned())
+            }
             Fault::Left => (&mut stats.handshakes_left, "left in the handshake".to_owned()),
             Fault::PlainHttp => (&mut stats.plain_http, "HTTP without TLS".to_owned()),
             // So many clients do it that it is not worth a word.

@@ -8,7 +8,7 @@ use super::keylog::KeyLogFile;
 use super::names::{Names, Recording};
 use super::stats::{Counts, TlsStats};
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite};
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ const SIGNATURE_DEAR: Duration = Duration::from_millis(1);
 pub struct TlsStore {
     config: TlsConfig,
     current: RwLock<Arc<Generation>>,
-    /// Whoever reloads does it alone.
-    reloading: Mutex<()>,
+    /// Whoever reloads does it alone. What was wrong the last time; empty if nothing was.
+    reloading: Mutex<String>,
     counts: Counts,
 }
 
@@ -59,23 +59,35 @@ impl TlsStore {
     pub fn new(config: TlsConfig) -> Result<Arc<TlsStore>, TlsError> {
         let current = RwLock::new(Arc::new(Generation::read(&config, None)?));
         let counts = Counts::default();
-        Ok(Arc::new(TlsStore { config, current, reloading: Mutex::new(()), counts }))
+        Ok(Arc::new(TlsStore { config, current, reloading: Mutex::default(), counts }))
     }
 
     /// Reads all files again, and serves new connections with what they hold; whether that is something new. If anything is wrong,
-    /// also a certificate that has expired or does not hold yet, the last good ones stay. Says in the log what came of it.
-    ///
-    /// Tickets stay good, unless a certification authority of clients or a revocation list has changed.
+    /// also a new certificate that has expired or does not hold yet, the last good ones stay. Says in the log what came of it. Tickets
+    /// stay good.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let _alone = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reload_and_say(|_| true)
+    }
+
+    /// The same, but says what is wrong only if it is not what was said last.
+    pub(super) fn reload_again(&self) -> Result<bool, TlsError> {
+        self.reload_and_say(|is_new| is_new)
+    }
+
+    fn reload_and_say(&self, says: impl FnOnce(bool) -> bool) -> Result<bool, TlsError> {
+        let mut last_error = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current();
         let read = Generation::read(&self.config, Some(&current)).and_then(|next| {
-            let problems = next.out_of_term(unix_secs());
+            let problems = next.out_of_term(&current, unix_secs());
             if problems.is_empty() { Ok(next) } else { Err(TlsError::new(problems)) }
         });
         match read {
-            Ok(next) if next.is_like(&current) => Ok(false),
+            Ok(next) if next.is_like(&current) => {
+                *last_error = String::new();
+                Ok(false)
+            }
             Ok(next) => {
+                *last_error = String::new();
                 self.counts.reloaded(true);
                 tracing::info!("TLS files were read again: {}", next.summary());
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
@@ -83,7 +95,11 @@ impl TlsStore {
             }
             Err(error) => {
                 self.counts.reloaded(false);
-                tracing::error!("TLS files cannot be used, so the last good ones stay: {error}");
+                let words = error.to_string();
+                if says(words != *last_error) {
+                    tracing::error!("TLS files cannot be used, so the last good ones stay: {words}");
+                }
+                *last_error = words;
                 Err(error)
             }
         }
@@ -192,14 +208,7 @@ impl Generation {
             terms.push(term);
         }
         terms.extend(clients.terms);
-        let ticketer = last.filter(|last| last.clients == clients.material);
-        let server = Generation::server(
-            config,
-            &provider,
-            names,
-            clients.verifier,
-            ticketer.map(|last| last.server.ticketer.clone()),
-        )?;
+        let server = Generation::server(config, &provider, names, clients.verifier, last)?;
         let default = shown.first().cloned();
         Ok(Generation { server: Arc::new(server), default, terms, shown, clients: clients.material })
     }
@@ -216,7 +225,7 @@ impl Generation {
         provider: &Arc<CryptoProvider>,
         names: Names,
         verifier: Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>,
-        ticketer: Option<Arc<dyn ProducesTickets>>,
+        last: Option<&Generation>,
     ) -> Result<ServerConfig, TlsError> {
         let unusable = |error: rustls::Error| {
             TlsError::new(vec![Problem { file: None, reason: error.to_string(), remedy: String::new() }])
@@ -224,6 +233,9 @@ impl Generation {
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(config.version_min.and_newer())
             .map_err(unusable)?;
+        // A ticket would let in whom nobody looks at again: rustls does not verify the certificate behind it, so neither its end nor
+        // that of a revocation list would count.
+        let has_tickets = config.tickets && verifier.is_none();
         let builder = match verifier {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -232,13 +244,14 @@ impl Generation {
         server.alpn_protocols = config.alpn.clone();
         server.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(file) = &config.key_log {
-            let remedy = "the user that runs the server must be able to write it";
-            let unusable = |error| TlsError::new(vec![Problem::of(file, error, remedy)]);
-            server.key_log = Arc::new(KeyLogFile::open(file).map_err(unusable)?);
+            server.key_log = match last {
+                Some(last) => last.server.key_log.clone(),
+                None => Arc::new(KeyLogFile::open(file).map_err(|problem| TlsError::new(vec![problem]))?),
+            };
         }
-        if config.tickets {
-            server.ticketer = match ticketer {
-                Some(ticketer) => ticketer,
+        if has_tickets {
+            server.ticketer = match last {
+                Some(last) => last.server.ticketer.clone(),
                 None => backend::Ticketer::new().map_err(unusable)?,
             };
         } else {
@@ -255,9 +268,9 @@ impl Generation {
             && self.shown.iter().zip(&other.shown).all(same)
     }
 
-    /// Certificates of ours that do not hold at this time.
-    fn out_of_term(&self, now_secs: u64) -> Vec<Problem> {
-        let own = self.terms.iter().filter(|term| term.kind == "certificate");
+    /// Certificates that are new and do not hold at this time. One that is served already keeps nothing else from being renewed.
+    fn out_of_term(&self, served: &Generation, now_secs: u64) -> Vec<Problem> {
+        let own = self.terms.iter().filter(|term| term.kind == "certificate" && !served.terms.contains(term));
         let problem = |term: &TlsTerm| {
             let (words, remedy) = match term {
                 TlsTerm { not_after_secs, .. } if *not_after_secs <= now_secs => ("has expired", "renew it"),

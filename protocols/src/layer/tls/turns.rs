@@ -1,7 +1,7 @@
 //! Who may make a handshake now. A handshake is the one long step of CPU in a worker: hundreds that begin at once would keep all
 //! other connections waiting. So a turn of the worker has a budget for them; who comes when it is spent waits in a queue, and
 //! is woken later, first come, first served: each time as many as the budget is enough for. What is woken from a call comes
-//! at the end of the turn, what is woken from a wake with the next turn; so one turn may spend the budget twice, and no turn more.
+//! at the end of the turn, what is woken from a wake with the next turn; so one turn may spend the budget about twice.
 //! Pure: the clock and the waking are the caller's.
 
 use ringmill_engine::Tick;

@@ -30,7 +30,10 @@ impl TlsStore {
     }
 }
 
-/// What makes a file another one than before; `None` if it is not there.
+/// What was wrong is tried again after this: a certificate may begin to hold, and a file may be readable then.
+const TRIED_AGAIN_SECS: u64 = 60;
+
+/// What makes a file another one than before, or other people's; `None` if it is not there.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 struct Watch {
@@ -39,6 +42,8 @@ struct Watch {
     read: Vec<Stamp>,
     /// As they were at the last look.
     seen: Vec<Stamp>,
+    /// When what was wrong is tried again.
+    try_again_secs: u64,
     /// When something was last said of what expires.
     said: HashMap<String, u64>,
 }
@@ -46,19 +51,22 @@ struct Watch {
 impl Watch {
     fn new(store: &TlsStore) -> Watch {
         let files = store.files();
-        let stamps = stamps(&files);
-        Watch { files, read: stamps.clone(), seen: stamps, said: HashMap::new() }
+        let seen = stamps(&files);
+        // They may have changed since the store read them: the first look reads them once more.
+        Watch { files, read: Vec::new(), seen, try_again_secs: u64::MAX, said: HashMap::new() }
     }
 
     /// Whether there is still something to look after.
     fn look(&mut self, store: &Weak<TlsStore>) -> bool {
         let Some(store) = store.upgrade() else { return false };
         let stamps = stamps(&self.files);
+        let is_time = unix_secs() >= self.try_again_secs;
         // Who writes a certificate and then its key is not disturbed between the two.
-        if stamps != self.read && stamps == self.seen {
+        if is_time || (stamps != self.read && stamps == self.seen) {
             self.read.clone_from(&stamps);
-            // It has said itself what is wrong. The next change is another try.
-            let _ = store.reload();
+            // It says itself what is wrong.
+            let is_good = store.reload_again().is_ok();
+            self.try_again_secs = if is_good { u64::MAX } else { unix_secs() + TRIED_AGAIN_SECS };
         }
         self.seen = stamps;
         for term in store.terms() {
@@ -93,7 +101,7 @@ fn ending(term: &TlsTerm, now_secs: u64) -> Option<bool> {
 fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |file: &PathBuf| {
         let data = std::fs::metadata(file).ok()?;
-        Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
+        Some((data.dev(), data.ino(), data.size(), data.ctime(), data.ctime_nsec()))
     };
     files.iter().map(stamp).collect()
 }
