@@ -475,6 +475,53 @@ fn nor_on_what_the_kernel_does() {
 }
 
 #[test]
+fn what_flows_both_ways_comes_whole_whatever_the_kernel_does() {
+    let bytes: String = (0..150_000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
+    for seed in 0..60 {
+        let mut run = Run::with(seed, Chaos::WILD, |server| server);
+        let (uploads, tunnels, counts) = (run.connect(), run.connect(), run.connect());
+        uploads.send(chunked("/echo", &format!("249f0\r\n{bytes}\r\n0\r\n\r\n")).as_bytes());
+        tunnels.send((offer("/upgrade") + &bytes).as_bytes());
+        counts.send((post("/count/2", &bytes) + &get("/now")).as_bytes());
+        let mut heard = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..600 {
+            run.simulation.run_for(Duration::from_millis(5));
+            run.desk.complete_all();
+            run.desk.poll_tasks();
+            for (peer, heard) in [&uploads, &tunnels, &counts].into_iter().zip(&mut heard) {
+                heard.extend(peer.take());
+            }
+        }
+        let [uploaded, tunnelled, counted] = heard.map(|heard| undated(&heard));
+        if !uploads.was_broken() {
+            assert!(uploaded.ends_with("\r\n0\r\n\r\n"), "seed {seed}: {} bytes came back", uploaded.len());
+            assert_eq!(unchunked(&uploaded), bytes, "seed {seed}");
+        }
+        if !tunnels.was_broken() {
+            assert!(tunnelled == SWITCHED.to_owned() + &bytes, "seed {seed}: {} bytes", tunnelled.len());
+        }
+        if !counts.was_broken() {
+            assert_eq!(counted, ok("150000") + &ok("now"), "seed {seed}");
+        }
+    }
+}
+
+/// The data of a reply in chunks.
+fn unchunked(reply: &str) -> String {
+    let (_, mut rest) = reply.split_once("\r\n\r\n").expect("a head");
+    let mut data = String::new();
+    while let Some((size, behind)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        if size == 0 {
+            break;
+        }
+        data.push_str(&behind[..size]);
+        rest = behind[size..].strip_prefix("\r\n").expect("the end of a chunk");
+    }
+    data
+}
+
+#[test]
 fn a_service_that_is_not_ready_gets_the_request_when_it_is() {
     let mut run = Run::new();
     run.desk.0.permits.set(Some(1));
