@@ -19,7 +19,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tower_service::Service;
 
@@ -240,12 +240,11 @@ impl<A: App> IntoFuture for Serve<A> {
     type IntoFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let begun = self.begin();
         Box::pin(async move {
-            let (running, signal) = begun?;
+            // The start waits for the workers, and a factory may need something of this very runtime.
+            let (running, mut signal) = elsewhere(move || self.begin()).await?;
             let stop = StopWhenDropped(running.handle());
-            let mut joined = pin!(tokio::task::spawn_blocking(move || running.join()));
-            let mut signal = signal;
+            let mut joined = pin!(elsewhere(move || running.join()));
             poll_fn(move |context| {
                 if let Some((future, timeout)) = &mut signal
                     && future.as_mut().poll(context).is_ready()
@@ -253,14 +252,17 @@ impl<A: App> IntoFuture for Serve<A> {
                     stop.0.drain(*timeout);
                     signal = None;
                 }
-                let joined = ready!(joined.as_mut().poll(context));
-                Poll::Ready(
-                    joined.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())),
-                )
+                joined.as_mut().poll(context)
             })
             .await
         })
     }
+}
+
+/// What blocks, on a thread for that.
+async fn elsewhere<T: Send + 'static>(blocking: impl FnOnce() -> T + Send + 'static) -> T {
+    let joined = tokio::task::spawn_blocking(blocking).await;
+    joined.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
 /// Who no longer awaits a server does not want it any more.

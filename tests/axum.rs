@@ -398,6 +398,37 @@ fn over_tls_alpn_chooses_the_version() {
 }
 
 #[test]
+fn who_no_longer_awaits_a_server_stops_it() {
+    on_both_drivers(|driver| {
+        block_on(async {
+            // What the factory asks is served by the runtime that awaits.
+            let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let asked = upstream.local_addr().unwrap();
+            let accepting = tokio::spawn(async move { upstream.accept().await.map(drop) });
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let serve = ringmill::serve_with("127.0.0.1:0", async move |_| {
+                TcpStream::connect(asked).await?;
+                Ok::<_, std::io::Error>(Router::new().route("/", get(async || "hello")))
+            });
+            let serve = serve.config(config(driver)).on_start(move |running| {
+                let _ = tell.send(ip(&running.addresses()[0]));
+            });
+            let serving = tokio::spawn(serve.into_future());
+            let address = told.await.unwrap();
+            accepting.await.unwrap().unwrap();
+            let answer = tokio::task::spawn_blocking(move || exchange(address, get_request("/")));
+            assert_eq!(answer.await.unwrap(), text("hello"));
+            serving.abort();
+            let since = Instant::now();
+            while TcpStream::connect(address).await.is_ok() {
+                assert!(since.elapsed() < LONG, "it still listens");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    });
+}
+
+#[test]
 fn workers_may_make_their_own() {
     on_both_drivers(|driver| {
         let serve = ringmill::serve_with("127.0.0.1:0", async |worker| {
