@@ -1,13 +1,12 @@
 //! The body of a request, as a program of the tower world reads it.
 //!
-//! It is handed over in frames as it arrives; a reader that is slow holds the client back, and one that goes away is told to the
+//! It is handed over as it arrives; a reader that is slow holds the client back, and one that goes away is told to the
 //! session. Nothing here knows a session: what it does with the other end, a [`Writer`], is in `tower.rs`.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -46,8 +45,8 @@ pub(super) struct Writer(Arc<Mutex<State>>);
 struct Reader(Arc<Mutex<State>>);
 
 struct State {
-    frames: VecDeque<Bytes>,
-    queued_bytes: usize,
+    /// What arrived and was not read. In one piece, so that a client that sends it byte by byte costs no more than its bytes.
+    queue: BytesMut,
     /// What the reader does not have yet, if the client said how much it is.
     left: Option<u64>,
     end: End,
@@ -87,8 +86,7 @@ impl Body {
     /// room again, and when it is dropped.
     pub(super) fn stream(length: Option<u64>, session: Option<Waker>) -> (Writer, Body) {
         let state = Arc::new(Mutex::new(State {
-            frames: VecDeque::new(),
-            queued_bytes: 0,
+            queue: BytesMut::new(),
             left: length,
             end: End::Open,
             was_polled: false,
@@ -126,16 +124,15 @@ impl Writer {
     /// Whether the reader takes more now. If not, the session is woken once it does. To one that is gone anything can be given.
     pub(super) fn has_room(&self) -> bool {
         let mut state = lock(&self.0);
-        state.is_held = !state.is_dropped && state.queued_bytes >= QUEUED_BYTES_MAX;
+        state.is_held = !state.is_dropped && state.queue.len() >= QUEUED_BYTES_MAX;
         !state.is_held
     }
 
     /// The next bytes of the body. They are taken, whether or not there is room.
     pub(super) fn push(&self, bytes: &[u8]) {
         self.change(|state| {
-            if !state.is_dropped && !bytes.is_empty() {
-                state.queued_bytes += bytes.len();
-                state.frames.push_back(Bytes::copy_from_slice(bytes));
+            if !state.is_dropped {
+                state.queue.extend_from_slice(bytes);
             }
         });
     }
@@ -166,7 +163,7 @@ impl Writer {
 
     /// The memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        lock(&self.0).queued_bytes
+        lock(&self.0).queue.capacity()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -189,7 +186,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = lock(&self.0);
         state.is_dropped = true;
-        (state.frames, state.queued_bytes) = (VecDeque::new(), 0);
+        state.queue = BytesMut::new();
         let session = state.session.take();
         drop(state);
         wake(session);
@@ -198,8 +195,8 @@ impl Drop for Reader {
 
 impl State {
     fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(bytes) = self.frames.pop_front() {
-            self.queued_bytes -= bytes.len();
+        if !self.queue.is_empty() {
+            let bytes = std::mem::take(&mut self.queue).freeze();
             self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
@@ -228,7 +225,7 @@ impl Reader {
         let mut state = lock(&self.0);
         let is_first = !std::mem::replace(&mut state.was_polled, true);
         let polled = state.poll(context);
-        let has_room = state.is_held && state.queued_bytes <= QUEUED_BYTES_MAX / 2;
+        let has_room = state.is_held && state.queue.is_empty();
         state.is_held &= !has_room;
         let session = if is_first || has_room { state.session.clone() } else { None };
         drop(state);
@@ -260,7 +257,7 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Stream(reader) => {
                 let state = lock(&reader.0);
-                state.frames.is_empty() && matches!(state.end, End::Complete(None))
+                state.queue.is_empty() && matches!(state.end, End::Complete(None))
             }
             Kind::Streamed(incoming) => incoming.is_end_stream(),
         }
@@ -275,7 +272,7 @@ impl http_body::Body for Body {
                     Some(left) => SizeHint::with_exact(left),
                     None => {
                         let mut hint = SizeHint::new();
-                        hint.set_lower(state.queued_bytes as u64);
+                        hint.set_lower(state.queue.len() as u64);
                         hint
                     }
                 }
@@ -356,7 +353,7 @@ mod tests {
         writer.push(b"a");
         writer.push(b"bc");
         assert_eq!((reader.take(), body.size_hint().lower(), body.size_hint().exact()), (1, 3, None));
-        assert_eq!((&*read(&mut body, &reader), &*read(&mut body, &reader)), ("a", "bc"));
+        assert_eq!((&*read(&mut body, &reader), &*read(&mut body, &reader)), ("abc", "pending"));
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", http::HeaderValue::from_static("7"));
         writer.end(Some(trailers));
@@ -379,14 +376,22 @@ mod tests {
             writer.push(&piece);
             pieces += 1;
         }
-        assert_eq!((pieces, writer.bytes(), session.take()), (4, QUEUED_BYTES_MAX, 0));
-        read(&mut body, &reader);
-        assert_eq!(session.take(), 1, "the first read");
-        assert_eq!(body.size_hint().exact(), Some(200_000 - 16 * 1024));
-        read(&mut body, &reader);
-        assert_eq!((session.take(), writer.has_room()), (1, true), "half of it is read");
-        read(&mut body, &reader);
-        assert_eq!(session.take(), 0);
+        assert_eq!((pieces, session.take()), (4, 0));
+        assert!((QUEUED_BYTES_MAX..2 * QUEUED_BYTES_MAX).contains(&writer.bytes()));
+        assert_eq!(read(&mut body, &reader).len(), QUEUED_BYTES_MAX);
+        assert_eq!((session.take(), writer.has_room(), writer.bytes()), (1, true, 0));
+        assert_eq!(body.size_hint().exact(), Some(200_000 - QUEUED_BYTES_MAX as u64));
+        assert_eq!((&*read(&mut body, &reader), session.take()), ("pending", 0));
+    }
+
+    #[test]
+    fn a_client_that_drips_costs_no_more_than_its_bytes() {
+        let (writer, mut body, ..) = stream(None);
+        while writer.has_room() {
+            writer.push(b"x");
+        }
+        assert!(writer.bytes() < 2 * QUEUED_BYTES_MAX, "{}", writer.bytes());
+        assert_eq!(read(&mut body, &Arc::default()).len(), QUEUED_BYTES_MAX);
     }
 
     #[test]
