@@ -1,6 +1,7 @@
 //! Each program, served on both drivers in this process, and asked by other people's clients.
 
 mod auth;
+mod data;
 mod limits;
 mod live;
 mod middleware;
