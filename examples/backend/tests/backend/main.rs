@@ -2,6 +2,7 @@
 
 mod auth;
 mod data;
+mod graphql;
 mod limits;
 mod live;
 mod middleware;
