@@ -3,6 +3,7 @@
 mod auth;
 mod data;
 mod graphql;
+mod grpc;
 mod limits;
 mod live;
 mod middleware;

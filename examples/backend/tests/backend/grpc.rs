@@ -1,0 +1,99 @@
+#[allow(dead_code)] // Its `main`.
+#[path = "../../src/bin/grpc.rs"]
+mod program;
+
+use super::on_both_drivers;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use program::{Number, app, numbers_client::NumbersClient, numbers_server::NumbersServer};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::server::HealthReporter;
+
+fn on_an_app(test: impl AsyncFn(SocketAddr, Channel, HealthReporter)) {
+    let reporter = Mutex::new(None);
+    let make = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (app, of_this) = runtime.block_on(app());
+        *reporter.lock().unwrap() = Some(of_this);
+        app
+    };
+    on_both_drivers(make, async |address| {
+        let channel = Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let reporter = reporter.lock().unwrap().take().unwrap();
+        test(address, channel, reporter).await;
+    });
+}
+
+#[test]
+fn one_number_for_one() {
+    on_an_app(async |_, channel, _| {
+        let mut client = NumbersClient::new(channel);
+        for value in [0, 12, -12] {
+            assert_eq!(client.square(Number::of(value)).await.unwrap().into_inner().value, value * value);
+        }
+        let status = client.square(Number::of(i64::MAX)).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::OutOfRange, "the square is too large"));
+        assert_eq!(client.square(Number::of(5)).await.unwrap().into_inner().value, 25);
+    });
+}
+
+#[test]
+fn streams_of_numbers_each_way() {
+    on_an_app(async |_, channel, _| {
+        let mut client = NumbersClient::new(channel);
+        let counted = client.count(Number::of(2000)).await.unwrap().into_inner();
+        let counted: Vec<i64> = counted.map_ok(|number| number.value).try_collect().await.unwrap();
+        assert_eq!(counted, (1..=2000).collect::<Vec<i64>>());
+        let sum = client.sum(stream::iter((1..=1000).map(Number::of))).await.unwrap();
+        assert_eq!(sum.into_inner().value, 500_500);
+        // Each answer is awaited before the next number is sent.
+        let (ask, asked) = tokio::sync::mpsc::channel(1);
+        let asked = stream::unfold(asked, |mut asked| async { Some((asked.recv().await?, asked)) });
+        let mut sums = client.running_sum(asked).await.unwrap().into_inner();
+        for (value, expected) in (1..=50).scan(0, |sum, n| {
+            *sum += n;
+            Some((n, *sum))
+        }) {
+            ask.send(Number::of(value)).await.unwrap();
+            assert_eq!(sums.message().await.unwrap().unwrap().value, expected);
+        }
+        ask.send(Number::of(i64::MAX)).await.unwrap();
+        assert_eq!(sums.message().await.unwrap_err().code(), Code::OutOfRange);
+    });
+}
+
+#[test]
+fn an_abandoned_stream_leaves_the_connection_usable() {
+    on_an_app(async |_, channel, _| {
+        let mut client = NumbersClient::new(channel);
+        for _ in 0..5 {
+            let mut endless = client.count(Number::of(i64::MAX)).await.unwrap().into_inner();
+            assert_eq!(endless.next().await.unwrap().unwrap().value, 1);
+            drop(endless);
+        }
+        let calls = (0..20).map(|value| {
+            let mut client = client.clone();
+            async move { client.square(Number::of(value)).await.unwrap().into_inner().value == value * value }
+        });
+        assert!(futures_util::future::join_all(calls).await.into_iter().all(|right| right));
+    });
+}
+
+#[test]
+fn health_is_told_and_watched() {
+    on_an_app(async |_, channel, reporter| {
+        let mut client = HealthClient::new(channel);
+        let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
+        let status = client.check(of("numbers.Numbers")).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving);
+        assert_eq!(client.check(of("else")).await.unwrap_err().code(), Code::NotFound);
+        let mut watched = client.watch(of("numbers.Numbers")).await.unwrap().into_inner();
+        assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        reporter.set_not_serving::<NumbersServer<program::Service>>().await;
+        assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    });
+}
