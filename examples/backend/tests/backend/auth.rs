@@ -2,7 +2,7 @@
 #[path = "../../src/bin/auth.rs"]
 mod program;
 
-use super::{client, serve_on_both_drivers, text};
+use super::{client, on_each_server_with, text};
 use axum::extract::{Form, State};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
@@ -87,7 +87,11 @@ fn on_an_app(test: impl AsyncFn(SocketAddr, &Issuer, &str)) {
         let settings = settings.clone();
         ringmill::serve_with("127.0.0.1:0", async move |_| app(settings.clone()))
     };
-    serve_on_both_drivers(serve, async |address| test(address, &issuer, &url).await);
+    on_each_server_with(
+        serve,
+        async || app(settings.clone()).unwrap(),
+        async |address| test(address, &issuer, &url).await,
+    );
 }
 
 fn in_seconds(seconds: i64) -> i64 {

@@ -2,29 +2,34 @@
 #[path = "../../src/bin/data.rs"]
 mod program;
 
-use super::{client, serve_on_both_drivers};
+use super::{client, on_each_server_with};
 use program::{Account, Transfer, app};
 use reqwest::{Client, StatusCode};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// What each driver serves has a database of its own, with two accounts.
+/// Each server has a database of its own, with two accounts.
 fn on_an_app(test: impl AsyncFn(SocketAddr, Client)) {
     let folder = tempfile::tempdir().unwrap();
     let databases = AtomicUsize::new(0);
+    let file = || folder.path().join(format!("{}.sqlite", databases.fetch_add(1, SeqCst)));
     let serve = || {
-        let file = folder.path().join(format!("{}.sqlite", databases.fetch_add(1, SeqCst)));
+        let file = file();
         ringmill::serve_with("127.0.0.1:0", async move |_| app(&file).await)
     };
-    serve_on_both_drivers(serve, async |address| {
-        let client = client().build().unwrap();
-        for (name, balance) in [("ann", 1000), ("bob", 0)] {
-            let account = Account { name: name.to_owned(), balance };
-            let reply = client.post(format!("http://{address}/accounts")).json(&account).send().await;
-            assert_eq!(reply.unwrap().status(), StatusCode::CREATED);
-        }
-        test(address, client).await;
-    });
+    on_each_server_with(
+        serve,
+        async || app(&file()).await.unwrap(),
+        async |address| {
+            let client = client().build().unwrap();
+            for (name, balance) in [("ann", 1000), ("bob", 0)] {
+                let account = Account { name: name.to_owned(), balance };
+                let reply = client.post(format!("http://{address}/accounts")).json(&account).send().await;
+                assert_eq!(reply.unwrap().status(), StatusCode::CREATED);
+            }
+            test(address, client).await;
+        },
+    );
 }
 
 async fn balances(address: SocketAddr, client: &Client) -> Vec<(String, i64)> {

@@ -2,7 +2,7 @@
 #[path = "../../src/bin/graphql.rs"]
 mod program;
 
-use super::{client, on_both_drivers};
+use super::{client, on_each_server};
 use futures_util::{SinkExt, StreamExt};
 use program::app;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn add(address: SocketAddr, title: &str) -> Value {
 
 #[test]
 fn queries_see_what_mutations_made() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let added = add(address, "One \"quoted\"").await;
         assert_eq!(added, json!({"data": {"addBook": {"title": "One \"quoted\"", "author": "Ann"}}}));
         let books = ask(address, "{ books { title } }", json!({})).await;
@@ -43,7 +43,7 @@ fn queries_see_what_mutations_made() {
 
 #[test]
 fn subscribers_hear_of_each_book() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let url = format!("ws://{address}/graphql/ws").parse().unwrap();
         let request = ClientRequestBuilder::new(url).with_sub_protocol("graphql-transport-ws");
         let (mut socket, reply) = connect_async(request).await.unwrap();

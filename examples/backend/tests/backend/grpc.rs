@@ -2,8 +2,8 @@
 #[path = "../../src/bin/grpc.rs"]
 mod program;
 
-use super::on_both_drivers;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use super::on_each_server;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use program::{Number, app, numbers_client::NumbersClient, numbers_server::NumbersServer};
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -16,12 +16,11 @@ use tonic_health::server::HealthReporter;
 fn on_an_app(test: impl AsyncFn(SocketAddr, Channel, HealthReporter)) {
     let reporter = Mutex::new(None);
     let make = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (app, of_this) = runtime.block_on(app());
+        let (app, of_this) = app().now_or_never().expect("it waits for nobody");
         *reporter.lock().unwrap() = Some(of_this);
         app
     };
-    on_both_drivers(make, async |address| {
+    on_each_server(make, async |address| {
         let channel = Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap();
         let reporter = reporter.lock().unwrap().take().unwrap();
         test(address, channel, reporter).await;

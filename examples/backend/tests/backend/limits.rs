@@ -2,7 +2,7 @@
 #[path = "../../src/bin/limits.rs"]
 mod program;
 
-use super::{client, on_both_drivers, text};
+use super::{client, on_each_server, text};
 use program::app;
 use reqwest::StatusCode;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 #[test]
 fn each_address_has_its_own() {
-    on_both_drivers(
+    on_each_server(
         || app().0,
         async |address| {
             let url = format!("http://{address}/open");
@@ -44,7 +44,7 @@ fn each_address_has_its_own() {
 
 #[test]
 fn each_key_has_its_own() {
-    on_both_drivers(
+    on_each_server(
         || app().0,
         async |address| {
             let client = client().build().unwrap();
@@ -66,7 +66,7 @@ fn each_key_has_its_own() {
 #[test]
 fn quiet_addresses_are_forgotten() {
     let forget = Mutex::new(None);
-    on_both_drivers(
+    on_each_server(
         || {
             let (app, of_this) = app();
             *forget.lock().unwrap() = Some(of_this);

@@ -2,7 +2,7 @@
 #[path = "../../src/bin/live.rs"]
 mod program;
 
-use super::{client, on_both_drivers, text};
+use super::{client, on_each_server, text};
 use futures_util::{SinkExt, StreamExt};
 use program::app;
 use reqwest::multipart::{Form, Part};
@@ -25,7 +25,7 @@ async fn read_until(events: &mut Response, until: &str) -> String {
 #[test]
 fn what_is_said_by_websocket_comes_as_events_and_to_all_sockets() {
     let folder = tempfile::tempdir().unwrap();
-    on_both_drivers(
+    on_each_server(
         || app(folder.path()),
         async |address| {
             let request = client().build().unwrap().get(format!("http://{address}/events"));
@@ -62,7 +62,7 @@ fn what_is_said_by_websocket_comes_as_events_and_to_all_sockets() {
 #[test]
 fn files_go_up_and_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    on_both_drivers(
+    on_each_server(
         || app(folder.path()),
         async |address| {
             let (client, url) = (client().build().unwrap(), format!("http://{address}"));
@@ -99,7 +99,7 @@ fn uploads_stay_in_their_folder_and_under_their_limit() {
     let folder = outer.path().join("inner");
     std::fs::create_dir(&folder).unwrap();
     let count = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
-    on_both_drivers(
+    on_each_server(
         || app(&folder),
         async |address| {
             let (client, url) = (client().build().unwrap(), format!("http://{address}/upload"));

@@ -2,7 +2,7 @@
 #[path = "../../src/bin/middleware.rs"]
 mod program;
 
-use super::{client, on_both_drivers, text};
+use super::{client, on_each_server, text};
 use program::app;
 use reqwest::{Method, StatusCode};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 #[test]
 fn bodies_are_compressed_as_the_client_asks() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let url = format!("http://{address}/page");
         let plain = client().no_gzip().no_brotli().no_zstd().build().unwrap();
         let expected = plain.get(&url).send().await.unwrap().text().await.unwrap();
@@ -30,7 +30,7 @@ fn bodies_are_compressed_as_the_client_asks() {
 
 #[test]
 fn what_a_client_has_is_not_sent_again() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let (client, url) = (client().build().unwrap(), format!("http://{address}/page"));
         let first = client.get(&url).send().await.unwrap();
         assert_eq!(text(&first, "cache-control"), "public, max-age=60");
@@ -46,7 +46,7 @@ fn what_a_client_has_is_not_sent_again() {
 
 #[test]
 fn other_origins_are_told_what_they_may() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let (client, url) = (client().build().unwrap(), format!("http://{address}/upload"));
         let ask = |origin: &'static str| {
             let preflight = client.request(Method::OPTIONS, &url).header("origin", origin);
@@ -63,7 +63,7 @@ fn other_origins_are_told_what_they_may() {
 
 #[test]
 fn long_bodies_slow_handlers_and_panics_are_answered() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let client = client().build().unwrap();
         let url = |path| format!("http://{address}{path}");
         for (bytes, status) in [(16 * 1024, StatusCode::OK), (16 * 1024 + 1, StatusCode::PAYLOAD_TOO_LARGE)] {
@@ -88,7 +88,7 @@ fn long_bodies_slow_handlers_and_panics_are_answered() {
 #[test]
 fn traces_go_on_and_begin() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let (client, url) = (client().build().unwrap(), format!("http://{address}/next"));
         let next = async |parent: &str| {
             let request = client.get(&url).header("traceparent", parent).header("tracestate", "shop=1");
@@ -125,7 +125,7 @@ fn requests_have_ids_that_the_log_knows() {
     let lines = log.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
     subscriber.with_writer(move || lines.clone()).init();
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let (client, url) = (client().build().unwrap(), format!("http://{address}/page"));
         let made = client.get(&url).send().await.unwrap();
         let id = text(&made, "x-request-id");

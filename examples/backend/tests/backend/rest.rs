@@ -2,7 +2,7 @@
 #[path = "../../src/bin/rest.rs"]
 mod program;
 
-use super::{client, on_both_drivers, text};
+use super::{client, on_each_server, text};
 use program::{Order, Orders, app};
 use prost::Message;
 use reqwest::StatusCode;
@@ -23,7 +23,7 @@ const MEDIA: [&str; 3] = ["application/json", "application/xml", "application/pr
 
 #[test]
 fn each_format_comes_in_and_goes_out_as_any() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let client = client().build().unwrap();
         for (sent, count) in MEDIA.into_iter().zip(1..) {
             for accepted in MEDIA {
@@ -51,7 +51,7 @@ fn each_format_comes_in_and_goes_out_as_any() {
 
 #[test]
 fn orders_change_and_go() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let client = client().build().unwrap();
         let reply = client.post(format!("http://{address}/orders")).json(&order(1)).send().await.unwrap();
         let url = format!("http://{address}{}", text(&reply, "location"));
@@ -66,7 +66,7 @@ fn orders_change_and_go() {
 
 #[test]
 fn the_best_that_a_client_accepts_is_sent() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let client = client().build().unwrap();
         for (accept, expected) in [
             ("*/*", "application/json"),
@@ -86,7 +86,7 @@ fn the_best_that_a_client_accepts_is_sent() {
 
 #[test]
 fn what_is_not_understood_changes_nothing() {
-    on_both_drivers(app, async |address| {
+    on_each_server(app, async |address| {
         let (client, url) = (client().build().unwrap(), format!("http://{address}/orders"));
         for (media, accept, body, expected) in [
             ("text/plain", "*/*", "x", StatusCode::UNSUPPORTED_MEDIA_TYPE),
