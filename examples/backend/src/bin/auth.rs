@@ -10,6 +10,7 @@ use axum_extra::extract::cookie::{Cookie, Key, SameSite};
 use axum_extra::extract::{PrivateCookieJar, SignedCookieJar};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use ringmill_backend::{address, tell};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -227,5 +228,5 @@ fn main() -> Result<(), ringmill::Error> {
         cookie_key: Key::generate(),
         api_keys: vec![(Sha256::digest("the-key-of-the-robot").into(), user)],
     };
-    ringmill::serve_with("127.0.0.1:3000", async move |_| app(settings.clone())).run()
+    ringmill::serve_with(address(), async move |_| app(settings.clone())).on_start(tell).run()
 }

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ringmill_backend::{address, tell};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
@@ -114,5 +115,5 @@ impl IntoResponse for Failure {
 
 fn main() -> Result<(), ringmill::Error> {
     let file = std::env::temp_dir().join("ringmill-data.sqlite");
-    ringmill::serve_with("127.0.0.1:3000", async move |_| app(&file).await).run()
+    ringmill::serve_with(address(), async move |_| app(&file).await).on_start(tell).run()
 }

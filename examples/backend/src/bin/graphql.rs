@@ -5,6 +5,7 @@ use async_graphql_axum::{GraphQL, GraphQLSubscription};
 use axum::Router;
 use axum::routing::{get_service, post_service};
 use futures_util::{Stream, stream};
+use ringmill_backend::{address, tell};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -89,5 +90,5 @@ pub fn app() -> Router {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), ringmill::Error> {
-    ringmill::serve("127.0.0.1:3000", app()).await
+    ringmill::serve(address(), app()).on_start(tell).await
 }

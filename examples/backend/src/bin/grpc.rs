@@ -3,6 +3,7 @@
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use ringmill_backend::{address, tell};
 use std::pin::Pin;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
@@ -83,5 +84,5 @@ pub async fn app() -> (Router, tonic_health::server::HealthReporter) {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), ringmill::Error> {
-    ringmill::serve("127.0.0.1:3000", app().await.0).await
+    ringmill::serve(address(), app().await.0).on_start(tell).await
 }

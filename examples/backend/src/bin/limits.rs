@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::get;
+use ringmill_backend::{address, tell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,5 +77,5 @@ async fn main() -> Result<(), ringmill::Error> {
             forget();
         }
     });
-    ringmill::serve("127.0.0.1:3000", app).await
+    ringmill::serve(address(), app).on_start(tell).await
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
+use ringmill_backend::{address, tell};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -126,6 +127,6 @@ fn is_plain(name: &str) -> bool {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join("ringmill-live");
     std::fs::create_dir_all(&folder)?;
-    println!("http://127.0.0.1:3000 with the files of {}", folder.display());
-    Ok(ringmill::serve("127.0.0.1:3000", app(&folder)).await?)
+    println!("files are in {}", folder.display());
+    Ok(ringmill::serve(address(), app(&folder)).on_start(tell).await?)
 }

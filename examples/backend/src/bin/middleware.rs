@@ -15,6 +15,7 @@ use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use ringmill_backend::{address, tell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tower::ServiceBuilder;
@@ -103,5 +104,5 @@ async fn fails() {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), ringmill::Error> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
-    ringmill::serve("127.0.0.1:3000", app()).await
+    ringmill::serve(address(), app()).on_start(tell).await
 }

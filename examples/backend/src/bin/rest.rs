@@ -11,6 +11,7 @@ use axum_extra::TypedHeader;
 use headers_accept::Accept;
 use mediatype::names::{APPLICATION, JSON, XML};
 use mediatype::{MediaType, Name};
+use ringmill_backend::{address, tell};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -155,5 +156,5 @@ impl<T: DeserializeOwned + prost::Message + Default, S: Send + Sync> FromRequest
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), ringmill::Error> {
-    ringmill::serve("127.0.0.1:3000", app()).await
+    ringmill::serve(address(), app()).on_start(tell).await
 }

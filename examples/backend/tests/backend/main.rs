@@ -7,6 +7,7 @@ mod grpc;
 mod limits;
 mod live;
 mod middleware;
+mod programs;
 mod rest;
 
 use axum::Router;
