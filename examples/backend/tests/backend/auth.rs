@@ -5,9 +5,11 @@ mod program;
 use super::{client, on_each_server_with, text};
 use axum::extract::{Form, State};
 use axum::http::HeaderMap;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_extra::extract::cookie::Key;
+use axum_extra::extract::PrivateCookieJar;
+use axum_extra::extract::cookie::{Cookie, Key};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use p256::pkcs8::EncodePrivateKey;
@@ -72,6 +74,10 @@ async fn introspect(headers: HeaderMap, Form(form): Form<HashMap<String, String>
     })
 }
 
+fn cookie_key() -> Key {
+    Key::from(&[7; 64])
+}
+
 /// Two workers have a store of keys each, so requests that are to see one go over one connection.
 fn on_an_app(test: impl AsyncFn(SocketAddr, &Issuer, &str)) {
     let issuer = Issuer::default();
@@ -82,7 +88,7 @@ fn on_an_app(test: impl AsyncFn(SocketAddr, &Issuer, &str)) {
         (Sha256::digest("other").into(), User { name: "other".to_owned(), roles: vec![] }),
         (Sha256::digest("key-1").into(), user),
     ];
-    let settings = Settings { issuer: url.clone(), cookie_key: Key::generate(), api_keys };
+    let settings = Settings { issuer: url.clone(), cookie_key: cookie_key(), api_keys };
     let serve = || {
         let settings = settings.clone();
         ringmill::serve_with("127.0.0.1:0", async move |_| app(settings.clone()))
@@ -216,6 +222,21 @@ fn sessions_are_secret_and_end() {
         }
         assert_eq!(client.delete(&session).send().await.unwrap().status(), StatusCode::OK);
         assert_eq!(client.get(&url).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    });
+}
+
+#[test]
+fn sessions_end_even_if_their_cookie_is_kept() {
+    on_an_app(async |address, _, _| {
+        let client = client().build().unwrap();
+        for (seconds, expected) in [(60, 200), (-1, 401)] {
+            let session = json!({"user": {"name": "robot", "roles": []}, "until": in_seconds(seconds)});
+            let cookie = Cookie::new("session", session.to_string());
+            let reply = PrivateCookieJar::new(cookie_key()).add(cookie).into_response();
+            let request = client.get(format!("http://{address}/me"));
+            let request = request.header("cookie", &reply.headers()["set-cookie"]);
+            assert_eq!(request.send().await.unwrap().status(), expected, "{seconds}");
+        }
     });
 }
 
