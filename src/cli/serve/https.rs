@@ -52,7 +52,7 @@ pub(super) struct HttpsOptions {
     #[arg(long, value_name = "VERSION", env = "RINGMILL_TLS_MIN", default_value_t = TlsVersion::V1_2)]
     tls_min: TlsVersion,
 
-    /// Tickets, with which clients come back for less: on or off
+    /// Tickets, with which clients come back for less: on or off. Where clients show certificates there are none
     #[arg(long, value_name = "SWITCH", env = "RINGMILL_TLS_TICKETS", default_value = "on")]
     tls_tickets: Switch,
 

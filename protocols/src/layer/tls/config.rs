@@ -198,8 +198,8 @@ impl TlsConfig {
         TlsConfig { alpn: protocols.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Whether clients get tickets to resume with: yes, unless said otherwise. They are stateless; the keys are this process's, and
-    /// change every six hours.
+    /// Whether clients get tickets to resume with: yes, unless said otherwise, or unless they are asked for certificates. Tickets are
+    /// stateless; the keys are this process's, and change every six hours.
     pub fn with_tickets(self, tickets: bool) -> TlsConfig {
         TlsConfig { tickets, ..self }
     }
