@@ -61,7 +61,7 @@ fn pipelined(n: usize, numbers: &mut Numbers) -> (String, String) {
         6 => (get("/hello").replace("GET", "HEAD"), ok("hello").replace("\r\nhello", "\r\n")),
         7 => (
             post_chunked("/trailers", &chunks.replace("\r\n\r\n", &format!("\r\nX-N: {n}\r\n\r\n"))),
-            ok(&format!("X-N: {n}\r\n")),
+            ok(&format!("x-n: {n}\r\n")),
         ),
         _ => (get("/hello"), ok("hello")),
     }
