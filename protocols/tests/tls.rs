@@ -6,10 +6,9 @@ use ringmill_engine::event::Socket;
 use ringmill_engine::{Config, Io, Layer, Next, Protocol, Step};
 use ringmill_protocols::http::{self, Request};
 use ringmill_protocols::{Echo, Tls, TlsConfig, TlsStore};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock, Once};
 use std::time::Duration;
@@ -22,61 +21,24 @@ static STORE: LazyLock<Arc<TlsStore>> =
 static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| client_config(&rustls::version::TLS13));
 static CLIENT_1_2: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| client_config(&rustls::version::TLS12));
 
+/// All servers here have one certificate, which clients trust.
 fn config() -> TlsConfig {
-    TlsConfig::self_signed(["localhost", "*.example.org", "127.0.0.1"]).expect("names of certificates")
-}
-
-/// Takes any certificate; signatures are checked.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    static CONFIG: LazyLock<TlsConfig> = LazyLock::new(|| {
+        TlsConfig::self_signed(["localhost", "*.example.org", "127.0.0.1"]).expect("names of certificates")
+    });
+    CONFIG.clone()
 }
 
 /// One group alone: the shorter its first message, the fewer cuts.
 fn client_config(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
-    let provider = Arc::new(provider);
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
+    let mut roots = RootCertStore::empty();
+    roots.add(STORE.certificate().expect("it is our own").into()).expect("a certificate");
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[version])
         .expect("both versions are there")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
