@@ -100,7 +100,13 @@ impl Conn {
 
     /// Whether an open connection has nothing to do but to wait for input.
     pub(crate) fn is_at_rest(&self) -> bool {
-        matches!(self.recv, Recv::Armed | Recv::Fed) && self.duplex.is_at_rest()
+        self.duplex.outlet.pending.is_none() && self.is_at_ease()
+    }
+
+    /// The same, though something may be pending.
+    #[inline]
+    pub(crate) fn is_at_ease(&self) -> bool {
+        matches!(self.recv, Recv::Armed | Recv::Fed) && self.duplex.is_at_ease()
     }
 
     /// What follows once the output that is about to be sent is gone.

@@ -42,6 +42,7 @@ use starved::Starved;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use transport::Unflushed;
 
 /// One thread's share of the engine.
 pub(crate) struct Worker<D: Driver> {
@@ -61,9 +62,7 @@ pub(crate) struct Worker<D: Driver> {
     /// Rises with every connection; its low 24 bits guard reuse of slots.
     next_generation: u32,
     /// Connections with output to send.
-    listed: Vec<u32>,
-    /// About how many bytes they have.
-    listed_bytes: usize,
+    unflushed: Unflushed,
     /// A connection went away while accepting was paused.
     has_room: bool,
     leap: Leap,
@@ -122,8 +121,7 @@ impl<D: Driver> Worker<D> {
             timers,
             life: Life::Running,
             next_generation: 0,
-            listed: Vec::new(),
-            listed_bytes: 0,
+            unflushed: Unflushed::default(),
             has_room: false,
             leap: Leap::default(),
             starved: Starved::default(),
@@ -188,7 +186,7 @@ impl<D: Driver> Worker<D> {
         let is_idle = events.is_empty();
         for event in events.drain(..) {
             self.dispatch(event);
-            if self.listed_bytes >= self.config.flush_bytes {
+            if self.unflushed.bytes >= self.config.flush_bytes {
                 self.flush(false);
             }
         }
@@ -290,12 +288,14 @@ impl<D: Driver> Worker<D> {
 
     fn look_at_deadlines(&mut self) {
         let now = self.shared.now;
-        let mut reached = std::mem::take(&mut self.reached);
-        self.timers.advance(now, &mut reached);
-        for index in reached.drain(..) {
-            self.on_deadline(index);
+        self.timers.advance(now, &mut self.reached);
+        if !self.reached.is_empty() {
+            let mut reached = std::mem::take(&mut self.reached);
+            for index in reached.drain(..) {
+                self.on_deadline(index);
+            }
+            self.reached = reached;
         }
-        self.reached = reached;
         if self.accept_at <= now {
             self.resume_accepting();
         }

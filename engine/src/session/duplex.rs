@@ -89,8 +89,13 @@ impl Duplex {
     /// Whether an open session has nothing to do but to wait for input.
     #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
+        self.outlet.pending.is_none() && self.is_at_ease()
+    }
+
+    /// The same, though it may have written something.
+    #[inline]
+    pub(crate) fn is_at_ease(&self) -> bool {
         self.phase == Phase::Open
-            && self.outlet.pending.is_none()
             && self.outlet.level == Level::Low
             && self.outlet.wish == Wish::None
             && self.inlet.reading == Reading::Flowing

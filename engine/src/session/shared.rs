@@ -91,6 +91,7 @@ impl Shared {
     }
 
     /// Takes an output that is done, for the next connection that writes.
+    #[inline]
     pub(crate) fn recycle(&mut self, mut output: Box<Output>) {
         output.count_memory(&mut self.memory);
         let bytes = output.memory_bytes();

@@ -102,8 +102,9 @@ impl<D: Driver> Worker<D> {
                 } else {
                     conn.end_stall()
                 }
-                // The hot path: everything was sent, and nothing waited for that.
-                if conn.is_at_rest() {
+                // The hot path: everything was sent, and nothing waited for that but what was written since.
+                if conn.is_at_ease() {
+                    self.unflushed.list(index, conn);
                     return self.shared.recycle(output);
                 }
             }
@@ -229,9 +230,16 @@ impl<D: Driver> Worker<D> {
 
     /// Sends what was written: one send for each connection with output and none in flight. Only at the end of a turn is it
     /// known that nothing waits for a send to be told: what comes later in the turn may change that.
+    #[inline]
     pub(super) fn flush(&mut self, is_end_of_turn: bool) {
-        self.listed_bytes = 0;
-        let mut listed = std::mem::take(&mut self.listed);
+        if !self.unflushed.listed.is_empty() {
+            self.send_listed(is_end_of_turn);
+        }
+    }
+
+    fn send_listed(&mut self, is_end_of_turn: bool) {
+        self.unflushed.bytes = 0;
+        let mut listed = std::mem::take(&mut self.unflushed.listed);
         for index in listed.drain(..) {
             // A slot in this list may have been closed and reused since; its tenant's own flag decides.
             let Some(conn) = self.conns.get_mut(index as usize).filter(|conn| conn.is_listed) else {
@@ -251,7 +259,7 @@ impl<D: Driver> Worker<D> {
                 }
             }
         }
-        self.listed = listed;
+        self.unflushed.listed = listed;
     }
 
     /// Arms the connections that found no buffer. Only now, after this turn's buffers were returned: trying again at once
@@ -287,11 +295,7 @@ impl<D: Driver> Worker<D> {
         }
         if let Some(output) = &mut conn.duplex.outlet.pending {
             output.count_memory(&mut self.shared.memory);
-            if !conn.is_listed && conn.sending_bytes == 0 {
-                conn.is_listed = true;
-                self.listed_bytes += output.len();
-                self.listed.push(index);
-            }
+            self.unflushed.list(index, conn);
         }
         self.timers.schedule(index, conn.next_deadline());
         if conn.is_recv_due(self.config.recv_buffer_bytes) {
@@ -337,6 +341,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Sends what a send left over. Mostly the socket was full, so this one is waited for.
+    #[cold]
     fn send_rest(&mut self, index: u32, output: Box<Output>) {
         let then = match self.conns[index as usize].after_send() {
             Then::Rest => Then::GoOn,
@@ -345,6 +350,7 @@ impl<D: Driver> Worker<D> {
         self.send(index, output, then);
     }
 
+    #[inline]
     fn send(&mut self, index: u32, output: Box<Output>, then: Then) {
         let conn = &mut self.conns[index as usize];
         conn.sending_bytes = output.len() as u32;
@@ -394,6 +400,28 @@ impl<D: Driver> Worker<D> {
         self.shared.stats.live.connections.set(self.conns.len() as u64);
         self.shared.stats.live.closed.add(1);
         self.has_room |= self.is_accept_paused();
+    }
+}
+
+/// Connections with output that is to be sent, and how much they have.
+#[derive(Default)]
+pub(super) struct Unflushed {
+    listed: Vec<u32>,
+    pub(super) bytes: usize,
+}
+
+impl Unflushed {
+    /// Lists a connection, if it has output and none of it is in flight.
+    #[inline]
+    fn list(&mut self, index: u32, conn: &mut Conn) {
+        if let Some(output) = &conn.duplex.outlet.pending
+            && !conn.is_listed
+            && conn.sending_bytes == 0
+        {
+            conn.is_listed = true;
+            self.bytes += output.len();
+            self.listed.push(index);
+        }
     }
 }
 

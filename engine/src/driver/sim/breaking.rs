@@ -177,6 +177,7 @@ impl Driver for Breaking {
         }
     }
 
+    #[inline(always)]
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.sim.turn(wait, events)?;
         if let Some(broken) = &mut self.broken {
@@ -185,6 +186,7 @@ impl Driver for Breaking {
         Ok(())
     }
 
+    #[inline(always)]
     fn is_behind(&mut self) -> bool {
         self.sim.is_behind()
     }

@@ -149,7 +149,12 @@ impl Context {
         io: &mut Io<'_>,
     ) -> Flow {
         if reply.stage == Stage::Done {
-            return if reply.keep_alive { Flow::On(consumed) } else { Flow::Close };
+            let ReplyState { keep_alive, later, .. } = reply;
+            // Asked here, because dropping it without asking is a function call.
+            if let Some(later) = later {
+                drop(later);
+            }
+            return if keep_alive { Flow::On(consumed) } else { Flow::Close };
         }
         self.after_a_part(place, reply, consumed, io)
     }
