@@ -12,7 +12,7 @@ use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Prefixed};
 use ringmill::{
     Address, Builder, Config, DriverChoice, Echo, Engine, Error, Layer, ListenOptions, Pin, Running, Tls,
-    UdpEcho, WorkerContext,
+    TokioOptions, UdpEcho, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
 use signals::Orders;
@@ -137,6 +137,10 @@ pub(crate) struct Serve {
     /// After SIGTERM, SIGINT or a closed terminal, let requests finish for this time; a second SIGTERM or SIGINT ends at once
     #[arg(long, value_name = "TIME", env = "RINGMILL_DRAIN", default_value = "30s", value_parser = options::duration)]
     drain: Duration,
+
+    /// Workers hosted by tokio, as those of handlers that wait are: `ringmill compare` measures what that costs
+    #[arg(long, hide = true)]
+    tokio: bool,
 }
 
 /// What becomes of a peer that is no proxy of ours, where proxies are listed.
@@ -224,6 +228,9 @@ impl Serve {
             serves_others: self.proxy_protocol_others == Others::Serve,
         };
         let mut builder = Engine::builder().config(config);
+        if self.tokio {
+            builder = builder.tokio(TokioOptions::default());
+        }
         let store = https.map(|https| https.store.clone());
         let redirect_port = https.and_then(|https| https.redirect_port);
         for address in self.listen {

@@ -1,5 +1,6 @@
 //! The contenders: what each is, what it can and cannot do, and the command that starts it.
 
+use super::h2load;
 use super::identity::Identity;
 use super::pinned::Starter;
 use super::process::Launcher;
@@ -30,6 +31,8 @@ pub(super) enum Kind {
     Ringmill { driver: &'static str },
     /// The same, without TLS where the others have it.
     RingmillPlain { driver: &'static str },
+    /// The same, with its workers hosted by tokio.
+    RingmillHosted { driver: &'static str },
     /// A program of the peers that counts bytes and parses nothing.
     Blind { program: &'static str },
     /// A UDP echo of the peers.
@@ -38,14 +41,26 @@ pub(super) enum Kind {
     Site { program: &'static str },
     /// The same over TLS, and nothing else.
     SiteTls { program: &'static str },
+    /// A program of the peers that serves the app of axum: the whole site, a handler that waits, and gRPC where it can.
+    App { program: &'static str, arguments: &'static [&'static str], grpc: Grpc },
     /// The nginx that is installed.
     Nginx,
+}
+
+/// How a program comes to speak gRPC, which is HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grpc {
+    Never,
+    /// A client that begins with it is understood.
+    Always,
+    /// It is told to, and speaks nothing else then.
+    Told(&'static str),
 }
 
 /// What the ratios are taken against.
 pub(super) const BASELINE: &str = "ringmill";
 
-pub(super) static CONTENDERS: [Contender; 16] = [
+pub(super) static CONTENDERS: [Contender; 21] = [
     Contender {
         name: BASELINE,
         what: "Ringmill on io_uring",
@@ -69,6 +84,38 @@ pub(super) static CONTENDERS: [Contender; 16] = [
         package: None,
         quick: false,
         sets_options: true,
+    },
+    Contender {
+        name: "ringmill-hosted",
+        what: "Ringmill on io_uring, its workers hosted by tokio: what that costs",
+        kind: Kind::RingmillHosted { driver: "uring" },
+        package: None,
+        quick: false,
+        sets_options: true,
+    },
+    Contender {
+        name: "ringmill-hosted-poll",
+        what: "the same on epoll",
+        kind: Kind::RingmillHosted { driver: "poll" },
+        package: None,
+        quick: false,
+        sets_options: true,
+    },
+    Contender {
+        name: "ringmill-axum",
+        what: "an app of axum on Ringmill on io_uring: the same as axum's and axum-percore's",
+        kind: Kind::App { program: "ringmill_app", arguments: &["--driver", "uring"], grpc: Grpc::Always },
+        package: None,
+        quick: false,
+        sets_options: false,
+    },
+    Contender {
+        name: "ringmill-axum-poll",
+        what: "the same on epoll",
+        kind: Kind::App { program: "ringmill_app", arguments: &["--driver", "poll"], grpc: Grpc::Always },
+        package: None,
+        quick: false,
+        sets_options: false,
     },
     Contender {
         name: "blind-uring",
@@ -161,9 +208,17 @@ pub(super) static CONTENDERS: [Contender; 16] = [
     Contender {
         name: "axum",
         what: "axum as its README shows, on tokio's multi-threaded runtime",
-        kind: Kind::Site { program: "axum_readme" },
+        kind: Kind::App { program: "axum_readme", arguments: &[], grpc: Grpc::Never },
         package: Some("axum"),
         quick: true,
+        sets_options: true,
+    },
+    Contender {
+        name: "axum-percore",
+        what: "the app of axum on hyper, one current-thread tokio runtime a worker, with SO_REUSEPORT",
+        kind: Kind::App { program: "axum_percore", arguments: &[], grpc: Grpc::Told("--http2") },
+        package: Some("hyper"),
+        quick: false,
         sets_options: true,
     },
     Contender {
@@ -191,22 +246,31 @@ impl Contender {
     /// Why it takes no part in a profile; `None` when it does.
     pub(super) fn cannot(&self, profile: Profile) -> Option<&'static str> {
         use Profile::*;
-        let is_plain =
-            matches!(profile, KeepAlive64 | KeepAlive512 | Pipelined16 | OneRequest | TenRequests | Idle);
+        let is_plain = matches!(
+            profile,
+            KeepAlive64 | KeepAlive512 | Pipelined16 | OneRequest | TenRequests | Idle | NineFields
+        );
         if profile.is_tls() {
             return self.cannot_tls(profile);
+        }
+        if matches!(profile, Pending | PendingIdle | GrpcUnary) {
+            return self.cannot_app(profile);
         }
         match self.kind {
             Kind::Ringmill { .. } => None,
             Kind::RingmillPlain { .. } => Some("it is ringmill there"),
+            Kind::RingmillHosted { .. } if matches!(profile, UdpEcho | Download | Upload | Mixed) => {
+                Some("hosting costs something between small requests")
+            }
+            Kind::RingmillHosted { .. } => None,
             Kind::SiteTls { .. } => Some("it speaks TLS only"),
             Kind::Blind { .. } if is_plain => None,
             Kind::Blind { .. } => Some("it has one fixed reply"),
             Kind::Datagrams { .. } if profile == UdpEcho => None,
             Kind::Datagrams { .. } => Some("it speaks UDP only"),
             Kind::Site { program: "tokio_hand" } => None,
-            Kind::Site { .. } if profile == UdpEcho => Some("it is an HTTP server"),
-            Kind::Site { .. } => None,
+            Kind::Site { .. } | Kind::App { .. } if profile == UdpEcho => Some("it is an HTTP server"),
+            Kind::Site { .. } | Kind::App { .. } => None,
             Kind::Nginx if profile == UdpEcho => Some("it is an HTTP server"),
             Kind::Nginx if profile == Upload => {
                 Some("it cannot count what it receives without a program behind it")
@@ -215,13 +279,33 @@ impl Contender {
         }
     }
 
+    fn cannot_app(&self, profile: Profile) -> Option<&'static str> {
+        match self.kind {
+            Kind::App { grpc: Grpc::Never, .. } if profile == Profile::GrpcUnary => {
+                Some("it is built for HTTP/1.1, as its README shows")
+            }
+            Kind::App { .. } => None,
+            _ => Some("it does not serve the app"),
+        }
+    }
+
+    /// The same, or what is missing on this machine.
+    pub(super) fn cannot_here(&self, profile: Profile) -> Option<&'static str> {
+        let missing =
+            || (profile == Profile::GrpcUnary && h2load::program().is_none()).then_some(h2load::MISSING);
+        self.cannot(profile).or_else(missing)
+    }
+
     fn cannot_tls(&self, profile: Profile) -> Option<&'static str> {
         let is_to_compare = matches!(profile, Profile::TlsKeepAlive64 | Profile::Tls64k);
         match self.kind {
             Kind::Ringmill { .. } | Kind::SiteTls { .. } | Kind::Nginx => None,
             Kind::RingmillPlain { .. } if is_to_compare => None,
             Kind::RingmillPlain { .. } => Some("it makes no handshakes"),
-            Kind::Blind { .. } | Kind::Datagrams { .. } | Kind::Site { .. } => Some("it speaks no TLS"),
+            Kind::RingmillHosted { .. } => Some("it is ringmill there, hosted"),
+            Kind::Blind { .. } | Kind::Datagrams { .. } | Kind::Site { .. } | Kind::App { .. } => {
+                Some("it speaks no TLS")
+            }
         }
     }
 
@@ -249,9 +333,18 @@ impl Contender {
             Kind::Blind { program }
             | Kind::Datagrams { program }
             | Kind::Site { program }
-            | Kind::SiteTls { program } => Some(program),
-            Kind::Ringmill { .. } | Kind::RingmillPlain { .. } | Kind::Nginx => None,
+            | Kind::SiteTls { program }
+            | Kind::App { program, .. } => Some(program),
+            Kind::Ringmill { .. }
+            | Kind::RingmillPlain { .. }
+            | Kind::RingmillHosted { .. }
+            | Kind::Nginx => None,
         }
+    }
+
+    /// Our own executable, which need not be built.
+    pub(super) fn is_ringmill(&self) -> bool {
+        matches!(self.kind, Kind::Ringmill { .. } | Kind::RingmillPlain { .. } | Kind::RingmillHosted { .. })
     }
 }
 
@@ -285,10 +378,13 @@ impl Contender {
             command
         };
         Ok(match self.kind {
-            Kind::Ringmill { driver } | Kind::RingmillPlain { driver } => {
+            Kind::Ringmill { driver } | Kind::RingmillPlain { driver } | Kind::RingmillHosted { driver } => {
                 let mut command = site.launcher.ringmill(&cpus, Starter::Us);
                 command.args(["serve", "--workers", "1", "--driver", driver, "--pin"]);
                 command.arg(site.cpu.to_string());
+                if matches!(self.kind, Kind::RingmillHosted { .. }) {
+                    command.arg("--tokio");
+                }
                 let unused = SocketAddrV4::new(*target.ip(), 0);
                 if self.is_secure(profile) {
                     command.arg("--listen").arg(unused.to_string());
@@ -323,6 +419,14 @@ impl Contender {
                 let mut command = peer(program);
                 command.args(["--workers", "1"]);
                 set_identity(&mut command, site)?;
+                command
+            }
+            Kind::App { program, arguments, grpc } => {
+                let mut command = peer(program);
+                command.args(["--workers", "1"]).args(arguments);
+                if let (Grpc::Told(option), Profile::GrpcUnary) = (grpc, profile) {
+                    command.arg(option);
+                }
                 command
             }
             Kind::Nginx => nginx_command(site, profile, target)?,
@@ -453,6 +557,13 @@ mod tests {
         assert!(plain.contains("--listen 127.0.0.1:9") && !plain.contains("tls"), "{plain}");
         let peer = arguments("hyper-tls", Profile::TlsIdle);
         assert!(peer.contains(&format!("--listen 127.0.0.1:9 --workers 1 --tls-cert {cert}")), "{peer}");
+        let hosted = arguments("ringmill-hosted-poll", Profile::OneRequest);
+        assert!(hosted.contains("--driver poll --pin 0 --tokio --listen 127.0.0.1:9"), "{hosted}");
+        let app = arguments("ringmill-axum", Profile::GrpcUnary);
+        assert!(app.ends_with("--listen 127.0.0.1:9 --workers 1 --driver uring"), "{app}");
+        for (profile, expected) in [(Profile::GrpcUnary, true), (Profile::Pending, false)] {
+            assert_eq!(arguments("axum-percore", profile).ends_with(" --http2"), expected);
+        }
     }
 
     #[test]

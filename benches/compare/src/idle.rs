@@ -3,14 +3,15 @@
 //! It never counts kernel memory (sockets, rings): that is much the same for every server, and larger. The connections
 //! are our own: nothing of a load generator is needed to hold them.
 
-use super::contender::Kind;
+use super::contender::{Contender, Kind};
 use super::identity::{self, Stream};
 use super::proc;
 use super::process::Interrupt;
+use super::profile::Profile;
 use super::results::Memory;
 use super::server::Server;
 use anyhow::{Context, Result, ensure};
-use std::net::TcpStream;
+use std::net::{SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long opening, and then accepting, may take without any progress.
@@ -29,6 +30,16 @@ pub(super) enum Traffic {
     OneRequest,
 }
 
+/// The request that a connection may have had.
+pub(super) fn request(contender: &Contender, profile: Profile, target: SocketAddrV4) -> Vec<u8> {
+    let path = profile.ask().paths().remove(0);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n").into_bytes();
+    match contender.kind {
+        Kind::Blind { .. } => vec![b'x'; request.len()],
+        _ => request,
+    }
+}
+
 /// The most connections this process can hold.
 pub(super) fn connections_max() -> u32 {
     let descriptors = ringmill_engine::raise_descriptor_limit();
@@ -40,10 +51,10 @@ pub(super) fn measure(
     server: &mut Server,
     connections: u32,
     traffic: Traffic,
-    request_bytes: usize,
+    request: &[u8],
     interrupt: &Interrupt,
 ) -> Result<Memory> {
-    let measured = try_measure(server, connections, traffic, request_bytes, interrupt);
+    let measured = try_measure(server, connections, traffic, request, interrupt);
     interrupt.check()?;
     Ok(match measured {
         Ok(bytes) => Memory::Bytes(bytes),
@@ -55,17 +66,13 @@ fn try_measure(
     server: &mut Server,
     connections: u32,
     traffic: Traffic,
-    request_bytes: usize,
+    request: &[u8],
     interrupt: &Interrupt,
 ) -> Result<f64> {
     interrupt.sleep(SETTLE)?;
     let pid = server.process.pid();
     let files_before = proc::open_files(pid)?;
     let bytes_before = proc::anonymous_bytes(pid)?;
-    let request = match server.contender.kind {
-        Kind::Blind { .. } => vec![b'x'; request_bytes],
-        _ => format!("GET /plaintext HTTP/1.1\r\nHost: {}\r\n\r\n", server.target).into_bytes(),
-    };
     let reply_bytes = server.replies.first().map_or(0, |reply| reply.head_bytes + reply.body_bytes);
     let mut streams: Vec<Box<dyn Stream>> = Vec::with_capacity(connections as usize);
     while streams.len() < connections as usize {
@@ -75,7 +82,7 @@ fn try_measure(
         }
         if traffic == Traffic::OneRequest {
             for stream in streams.iter_mut().rev().take(batch) {
-                one_request(stream.as_mut(), &request, reply_bytes)?;
+                one_request(stream.as_mut(), request, reply_bytes)?;
             }
         }
         wait_accepted(server, files_before, streams.len(), interrupt)?;

@@ -10,6 +10,7 @@
 mod build;
 mod contender;
 mod environment;
+mod h2load;
 mod identity;
 mod idle;
 mod load;
@@ -53,7 +54,7 @@ fn list() -> String {
     let mut text = "Contenders (* in --quick):\n".to_owned();
     for contender in &CONTENDERS {
         let mark = if contender.is_quick() { "*" } else { " " };
-        text += &format!("  {mark} {:<14} {}\n", contender.name, contender.what);
+        text += &format!("  {mark} {:<20} {}\n", contender.name, contender.what);
         let cannot =
             Profile::ALL.into_iter().filter_map(|profile| Some((profile.name(), contender.cannot(profile)?)));
         let cannot: Vec<(&str, &str)> = cannot.collect();
@@ -65,7 +66,7 @@ fn list() -> String {
     text += "Profiles (* in --quick):\n";
     for profile in Profile::ALL {
         let mark = if Profile::QUICK.contains(&profile) { "*" } else { " " };
-        text += &format!("  {mark} {:<14} {}\n", profile.name(), profile.what());
+        text += &format!("  {mark} {:<20} {}\n", profile.name(), profile.what());
     }
     text
 }

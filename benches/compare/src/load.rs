@@ -3,6 +3,7 @@
 //! Any error it reports voids the run. The size of a request is never guessed: the client is run once against a listener
 //! of ours that reads what it sends.
 
+use super::h2load;
 use super::pinned::Starter;
 use super::process::{Interrupt, Launcher, Process, log_end};
 use super::profile::{Ask, DATAGRAM_BYTES, Handshakes, Shape, UPLOAD_BYTES};
@@ -67,6 +68,7 @@ impl Clients {
 
     /// As `run`, with a command that may be wrapped in another program: what counts is its standard output.
     pub(super) fn run_command(&self, mut command: Command, order: &Order) -> Result<Loaded> {
+        let is_http2 = order.shape.ask == Ask::Unary;
         let out = self.scratch.join("load.json");
         let log = self.scratch.join("load.log");
         // Files and not pipes: nothing has to be read while it runs.
@@ -75,16 +77,22 @@ impl Clients {
         let mut process = Process::start(command, "the load generator")?;
         let ended = process.wait(order.duration + OVERTIME, &self.interrupt)?;
         let said = fs::read_to_string(&out).with_context(|| out.display().to_string())?;
+        if is_http2 && ended.success() {
+            return h2load::loaded(&said, &self.scratch, order);
+        }
         // Where there is a report it tells more than the exit status.
         match parse(&said, order) {
             Ok(loaded) if ended.success() => Ok(loaded),
-            Err(error) if !said.trim().is_empty() => Err(error),
+            Err(error) if !said.trim().is_empty() && !is_http2 => Err(error),
             _ => bail!("the load generator failed ({ended}): {}", log_end(&log)),
         }
     }
 
     /// The command line, with all arguments.
     pub(super) fn command(&self, order: &Order, starter: Starter) -> Result<Command> {
+        if order.shape.ask == Ask::Unary {
+            return h2load::command(&self.launcher, &self.cpus, &self.scratch, order, starter);
+        }
         let mut command = match &self.program {
             Some(program) => self.launcher.command(&self.cpus, program, starter),
             None => {
@@ -128,6 +136,9 @@ impl Clients {
         if let Some(rate) = order.rate {
             command.arg("--rate").arg(format!("{rate:.0}"));
         }
+        for field in shape.fields {
+            command.arg("--header").arg(field);
+        }
         match shape.ask {
             Ask::Mixed => {
                 // What each path must answer was checked to the last byte at the start.
@@ -147,7 +158,7 @@ impl Clients {
                 let path = shape.ask.paths().remove(0);
                 command.arg("--expect-body").arg(self.file("expected.body", &shape.ask.expected(&path))?);
             }
-            Ask::Plaintext | Ask::Json => {
+            Ask::Plaintext | Ask::Json | Ask::Pending | Ask::Unary => {
                 let body = shape.ask.expected("");
                 command.arg("--expect-body").arg(String::from_utf8(body).context("text")?);
             }
@@ -429,6 +440,19 @@ mod tests {
             "load https://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
              --cacert cert.pem --expect-body Hello, World! --json",
         );
+        let fields: Vec<String> = Profile::NineFields
+            .shape()
+            .unwrap()
+            .fields
+            .iter()
+            .map(|field| format!("--header {field} "))
+            .collect();
+        let expected = format!(
+            "load http://127.0.0.1:80/plaintext --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
+             {}--expect-body Hello, World! --json",
+            fields.concat()
+        );
+        check(Profile::NineFields, None, &expected);
         check(
             Profile::UdpEcho,
             None,

@@ -149,7 +149,9 @@ impl Compare {
     /// Whether latency at fixed rates is measured in a profile.
     pub(super) fn has_latency(&self, profile: Profile, settings: &Settings) -> bool {
         let everywhere = self.full || self.latency_rounds.is_some();
-        settings.latency_rounds > 0 && (everywhere || profile == Profile::KeepAlive64)
+        // h2load times no request from when it was due.
+        let can = profile != Profile::GrpcUnary;
+        settings.latency_rounds > 0 && can && (everywhere || profile == Profile::KeepAlive64)
     }
 }
 

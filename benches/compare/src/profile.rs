@@ -22,6 +22,10 @@ pub(super) enum Profile {
     TlsHandshake,
     TlsResumed,
     TlsIdle,
+    NineFields,
+    Pending,
+    PendingIdle,
+    GrpcUnary,
 }
 
 /// Sizes of the 20 bodies of `mixed`, in bytes: as the files of a site are spread, from an icon to a picture.
@@ -35,6 +39,20 @@ pub(super) const DOWNLOAD_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const UPLOAD_BYTES: usize = 1024 * 1024;
 /// Datagrams of `udp-echo`.
 pub(super) const DATAGRAM_BYTES: usize = 64;
+/// A gRPC message as it goes over the wire: not compressed, 15 bytes, of which field 1 is a text of 13. The service of the peers
+/// answers with what it is sent.
+pub(super) const MESSAGE: &[u8] = b"\0\0\0\0\x0f\x0a\x0dHello, World!";
+/// What a browser sends beside Host, its longest values shortened.
+const BROWSER_FIELDS: &[&str] = &[
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-GB,en;q=0.7,de;q=0.3",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Referer: https://shop.example/catalogue/belts?page=2",
+    "Cookie: session=4f1c2a9d8e7b6053; theme=dark; consent=1",
+    "Sec-Fetch-Mode: navigate",
+    "Priority: u=0, i",
+];
 
 /// What the client of a profile does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +62,8 @@ pub(super) struct Shape {
     pub(super) pipeline: u32,
     pub(super) requests_per_connection: Option<u32>,
     pub(super) handshakes: Handshakes,
+    /// Header fields of a request, beside Host.
+    pub(super) fields: &'static [&'static str],
 }
 
 /// TLS handshakes of a profile.
@@ -67,10 +87,14 @@ pub(super) enum Ask {
     Download,
     Upload,
     Datagram,
+    /// Of a handler that is not ready when it is first asked.
+    Pending,
+    /// A gRPC call: a message there, and one back.
+    Unary,
 }
 
 impl Profile {
-    pub(super) const ALL: [Profile; 16] = [
+    pub(super) const ALL: [Profile; 20] = [
         Profile::KeepAlive64,
         Profile::KeepAlive512,
         Profile::Pipelined16,
@@ -87,6 +111,10 @@ impl Profile {
         Profile::TlsHandshake,
         Profile::TlsResumed,
         Profile::TlsIdle,
+        Profile::NineFields,
+        Profile::Pending,
+        Profile::PendingIdle,
+        Profile::GrpcUnary,
     ];
 
     /// Those of `--quick`.
@@ -111,6 +139,10 @@ impl Profile {
             Profile::TlsHandshake => "tls-handshake",
             Profile::TlsResumed => "tls-resumed",
             Profile::TlsIdle => "tls-idle",
+            Profile::NineFields => "nine-fields",
+            Profile::Pending => "pending",
+            Profile::PendingIdle => "pending-idle",
+            Profile::GrpcUnary => "grpc-unary",
         }
     }
 
@@ -136,10 +168,20 @@ impl Profile {
                 "GET /plaintext over TLS, a new connection with a resumed session for every request, 64 at a time"
             }
             Profile::TlsIdle => "anonymous memory of a TLS connection that does nothing after its handshake",
+            Profile::NineFields => {
+                "GET /plaintext with a browser's nine header fields, on 64 keep-alive connections"
+            }
+            Profile::Pending => {
+                "GET of a handler that yields once before it answers, on 64 keep-alive connections"
+            }
+            Profile::PendingIdle => {
+                "anonymous memory of a connection that does nothing, before and after such a request"
+            }
+            Profile::GrpcUnary => "gRPC calls of 13 bytes, 32 at a time on each of 8 HTTP/2 connections",
         }
     }
 
-    /// None for `idle` and `tls-idle`, which are not about requests.
+    /// None for `idle` and its like, which are not about requests.
     pub(super) fn shape(self) -> Option<Shape> {
         let keep_alive = |ask, connections| Shape {
             ask,
@@ -147,6 +189,7 @@ impl Profile {
             pipeline: 1,
             requests_per_connection: None,
             handshakes: Handshakes::Any,
+            fields: &[],
         };
         let plain = keep_alive(Ask::Plaintext, 64);
         Some(match self {
@@ -171,8 +214,20 @@ impl Profile {
             Profile::TlsResumed => {
                 Shape { requests_per_connection: Some(1), handshakes: Handshakes::Resumed, ..plain }
             }
-            Profile::Idle | Profile::TlsIdle => return None,
+            Profile::NineFields => Shape { fields: BROWSER_FIELDS, ..plain },
+            Profile::Pending => keep_alive(Ask::Pending, 64),
+            Profile::GrpcUnary => Shape { pipeline: 32, ..keep_alive(Ask::Unary, 8) },
+            Profile::Idle | Profile::TlsIdle | Profile::PendingIdle => return None,
         })
+    }
+
+    /// What its requests ask for, or the one request of connections that idle.
+    pub(super) fn ask(self) -> Ask {
+        match self.shape() {
+            Some(shape) => shape.ask,
+            None if self == Profile::PendingIdle => Ask::Pending,
+            None => Ask::Plaintext,
+        }
     }
 
     pub(super) fn is_udp(self) -> bool {
@@ -185,7 +240,7 @@ impl Profile {
     }
 
     pub(super) fn is_idle(self) -> bool {
-        matches!(self, Profile::Idle | Profile::TlsIdle)
+        matches!(self, Profile::Idle | Profile::TlsIdle | Profile::PendingIdle)
     }
 
     pub(super) fn is_about_tcp_requests(self) -> bool {
@@ -220,13 +275,15 @@ impl Ask {
             Ask::Download => vec![format!("/bytes/{DOWNLOAD_BYTES}")],
             Ask::Upload => vec!["/upload".to_owned()],
             Ask::Datagram => Vec::new(),
+            Ask::Pending => vec!["/pending".to_owned()],
+            Ask::Unary => vec!["/site.Texts/Echo".to_owned()],
         }
     }
 
     /// The body that must come back from one of its paths.
     pub(super) fn expected(self, path: &str) -> Vec<u8> {
         match self {
-            Ask::Plaintext => b"Hello, World!".to_vec(),
+            Ask::Plaintext | Ask::Pending => b"Hello, World!".to_vec(),
             Ask::Json => br#"{"message":"Hello, World!"}"#.to_vec(),
             Ask::Mixed | Ask::Large | Ask::Download => {
                 let bytes = path.rsplit('/').next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
@@ -234,6 +291,7 @@ impl Ask {
             }
             Ask::Upload => UPLOAD_BYTES.to_string().into_bytes(),
             Ask::Datagram => Vec::new(),
+            Ask::Unary => MESSAGE.to_vec(),
         }
     }
 
@@ -271,5 +329,9 @@ mod tests {
         }
         assert_eq!(Ask::Mixed.paths().len(), 20);
         assert_eq!(Ask::Mixed.expected("/bytes/300").len(), 300);
+        assert_eq!(Profile::PendingIdle.ask(), Ask::Pending);
+        // Host is the ninth.
+        assert_eq!(Profile::NineFields.shape().unwrap().fields.len(), 8);
+        assert_eq!((MESSAGE[4] as usize, MESSAGE.len()), (15, 5 + 15));
     }
 }

@@ -95,6 +95,7 @@ fn results() -> Results {
         profiles: vec![profile],
         idle: Some(idle),
         tls_idle: None,
+        pending_idle: None,
         environment: Environment { cpu: "Some <CPU>".to_owned(), ..Environment::default() },
         warnings: vec!["noisy & loud".to_owned()],
         interrupted: false,

@@ -20,6 +20,7 @@ pub(super) struct Results {
     pub(super) profiles: Vec<ProfileResult>,
     pub(super) idle: Option<IdleResult>,
     pub(super) tls_idle: Option<IdleResult>,
+    pub(super) pending_idle: Option<IdleResult>,
     pub(super) environment: Environment,
     /// What a reader should know before believing the figures.
     pub(super) warnings: Vec<String>,
@@ -318,9 +319,9 @@ pub(super) fn samples(rounds: &[Round]) -> impl Iterator<Item = &Sample> {
 }
 
 impl Results {
-    /// Memory of idle connections, without TLS and with.
+    /// Memory of idle connections: without TLS, with it, and after a request whose handler waited.
     pub(super) fn idles(&self) -> impl Iterator<Item = &IdleResult> {
-        self.idle.iter().chain(&self.tls_idle)
+        self.idle.iter().chain(&self.tls_idle).chain(&self.pending_idle)
     }
 }
 

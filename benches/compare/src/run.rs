@@ -53,18 +53,24 @@ pub(super) fn run(
     if let Some(name) = &settings.listener.congestion {
         check_congestion(name)?;
     }
-    let mut left_out = Vec::new();
+    let (mut left_out, mut unable) = (Vec::new(), Vec::new());
     let mut able = Vec::new();
     for contender in contenders {
         match contender.cannot_with(&settings.listener) {
             Some(reason) => left_out.push(LeftOut { contender: contender.name, reason }),
-            None if profiles.iter().all(|profile| contender.cannot(*profile).is_some()) => {}
+            None if profiles.iter().all(|profile| contender.cannot_here(*profile).is_some()) => {
+                let reason = profiles.first().and_then(|profile| contender.cannot_here(*profile));
+                unable.push(LeftOut {
+                    contender: contender.name,
+                    reason: reason.unwrap_or_default().to_owned(),
+                });
+            }
             None => able.push(*contender),
         }
     }
     if able.is_empty() {
         let reasons: Vec<String> =
-            left_out.iter().map(|out| format!("{}: {}", out.contender, out.reason)).collect();
+            left_out.iter().chain(&unable).map(|out| format!("{}: {}", out.contender, out.reason)).collect();
         bail!("no contender is left that can do any of the profiles {}", reasons.join("; "));
     }
     let peers = find_peers(options, &able)?;
@@ -101,7 +107,7 @@ impl Run<'_> {
     ) -> Result<()> {
         for &profile in profiles {
             let can: Vec<_> =
-                able.iter().copied().filter(|contender| contender.cannot(profile).is_none()).collect();
+                able.iter().copied().filter(|contender| contender.cannot_here(profile).is_none()).collect();
             let (text, ended) = if profile.is_idle() {
                 let mut idle = IdleResult {
                     profile,
@@ -111,7 +117,11 @@ impl Run<'_> {
                 };
                 let ended = self.idle(&can, &mut idle);
                 let text = table::idle(&idle);
-                let place = if profile.is_tls() { &mut results.tls_idle } else { &mut results.idle };
+                let place = match profile {
+                    Profile::TlsIdle => &mut results.tls_idle,
+                    Profile::PendingIdle => &mut results.pending_idle,
+                    _ => &mut results.idle,
+                };
                 *place = Some(idle);
                 (text, ended)
             } else {
@@ -200,20 +210,16 @@ impl Run<'_> {
             let mut figures = Vec::new();
             for traffic in [Traffic::None, Traffic::OneRequest] {
                 self.say(&format!("{}: {}", result.profile.name(), contender.name));
-                let mut request_bytes = 0;
+                let mut request = Vec::new();
                 let server = Server::start(contender, result.profile, &self.interrupt, |target| {
-                    request_bytes = format!("GET /plaintext HTTP/1.1\r\nHost: {target}\r\n\r\n").len();
-                    Ok(self.site(request_bytes))
+                    request = idle::request(contender, result.profile, target);
+                    Ok(self.site(request.len()))
                 });
                 self.interrupt.check()?;
                 figures.push(match server {
-                    Ok(mut server) => idle::measure(
-                        &mut server,
-                        result.connections,
-                        traffic,
-                        request_bytes,
-                        &self.interrupt,
-                    )?,
+                    Ok(mut server) => {
+                        idle::measure(&mut server, result.connections, traffic, &request, &self.interrupt)?
+                    }
                     Err(error) => Memory::Failed(format!("{error:#}")),
                 });
             }
@@ -235,19 +241,15 @@ impl Run<'_> {
 
 fn left_out(able: &[&'static Contender], profile: Profile) -> Vec<LeftOut> {
     let cannot = |contender: &&'static Contender| {
-        let reason = contender.cannot(profile)?.to_owned();
+        let reason = contender.cannot_here(profile)?.to_owned();
         Some(LeftOut { contender: contender.name, reason })
     };
     able.iter().filter_map(cannot).collect()
 }
 
-fn is_ringmill(kind: Kind) -> bool {
-    matches!(kind, Kind::Ringmill { .. } | Kind::RingmillPlain { .. })
-}
-
 /// Only where somebody needs them: Ringmill alone can be compared without a checkout.
 fn find_peers(options: &Compare, able: &[&'static Contender]) -> Result<Option<Peers>> {
-    let needed = able.iter().any(|contender| !is_ringmill(contender.kind));
+    let needed = able.iter().any(|contender| !contender.is_ringmill());
     if needed || options.peers.is_some() {
         return Peers::find(options.peers.as_deref()).map(Some);
     }
@@ -287,7 +289,7 @@ fn announce(options: &Compare, able: &[&'static Contender], profiles: &[Profile]
     terminal::remark(format_args!("profiles: {of_profiles}"));
     let mut seconds = 0.0;
     for &profile in profiles {
-        let can = able.iter().filter(|contender| contender.cannot(profile).is_none()).count() as f64;
+        let can = able.iter().filter(|contender| contender.cannot_here(profile).is_none()).count() as f64;
         let run = settings.seconds + OVERHEAD;
         let latency = if options.has_latency(profile, settings) { settings.latency_rounds } else { 0 };
         let runs = f64::from(settings.pairs + latency * PERCENTS.len() as u32) + 2.0;
@@ -316,7 +318,7 @@ fn begin(
         name: contender.name,
         what: contender.what,
         version: match (contender.kind, contender.package) {
-            (kind, _) if is_ringmill(kind) => env!("CARGO_PKG_VERSION").to_owned(),
+            _ if contender.is_ringmill() => env!("CARGO_PKG_VERSION").to_owned(),
             (Kind::Nginx, _) => nginx_version(),
             (_, Some(package)) => {
                 versions.get(package).map_or_else(String::new, |version| format!("{package} {version}"))
@@ -345,6 +347,7 @@ fn begin(
         profiles: Vec::new(),
         idle: None,
         tls_idle: None,
+        pending_idle: None,
         environment,
         warnings,
         interrupted: false,

@@ -1,6 +1,7 @@
 //! A contender that runs: started on a free port, proven to answer rightly and to be alone there.
 
 use super::contender::{Contender, Kind, Site};
+use super::h2load;
 use super::identity::{self, Identity};
 use super::proc;
 use super::process::{Interrupt, Process, log_end};
@@ -56,16 +57,16 @@ impl Server {
         let process = Process::start(command, contender.name)?;
         let identity = site.identity.filter(|_| contender.is_secure(profile)).cloned();
         let mut server = Server { contender, process, target, replies: Vec::new(), identity, log, is_udp };
-        server.wait_ready(profile, site.request_bytes, interrupt).map_err(|error| server.explain(error))?;
+        server.wait_ready(profile, &site, interrupt).map_err(|error| server.explain(error))?;
         server.expect_alone()?;
         Ok(server)
     }
 
-    fn wait_ready(&mut self, profile: Profile, request_bytes: usize, interrupt: &Interrupt) -> Result<()> {
+    fn wait_ready(&mut self, profile: Profile, site: &Site<'_>, interrupt: &Interrupt) -> Result<()> {
         let end = Instant::now() + READY_TIMEOUT;
         loop {
             self.process.expect_running()?;
-            match self.probe(profile, request_bytes) {
+            match self.probe(profile, site, interrupt) {
                 Ok(replies) => {
                     self.replies = replies;
                     return Ok(());
@@ -80,16 +81,22 @@ impl Server {
         }
     }
 
-    fn probe(&self, profile: Profile, request_bytes: usize) -> Result<Vec<Reply>> {
-        let ask = profile.shape().map_or(Ask::Plaintext, |shape| shape.ask);
+    fn probe(&self, profile: Profile, site: &Site<'_>, interrupt: &Interrupt) -> Result<Vec<Reply>> {
+        let ask = profile.ask();
         if ask == Ask::Datagram {
             probe_datagram(self.target)?;
             return Ok(Vec::new());
         }
+        if ask == Ask::Unary {
+            // Nobody there is told as such, and not by the program.
+            TcpStream::connect_timeout(&self.target.into(), ATTEMPT_TIMEOUT)?;
+            let reply = h2load::one_call(site.launcher, site.scratch, site.cpu, self.target, interrupt)?;
+            return Ok(vec![reply]);
+        }
         let mut replies = Vec::new();
         for path in ask.paths() {
             let request = match self.contender.kind {
-                Kind::Blind { .. } => vec![b'x'; request_bytes],
+                Kind::Blind { .. } => vec![b'x'; site.request_bytes],
                 _ => request(ask, &path, self.target),
             };
             let expected = ask.expected(&path);
