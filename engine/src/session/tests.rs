@@ -21,6 +21,8 @@ use crate::seam::names::Names;
 use crate::seam::step::{Next, Step};
 use crate::stats::{Counters, Stats};
 use crate::time::Tick;
+use std::cell::{Cell, OnceCell};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 const LOW: usize = 10;
@@ -93,15 +95,27 @@ impl Callee for Puppet {
     }
 }
 
-struct Nobody;
+/// A kernel that is there for a while, and counts how often it is asked.
+#[derive(Default)]
+struct Kernel {
+    is_there: Cell<bool>,
+    asked: Cell<u32>,
+}
 
-impl Names for Nobody {
+impl Kernel {
+    fn end(&self, port: u16) -> Option<Address> {
+        self.asked.set(self.asked.get() + 1);
+        self.is_there.get().then(|| Address::Ip(SocketAddr::from(([127, 0, 0, 1], port))))
+    }
+}
+
+impl Names for Kernel {
     fn peer(&self, _: Socket) -> Option<Address> {
-        None
+        self.end(1)
     }
 
     fn local(&self, _: Socket) -> Option<Address> {
-        None
+        self.end(2)
     }
 
     fn unacknowledged_bytes(&self, _: Socket) -> usize {
@@ -114,6 +128,7 @@ struct Stand {
     duplex: Duplex,
     puppet: Puppet,
     link: Link,
+    kernel: Kernel,
     shared: Shared,
     stats: Stats,
     received: Vec<u8>,
@@ -166,7 +181,15 @@ impl Stand {
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
-            link: Link { generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
+            link: Link {
+                generation: 1,
+                socket: Socket(-1),
+                service: 0,
+                held_kib: 0,
+                facts: None,
+                ends: OnceCell::new(),
+            },
+            kernel: Kernel::default(),
             shared: Shared::new(&config, Arc::new(bell), stats.worker(0)),
             stats,
             received: Vec::new(),
@@ -188,7 +211,7 @@ impl Stand {
             return;
         }
         let (link, shared) = (&mut self.link, &mut self.shared);
-        let below = Below { index: 0, link, shared, names: &Nobody, queued_bytes: 0 };
+        let below = Below { index: 0, link, shared, names: &self.kernel, queued_bytes: 0 };
         let reason = call(&mut Io { duplex: &mut self.duplex, below }, &mut self.puppet);
         self.reason = self.reason.or(reason);
     }
@@ -385,6 +408,31 @@ fn more_than_the_limits_ends_it() {
         stand.with(|io, _| io.receive(&mut Glutton, &mut [0; 3]));
     }
     assert_eq!(stand.reason, Some(CloseReason::InputOverflow));
+}
+
+/// A proxy's word comes first, and the kernel is asked for each end until it has answered once.
+#[test]
+fn the_ends_of_a_socket_are_asked_for_once() {
+    let mut stand = Stand::new();
+    let ask = |stand: &mut Stand, is_there, expected: [Option<&str>; 2]| {
+        stand.kernel.is_there.set(is_there);
+        stand.with(|io, _| {
+            let ends = [io.peer(), io.local()].map(|end| end.map(|end| end.to_string()));
+            assert_eq!(ends, expected.map(|end| end.map(str::to_owned)));
+            None
+        });
+        stand.kernel.asked.get()
+    };
+    assert_eq!(ask(&mut stand, false, [None, None]), 2);
+    let known = [Some("127.0.0.1:1"), Some("127.0.0.1:2")];
+    assert_eq!(ask(&mut stand, true, known), 4);
+    assert_eq!(ask(&mut stand, true, known), 4);
+    assert_eq!(ask(&mut stand, false, known), 4, "a connection that is gone had them all the same");
+    stand.with(|io, _| {
+        io.facts_mut().peer = Some(Address::Ip(SocketAddr::from(([10, 0, 0, 1], 9))));
+        None
+    });
+    assert_eq!(ask(&mut stand, true, [Some("10.0.0.1:9"), known[1]]), 4);
 }
 
 /// A session that consumes nothing.

@@ -147,7 +147,8 @@ fn a_session_that_is_over_is_not_called_whatever_was_due() {
     let Stand { mut duplex, mut puppet, mut link, mut shared, .. } = Stand::new();
     duplex.inlet.end = End::Arrived;
     duplex.finish(CloseReason::Finished);
-    let below = Below { index: 0, link: &mut link, shared: &mut shared, names: &Nobody, queued_bytes: 0 };
+    let below =
+        Below { index: 0, link: &mut link, shared: &mut shared, names: &Kernel::default(), queued_bytes: 0 };
     let reason = Io { duplex: &mut duplex, below }.settle(&mut puppet);
     assert_eq!((reason, puppet.calls), (None, 0));
 }
