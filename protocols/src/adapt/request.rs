@@ -3,7 +3,7 @@
 //! Pure. The head was checked by our parser; the few targets that `http` does not take are refused here.
 
 use crate::http::{Method, Request, Version};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
@@ -28,28 +28,43 @@ impl Arena {
 /// Why a request cannot be one of the `http` crate.
 pub(super) const TARGET: &str = "the request target holds a byte that stands in no URI (RFC 3986 section 2)";
 
-/// The request with nothing as its body, and without extensions.
-pub(super) fn convert(request: &Request<'_>, arena: &mut Arena) -> Result<http::Request<()>, &'static str> {
+/// The request with this body, and without extensions. Its fields go into `headers`, which is empty.
+pub(super) fn convert<B>(
+    request: &Request<'_>,
+    body: B,
+    arena: &mut Arena,
+    mut headers: HeaderMap,
+) -> Result<http::Request<B>, &'static str> {
     let fields = request.fields();
     let text = fields.text();
-    let copy = arena.copy(text);
-    let slice = |part: &[u8]| match part.as_ptr().addr().checked_sub(text.as_ptr().addr()) {
-        Some(at) if part.len() <= text.len() && at <= text.len() - part.len() => {
-            copy.slice(at..at + part.len())
-        }
-        _ => Bytes::copy_from_slice(part),
+    let mut copy = arena.copy(text);
+    let place = |part: &[u8]| match part.as_ptr().addr().checked_sub(text.as_ptr().addr()) {
+        Some(at) if part.len() <= text.len() && at <= text.len() - part.len() => Some(at..at + part.len()),
+        _ => None,
     };
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    headers.reserve(fields.len());
     for field in fields.iter() {
         // Our parser has let through what these take, and a map holds more than a head may have.
         let name = HeaderName::from_bytes(field.name).map_err(|_| "a field's name is no token")?;
-        let value =
-            HeaderValue::from_maybe_shared(slice(field.value)).map_err(|_| "a field's value is none")?;
+        let value = match place(field.value) {
+            Some(place) => HeaderValue::from_maybe_shared(copy.slice(place)),
+            None => HeaderValue::from_maybe_shared(Bytes::copy_from_slice(field.value)),
+        };
+        let value = value.map_err(|_| "a field's value is none")?;
         headers.try_append(name, value).map_err(|_| "too many fields")?;
     }
-    let mut converted = http::Request::new(());
+    // The last part takes the copy itself: a count less.
+    let target = match place(request.target_bytes()) {
+        Some(place) => {
+            copy.truncate(place.end);
+            copy.advance(place.start);
+            copy
+        }
+        None => Bytes::copy_from_slice(request.target_bytes()),
+    };
+    let mut converted = http::Request::new(body);
     *converted.method_mut() = method(request.method()).ok_or("the method is no token")?;
-    *converted.uri_mut() = uri(slice(request.target().as_bytes())).ok_or(TARGET)?;
+    *converted.uri_mut() = uri(target).ok_or(TARGET)?;
     *converted.version_mut() = match request.version() {
         Version::Http10 => http::Version::HTTP_10,
         Version::Http11 => http::Version::HTTP_11,
@@ -105,7 +120,9 @@ mod tests {
     fn parse(input: &str, arena: &mut Arena) -> Result<http::Request<()>, &'static str> {
         let mut slots = Slots::new();
         match parse_head(input.as_bytes(), &mut slots, &HeadLimits::default()) {
-            Outcome::Complete { head, .. } => convert(&Request::new(&head, b"", b"", None), arena),
+            Outcome::Complete { head, .. } => {
+                convert(&Request::new(&head, b"", b"", None), (), arena, HeaderMap::new())
+            }
             other => panic!("{other:?}"),
         }
     }

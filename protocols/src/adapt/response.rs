@@ -25,8 +25,8 @@ pub(super) struct Asked {
 /// A body that is longer is not taken in one piece.
 const WHOLE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The answer without its body, and the length that its fields declare.
-pub(super) fn head(parts: &response::Parts, asked: Asked) -> (OwnedReply, Option<u64>) {
+/// The answer without its body, and the length that its fields declare. `memory` is empty: the lines of the fields go there.
+pub(super) fn head(parts: &response::Parts, asked: Asked, memory: Vec<u8>) -> (OwnedReply, Option<u64>) {
     let status = parts.status.as_u16();
     let is_granted = asked.wanted.is_some_and(|wanted| wanted.is_granted(status));
     if !is_granted && parts.status.is_informational() {
@@ -36,7 +36,7 @@ pub(super) fn head(parts: &response::Parts, asked: Asked) -> (OwnedReply, Option
         );
         return (failed(), None);
     }
-    let mut answer = OwnedReply::new();
+    let mut answer = OwnedReply { fields: memory, ..OwnedReply::new() };
     (answer.status, answer.has_type) = (status, true);
     let (mut length, lines) = (None, &mut answer.fields);
     lines.reserve(parts.headers.len() * 48);
@@ -220,7 +220,7 @@ mod tests {
 
     fn shown(response: response::Builder, asked: Asked) -> String {
         let (parts, ()) = response.body(()).unwrap().into_parts();
-        let (answer, length) = head(&parts, asked);
+        let (answer, length) = head(&parts, asked, Vec::new());
         let fields = String::from_utf8(answer.fields).unwrap().replace("\r\n", ";");
         let closes = if answer.closes { " closes" } else { "" };
         let Signed { server, date } = answer.signed;
@@ -260,7 +260,7 @@ mod tests {
         let (parts, content) = response.into_parts();
         let mut place = Box::pin(None);
         let context = &mut Context::from_waker(Waker::noop());
-        (body(head(&parts, asked), content, asked, &mut place, context), place)
+        (body(head(&parts, asked, Vec::new()), content, asked, &mut place, context), place)
     }
 
     fn told<B>(response: Response<B>, asked: Asked) -> String

@@ -45,7 +45,8 @@ pub(super) async fn call<S: Answer>(
 pub struct Connection<'a, 'b>(&'a Io<'b>);
 
 impl Connection<'_, '_> {
-    /// The client's address: as a proxy in front told it, else as the kernel has it, which costs a system call.
+    /// The client's address: as a proxy in front told it, else as the kernel has it, which costs a system call
+    /// the first time.
     pub fn peer(&self) -> Option<Address> {
         self.0.peer()
     }

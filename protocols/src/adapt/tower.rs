@@ -18,7 +18,7 @@ use crate::http::{
     BodyWriter, Fill, Handler, Method, Peer, Plan, Reply, Request, Source, Streaming, Version,
 };
 use bytes::Bytes;
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -60,9 +60,15 @@ impl<S: Answer> Tower<S> {
         body: Body,
         reply: &Reply<'_>,
     ) -> Result<Box<Exchange<S>>, &'static str> {
-        let mut converted = convert(request, &mut self.arena)?;
         let spare = self.spare.borrow_mut().pop();
         let mut exchange = spare.unwrap_or_else(|| Box::new(Exchange::new(Rc::downgrade(&self.spare))));
+        let mut converted = match convert(request, body, &mut self.arena, exchange.memory.take_map()) {
+            Ok(converted) => converted,
+            Err(reason) => {
+                exchange.retire();
+                return Err(reason);
+            }
+        };
         exchange.asked = asked(request);
         let extensions = converted.extensions_mut();
         extensions.insert(exchange.peer.clone());
@@ -70,7 +76,7 @@ impl<S: Answer> Tower<S> {
         if let Some(wanted) = exchange.asked.wanted {
             exchange.near = offer_in(wanted, extensions);
         }
-        exchange.begin(self.program.service(), converted.map(|()| body));
+        exchange.begin(self.program.service(), converted);
         Ok(exchange)
     }
 }
@@ -104,11 +110,14 @@ impl<S: Answer> Handler for Tower<S> {
         };
         let mut exchange = match self.begin(request, body, reply) {
             Ok(exchange) => exchange,
-            Err(reason) => return reply.put(refused(reason)),
+            Err(reason) => {
+                reply.put(refused(reason));
+                return;
+            }
         };
         match exchange.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => {
-                reply.put(answer);
+                exchange.memory.keep_lines(reply.put(answer));
                 exchange.retire();
             }
             Poll::Pending => {
@@ -152,6 +161,7 @@ struct Exchange<S: Answer> {
     /// The service is not ready for the request yet.
     waiting: Option<Box<(S, http::Request<Body>)>>,
     body: Place<S::Body>,
+    memory: Memory,
     asked: Asked,
     near: Option<Rc<Near>>,
     peer: Peer,
@@ -164,6 +174,7 @@ impl<S: Answer> Exchange<S> {
             future: Box::pin(None),
             waiting: None,
             body: Box::pin(None),
+            memory: Memory::default(),
             asked: Asked::default(),
             near: None,
             peer: Peer::default(),
@@ -199,7 +210,8 @@ impl<S: Answer> Exchange<S> {
 
     fn answer(&mut self, response: http::Response<S::Body>, context: &mut Context<'_>) -> OwnedReply {
         let (parts, body) = response.into_parts();
-        let (mut answer, length) = response::head(&parts, self.asked);
+        let (mut answer, length) = response::head(&parts, self.asked, self.memory.take_lines());
+        self.memory.keep_map(parts.headers);
         let near = self.near.take();
         if self.asked.wanted.is_some_and(|wanted| wanted.is_granted(answer.status)) {
             let Some(near) = near else { return failed() };
@@ -236,6 +248,42 @@ impl<S: Answer> Work for Exchange<S> {
         let spare = &mut *spare.borrow_mut();
         if spare.len() < SPARE_MAX {
             spare.push(self);
+        }
+    }
+}
+
+/// Memory that one request after the other uses: an answer's map of fields becomes that of the next request, as in hyper.
+#[derive(Default)]
+struct Memory {
+    map: HeaderMap,
+    /// Field lines of an answer.
+    lines: Vec<u8>,
+}
+
+/// What is larger is freed.
+const KEPT_FIELDS_MAX: usize = 32;
+const KEPT_LINES_MAX: usize = 2 * 1024;
+
+impl Memory {
+    fn take_map(&mut self) -> HeaderMap {
+        std::mem::take(&mut self.map)
+    }
+
+    fn keep_map(&mut self, mut map: HeaderMap) {
+        if map.capacity() <= KEPT_FIELDS_MAX {
+            map.clear();
+            self.map = map;
+        }
+    }
+
+    fn take_lines(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.lines)
+    }
+
+    fn keep_lines(&mut self, mut lines: Vec<u8>) {
+        if lines.capacity() <= KEPT_LINES_MAX {
+            lines.clear();
+            self.lines = lines;
         }
     }
 }

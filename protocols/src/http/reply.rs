@@ -226,7 +226,7 @@ impl Reply<'_> {
         }
         let mut work = Box::new(Box::pin(future));
         match work.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => self.put(answer),
+            Poll::Ready(answer) => drop(self.put(answer)),
             Poll::Pending => self.put_off(work, None),
         }
     }
@@ -256,8 +256,8 @@ impl Reply<'_> {
         later.peer = peer.or(later.peer.take());
     }
 
-    /// Writes an answer that was made as a value.
-    pub(crate) fn put(&mut self, answer: OwnedReply) {
+    /// Writes an answer that was made as a value. Gives back the memory of its field lines.
+    pub(crate) fn put(&mut self, answer: OwnedReply) -> Vec<u8> {
         if self.state.stage == Stage::Unsent {
             self.state.signed = answer.signed;
             if answer.status != 200 {
@@ -282,6 +282,7 @@ impl Reply<'_> {
             #[cfg(feature = "tower")]
             Body::Tunnel(intake, source) => self.give_over(intake, source),
         }
+        answer.fields
     }
 
     /// Ends HTTP on this connection with the head that is written: no field frames what follows (RFC 9110, 7.8 and 9.3.6).

@@ -32,6 +32,12 @@ impl<'a> Request<'a> {
         self.head.target.as_str()
     }
 
+    /// The same, without a look at whether it is text.
+    #[cfg(feature = "tower")]
+    pub(crate) fn target_bytes(&self) -> &'a [u8] {
+        self.head.target.as_bytes()
+    }
+
     /// The path, percent-encoding and all: starts with `/`; `*` for `OPTIONS *`, empty for CONNECT.
     pub fn path(&self) -> &'a str {
         self.head.path.as_str()
