@@ -1,146 +1,36 @@
-//! One axum app, served by its one changed line on both drivers, against clients of other people's making: hyper's for HTTP/2,
-//! tungstenite's for WebSocket.
+//! One axum app, unchanged, on axum's own server and by its one changed line on Ringmill with both drivers, against clients of other
+//! people's making: hyper's for HTTP/2, tungstenite's for WebSocket. What the clients expect is the same on each server.
 #![cfg(feature = "tls")]
 
+mod app;
+#[path = "../common/mod.rs"]
 mod common;
+mod servers;
 
-use axum::body::Body;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, Multipart, Path, Request, State};
-use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
-use axum::{Json, Router};
+use app::{Shared, app};
+use axum::Router;
+use axum::routing::get;
 use bytes::Bytes;
-use common::http::{exchange, get as get_request, post as post_request, reply};
+use common::http::{Received, exchange, get as get_request, post as post_request, receive, reply};
 use common::tls::{Trust, secure};
 use common::*;
-use futures_util::SinkExt;
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use ringmill::http::Peer;
-use ringmill::{DriverChoice, Facts, Running, Serve, TlsStore};
+use ringmill::TlsStore;
+use servers::{block_on, on_an_app, on_each_server, serve};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite;
 
 /// No answer takes longer.
 const LONG: Duration = Duration::from_secs(10);
-
-#[derive(Clone, Default)]
-struct Shared {
-    /// Handlers of `/wait` wait for it.
-    notify: Arc<Notify>,
-    waiting: Arc<AtomicUsize>,
-    dropped: Arc<AtomicUsize>,
-}
-
-struct Guard(Arc<AtomicUsize>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-
-async fn wait(State(shared): State<Shared>) -> &'static str {
-    let _guard = Guard(shared.dropped.clone());
-    shared.waiting.fetch_add(1, SeqCst);
-    shared.notify.notified().await;
-    "waited"
-}
-
-async fn multipart(mut parts: Multipart) -> String {
-    let mut told = Vec::new();
-    while let Ok(Some(part)) = parts.next_field().await {
-        let name = part.name().unwrap_or_default().to_owned();
-        told.push(format!("{name}={}", part.bytes().await.unwrap().len()));
-    }
-    told.join(" ")
-}
-
-async fn events() -> impl IntoResponse {
-    Sse::new(futures_util::stream::unfold(0, |n| async move {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        (n < 3).then(|| (Ok::<_, Infallible>(Event::default().data(n.to_string())), n + 1))
-    }))
-}
-
-async fn socket(upgrade: WebSocketUpgrade) -> Response {
-    upgrade.max_message_size(8 << 20).on_upgrade(async |mut socket: WebSocket| {
-        while let Some(Ok(message)) = socket.recv().await {
-            if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err()
-            {
-                break;
-            }
-        }
-    })
-}
-
-async fn who(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> String {
-    let extensions = request.extensions();
-    let alpn =
-        extensions.get::<Arc<Facts>>().and_then(|facts| facts.secure.clone()).and_then(|secure| secure.alpn);
-    let is_told = extensions.get::<Peer>().is_some_and(|peer| !peer.is_gone());
-    format!("{peer} {:?} {is_told} {}", request.version(), alpn.unwrap_or_default().escape_ascii())
-}
-
-fn app(shared: Shared) -> Router {
-    Router::new()
-        .route("/", get(async || "hello"))
-        .route("/json", post(async |Json(value): Json<serde_json::Value>| Json(value)))
-        .route("/echo", post(async |request: Request| Body::new(request.into_body())))
-        .route("/count", post(async |body: Body| body.collect().await.unwrap().to_bytes().len().to_string()))
-        .route("/large/{bytes}", get(async |Path(bytes): Path<usize>| vec![b'x'; bytes]))
-        .route(
-            "/sleep/{ms}",
-            get(async |Path(ms): Path<u64>| {
-                tokio::time::sleep(Duration::from_millis(ms)).await;
-                format!("slept {ms}")
-            }),
-        )
-        .route(
-            "/blocking/{n}",
-            get(async |Path(n): Path<u64>| {
-                tokio::task::spawn_blocking(move || n * 2).await.unwrap().to_string()
-            }),
-        )
-        .route("/multipart", post(multipart))
-        .route("/events", get(events))
-        .route("/socket", any(socket))
-        .route("/wait", get(wait))
-        .route("/who", get(who))
-        .with_state(shared)
-}
-
-type Served = axum::extract::connect_info::IntoMakeServiceWithConnectInfo<Router, SocketAddr>;
-
-fn serve(driver: DriverChoice, shared: Shared) -> Serve<Served> {
-    let app = app(shared).into_make_service_with_connect_info::<SocketAddr>();
-    ringmill::serve("127.0.0.1:0", app).config(config(driver)).drain(Duration::from_secs(5))
-}
-
-/// Calls `test` with the app and its address, on both drivers, in a client's runtime.
-fn on_an_app(test: impl AsyncFn(&Running, SocketAddr, Shared)) {
-    on_both_drivers(|driver| {
-        let shared = Shared::default();
-        let running = serve(driver, shared.clone()).start().expect("the engine starts");
-        let address = ip(&running.addresses()[0]);
-        block_on(test(&running, address, shared));
-    });
-}
-
-fn block_on(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("it ends") });
-}
 
 fn answer(media_type: &str, body: &str) -> String {
     reply("200 OK", &format!("content-type: {media_type}\r\ncontent-length: {}\r\n", body.len()), body)
@@ -150,25 +40,39 @@ fn text(body: &str) -> String {
     answer("text/plain; charset=utf-8", body)
 }
 
+#[track_caller]
+fn expect(received: &Received, status: u16, media_type: Option<&str>, body: &str) {
+    let told = (received.status, received.field("content-type"), received.text());
+    assert_eq!(told, (status, media_type, body), "{}", received.head);
+    let length = received.field("content-length").map(|length| length.parse());
+    let is_chunked = received.field("transfer-encoding") == Some("chunked");
+    assert!(if is_chunked { length.is_none() } else { length == Some(Ok(body.len())) }, "{}", received.head);
+}
+
+const TEXT: Option<&str> = Some("text/plain; charset=utf-8");
+
+fn with_type(request: &str, media_type: &str) -> String {
+    request.replace("Host", &format!("Content-Type: {media_type}\r\nHost"))
+}
+
 #[test]
 fn over_http1() {
-    on_an_app(async |_, address, _| {
-        let check = |request: String, expected: String| assert_eq!(exchange(address, request), expected);
-        check(get_request("/"), text("hello"));
-        let json =
-            post_request("/json", r#"{"a":[1]}"#).replace("Host", "Content-Type: application/json\r\nHost");
-        check(json, answer("application/json", r#"{"a":[1]}"#));
-        check(get_request("/nothing"), reply("404 Not Found", "content-length: 0\r\n", ""));
+    on_each_server(async |address, _| {
         let mut client = connect_to(address);
-        client.send(get_request("/events"));
-        let events = common::http::receive(&mut client);
-        assert_eq!(events.field("content-type"), Some("text/event-stream"));
-        assert_eq!(events.text(), "data: 0\n\ndata: 1\n\ndata: 2\n\n");
+        let mut check = |request: String, status, media_type, body: &str| {
+            client.send(request);
+            expect(&receive(&mut client), status, media_type, body);
+        };
+        check(get_request("/"), 200, TEXT, "hello");
+        let (json, sent) = ("application/json", r#"{"a":[1]}"#);
+        check(with_type(&post_request("/json", sent), json), 200, Some(json), sent);
+        check(get_request("/nothing"), 404, None, "");
+        let events = "data: 0\n\ndata: 1\n\ndata: 2\n\n";
+        check(get_request("/events"), 200, Some("text/event-stream"), events);
         let form = "--b\r\ncontent-disposition: form-data; name=\"one\"\r\n\r\n12345\r\n--b\r\n\
                     content-disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n1234567\r\n--b--\r\n";
-        let form = post_request("/multipart", form)
-            .replace("Host", "Content-Type: multipart/form-data; boundary=b\r\nHost");
-        check(form, text("one=5 file=7"));
+        let form = with_type(&post_request("/multipart", form), "multipart/form-data; boundary=b");
+        check(form, 200, TEXT, "one=5 file=7");
         // Mixed requests in one packet, in their order.
         let all = [
             get_request("/sleep/20"),
@@ -176,30 +80,34 @@ fn over_http1() {
             get_request("/blocking/21"),
             get_request("/"),
         ];
-        let echoed = reply("200 OK", "content-length: 3\r\n", "abc");
-        assert_eq!(
-            whole(address, &all.concat(), 4),
-            text("slept 20") + &echoed + &text("42") + &text("hello")
-        );
-        let told = whole(address, &get_request("/who"), 1);
-        assert!(told.contains("\r\n\r\n127.0.0.1:") && told.ends_with(" HTTP/1.1 true "), "{told}");
+        client.send(all.concat());
+        for (media_type, body) in [(TEXT, "slept 20"), (None, "abc"), (TEXT, "42"), (TEXT, "hello")] {
+            expect(&receive(&mut client), 200, media_type, body);
+        }
+        client.send(get_request("/who"));
+        let told = receive(&mut client);
+        assert!(told.text().starts_with("127.0.0.1:") && told.text().contains(" HTTP/1.1 "), "{told:?}");
     });
 }
 
-/// Asks without ending the stream, and reads so many replies.
-fn whole(address: SocketAddr, requests: &str, replies: usize) -> String {
-    let mut client = connect_to(address);
-    client.send(requests);
-    let mut one = || {
-        let received = common::http::receive(&mut client);
-        received.head.clone() + received.text()
-    };
-    (0..replies).map(|_| one()).collect()
+/// Ringmill's own, beside what each server does.
+#[test]
+fn whole_replies_and_what_a_request_knows_of_its_peer() {
+    on_an_app(async |_, address, _| {
+        let check = |request: &str, expected: &str| assert_eq!(exchange(address, request), expected);
+        check(&get_request("/"), &text("hello"));
+        check(&get_request("/nothing"), &reply("404 Not Found", "content-length: 0\r\n", ""));
+        check(&post_request("/echo", "abc"), &reply("200 OK", "content-length: 3\r\n", "abc"));
+        let mut client = connect_to(address);
+        client.send(get_request("/who"));
+        let told = receive(&mut client);
+        assert!(told.text().ends_with(" HTTP/1.1 true "), "{told:?}");
+    });
 }
 
 #[test]
 fn an_upload_and_a_download_of_many_megabytes() {
-    on_an_app(async |_, address, _| {
+    on_each_server(async |address, _| {
         let upload = [
             post_request("/count", "").replace("Length: 0", "Length: 30000000").as_bytes(),
             &vec![b'x'; 30_000_000],
@@ -207,15 +115,15 @@ fn an_upload_and_a_download_of_many_megabytes() {
         .concat();
         let mut client = connect_to(address);
         client.send(upload);
-        assert_eq!(common::http::receive(&mut client).text(), "30000000");
+        assert_eq!(receive(&mut client).text(), "30000000");
         client.send(get_request("/large/50000000"));
-        assert_eq!(common::http::receive(&mut client).text().len(), 50_000_000);
+        assert_eq!(receive(&mut client).text().len(), 50_000_000);
     });
 }
 
 #[test]
 fn a_websocket_by_axums_own_extractor() {
-    on_an_app(async |_, address, _| {
+    on_each_server(async |address, _| {
         let stream = TcpStream::connect(address).await.unwrap();
         let config =
             tungstenite::protocol::WebSocketConfig::default().max_message_size(None).max_frame_size(None);
@@ -257,12 +165,14 @@ async fn ask(
 
 #[test]
 fn over_http2_by_prior_knowledge() {
-    on_an_app(async |running, address, _| {
+    on_each_server(async |address, _| {
         let mut client = http2_client(address).await;
         assert_eq!(ask(&mut client, "GET", "/", "").await.unwrap(), (200, "hello".into()));
         let (status, told) = ask(&mut client, "GET", "/who", "").await.unwrap();
         assert!(
-            status == 200 && told.starts_with(b"127.0.0.1:") && told.ends_with(b" HTTP/2.0 true "),
+            status == 200
+                && told.starts_with(b"127.0.0.1:")
+                && told.windows(8).any(|word| word == b"HTTP/2.0"),
             "{told:?}"
         );
         assert_eq!(ask(&mut client, "GET", "/nothing", "").await.unwrap().0, 404);
@@ -282,13 +192,25 @@ fn over_http2_by_prior_knowledge() {
         }
         assert_eq!(ask(&mut client, "POST", "/count", vec![0; 5_000_000]).await.unwrap().1, "5000000");
         assert_eq!(ask(&mut client, "GET", "/large/50000000", "").await.unwrap().1.len(), 50_000_000);
-        assert_eq!(running.stats().total().requests, 105);
+    });
+}
+
+#[test]
+fn requests_of_http2_are_counted_and_know_their_peer() {
+    on_an_app(async |running, address, _| {
+        let mut client = http2_client(address).await;
+        let (status, told) = ask(&mut client, "GET", "/who", "").await.unwrap();
+        assert!(status == 200 && told.ends_with(b" HTTP/2.0 true "), "{told:?}");
+        for _ in 0..10 {
+            assert_eq!(ask(&mut client, "POST", "/echo", "abc").await.unwrap(), (200, "abc".into()));
+        }
+        assert_eq!(running.stats().total().requests, 11);
     });
 }
 
 #[test]
 fn a_client_that_leaves_takes_its_handlers_along() {
-    on_an_app(async |_, address, shared| {
+    on_each_server(async |address, shared| {
         let count = async |counter: &AtomicUsize, expected: usize| {
             let since = Instant::now();
             while counter.load(SeqCst) < expected {
@@ -334,45 +256,69 @@ fn a_drain_has_an_end_whatever_still_waits() {
 #[test]
 fn a_graceful_shutdown_loses_nothing() {
     on_both_drivers(|driver| {
-        let (shared, shutdown) = (Shared::default(), Arc::new(Notify::new()));
-        let port = free_port();
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let (shared, shutdown, address) = (Shared::default(), Arc::new(Notify::new()), free_address());
         let signal = shutdown.clone();
         let app = app(shared.clone()).into_make_service_with_connect_info::<SocketAddr>();
         let serve = ringmill::serve(address.to_string(), app).config(config(driver));
         let serve = serve.with_graceful_shutdown(async move { signal.notified().await });
         block_on(async {
-            let served = tokio::spawn(serve.into_future());
-            while TcpStream::connect(address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            let mut one = connect_to(address);
-            one.send(get_request("/wait"));
-            let mut two = http2_client(address).await;
-            let mut next = two.clone();
-            let asking = tokio::spawn(async move { ask(&mut two, "GET", "/wait", "").await });
-            while shared.waiting.load(SeqCst) < 2 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            shutdown.notify_one();
-            while TcpStream::connect(address).await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            // HTTP/2 is told (GOAWAY): it opens no stream any more.
-            let refused = ask(&mut next, "GET", "/", "").await.unwrap_err();
-            assert!(refused.is_canceled(), "{refused:?}");
-            shared.notify.notify_waiters();
-            assert_eq!(asking.await.unwrap().unwrap(), (200, "waited".into()));
-            let told = tokio::task::spawn_blocking(move || common::http::undated(&one.rest())).await.unwrap();
+            let (served, told) = shut_down(address, shared, shutdown, serve.into_future()).await;
             assert_eq!(told, text("waited").replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"));
-            served.await.unwrap().unwrap();
+            served.unwrap();
         });
     });
 }
 
+#[test]
+fn a_graceful_shutdown_of_axums_own_server_is_the_same() {
+    let (shared, shutdown, address) = (Shared::default(), Arc::new(Notify::new()), free_address());
+    let signal = shutdown.clone();
+    let app = app(shared.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    block_on(async {
+        let serve = axum::serve(TcpListener::bind(address).await.unwrap(), app);
+        let serve = serve.with_graceful_shutdown(async move { signal.notified().await });
+        let (served, told) = shut_down(address, shared, shutdown, serve.into_future()).await;
+        assert!(told.starts_with("HTTP/1.1 200 ") && told.contains("\r\nconnection: close\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\nwaited"), "{told}");
+        served.unwrap();
+    });
+}
+
+/// Shuts a server down while two clients wait; gives back how it ended, and what the one of HTTP/1.1 heard.
+async fn shut_down<E: Send + 'static>(
+    address: SocketAddr,
+    shared: Shared,
+    shutdown: Arc<Notify>,
+    serving: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> (Result<(), E>, String) {
+    let served = tokio::spawn(serving);
+    while TcpStream::connect(address).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut one = connect_to(address);
+    one.send(get_request("/wait"));
+    let mut two = http2_client(address).await;
+    let mut next = two.clone();
+    let asking = tokio::spawn(async move { ask(&mut two, "GET", "/wait", "").await });
+    while shared.waiting.load(SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shutdown.notify_one();
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // HTTP/2 is told (GOAWAY): it opens no stream any more.
+    let refused = ask(&mut next, "GET", "/", "").await.unwrap_err();
+    assert!(refused.is_canceled(), "{refused:?}");
+    shared.notify.notify_waiters();
+    assert_eq!(asking.await.unwrap().unwrap(), (200, "waited".into()));
+    let told = tokio::task::spawn_blocking(move || common::http::undated(&one.rest())).await.unwrap();
+    (served.await.unwrap(), told)
+}
+
 /// Free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]
@@ -385,7 +331,7 @@ fn over_tls_alpn_chooses_the_version() {
         assert_eq!(exchange(plain, get_request("/")), text("hello"));
         let mut one = secure(secured, &Arc::new(trust.client(&["http/1.1"]))).unwrap();
         one.send(get_request("/who"));
-        let told = common::http::receive(&mut one).text().to_owned();
+        let told = receive(&mut one).text().to_owned();
         assert!(told.starts_with("127.0.0.1:") && told.ends_with(" HTTP/1.1 true http/1.1"), "{told}");
         let mut two = secure(secured, &Arc::new(trust.client(&["h2"]))).unwrap();
         assert_eq!(two.conn.alpn_protocol(), Some(&b"h2"[..]));
