@@ -5,6 +5,7 @@
 mod app;
 #[path = "../common/mod.rs"]
 mod common;
+mod promises;
 mod servers;
 
 use app::{Shared, app};
@@ -21,7 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use ringmill::TlsStore;
 use servers::{block_on, on_an_app, on_each_server, serve};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -389,5 +390,43 @@ fn workers_may_make_their_own() {
         assert!(error.to_string().contains("no database"), "{error}");
         let error = ringmill::serve("nonsense", Router::new()).start().map(drop).unwrap_err();
         assert!(error.to_string().contains("nonsense"), "{error}");
+    });
+}
+
+/// Of one body that is far larger than a connection may queue, a slow reader costs no byte more than the body itself.
+#[test]
+fn one_frame_of_50_mb_is_read_slowly_in_flat_memory() {
+    const BODY_BYTES: usize = 50_000_000;
+    const SLACK_BYTES: usize = 4 << 20;
+    alone(|| {
+        on_an_app(async |_, address, _| {
+            let read = |client: &mut StdStream, bytes: usize| {
+                let mut buffer = vec![0; bytes];
+                std::io::Read::read_exact(client, &mut buffer).expect("the body goes on");
+                assert!(buffer.iter().all(|byte| *byte == b'x'));
+            };
+            // Whatever a first reply takes for good is there before.
+            let mut client = connect_narrow(address, 32 * 1024);
+            client.send(get_request("/large/1000000"));
+            assert_eq!(receive(&mut client).body.len(), 1_000_000);
+            let before = rss_anon_bytes();
+            client.send(get_request(&format!("/large/{BODY_BYTES}")));
+            let head = common::http::receive_head(&mut client);
+            assert_eq!(head.field("content-length"), Some("50000000"));
+            for n in 0..50 {
+                read(&mut client, 20_000);
+                std::thread::sleep(Duration::from_millis(5));
+                let growth = rss_anon_bytes().saturating_sub(before);
+                assert!(growth < BODY_BYTES + SLACK_BYTES, "{growth} bytes after {n} pieces");
+                assert!(growth > BODY_BYTES / 2, "{growth} bytes: the body is not one frame");
+            }
+            for _ in 0..(BODY_BYTES - 50 * 20_000) / 100_000 {
+                read(&mut client, 100_000);
+            }
+            client.send(get_request("/"));
+            assert_eq!(receive(&mut client).text(), "hello");
+            let growth = rss_anon_bytes().saturating_sub(before);
+            assert!(growth < SLACK_BYTES, "{growth} bytes are kept behind it");
+        });
     });
 }
