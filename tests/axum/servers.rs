@@ -62,7 +62,7 @@ pub fn on_each_server(test: impl AsyncFn(SocketAddr, Shared)) {
     on_each_server_within(PATIENCE, test);
 }
 
-fn on_each_server_within(patience: Duration, test: impl AsyncFn(SocketAddr, Shared)) {
+pub fn on_each_server_within(patience: Duration, test: impl AsyncFn(SocketAddr, Shared)) {
     let on_axum = || {
         let shared = Shared::default();
         let server = AxumServer::start(shared.clone());
