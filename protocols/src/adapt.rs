@@ -1,16 +1,19 @@
 //! Programs of other worlds on our sessions: tower services, and with them axum's routers.
 //!
 //! Read on in this order: `tower.rs` (a service as a handler of our HTTP/1.1), with what it is made of: `request.rs`, `body.rs`,
-//! `response.rs`, `upgrade.rs`; `h2.rs` (HTTP/2 by hyper over a `pipe.rs`); `first.rs`, which tells the two apart, and is what users make.
+//! `response.rs`, `upgrade.rs`; `h2.rs` (HTTP/2 by hyper over a `pipe.rs`), with `stream.rs` and `grpc.rs`; `first.rs`, which tells the two apart, and is what users make.
 
 mod body;
 mod first;
+mod grpc;
 mod h2;
+mod limits;
 mod pipe;
 mod request;
 mod response;
 mod service;
 mod signal;
+mod stream;
 mod timer;
 mod tower;
 mod upgrade;
@@ -18,4 +21,5 @@ mod upgrade;
 pub use body::{Body, BodyError};
 pub use first::{TowerServer, http2, tower};
 pub use h2::Http2;
+pub use limits::Http2Limits;
 pub use service::{Answer, BoxError, Connection};

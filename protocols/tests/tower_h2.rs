@@ -4,15 +4,17 @@
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Frame;
 use hyper::rt::Write;
 use hyper::upgrade::OnUpgrade;
 use ringmill_engine::driver::sim::{self, Chaos, Simulation};
 use ringmill_engine::{Config, Counters};
-use ringmill_protocols::adapt::{Body, BoxError, tower};
+use ringmill_protocols::adapt::{Body, BoxError, Http2Limits, TowerServer, tower};
 use ringmill_protocols::http::Peer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::pending;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -38,10 +40,27 @@ impl Drop for Guard {
     }
 }
 
+/// A body that begins and does not go on.
+struct Begun(Option<Bytes>, #[expect(dead_code, reason = "it says that it is dropped")] Guard);
+
+impl hyper::body::Body for Begun {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.take().map_or(Poll::Pending, |first| Poll::Ready(Some(Ok(Frame::data(first)))))
+    }
+}
+
+type Answered = Either<Full<Bytes>, Begun>;
+
 impl Service<Request<Body>> for Program {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<Answered>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, BoxError>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answered>, BoxError>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -49,7 +68,11 @@ impl Service<Request<Body>> for Program {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let program = self.clone();
-        Box::pin(async move {
+        if request.uri().path() == "/begun" {
+            let begun = Begun(Some("begun".into()), Guard(program));
+            return Box::pin(std::future::ready(Ok(Response::new(Either::Right(begun)))));
+        }
+        let answer = async move {
             match request.uri().path() {
                 "/" => Ok(Response::new(Full::new("hello".into()))),
                 "/count" => {
@@ -70,7 +93,8 @@ impl Service<Request<Body>> for Program {
                     pending().await
                 }
             }
-        })
+        };
+        Box::pin(async { answer.await.map(|answer| answer.map(Either::Left)) })
     }
 }
 
@@ -97,6 +121,22 @@ fn request(stream: u32, method: &str, path: &str, ends: bool) -> Vec<u8> {
     frame(HEADERS, 4 | u8::from(ends), stream, &block)
 }
 
+/// The same with fields of its own, which are literals as well.
+fn request_with(stream: u32, path: &str, fields: &[(&str, &str)], ends: bool) -> Vec<u8> {
+    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
+    let literal = |(name, value): &(&str, &str)| [vec![0], text(name), text(value)].concat();
+    let mut all = vec![(":method", "POST"), (":path", path), (":scheme", "http"), (":authority", "a")];
+    all.extend(fields);
+    frame(HEADERS, 4 | u8::from(ends), stream, &all.iter().flat_map(literal).collect::<Vec<u8>>())
+}
+
+/// A call of gRPC, with a deadline if it has one.
+fn call(stream: u32, path: &str, timeout: &str) -> Vec<u8> {
+    let mut fields = vec![("content-type", "application/grpc"), ("te", "trailers")];
+    fields.extend((!timeout.is_empty()).then_some(("grpc-timeout", timeout)));
+    request_with(stream, path, &fields, false)
+}
+
 struct Run {
     simulation: Simulation,
     peer: sim::Peer,
@@ -111,9 +151,20 @@ type Heard = BTreeMap<u32, String>;
 
 impl Run {
     fn new() -> Run {
+        Run::of(|server| server)
+    }
+
+    /// With limits, and the preface said.
+    fn limited(limits: Http2Limits) -> Run {
+        let mut run = Run::of(|server| server.with_http2_limits(limits));
+        run.ask(&[PREFACE, &frame(SETTINGS, 0, 0, b"")].concat());
+        run
+    }
+
+    fn of(change: impl FnOnce(TowerServer<Program>) -> TowerServer<Program>) -> Run {
         let (program, mut simulation) =
             (Program::default(), Simulation::new(0, Chaos::CALM, Config::default()));
-        let listener = simulation.listen(tower(program.clone()));
+        let listener = simulation.listen(change(tower(program.clone())));
         simulation.start();
         let peer = simulation.net().connect(listener).expect("somebody listens");
         peer.set_window(1 << 22);
@@ -144,7 +195,9 @@ impl Run {
             let stream = u32::from_be_bytes(self.received[5..9].try_into().unwrap());
             let told = heard.entry(stream).or_default();
             match kind {
-                DATA if payload.len() > 100 => told.push_str(&format!("{} bytes ", payload.len())),
+                DATA if payload.len() > 100 || payload == b"x" => {
+                    told.push_str(&format!("{} bytes ", payload.len()))
+                }
                 DATA => told.push_str(&format!("{} ", payload.escape_ascii())),
                 // The status is the first field: 200 and 500 are in the static table.
                 HEADERS => told.push_str(&format!("{:x} ", payload[0])),
@@ -321,6 +374,137 @@ fn a_stream_that_was_given_over_is_a_stream() {
     drop(given);
     let heard = stay(&mut run, 80);
     assert!(on(&heard, 0).contains("goaway 0 ") && run.peer.is_at_end(), "{heard:?}");
+}
+
+#[test]
+fn a_call_of_grpc_ends_with_its_deadline() {
+    let mut run = Run::begun();
+    let calls = [
+        call(1, "/never", "500m"),
+        call(3, "/begun", "1S"),
+        call(5, "/never", ""),
+        request_with(7, "/never", &[("grpc-timeout", "1m")], true),
+        call(9, "/never", "soon"),
+    ];
+    let heard = run.ask(&calls.concat());
+    assert_eq!((heard.len(), on(&heard, 3)), (1, "88 begun "), "{heard:?}");
+    assert_eq!(run.wait(Duration::from_millis(350)).len(), 0, "not before its time");
+    let heard = run.wait(Duration::from_millis(150));
+    // The client has not ended its own side: it is told to stop.
+    assert_eq!((heard.len(), on(&heard, 1)), (1, "88 end reset "), "{heard:?}");
+    assert_eq!(run.said(), ["dropped"]);
+    assert!(run.program.peers.borrow()[0].is_gone(), "whoever works for it elsewhere is told");
+    let heard = run.wait(Duration::from_millis(500));
+    assert!(heard.len() == 1 && on(&heard, 3).ends_with(" end reset "), "{heard:?}");
+    assert_eq!(run.said(), ["dropped"]);
+    assert_eq!(stay(&mut run, 120).values().filter(|told| told.contains("end")).count(), 0);
+    assert_eq!(on(&run.ask(&request(11, "GET", "/", true)), 11), "88 hello end ");
+}
+
+#[test]
+fn a_deadline_of_the_server_is_that_of_every_call() {
+    let max = Some(Duration::from_secs(2));
+    let mut run = Run::limited(Http2Limits { grpc_timeout_max: max, ..Http2Limits::default() });
+    let calls = [
+        call(1, "/never", "1H"),
+        call(3, "/never", ""),
+        call(5, "/never", "1S"),
+        request(7, "GET", "/never", true),
+    ];
+    run.ask(&calls.concat());
+    let heard = run.wait(Duration::from_secs(1));
+    assert_eq!((heard.len(), on(&heard, 5)), (1, "88 end reset "), "{heard:?}");
+    let heard = run.wait(Duration::from_secs(1));
+    assert_eq!(
+        (on(&heard, 1), on(&heard, 3), heard.len()),
+        ("88 end reset ", "88 end reset ", 2),
+        "{heard:?}"
+    );
+    assert!(!stay(&mut run, 60).contains_key(&7), "no call of gRPC");
+}
+
+#[test]
+fn an_old_connection_is_told_to_go_and_its_streams_have_some_time() {
+    let limits = Http2Limits {
+        age_max: Some(Duration::from_secs(100)),
+        age_grace: Duration::from_secs(20),
+        ..Http2Limits::default()
+    };
+    let mut run = Run::limited(limits.clone());
+    run.ask(&[request(1, "GET", "/never", true), call(3, "/count", "")].concat());
+    let heard = stay(&mut run, 89);
+    assert!(!on(&heard, 0).contains("goaway"), "{heard:?}");
+    let heard = stay(&mut run, 22);
+    assert!(on(&heard, 0).contains("goaway 0 ") && !run.peer.is_at_end(), "{heard:?}");
+    // What was begun can be ended, and nothing is begun any more.
+    let late = [frame(DATA, 1, 3, b"abc"), request(5, "GET", "/", true)].concat();
+    let heard = run.ask(&late);
+    assert_eq!((on(&heard, 3), on(&heard, 5)), ("88 3 end ", ""));
+    stay(&mut run, 22);
+    assert!(run.peer.is_at_end(), "its time is over");
+    assert_eq!(run.said(), ["dropped"]);
+
+    let mut run = Run::limited(limits);
+    run.ask(&request(1, "GET", "/never", true));
+    stay(&mut run, 111);
+    run.ask(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
+    run.wait(Duration::from_secs(3));
+    assert!(run.peer.is_at_end(), "nothing is left to wait for");
+}
+
+#[test]
+fn a_stream_whose_client_leaves_no_window_is_reset() {
+    let mut run = Run::begun();
+    run.ask(&[request(1, "GET", "/large", true), request(3, "GET", "/large", true)].concat());
+    run.ask(&frame(WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes()));
+    // One of them takes a little now and then.
+    for _ in 0..6 {
+        let heard = stay(&mut run, 29);
+        assert!(!on(&heard, 3).contains("reset"), "{heard:?}");
+        run.ask(&frame(WINDOW_UPDATE, 0, 3, &20_000_u32.to_be_bytes()));
+    }
+    assert_eq!(on(&run.ask(&request(5, "GET", "/", true)), 5), "88 hello end ");
+    let before = run.counters().memory_bytes;
+    let heard = stay(&mut run, 90);
+    assert!(on(&heard, 3).contains("reset") && !on(&heard, 1).contains("reset"), "{heard:?}");
+    assert!(run.counters().memory_bytes < before);
+    assert_eq!(on(&run.ask(&request(7, "GET", "/", true)), 7), "88 hello end ");
+}
+
+/// What is left of an answer when its body has ended is waited for while it moves.
+#[test]
+fn a_slow_reader_has_all_of_an_answer() {
+    let mut run = Run::begun();
+    let mut bytes = 0;
+    let mut count = |heard: Heard| {
+        assert!(!on(&heard, 0).contains("goaway"), "{heard:?}");
+        bytes += on(&heard, 1).split(' ').filter_map(|word| word.parse::<usize>().ok()).sum::<usize>();
+        on(&heard, 1).contains("end")
+    };
+    run.ask(&frame(WINDOW_UPDATE, 0, 0, &4_000_000_u32.to_be_bytes()));
+    count(run.ask(&request(1, "GET", "/large", true)));
+    run.ask(&frame(WINDOW_UPDATE, 0, 1, &(3_000_000_u32 - 65_535 - 110_000).to_be_bytes()));
+    let mut has_ended = false;
+    for window in [20_000_u32, 20_000, 20_000, 20_000, 20_000, 9000, 1000] {
+        assert!(!has_ended);
+        count(stay(&mut run, 50));
+        has_ended = count(run.ask(&frame(WINDOW_UPDATE, 0, 1, &window.to_be_bytes())));
+    }
+    assert!(has_ended);
+}
+
+#[test]
+fn a_body_of_which_nothing_arrives_is_late() {
+    let mut run = Run::begun();
+    run.ask(&[request(1, "POST", "/count", false), call(3, "/count", "")].concat());
+    for _ in 0..5 {
+        let heard = stay(&mut run, 20);
+        assert_eq!(on(&heard, 1), "");
+        run.ask(&frame(DATA, 0, 1, b"a"));
+    }
+    let heard = stay(&mut run, 40);
+    assert_eq!((on(&heard, 1), on(&heard, 3)), ("8e end reset ", ""), "a call waits for its client");
+    assert_eq!(on(&run.ask(&frame(DATA, 1, 3, b"abc")), 3), "88 3 end ");
 }
 
 #[test]

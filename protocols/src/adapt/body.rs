@@ -3,13 +3,16 @@
 //! It is handed over as it arrives; a reader that is slow holds the client back, and one that goes away is told to the
 //! session. Nothing here knows a session: what it does with the other end, a [`Writer`], is in `tower.rs`.
 
+use super::timer::Clock;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::rt::{Sleep, Timer};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 /// What waits for the reader, at most; beyond that the client is held back.
 pub(super) const QUEUED_BYTES_MAX: usize = 64 * 1024;
@@ -22,7 +25,16 @@ enum Kind {
     Whole(Bytes),
     Stream(Reader),
     /// HTTP/2.
-    Streamed(Incoming),
+    Streamed(Incoming, Option<Patience>),
+}
+
+/// How long a reader of HTTP/2 waits for a client that sends nothing.
+struct Patience {
+    clock: Clock,
+    time: Duration,
+    /// Since it waits.
+    sleep: Option<Pin<Box<dyn Sleep>>>,
+    is_over: bool,
 }
 
 /// Why a body has no end.
@@ -78,8 +90,10 @@ impl Body {
         Body(Kind::Whole(bytes))
     }
 
-    pub(super) fn streamed(incoming: Incoming) -> Body {
-        Body(Kind::Streamed(incoming))
+    /// Of HTTP/2; a reader that waits for so long without a byte is told that the client is late.
+    pub(super) fn streamed(incoming: Incoming, patience: Option<(Clock, Duration)>) -> Body {
+        let patience = patience.map(|(clock, time)| Patience { clock, time, sleep: None, is_over: false });
+        Body(Kind::Streamed(incoming, patience))
     }
 
     /// A body of which `length` bytes will come, if that is known. `session` is woken when it is read for the first time, when there is
@@ -234,6 +248,15 @@ impl Reader {
     }
 }
 
+impl Patience {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| self.clock.sleep(self.time));
+        ready!(sleep.as_mut().poll(context));
+        self.is_over = true;
+        Poll::Ready(())
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -246,9 +269,17 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Stream(reader) => reader.poll(context),
-            Kind::Streamed(incoming) => Pin::new(incoming)
-                .poll_frame(context)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Kind::Streamed(_, Some(patience)) if patience.is_over => Poll::Ready(None),
+            Kind::Streamed(incoming, patience) => {
+                let polled = Pin::new(incoming).poll_frame(context);
+                if let Some(patience) = patience {
+                    if polled.is_pending() {
+                        return patience.poll(context).map(|()| Some(Err(BodyError::Late)));
+                    }
+                    patience.sleep = None;
+                }
+                polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
         }
     }
 
@@ -259,7 +290,7 @@ impl http_body::Body for Body {
                 let state = lock(&reader.0);
                 state.queue.is_empty() && matches!(state.end, End::Complete(None))
             }
-            Kind::Streamed(incoming) => incoming.is_end_stream(),
+            Kind::Streamed(incoming, _) => incoming.is_end_stream(),
         }
     }
 
@@ -277,7 +308,7 @@ impl http_body::Body for Body {
                     }
                 }
             }
-            Kind::Streamed(incoming) => incoming.size_hint(),
+            Kind::Streamed(incoming, _) => incoming.size_hint(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP of either version on one listener: the first bytes tell (RFC 9113, 3.3), unless TLS has.
 
 use super::h2::{self, Http2};
+use super::limits::Http2Limits;
 use super::service::{Answer, Connection, Program};
 use super::tower::Tower;
 use crate::http::{self, Limits, Server, WhenGone};
@@ -67,6 +68,11 @@ impl<S: Answer> TowerServer<S> {
         let first_timeout = limits.head_timeout;
         let two = self.two.with_limits(limits.clone());
         TowerServer { one: self.one.with_limits(limits), two, first_timeout }
+    }
+
+    /// Replaces the limits of HTTP/2.
+    pub fn with_http2_limits(self, limits: Http2Limits) -> TowerServer<S> {
+        TowerServer { two: self.two.with_http2_limits(limits), ..self }
     }
 
     /// Refuses larger bodies over HTTP/1.1 (413), whatever the service would say. There is no such limit unless it is set.

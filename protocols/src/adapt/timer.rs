@@ -48,6 +48,10 @@ impl Clock {
         due.into_values().for_each(Waker::wake);
     }
 
+    pub(super) fn tick(&self) -> Tick {
+        self.lock().now
+    }
+
     /// When somebody is to be woken next.
     pub(super) fn next(&self) -> Option<Tick> {
         self.lock().sleepers.first_key_value().map(|(&(at, _), _)| at)
