@@ -362,10 +362,14 @@ impl<D: Driver> Worker<D> {
         let until = self.shared.now.after(timeout);
         match &mut self.life {
             Life::Running => self.life = Life::Draining(until),
-            Life::Draining(at) => return *at = until.min(*at),
+            Life::Draining(at) => {
+                *at = until.min(*at);
+                self.shared.drain_until = *at;
+                return;
+            }
             Life::Stopping(_) => return,
         }
-        self.shared.draining = true;
+        (self.shared.draining, self.shared.drain_until) = (true, until);
         self.close_listeners();
         self.close_datagrams();
         for index in self.open_connections() {

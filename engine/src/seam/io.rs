@@ -275,6 +275,11 @@ impl Io<'_> {
         self.below.shared.draining
     }
 
+    /// While the engine is draining: when it stops whatever is left.
+    pub fn drain_deadline(&self) -> Option<Tick> {
+        self.below.shared.draining.then_some(self.below.shared.drain_until)
+    }
+
     /// Adds to the worker's count of requests.
     #[inline]
     pub fn count_requests(&mut self, requests: u64) {

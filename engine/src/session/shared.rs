@@ -17,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) now: Tick,
     pub(crate) wall: WallClock,
     pub(crate) draining: bool,
+    /// While draining: when whatever is left is stopped.
+    pub(crate) drain_until: Tick,
     /// More has happened than this turn is told of.
     pub(crate) is_behind: bool,
     pub(crate) memory: Memory,
@@ -58,6 +60,7 @@ impl Shared {
             now: Tick(0),
             wall: WallClock::default(),
             draining: false,
+            drain_until: Tick::NEVER,
             is_behind: false,
             marks: Marks {
                 output_low: config.output_low_water_bytes,
