@@ -34,6 +34,8 @@ mod reject;
 mod reply;
 mod request;
 mod status;
+mod successor;
+pub(crate) mod switch;
 pub(crate) mod work;
 
 pub use content::{BodyWriter, Fill, Source};
@@ -45,12 +47,14 @@ pub use message::{FIELDS_MAX, Field, Fields, HEAD_BYTES_MAX, Method, Version};
 pub use one::decoder::BodyLimits;
 pub use one::head::HeadLimits;
 pub use one::limits::{Limits, WhenGone};
-pub use one::session::{Server, Session};
+pub use one::protocol::Session;
+pub use one::session::Server;
 pub use owned::reply::OwnedReply;
 pub use owned::request::OwnedRequest;
 pub use peer::Peer;
 pub use reply::Reply;
 pub use request::Request;
+pub use successor::Successor;
 
 /// A server for an async closure: it may wait for whatever wakes a future. Each worker has its own, so it may keep state without
 /// locks.

@@ -698,7 +698,8 @@ fn offer(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 }
 
-const SWITCHED: &str = "HTTP/1.1 101 \r\nserver: ringmill\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nserver: ringmill\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
 #[test]
 fn an_upgraded_connection_is_the_programs() {

@@ -11,6 +11,7 @@ use super::owned::request::OwnedRequest;
 use super::peer::Peer;
 use super::request::Request;
 use super::status::{RESET_CONTENT, is_bodiless};
+use super::successor::Successor;
 use super::work::Work;
 use bytes::Bytes;
 use ringmill_engine::{Address, Facts, Io};
@@ -46,7 +47,7 @@ pub(super) struct ReplyState {
     signed: Signed,
     /// A Content-Type was written.
     has_type: bool,
-    status: u16,
+    pub(super) status: u16,
 }
 
 /// An answer that is put off.
@@ -58,6 +59,8 @@ pub(super) struct Later {
     pub(super) peer: Option<Peer>,
     /// It is there, and gives the connection over: who takes what comes in.
     pub(super) tunnel: Option<Box<dyn Intake>>,
+    /// The same, for a session that gets the whole connection.
+    pub(super) successor: Option<Box<dyn Successor>>,
 }
 
 /// How far a reply is.
@@ -74,6 +77,8 @@ pub(super) enum Stage {
     /// The head is complete, the body is being written.
     Body(BodyLength),
     Done,
+    /// It was 101, and the connection is somebody else's.
+    Switched,
     /// The body does not match its declared length, which tells the client that it is cut.
     Broken,
 }
@@ -430,7 +435,7 @@ impl Reply<'_> {
     }
 
     /// Writes the status line if it is not written yet; whether fields may follow.
-    fn start(&mut self) -> bool {
+    pub(super) fn start(&mut self) -> bool {
         match self.state.stage {
             Stage::Unsent => {
                 self.state.stage = Stage::Fields;
@@ -451,7 +456,12 @@ impl Reply<'_> {
                 true
             }
             Stage::Fields => true,
-            Stage::Body(_) | Stage::Done | Stage::Broken | Stage::Later | Stage::Waiting => {
+            Stage::Body(_)
+            | Stage::Done
+            | Stage::Switched
+            | Stage::Broken
+            | Stage::Later
+            | Stage::Waiting => {
                 tracing::warn!("a second answer to one request: ignored");
                 false
             }

@@ -20,6 +20,7 @@ pub(super) fn status_line(status: u16) -> [u8; 13] {
 /// Reason phrases (RFC 9110, 15). Unknown ones are empty, as the grammar allows.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",

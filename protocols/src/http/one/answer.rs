@@ -10,7 +10,7 @@ use crate::http::handler::Handler;
 use crate::http::reply::{Reply, ReplyState, Stage};
 use crate::http::request::Request;
 use crate::http::status;
-use ringmill_engine::{Io, Next};
+use ringmill_engine::{Io, Next, Step};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What answering needs besides the handler.
@@ -28,6 +28,8 @@ pub(super) enum Flow {
     Wait(usize),
     /// So many bytes are done; do not read on while the reply is being sent.
     Hold(usize),
+    /// So many bytes are done; what follows is not HTTP (`successor.rs`).
+    Switch(usize),
     Close,
     /// As `Close`, but with a reset: a reply that only the end of the stream would end is cut.
     Reset,
@@ -37,10 +39,21 @@ impl Flow {
     /// What the engine is told.
     pub(super) fn next(&self) -> Next {
         match self {
-            Flow::On(_) | Flow::Wait(_) => Next::Continue,
+            Flow::On(_) | Flow::Wait(_) | Flow::Switch(_) => Next::Continue,
             Flow::Hold(_) => Next::Pause,
             Flow::Close => Next::Close,
             Flow::Reset => Next::Abort,
+        }
+    }
+
+    /// The same, with what was done.
+    #[inline]
+    pub(super) fn step(&self) -> Step {
+        match self {
+            Flow::On(bytes) | Flow::Wait(bytes) | Flow::Switch(bytes) => Step::consumed(*bytes),
+            Flow::Hold(bytes) => Step::pause(*bytes),
+            Flow::Close => Step::close(),
+            Flow::Reset => Step::abort(),
         }
     }
 

@@ -125,6 +125,9 @@ impl Context {
         {
             return if let Flow::Hold(_) = flow { Flow::Hold(consumed) } else { flow };
         }
+        if exchange.reply.is_switched() {
+            return Flow::Switch(consumed);
+        }
         if exchange.enter_tunnel(io) {
             return Flow::On(consumed);
         }

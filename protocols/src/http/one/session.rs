@@ -16,7 +16,10 @@ use crate::http::message::{Expect, Framing, Head, Method, Slots};
 use crate::http::reject::Reject;
 use crate::http::reply::ReplyState;
 use crate::http::request::Request;
-use ringmill_engine::{CloseReason, Dialer, Facts, Io, Next, Protocol, Step, Tick};
+#[cfg(feature = "websocket")]
+use crate::http::switch::Endpoint;
+use crate::http::switch::Route;
+use ringmill_engine::{CloseReason, Facts, Io, Next, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The HTTP/1.1 protocol with a handler behind it.
@@ -24,12 +27,14 @@ pub struct Server<H> {
     handler: H,
     context: Context,
     slots: Slots,
-    detached: Detached,
+    pub(super) detached: Detached,
+    /// Paths whose requests are not the handler's. Few, if any.
+    endpoints: Vec<Route>,
 }
 
-/// The state of one connection.
-pub struct Session {
-    exchange: Place,
+/// The state of a connection that speaks HTTP.
+pub(super) struct Conversation {
+    pub(super) exchange: Place,
     /// When the head that is incomplete began; `Tick::NEVER` while there is none.
     pub(super) head_began: Tick,
     /// How many bytes of that head were looked at; `None` while there is none.
@@ -42,7 +47,15 @@ impl<H: Handler> Server<H> {
     pub fn new(handler: H) -> Server<H> {
         let (limits, preamble) = (Limits::default(), Preamble::new("ringmill"));
         let context = Context { limits, preamble, when_gone: WhenGone::default() };
-        Server { handler, context, slots: Slots::new(), detached: Detached::default() }
+        let (slots, detached, endpoints) = (Slots::new(), Detached::default(), Vec::new());
+        Server { handler, context, slots, detached, endpoints }
+    }
+
+    /// Has `endpoint` answer the requests of this path instead of the handler. Of two for one path the first counts.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn with_endpoint(mut self, path: &str, endpoint: Box<dyn Endpoint>) -> Server<H> {
+        self.endpoints.push(Route { path: path.as_bytes().into(), endpoint });
+        self
     }
 
     /// The handler, to be changed before it is used.
@@ -71,7 +84,7 @@ impl<H: Handler> Server<H> {
 
     /// Takes one request, in full or in part, from the front of the input.
     #[inline]
-    fn request(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+    fn request(&mut self, session: &mut Conversation, input: &[u8], io: &mut Io<'_>) -> Flow {
         if input == b"\r\n" {
             // An empty line behind the last body (RFC 9112, 2.2) does not begin a head.
             self.context.wait_for_request(io);
@@ -102,6 +115,11 @@ impl<H: Handler> Server<H> {
         io.count_requests(1);
         let last = limits.requests_max.is_some_and(|max| session.requests >= max);
         let mut reply = ReplyState::new(head, !last);
+        if !self.endpoints.is_empty()
+            && let Some(flow) = self.context.ask_endpoint(&mut self.endpoints, session, head, len, io)
+        {
+            return flow;
+        }
         if head.framing == Framing::None && (head.method != Method::Connect || self.handler.takes_connect()) {
             reply.followed = len < input.len();
             let request = Request::new(head, b"", b"", facts.as_deref());
@@ -115,7 +133,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// Goes on with a body that is coming in.
-    fn body(&mut self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+    fn body(&mut self, session: &mut Conversation, input: &[u8], io: &mut Io<'_>) -> Flow {
         let Some(exchange) = session.exchange.as_mut() else { return Flow::On(0) };
         if exchange.is_streaming() {
             return self.context.stream(&mut session.exchange, input, io);
@@ -156,7 +174,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// Tells whoever takes the body that it is complete; a flow if that ends the connection.
-    fn body_end(&mut self, session: &mut Session, trailers: &[u8], io: &mut Io<'_>) -> Option<Flow> {
+    fn body_end(&mut self, session: &mut Conversation, trailers: &[u8], io: &mut Io<'_>) -> Option<Flow> {
         let exchange = session.exchange.as_mut()?;
         match std::mem::replace(&mut exchange.sink, Sink::Ended) {
             Sink::Ended | Sink::Flowing(_) | Sink::Discard { .. } | Sink::Tunnel(_) => None,
@@ -180,11 +198,34 @@ impl<H: Handler> Server<H> {
 }
 
 impl Context {
+    /// Has whoever has this path answer; `None` if that is nobody. What it refuses ends the connection: of a client that took
+    /// something else for granted, nobody knows what comes next.
+    #[cold]
+    fn ask_endpoint(
+        &mut self,
+        endpoints: &mut [Route],
+        session: &mut Conversation,
+        head: &Head<'_, '_>,
+        len: usize,
+        io: &mut Io<'_>,
+    ) -> Option<Flow> {
+        let Route { endpoint, .. } =
+            endpoints.iter_mut().find(|route| *route.path == *head.path.as_bytes())?;
+        let facts = io.share_facts();
+        let request = Request::new(head, b"", b"", facts.as_deref());
+        let mut reply = ReplyState::new(head, false);
+        let panicked = self.write_reply(&mut reply, io, |reply| {
+            endpoint.answer(&request, reply);
+            reply.finish();
+        });
+        Some(panicked.unwrap_or_else(|| self.after(&mut session.exchange, reply, len, io)))
+    }
+
     /// Takes a request whose head declares a body, from the text of that head and what follows it.
     fn with_body(
         &mut self,
         handler: &mut impl Handler,
-        session: &mut Session,
+        session: &mut Conversation,
         head: &Head<'_, '_>,
         (text, rest): (&[u8], &[u8]),
         mut reply: ReplyState,
@@ -257,15 +298,15 @@ impl Context {
     }
 }
 
-impl<H: Handler> Protocol for Server<H> {
-    type Session = Session;
-
-    fn open(&mut self, io: &mut Io<'_>) -> Session {
+/// The calls of a connection that speaks HTTP. What [`Protocol`](ringmill_engine::Protocol) says of each holds.
+impl<H: Handler> Server<H> {
+    pub(super) fn open_conversation(&mut self, io: &mut Io<'_>) -> Conversation {
         self.context.wait_for_request(io);
-        Session { exchange: None, head_began: Tick::NEVER, searched: None, requests: 0 }
+        Conversation { exchange: None, head_began: Tick::NEVER, searched: None, requests: 0 }
     }
 
-    fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
+    #[inline]
+    pub(super) fn take_data(&mut self, session: &mut Conversation, input: &[u8], io: &mut Io<'_>) -> Flow {
         self.context.preamble.refresh(io.unix_secs());
         let mut at = 0;
         loop {
@@ -273,33 +314,25 @@ impl<H: Handler> Protocol for Server<H> {
                 self.body(session, &input[at..], io)
             } else if at == input.len() {
                 self.context.wait_for_request(io);
-                return Step::consumed(at);
+                return Flow::Wait(at);
             } else if io.is_full() {
                 // The client does not read its replies: answer no more until it does.
                 io.set_deadline(None);
-                return Step::consumed(at);
+                return Flow::Wait(at);
             } else {
                 self.request(session, &input[at..], io)
             };
             match flow {
                 Flow::On(bytes) => at += bytes,
-                Flow::Wait(bytes) => return Step::consumed(at + bytes),
-                Flow::Hold(bytes) => return Step::pause(at + bytes),
-                Flow::Close => return Step::close(),
-                Flow::Reset => return Step::abort(),
+                Flow::Wait(bytes) => return Flow::Wait(at + bytes),
+                Flow::Hold(bytes) => return Flow::Hold(at + bytes),
+                Flow::Switch(bytes) => return Flow::Switch(at + bytes),
+                Flow::Close | Flow::Reset => return flow,
             }
         }
     }
 
-    fn drained(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
-        self.go_on(session, io)
-    }
-
-    fn wake(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
-        self.go_on(session, io)
-    }
-
-    fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+    pub(super) fn hear_of_end(&mut self, session: &mut Conversation, _: &mut Io<'_>) -> Next {
         match &session.exchange {
             Some(exchange) if exchange.is_taking() => Next::Pause,
             Some(exchange) if exchange.reply.is_waiting && self.context.when_gone != WhenGone::HalfClose => {
@@ -312,7 +345,7 @@ impl<H: Handler> Protocol for Server<H> {
         }
     }
 
-    fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+    pub(super) fn run_out(&mut self, session: &mut Conversation, io: &mut Io<'_>) -> Next {
         if session.exchange.as_mut().is_some_and(|exchange| exchange.blame_client()) {
             return session.give_up();
         }
@@ -333,9 +366,9 @@ impl<H: Handler> Protocol for Server<H> {
         session.give_up()
     }
 
-    fn eof(&mut self, session: &mut Session, rest: &mut [u8], io: &mut Io<'_>) -> Next {
+    pub(super) fn take_end(&mut self, session: &mut Conversation, rest: &mut [u8], io: &mut Io<'_>) -> Next {
         if session.exchange.as_mut().is_some_and(|exchange| exchange.end_tunnel()) {
-            return self.go_on(session, io);
+            return self.go_on(session, io).next();
         }
         // A head that dripped in was not looked at with every drop: it may have been malformed for long.
         if session.exchange.is_none()
@@ -348,7 +381,7 @@ impl<H: Handler> Protocol for Server<H> {
         session.give_up()
     }
 
-    fn drain(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+    pub(super) fn drain_conversation(&mut self, session: &mut Conversation, io: &mut Io<'_>) -> Next {
         let idle = session.exchange.is_none() && session.head_began == Tick::NEVER;
         if idle && !io.is_full() {
             self.context.wait_for_request(io);
@@ -356,7 +389,7 @@ impl<H: Handler> Protocol for Server<H> {
         if session.is_sending() { Next::Pause } else { Next::Continue }
     }
 
-    fn shed(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+    pub(super) fn shed_conversation(&mut self, session: &mut Conversation, _: &mut Io<'_>) -> Next {
         if session.exchange.is_none() && session.head_began == Tick::NEVER {
             Next::Close
         } else {
@@ -364,7 +397,7 @@ impl<H: Handler> Protocol for Server<H> {
         }
     }
 
-    fn closed(&mut self, session: Session, reason: CloseReason) {
+    pub(super) fn close_conversation(&mut self, session: Conversation, reason: CloseReason) {
         let Some(mut exchange) = session.exchange else { return };
         if exchange.reply.is_put_off() {
             self.context.peer_left(&exchange.reply);
@@ -377,20 +410,11 @@ impl<H: Handler> Protocol for Server<H> {
         }
     }
 
-    fn start(&mut self, dialer: Dialer) {
-        self.detached.start(dialer.waker());
-    }
-
-    fn rung(&mut self) {
-        self.detached.look();
-    }
-}
-
-impl<H: Handler> Server<H> {
-    fn go_on(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+    /// Goes on after there is room, or something was waited for.
+    pub(super) fn go_on(&mut self, session: &mut Conversation, io: &mut Io<'_>) -> Flow {
         loop {
             let flow = match &session.exchange {
-                None => return Next::Continue,
+                None => return Flow::Wait(0),
                 // The last of a body may have filled the output: its end is then still to be told.
                 Some(exchange) if exchange.decoder.is_some() || exchange.is_streaming() => {
                     self.body(session, b"", io)
@@ -402,9 +426,9 @@ impl<H: Handler> Server<H> {
                 Flow::On(_) if session.exchange.is_some() => {}
                 Flow::On(_) => {
                     self.context.wait_for_request(io);
-                    return Next::Continue;
+                    return Flow::Wait(0);
                 }
-                flow => return flow.next(),
+                flow => return flow,
             }
         }
     }
@@ -416,7 +440,7 @@ fn begins_with_head(input: &[u8]) -> bool {
     input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ")
 }
 
-impl Session {
+impl Conversation {
     /// Ends a session whose peer stopped short, perhaps in the middle of a reply.
     fn give_up(&self) -> Next {
         match self.exchange.as_ref().map(|exchange| Flow::cut(exchange.reply.stage)) {

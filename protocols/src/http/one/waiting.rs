@@ -2,7 +2,7 @@
 
 use super::answer::{Context, Flow};
 use super::limits::WhenGone;
-use super::session::Session;
+use super::session::Conversation;
 use crate::http::reply::{Later, ReplyState, Stage};
 use ringmill_engine::{Io, Tick};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -85,7 +85,7 @@ impl Context {
     }
 
     #[cold]
-    pub(super) fn wait_for_head(&self, session: &mut Session, input: &[u8], io: &mut Io<'_>) -> Flow {
+    pub(super) fn wait_for_head(&self, session: &mut Conversation, input: &[u8], io: &mut Io<'_>) -> Flow {
         if session.head_began == Tick::NEVER {
             session.head_began = io.now();
         }
