@@ -4,7 +4,7 @@ mod common;
 
 use common::http::{get, ok, receive};
 use common::program::{self, Program, example};
-use common::{Client, PATIENCE, connect_to, on_both_drivers, pattern};
+use common::{Client, PATIENCE, connect_to, on_both_drivers, pattern, ws};
 use ringmill::DriverChoice;
 use std::ffi::OsStr;
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -43,6 +43,19 @@ fn an_empty_variable_leaves_the_choice_of_the_driver() {
     command.arg("127.0.0.1:0").env("RINGMILL_DRIVER", OsStr::from_bytes(b"\xff"));
     let (code, _, errors) = program::run(command);
     assert!(code != Some(0) && errors.contains("RINGMILL_DRIVER"), "{errors}");
+}
+
+#[test]
+fn websocket_echo() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("websocket_echo", driver, "websocket on ");
+        let mut client = ws::open(address, "/ws");
+        client.ask(ws::text("hello"), ws::unmasked(0x81, b"hello"));
+        client.ask(ws::text("count"), ws::unmasked(0x81, b"2"));
+        client.ask(ws::text("bye"), ws::closing(1000, "as you say"));
+        client.send(ws::close(1000, ""));
+        client.expect_eof();
+    });
 }
 
 #[test]

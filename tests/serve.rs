@@ -5,7 +5,7 @@ mod common;
 
 use common::http::*;
 use common::program::{self, Forbidden, Program, forbid, ringmill, ringmill_with_descriptors};
-use common::{Client, Directory, PATIENCE, connect_narrow, connect_to, eventually, on_both_drivers};
+use common::{Client, Directory, PATIENCE, connect_narrow, connect_to, eventually, on_both_drivers, ws};
 use ringmill::DriverChoice;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -202,6 +202,28 @@ fn what_is_not_there_is_404_the_wrong_method_405_and_an_unknown_one_501() {
 }
 
 #[test]
+fn websocket_and_its_options() {
+    on_both_drivers(|driver| {
+        let server = Program::serve(driver, &[]);
+        ws::open(server.http(), "/ws").ask(ws::text("hello"), ws::unmasked(0x81, b"hello"));
+        let mut foreign = connect_to(server.http());
+        let offer = "Origin: https://a.example\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
+        foreign.send(ws::handshake("/ws", offer));
+        assert!(ws::head(&mut foreign).starts_with("HTTP/1.1 403 "));
+        let options = ["--ws-max-message", "1000", "--ws-origin", "https://a.example", "--ws-deflate"];
+        let server = Program::serve(driver, &[&options[..], &["--ws-contexts", "1"]].concat());
+        let mut client = connect_to(server.http());
+        let answer = ws::upgrade(&mut client, "/ws", offer);
+        assert!(answer.contains("\r\nsec-websocket-extensions: permessage-deflate\r\n"), "{answer}");
+        client.ask(ws::text(&"x".repeat(1000)), ws::unmasked(0x81, "x".repeat(1000).as_bytes()));
+        client.send(ws::text(&"x".repeat(1001)));
+        assert_eq!(ws::expect_close(&mut client), 1009);
+        let server = Program::serve(driver, &["--ws-origin", "any"]);
+        ws::upgrade(&mut connect_to(server.http()), "/ws", "Origin: null\r\n");
+    });
+}
+
+#[test]
 fn help_names_every_option_its_variable_and_examples() {
     let mut command = ringmill();
     command.args(["serve", "--help"]);
@@ -225,6 +247,10 @@ fn help_names_every_option_its_variable_and_examples() {
         "tls-watch",
         "tls-key-log",
         "https-redirect",
+        "ws-max-message",
+        "ws-origin",
+        "ws-deflate",
+        "ws-contexts",
         "workers",
         "pin",
         "driver",

@@ -8,6 +8,8 @@ pub mod echo;
 pub mod http;
 pub mod layer;
 pub mod udp;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use echo::Echo;
 #[cfg(feature = "tls-layer")]

@@ -3,6 +3,7 @@
 mod https;
 mod redirect;
 mod signals;
+mod websocket;
 
 use super::routes::Routes;
 use clap::Args;
@@ -17,6 +18,7 @@ use ringmill::{
 use ringmill_console::options::{self, Workers};
 use signals::Orders;
 use std::time::Duration;
+use websocket::WebSocketOptions;
 
 /// Options of `ringmill serve`.
 #[derive(Args)]
@@ -34,6 +36,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     https: HttpsOptions,
+
+    #[command(flatten)]
+    websocket: WebSocketOptions,
 
     /// TCP echo address; repeat for several
     #[arg(long, value_name = "ADDR", env = "RINGMILL_TCP_ECHO", value_delimiter = ',')]
@@ -233,18 +238,22 @@ impl Serve {
         }
         let store = https.map(|https| https.store.clone());
         let redirect_port = https.and_then(|https| https.redirect_port);
+        let ws = self.websocket.options();
         for address in self.listen {
-            let (limits, store) = (limits.clone(), store.clone());
+            let (limits, store, ws) = (limits.clone(), store.clone(), ws.clone());
             builder = front.listen(builder, address, move |worker| {
                 let routes = Routes::new(worker, &limits, stream_bytes_max, store.clone());
-                Server::new(Redirect::new(routes, redirect_port)).with_limits(limits.clone())
+                let server = Server::new(Redirect::new(routes, redirect_port)).with_limits(limits.clone());
+                if redirect_port.is_some() { server } else { server.websocket("/ws", websocket::echo(&ws)) }
             });
         }
         for address in https.iter().flat_map(|https| &https.addresses) {
-            let (limits, store) = (limits.clone(), https.expect("it has addresses").store.clone());
+            let (limits, ws) = (limits.clone(), ws.clone());
+            let store = https.expect("it has addresses").store.clone();
             builder = front.listen(builder, address.clone(), move |worker| {
                 let routes = Routes::new(worker, &limits, stream_bytes_max, Some(store.clone()));
-                Tls::new(Server::new(routes).with_limits(limits.clone()), store.clone())
+                let server = Server::new(routes).with_limits(limits.clone());
+                Tls::new(server.websocket("/ws", websocket::echo(&ws)), store.clone())
             });
         }
         for address in self.tcp_echo {

@@ -1,0 +1,339 @@
+//! The way out of a WebSocket: messages to frames, at once where there is room, and piece by piece where they are large.
+//!
+//! A large message goes out in frames of [`FRAGMENT_BYTES`], cut from one shared buffer as the client reads: control frames pass between
+//! them, and no message is too large for the output. What is sent meanwhile waits behind it, in order.
+
+use super::deflate::{Codec, Context};
+use super::extension::Agreement;
+use super::frame::{Opcode, write_close, write_header};
+use super::message::{Message, SharedMessage};
+use super::options::Options;
+use bytes::Bytes;
+use ringmill_engine::Io;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+/// What all connections of one endpoint of a worker share.
+pub(super) struct Common {
+    pub(super) options: Options,
+    pub(super) codec: RefCell<Codec>,
+    /// Counts what is to be spread over time.
+    sequence: Cell<u32>,
+}
+
+/// The state of the way out.
+pub(super) struct Sending {
+    queue: Option<Box<Queue>>,
+    pub(super) context: Option<Box<Context>>,
+    /// Zero if nothing is compressed.
+    pub(super) window_bits: u8,
+    pub(super) phase: Phase,
+    /// A message is being sent in parts.
+    in_parts: bool,
+    /// The handler wants to be told that there is room.
+    pub(super) wants_room: bool,
+    /// The handler has a waker.
+    pub(super) has_waker: bool,
+    /// What our Close frame said; zero if it gave no code, or there was none.
+    pub(super) code: u16,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// The server is draining: at the deadline the connection closes.
+    Leaving,
+    /// Our Close frame waits behind what was sent before it.
+    ClosingSoon,
+    /// It is written: nothing more may be, and the client has some time to answer.
+    Closing,
+}
+
+/// What waits because a large message is being sent.
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// Those that nobody else accounts for.
+    owned_bytes: usize,
+}
+
+enum Item {
+    /// So much of a message was sent.
+    Message {
+        opcode: Opcode,
+        bytes: Bytes,
+        sent: usize,
+        is_owned: bool,
+    },
+    /// A frame, header and all.
+    Frame(Vec<u8>),
+    Close(u16, Box<str>),
+}
+
+/// A message that is longer is sent in frames of this size.
+const FRAGMENT_BYTES: usize = 64 << 10;
+/// The code for a client that does not read what it is sent: there is none in the registry.
+const TOO_SLOW: u16 = 4008;
+
+impl Common {
+    pub(super) fn new(options: Options) -> Common {
+        Common { options, codec: RefCell::default(), sequence: Cell::new(0) }
+    }
+
+    /// The next of a sequence of numbers from zero to one that fills the space between them evenly, however many there are.
+    pub(super) fn spread(&self) -> f64 {
+        // The golden ratio, as a fraction of 2^32: of all numbers the one that is worst to approximate (Knuth, 6.4).
+        let next = self.sequence.get().wrapping_add(0x9e37_79b9);
+        self.sequence.set(next);
+        f64::from(next) / f64::from(u32::MAX)
+    }
+}
+
+impl Sending {
+    pub(super) fn new(agreed: Option<Agreement>, context: Option<Box<Context>>) -> Sending {
+        Sending {
+            queue: None,
+            context,
+            window_bits: agreed.map_or(0, |agreed| agreed.window_bits),
+            phase: Phase::Open,
+            in_parts: false,
+            wants_room: false,
+            has_waker: false,
+            code: 0,
+        }
+    }
+
+    /// Whether messages may still be sent.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Leaving)
+    }
+
+    /// Whether our Close frame is not written yet, so that others may be.
+    #[inline]
+    pub(super) fn may_answer(&self) -> bool {
+        self.phase != Phase::Closing
+    }
+
+    /// Whether something waits behind a large message.
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Memory that is this connection's.
+    pub(super) fn held_bytes(&self) -> usize {
+        let queue = self.queue.as_ref().map_or(0, |queue| queue.owned_bytes);
+        queue + self.context.as_ref().map_or(0, |context| context.bytes())
+    }
+
+    /// Sends while there is room. Half of it is left for control frames, and so that reading goes on.
+    pub(super) fn pump(&mut self, common: &Common, io: &mut Io<'_>) {
+        let Some(queue) = &mut self.queue else { return };
+        while io.room_bytes() > io.queued_bytes() {
+            match queue.items.front_mut() {
+                None => {
+                    self.queue = None;
+                    return;
+                }
+                Some(Item::Message { opcode, bytes, sent, is_owned }) => {
+                    let part = bytes.slice(*sent..bytes.len().min(*sent + FRAGMENT_BYTES));
+                    let part_opcode = if *sent == 0 { *opcode } else { Opcode::Continuation };
+                    *sent += part.len();
+                    let is_final = *sent == bytes.len();
+                    write_header(io.buffer(), part_opcode, is_final, false, part.len());
+                    queue.bytes -= part.len();
+                    io.queue(part);
+                    if is_final {
+                        queue.owned_bytes -= if *is_owned { bytes.len() } else { 0 };
+                        queue.items.pop_front();
+                    }
+                }
+                Some(Item::Frame(frame)) => {
+                    queue.bytes -= frame.len();
+                    queue.owned_bytes -= frame.len();
+                    io.queue(Bytes::from(std::mem::take(frame)));
+                    queue.items.pop_front();
+                }
+                Some(Item::Close(code, reason)) => {
+                    write_close(io.buffer(), (*code != 0).then_some(*code), reason);
+                    self.phase = Phase::Closing;
+                    io.set_timeout(common.options.close_within);
+                    self.queue = None;
+                    return;
+                }
+            }
+        }
+        io.notify_drained();
+    }
+
+    /// Writes our Close frame behind all that was sent, and waits for the client's.
+    pub(super) fn close(&mut self, code: u16, reason: &str, common: &Common, io: &mut Io<'_>) {
+        if !self.is_open() {
+            return;
+        }
+        self.code = code;
+        match &mut self.queue {
+            Some(queue) => {
+                queue.items.push_back(Item::Close(code, reason.into()));
+                self.phase = Phase::ClosingSoon;
+            }
+            None => self.close_now(code, reason, common, io),
+        }
+    }
+
+    /// The same, in place of all that still waits.
+    pub(super) fn close_now(&mut self, code: u16, reason: &str, common: &Common, io: &mut Io<'_>) {
+        if self.phase == Phase::Closing {
+            return;
+        }
+        self.queue = None;
+        self.code = code;
+        self.phase = Phase::Closing;
+        write_close(io.buffer(), (code != 0).then_some(code), reason);
+        io.set_timeout(common.options.close_within);
+    }
+
+    /// Sends a message whose bytes are copied.
+    #[inline]
+    pub(super) fn send(&mut self, message: Message<'_>, common: &Common, io: &mut Io<'_>) {
+        let (opcode, bytes) = match &message {
+            Message::Text(text) => (Opcode::Text, text.as_bytes()),
+            Message::Binary(bytes) => (Opcode::Binary, *bytes),
+        };
+        if !self.may_send(common, io) || self.send_deflated(opcode, bytes, common, io) {
+            return;
+        }
+        if self.queue.is_none() && bytes.len() <= FRAGMENT_BYTES {
+            let buffer = io.buffer();
+            write_header(buffer, opcode, true, false, bytes.len());
+            buffer.extend_from_slice(bytes);
+        } else {
+            self.put_off(opcode, Bytes::copy_from_slice(bytes), true, common, io);
+        }
+    }
+
+    pub(super) fn send_shared(&mut self, message: &SharedMessage, common: &Common, io: &mut Io<'_>) {
+        let opcode = if message.is_text { Opcode::Text } else { Opcode::Binary };
+        let bytes = &message.bytes;
+        if !self.may_send(common, io) || self.send_deflated(opcode, bytes, common, io) {
+            return;
+        }
+        if self.queue.is_none() && bytes.len() <= FRAGMENT_BYTES {
+            write_header(io.buffer(), opcode, true, false, bytes.len());
+            io.queue(bytes.clone());
+        } else {
+            self.put_off(opcode, bytes.clone(), false, common, io);
+        }
+    }
+
+    /// Sends a part of a message.
+    pub(super) fn send_part(
+        &mut self,
+        message: Message<'_>,
+        is_last: bool,
+        common: &Common,
+        io: &mut Io<'_>,
+    ) {
+        if !self.has_room(common, io) {
+            return;
+        }
+        let first = if message.is_text() { Opcode::Text } else { Opcode::Binary };
+        let opcode = if self.in_parts { Opcode::Continuation } else { first };
+        self.in_parts = !is_last;
+        self.write_frame(opcode, is_last, false, message.as_bytes(), io);
+    }
+
+    /// Sends a message compressed; `false` if it is better sent as it is, or has to be.
+    fn send_deflated(&mut self, opcode: Opcode, bytes: &[u8], common: &Common, io: &mut Io<'_>) -> bool {
+        let Some(options) = &common.options.deflate else { return false };
+        if self.window_bits == 0 || !(options.bytes_min..=options.bytes_max).contains(&bytes.len()) {
+            return false;
+        }
+        let codec = &mut *common.codec.borrow_mut();
+        match codec.compress(self.context.as_deref_mut(), self.window_bits, bytes, options) {
+            Some(packed) => {
+                self.write_frame(opcode, true, true, packed, io);
+                true
+            }
+            None if self.context.as_ref().is_some_and(|context| context.keeps_ours()) => {
+                // What the client would have to refer to is lost. Not known to happen.
+                self.close_now(1011, "compression failed", common, io);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn write_frame(
+        &mut self,
+        opcode: Opcode,
+        is_final: bool,
+        is_deflated: bool,
+        payload: &[u8],
+        io: &mut Io<'_>,
+    ) {
+        match &mut self.queue {
+            None => {
+                let buffer = io.buffer();
+                write_header(buffer, opcode, is_final, is_deflated, payload.len());
+                buffer.extend_from_slice(payload);
+            }
+            Some(queue) => {
+                let mut frame = Vec::with_capacity(payload.len() + 10);
+                write_header(&mut frame, opcode, is_final, is_deflated, payload.len());
+                frame.extend_from_slice(payload);
+                queue.bytes += frame.len();
+                queue.owned_bytes += frame.len();
+                queue.items.push_back(Item::Frame(frame));
+            }
+        }
+    }
+
+    fn put_off(&mut self, opcode: Opcode, bytes: Bytes, is_owned: bool, common: &Common, io: &mut Io<'_>) {
+        let queue = self.queue.get_or_insert_default();
+        queue.bytes += bytes.len();
+        queue.owned_bytes += if is_owned { bytes.len() } else { 0 };
+        let is_first = queue.items.is_empty();
+        queue.items.push_back(Item::Message { opcode, bytes, sent: 0, is_owned });
+        if is_first {
+            self.pump(common, io);
+        }
+    }
+
+    /// Whether a whole message may be sent.
+    #[inline]
+    fn may_send(&mut self, common: &Common, io: &mut Io<'_>) -> bool {
+        if self.in_parts {
+            tracing::error!("a message was sent within one that is sent in parts: ignored");
+            return false;
+        }
+        self.has_room(common, io)
+    }
+
+    /// Whether the connection is open, and its client reads fast enough.
+    #[inline]
+    fn has_room(&mut self, common: &Common, io: &mut Io<'_>) -> bool {
+        if !self.is_open() {
+            return false;
+        }
+        let waiting = io.queued_bytes() + self.queue.as_ref().map_or(0, |queue| queue.bytes_behind());
+        if waiting >= common.options.outgoing_bytes_max {
+            self.close_now(TOO_SLOW, "messages are not read in time", common, io);
+            return false;
+        }
+        true
+    }
+}
+
+impl Queue {
+    /// What waits behind the message that is being sent.
+    fn bytes_behind(&self) -> usize {
+        match self.items.front() {
+            Some(Item::Message { bytes, sent, .. }) => self.bytes - (bytes.len() - sent),
+            _ => self.bytes,
+        }
+    }
+}

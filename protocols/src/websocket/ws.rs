@@ -1,0 +1,84 @@
+//! What a handler can do with a connection during a call.
+
+use super::frame::may_be_sent;
+use super::message::{Message, SharedMessage};
+use super::sending::{Common, Sending};
+use ringmill_engine::{Address, Facts, Io, Tick, Waker};
+
+/// What a handler can do with a connection during a call.
+pub struct Ws<'a> {
+    pub(super) io: Io<'a>,
+    pub(super) sending: &'a mut Sending,
+    pub(super) common: &'a Common,
+}
+
+impl Ws<'_> {
+    /// Sends a message: a `&str`, a `&[u8]` or a [`Message`]. After [`Ws::close`], or once the client has closed, it is not sent.
+    ///
+    /// It waits in memory until the client reads it; [`Options::outgoing_bytes_max`](super::Options::outgoing_bytes_max) limits that.
+    #[inline]
+    pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) {
+        self.sending.send(message.into(), self.common, &mut self.io);
+    }
+
+    /// Sends a message whose bytes are shared, however large it is.
+    pub fn send_shared(&mut self, message: &SharedMessage) {
+        self.sending.send_shared(message, self.common, &mut self.io);
+    }
+
+    /// Sends a part of a message, for one that is made piece by piece. Of the first part counts whether it is text; each part of a text is
+    /// text. Nothing else is sent before the last part, and parts are not compressed.
+    pub fn send_part<'m>(&mut self, part: impl Into<Message<'m>>, is_last: bool) {
+        self.sending.send_part(part.into(), is_last, self.common, &mut self.io);
+    }
+
+    /// Ends the connection behind what was sent: with a code from 1000 to 1014 that may be sent, or one of your own from 3000 to 4999 (any
+    /// other is taken for 1000), and a reason of at most 123 bytes. What the client still sends is not heard.
+    pub fn close(&mut self, code: u16, reason: &str) {
+        let code = if may_be_sent(code) { code } else { 1000 };
+        self.sending.close(code, reason, self.common, &mut self.io);
+    }
+
+    /// Whether messages can still be sent.
+    pub fn is_open(&self) -> bool {
+        self.sending.is_open()
+    }
+
+    /// How much more may be sent before the client is behind with reading. Zero stops nothing, but see
+    /// [`Options::outgoing_bytes_max`](super::Options::outgoing_bytes_max).
+    pub fn room_bytes(&self) -> usize {
+        if self.sending.is_busy() { 0 } else { self.io.room_bytes() }
+    }
+
+    /// Asks for one call of [`Handler::room`](super::Handler::room) once the client has read most of what was sent.
+    pub fn notify_room(&mut self) {
+        self.sending.wants_room = true;
+        self.io.notify_drained();
+    }
+
+    /// Who is at the other end; see [`Io::peer`].
+    pub fn peer(&self) -> Option<Address> {
+        self.io.peer()
+    }
+
+    /// What the layers below have learned.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.io.facts()
+    }
+
+    /// A handle that has [`Handler::wake`](super::Handler::wake) called, from any thread.
+    pub fn waker(&mut self) -> Waker {
+        self.sending.has_waker = true;
+        self.io.waker()
+    }
+
+    /// The time of this turn.
+    pub fn now(&self) -> Tick {
+        self.io.now()
+    }
+
+    /// Whether the server is draining.
+    pub fn is_draining(&self) -> bool {
+        self.io.is_draining()
+    }
+}
