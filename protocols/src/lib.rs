@@ -4,6 +4,8 @@
 
 #[cfg(feature = "tower")]
 pub mod adapt;
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod echo;
 pub mod http;
 pub mod layer;

@@ -1,0 +1,117 @@
+//! Messages between processes, carried by a broker that is there already: NATS or Redis.
+//!
+//! A [`Broker`] has a connection, and a thread of its own that keeps it: workers hand over what is to be published and go on. What
+//! arrives is offered to an [`Inbox`], in the order in which the broker sent it. What a process publishes comes back to it the same way
+//! and in no other, so that it sees what all others see.
+//!
+//! Delivery is at most once. While there is no connection, publishing is refused ([`Refused::Lost`]) and what others publish is missed; the
+//! inbox is told when that begins ([`Event::Lost`]) and when it is over ([`Event::Up`]), so that whoever counts on having seen
+//! everything can begin anew. One publisher's messages keep their order everywhere. Redis gives all messages of a topic one order; two
+//! servers of NATS, or two connections to one, may see those of different publishers in different orders.
+//!
+//! Read on in this order: `seam.rs` (what users see besides), `run.rs` (the life of the connection), `nats.rs`, `redis.rs`.
+
+mod feed;
+#[cfg(feature = "broker-nats")]
+mod nats;
+#[cfg(feature = "broker-redis")]
+mod redis;
+mod run;
+mod seam;
+mod server;
+
+use bytes::Bytes;
+use seam::{Command, State};
+pub use seam::{Counters, Event, Inbox, Options, Refused};
+pub use server::{Server, ServerError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use tokio::sync::mpsc;
+
+/// A connection to a broker, which is made again whenever it is lost. Dropping it ends it.
+pub struct Broker {
+    link: Link,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What workers have of a [`Broker`]. Clones are cheap.
+#[derive(Clone)]
+pub struct Link {
+    commands: mpsc::Sender<Command>,
+    changes: mpsc::UnboundedSender<Command>,
+    state: Arc<State>,
+}
+
+impl Broker {
+    /// Begins to connect to `server`. Whether it can be reached is told later, as an event: a broker that is down keeps nobody from starting.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(server: Server, options: Options, inbox: Arc<dyn Inbox>) -> std::io::Result<Broker> {
+        let (commands, waiting) = mpsc::channel(options.outgoing_max.max(1));
+        let (changes, changed) = mpsc::unbounded_channel();
+        let state = Arc::new(State::default());
+        let link = Link { commands, changes, state: state.clone() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("ringmill-broker".into()).spawn(move || {
+            runtime.block_on(run::run(&server, &options, waiting, changed, &state, &*inbox));
+            // Clients have tasks of their own that would go on connecting.
+            runtime.shutdown_background();
+        })?;
+        Ok(Broker { link, thread: Some(thread) })
+    }
+
+    /// What workers use.
+    pub fn link(&self) -> Link {
+        self.link.clone()
+    }
+}
+
+impl Drop for Broker {
+    /// What was taken to be published is still handed on, for a second.
+    fn drop(&mut self) {
+        let _ = self.link.changes.send(Command::End);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Link {
+    /// Publishes a message, from any thread, without waiting.
+    ///
+    /// # Errors
+    /// It is not published: there is no connection, or too much waits already.
+    pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), Refused> {
+        let taken = if self.state.is_up.load(Ordering::Relaxed) {
+            let command = Command::Publish(topic.into(), payload);
+            self.commands.try_send(command).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => Refused::Busy,
+                mpsc::error::TrySendError::Closed(_) => Refused::Lost,
+            })
+        } else {
+            Err(Refused::Lost)
+        };
+        if taken.is_err() {
+            self.state.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// From now on messages of this topic arrive; at once if there is a connection, and else when there is one again. Who asks is
+    /// responsible for how many topics there may be.
+    pub fn subscribe(&self, topic: &str) {
+        let _ = self.changes.send(Command::Subscribe(topic.into()));
+    }
+
+    /// From now on they need not arrive any more.
+    pub fn unsubscribe(&self, topic: &str) {
+        let _ = self.changes.send(Command::Unsubscribe(topic.into()));
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        self.state.counters()
+    }
+}

@@ -1,0 +1,256 @@
+//! The life of a broker's connection: it is made, everything is subscribed to, messages go both ways, it is lost, and made again.
+
+use super::feed::{Feed, Incoming, Reason};
+use super::seam::{Command, Event, Inbox, Options, State};
+use super::server::{Kind, Server};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+/// A connection to a broker. What it brings comes by the feed that it was made with; the feed's end is the connection's.
+pub(super) enum Connection {
+    #[cfg(feature = "broker-nats")]
+    Nats(super::nats::Nats),
+    #[cfg(feature = "broker-redis")]
+    Redis(super::redis::Redis),
+}
+
+/// A full inbox is asked again after this.
+const FULL_WAIT: Duration = Duration::from_millis(1);
+/// What was taken to be published has so long to leave at the end.
+const END_WAIT: Duration = Duration::from_secs(1);
+/// So many messages are published before others are looked at.
+const BATCH_MAX: usize = 64;
+
+/// Keeps a connection until it is told to end.
+pub(super) async fn run(
+    server: &Server,
+    options: &Options,
+    mut commands: mpsc::Receiver<Command>,
+    mut changes: mpsc::UnboundedReceiver<Command>,
+    state: &State,
+    inbox: &dyn Inbox,
+) {
+    let mut wanted = BTreeSet::new();
+    let mut wait = options.retry_after;
+    // Nothing is lost before there was anything.
+    let mut is_lost = false;
+    loop {
+        let (feed, incoming) = Feed::new(options.incoming_max);
+        let connecting = timeout(options.connect_within, Connection::open(server, options, feed.clone()));
+        let Some(connected) = until_changed(connecting, &mut changes, &mut wanted).await else { return };
+        let reason = match connected {
+            Err(_) => format!("no answer in {:?}", options.connect_within),
+            Ok(Err(reason)) => reason,
+            Ok(Ok(connection)) => {
+                let (commands, changes) = (&mut commands, &mut changes);
+                let link = Linked { connection, feed, commands, changes, state, options, inbox };
+                match link.serve(&mut wanted, incoming, server).await {
+                    Ok(()) => return,
+                    Err(reason) => {
+                        (wait, is_lost) = (options.retry_after, false);
+                        reason
+                    }
+                }
+            }
+        };
+        if !is_lost {
+            is_lost = true;
+            tracing::warn!(%server, reason, "no connection to the broker: trying again until there is one");
+            deliver(inbox, Event::Lost(reason)).await;
+        }
+        let spread = wait.mul_f64(0.75 + 0.5 * unit_of_chance());
+        if until_changed(sleep(spread), &mut changes, &mut wanted).await.is_none() {
+            return;
+        }
+        wait = (wait * 2).min(options.retry_after_max);
+    }
+}
+
+/// From zero to one.
+fn unit_of_chance() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    // A new state has new keys: std's only source of chance.
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Waits for something while there is no connection; `None` if the end comes first.
+async fn until_changed<T>(
+    what: impl Future<Output = T>,
+    changes: &mut mpsc::UnboundedReceiver<Command>,
+    wanted: &mut BTreeSet<Arc<str>>,
+) -> Option<T> {
+    let mut what = pin!(what);
+    loop {
+        tokio::select! {
+            done = &mut what => return Some(done),
+            change = changes.recv() => match change {
+                Some(Command::Subscribe(topic)) => { wanted.insert(topic); }
+                Some(Command::Unsubscribe(topic)) => { wanted.remove(&topic); }
+                Some(Command::Publish(..)) => {}
+                Some(Command::End) | None => return None,
+            },
+        }
+    }
+}
+
+/// Offers an event until it is taken.
+async fn deliver(inbox: &dyn Inbox, mut event: Event) {
+    while let Err(full) = inbox.offer(event) {
+        event = full;
+        sleep(FULL_WAIT).await;
+    }
+}
+
+/// A connection, and who uses it.
+struct Linked<'a> {
+    connection: Connection,
+    feed: Feed,
+    commands: &'a mut mpsc::Receiver<Command>,
+    changes: &'a mut mpsc::UnboundedReceiver<Command>,
+    state: &'a State,
+    options: &'a Options,
+    inbox: &'a dyn Inbox,
+}
+
+impl Linked<'_> {
+    /// Until the connection ends, which is an error, or everything does.
+    async fn serve(
+        mut self,
+        wanted: &mut BTreeSet<Arc<str>>,
+        mut incoming: mpsc::Receiver<Incoming>,
+        server: &Server,
+    ) -> Result<(), Reason> {
+        for topic in &*wanted {
+            self.connection.subscribe(topic).await?;
+        }
+        self.connection.flush().await?;
+        self.state.connections.fetch_add(1, Ordering::Relaxed);
+        self.state.is_up.store(true, Ordering::Relaxed);
+        tracing::info!(%server, topics = wanted.len(), "connected to the broker");
+        deliver(self.inbox, Event::Up).await;
+        let ended = self.exchange(wanted, &mut incoming).await;
+        self.state.is_up.store(false, Ordering::Relaxed);
+        // What was taken meanwhile is not kept for a connection that nobody knows when to expect.
+        while let Ok(Command::Publish(..)) = self.commands.try_recv() {
+            self.state.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    async fn exchange(
+        &mut self,
+        wanted: &mut BTreeSet<Arc<str>>,
+        incoming: &mut mpsc::Receiver<Incoming>,
+    ) -> Result<(), Reason> {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            tokio::select! {
+                arrived = incoming.recv() => match arrived {
+                    Some((topic, payload)) if payload.len() <= self.options.message_bytes_max => {
+                        self.state.received.fetch_add(1, Ordering::Relaxed);
+                        deliver(self.inbox, Event::Message { topic, payload }).await;
+                    }
+                    Some(_) => _ = self.state.too_large.fetch_add(1, Ordering::Relaxed),
+                    None => return Err(self.feed.reason()),
+                },
+                change = self.changes.recv() => match change {
+                    Some(Command::Subscribe(topic)) => if wanted.insert(topic.clone()) {
+                        self.connection.subscribe(&topic).await?;
+                    },
+                    Some(Command::Unsubscribe(topic)) => if wanted.remove(&topic) {
+                        self.connection.unsubscribe(&topic).await?;
+                    },
+                    Some(Command::Publish(..)) => {}
+                    Some(Command::End) | None => {
+                        let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
+                        return Ok(());
+                    }
+                },
+                taken = self.commands.recv_many(&mut batch, BATCH_MAX) => {
+                    if taken == 0 {
+                        return Ok(());
+                    }
+                    self.publish(&mut batch).await?;
+                }
+            }
+        }
+    }
+
+    async fn publish_rest(&mut self, batch: &mut Vec<Command>) -> Result<(), Reason> {
+        while let Ok(command) = self.commands.try_recv() {
+            batch.push(command);
+        }
+        self.publish(batch).await?;
+        self.connection.flush().await
+    }
+
+    async fn publish(&mut self, batch: &mut Vec<Command>) -> Result<(), Reason> {
+        let messages = batch.drain(..).filter_map(|command| match command {
+            Command::Publish(topic, payload) => Some((topic, payload)),
+            _ => None,
+        });
+        let messages: Vec<(Arc<str>, Bytes)> = messages.collect();
+        let result = self.connection.publish(&messages).await;
+        let counter = if result.is_ok() { &self.state.published } else { &self.state.dropped };
+        counter.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        result
+    }
+}
+
+impl Connection {
+    async fn open(server: &Server, options: &Options, feed: Feed) -> Result<Connection, Reason> {
+        match server.kind {
+            #[cfg(feature = "broker-nats")]
+            Kind::Nats => super::nats::Nats::open(&server.url, options, feed).await.map(Connection::Nats),
+            #[cfg(feature = "broker-redis")]
+            Kind::Redis => super::redis::Redis::open(&server.url, options, feed).await.map(Connection::Redis),
+        }
+    }
+
+    async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
+        match self {
+            #[cfg(feature = "broker-nats")]
+            Connection::Nats(nats) => nats.subscribe(topic).await,
+            #[cfg(feature = "broker-redis")]
+            Connection::Redis(redis) => redis.subscribe(topic).await,
+        }
+    }
+
+    async fn unsubscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
+        match self {
+            #[cfg(feature = "broker-nats")]
+            Connection::Nats(nats) => {
+                nats.unsubscribe(topic);
+                Ok(())
+            }
+            #[cfg(feature = "broker-redis")]
+            Connection::Redis(redis) => redis.unsubscribe(topic).await,
+        }
+    }
+
+    async fn publish(&mut self, messages: &[(Arc<str>, Bytes)]) -> Result<(), Reason> {
+        match self {
+            #[cfg(feature = "broker-nats")]
+            Connection::Nats(nats) => nats.publish(messages).await,
+            #[cfg(feature = "broker-redis")]
+            Connection::Redis(redis) => redis.publish(messages).await,
+        }
+    }
+
+    /// Waits until the broker has everything.
+    async fn flush(&mut self) -> Result<(), Reason> {
+        match self {
+            #[cfg(feature = "broker-nats")]
+            Connection::Nats(nats) => nats.flush().await,
+            // Each call waits for its answer.
+            #[cfg(feature = "broker-redis")]
+            Connection::Redis(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What goes between a broker's connection and those who use it: events, limits, counters.
+
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What workers ask for.
+pub(super) enum Command {
+    Publish(Arc<str>, Bytes),
+    Subscribe(Arc<str>),
+    Unsubscribe(Arc<str>),
+    End,
+}
+
+/// What a broker tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// There is a connection, and what was subscribed to is. Between [`Event::Lost`], or the start, and this, messages were missed.
+    Up,
+    /// There is no connection, or the broker has dropped messages because they were not taken in time. Why, for people.
+    Lost(String),
+    /// Somebody published this, maybe this process.
+    Message {
+        /// Where to.
+        topic: Arc<str>,
+        /// What.
+        payload: Bytes,
+    },
+}
+
+/// Where events go.
+pub trait Inbox: Send + Sync + 'static {
+    /// Takes an event, or gives it back because it is full: it is offered again a little later, and what follows waits behind it.
+    /// Called on the broker's thread: do not block.
+    ///
+    /// # Errors
+    /// The event itself, when there is no room for it.
+    fn offer(&self, event: Event) -> Result<(), Event>;
+}
+
+/// Why something is not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no connection to the broker.
+    #[error("there is no connection to the broker")]
+    Lost,
+    /// More is being published than the broker takes.
+    #[error("the broker does not take messages as fast as they are published")]
+    Busy,
+}
+
+/// Limits and waits of a [`Broker`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// So many messages may wait to be published; beyond that they are refused ([`Refused::Busy`]).
+    pub outgoing_max: usize,
+    /// So many messages may wait to be taken by the inbox, and with NATS as many of each topic. More are dropped, which is told as a loss.
+    pub incoming_max: usize,
+    /// Longer messages are not handed over. They are counted ([`Counters::too_large`]).
+    pub message_bytes_max: usize,
+    /// A connection that is not there after this time has failed.
+    pub connect_within: Duration,
+    /// The first wait before another attempt to connect; it doubles with each one, and is spread by half...
+    pub retry_after: Duration,
+    /// ...up to this.
+    pub retry_after_max: Duration,
+    /// What the broker calls a topic begins with this.
+    pub prefix: String,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            outgoing_max: 1024,
+            incoming_max: 8192,
+            message_bytes_max: 1 << 20,
+            connect_within: Duration::from_secs(5),
+            retry_after: Duration::from_millis(100),
+            retry_after_max: Duration::from_secs(5),
+            prefix: "ringmill".to_owned(),
+        }
+    }
+}
+
+/// What a broker has done since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Whether there is a connection.
+    pub is_up: bool,
+    /// Connections that were made.
+    pub connections: u64,
+    /// Messages that were handed to the broker.
+    pub published: u64,
+    /// Messages that were refused.
+    pub refused: u64,
+    /// Messages that were taken, and not handed on because the connection was lost meanwhile.
+    pub dropped: u64,
+    /// Messages that arrived.
+    pub received: u64,
+    /// Messages that arrived and were too long.
+    pub too_large: u64,
+}
+
+/// The same, being counted.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) is_up: AtomicBool,
+    pub(super) connections: AtomicU64,
+    pub(super) published: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) received: AtomicU64,
+    pub(super) too_large: AtomicU64,
+}
+
+impl State {
+    pub(super) fn counters(&self) -> Counters {
+        let State { is_up, connections, published, refused, dropped, received, too_large } = self;
+        let [connections, published, refused, dropped, received, too_large] =
+            [connections, published, refused, dropped, received, too_large]
+                .map(|count| count.load(Ordering::Relaxed));
+        let is_up = is_up.load(Ordering::Relaxed);
+        Counters { is_up, connections, published, refused, dropped, received, too_large }
+    }
+}

@@ -1,0 +1,139 @@
+//! Which broker, as people write it, and what it calls a topic.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A broker's address.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    pub(super) kind: Kind,
+    /// As the client's library wants it.
+    pub(super) url: String,
+}
+
+/// Which client speaks to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[cfg(feature = "broker-nats")]
+    Nats,
+    #[cfg(feature = "broker-redis")]
+    Redis,
+}
+
+/// An address that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ServerError(String);
+
+impl FromStr for Server {
+    type Err = ServerError;
+
+    /// `nats://host:4222`, `tls://host:4222` (NATS over TLS) or `redis://host:6379`, with `user:password@` in front of the host if it
+    /// needs one.
+    fn from_str(url: &str) -> Result<Server, ServerError> {
+        let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+        let kind = match scheme {
+            #[cfg(feature = "broker-nats")]
+            Some("nats" | "tls") => Kind::Nats,
+            #[cfg(feature = "broker-redis")]
+            Some("redis") => Kind::Redis,
+            _ => return Err(ServerError(format!("no broker's address: {}. Write {KNOWN}", hidden(url)))),
+        };
+        #[cfg(feature = "broker-nats")]
+        if kind == Kind::Nats {
+            let problem = match url.parse::<async_nats::ServerAddr>() {
+                Ok(address) if address.host().is_empty() => Some("no host".to_owned()),
+                Ok(_) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(problem) = problem {
+                return Err(ServerError(format!("no address of NATS: {}: {problem}", hidden(url))));
+            }
+        }
+        #[cfg(feature = "broker-redis")]
+        if kind == Kind::Redis
+            && let Err(error) = redis::Client::open(url)
+        {
+            return Err(ServerError(format!("no address of Redis: {}: {error}", hidden(url))));
+        }
+        Ok(Server { kind, url: url.to_owned() })
+    }
+}
+
+#[cfg(all(feature = "broker-nats", feature = "broker-redis"))]
+const KNOWN: &str = "nats://host:4222, tls://host:4222 or redis://host:6379";
+#[cfg(all(feature = "broker-nats", not(feature = "broker-redis")))]
+const KNOWN: &str = "nats://host:4222 or tls://host:4222 (this program was built without broker-redis)";
+#[cfg(all(not(feature = "broker-nats"), feature = "broker-redis"))]
+const KNOWN: &str = "redis://host:6379 (this program was built without broker-nats)";
+#[cfg(not(any(feature = "broker-nats", feature = "broker-redis")))]
+const KNOWN: &str = "none: this program was built without broker-nats and broker-redis";
+
+/// An address for logs: without what may be a password.
+fn hidden(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hidden(&self.url))
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a broker calls a topic: the prefix, and one token without what NATS gives a meaning to (`.`, `*`, `>`, blanks). All that is not a
+/// letter, a digit, `_` or `-` is written `=XX`, its bytes in hexadecimal; so names are told apart as topics are, and can be read.
+pub(super) fn subject(prefix: &str, topic: &str) -> String {
+    let mut subject = format!("{prefix}.");
+    for byte in topic.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            subject.push(char::from(byte));
+        } else {
+            subject.push_str(&format!("={byte:02X}"));
+        }
+    }
+    subject
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_as_subjects() {
+        assert_eq!(subject("ringmill", "news"), "ringmill.news");
+        assert_eq!(subject("r", "a.b *>ü="), "r.a=2Eb=20=2A=3E=C3=BC=3D");
+    }
+
+    #[test]
+    fn addresses() {
+        let check = |url: &str, expected: &str| match url.parse::<Server>() {
+            Ok(server) => assert_eq!(server.to_string(), expected),
+            Err(error) => assert!(error.to_string().starts_with(expected), "{error}"),
+        };
+        #[cfg(feature = "broker-nats")]
+        {
+            check("nats://127.0.0.1:4222", "nats://127.0.0.1:4222");
+            check("nats://user:secret@b.example", "nats://b.example");
+            check("nats://", "no address of NATS");
+        }
+        #[cfg(feature = "broker-redis")]
+        {
+            check("redis://:secret@127.0.0.1:6379/0", "redis://127.0.0.1:6379/0");
+            check("redis://:secret@127.0.0.1:port", "no address of Redis: redis://127.0.0.1:port");
+        }
+        check("kafka://user:secret@b.example", "no broker's address: kafka://b.example. Write ");
+        check("b.example", "no broker's address: b.example. Write ");
+    }
+}

@@ -1,0 +1,288 @@
+//! Messages between processes by real brokers, which the tests start, kill and start again. Debian: nats-server, redis-server.
+
+use bytes::Bytes;
+use ringmill_protocols::broker::{Broker, Event, Inbox, Link, Options, Refused};
+use std::collections::VecDeque;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A server that a test has for itself.
+struct Server {
+    program: &'static str,
+    port: u16,
+    child: Child,
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Server {
+    fn start(program: &'static str) -> Server {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Server { program, port, child: spawn(program, port) }
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.program == "nats-server" { "nats" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn start_again(&mut self) {
+        self.child = spawn(self.program, self.port);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &str, port: u16) -> Child {
+    let port = port.to_string();
+    let arguments: &[&str] = match program {
+        "nats-server" => &["-a", "127.0.0.1", "-p", &port],
+        _ => &["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"],
+    };
+    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+    Command::new(program)
+        .args(arguments)
+        .env("PATH", path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}. Debian: apt-get install {program}"))
+}
+
+fn on_both_brokers(test: impl Fn(Server)) {
+    for program in ["nats-server", "redis-server"] {
+        test(Server::start(program));
+    }
+}
+
+/// Keeps what it is told, up to a limit.
+struct Kept {
+    events: Mutex<VecDeque<Event>>,
+    events_max: AtomicUsize,
+}
+
+impl Inbox for Kept {
+    fn offer(&self, event: Event) -> Result<(), Event> {
+        let mut events = self.events.lock().unwrap();
+        if events.len() >= self.events_max.load(Ordering::Relaxed) {
+            return Err(event);
+        }
+        events.push_back(event);
+        Ok(())
+    }
+}
+
+/// A process, as far as a broker is concerned.
+struct Node {
+    broker: Broker,
+    inbox: Arc<Kept>,
+}
+
+impl Node {
+    fn start(server: &Server, options: Options) -> Node {
+        let inbox = Arc::new(Kept { events: Mutex::default(), events_max: AtomicUsize::new(usize::MAX) });
+        let broker = Broker::start(server.url().parse().unwrap(), options, inbox.clone()).unwrap();
+        Node { broker, inbox }
+    }
+
+    fn link(&self) -> Link {
+        self.broker.link()
+    }
+
+    fn next(&self) -> Event {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = self.inbox.events.lock().unwrap().pop_front() {
+                return event;
+            }
+            assert!(Instant::now() < until, "nothing came: {:?}", self.link().counters());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The next event, which is a message.
+    fn message(&self) -> (String, String) {
+        match self.next() {
+            Event::Message { topic, payload } => {
+                (topic.to_string(), String::from_utf8(payload.to_vec()).unwrap())
+            }
+            other => panic!("no message but {other:?}"),
+        }
+    }
+
+    /// Waits for a connection; what was lost before does not matter.
+    fn until_up(&self) {
+        while self.next() != Event::Up {}
+    }
+
+    fn until_lost(&self) -> String {
+        loop {
+            if let Event::Lost(reason) = self.next() {
+                return reason;
+            }
+        }
+    }
+
+    /// Subscribes, and waits until it has come into force.
+    fn subscribe(&self, topic: &str) {
+        self.link().subscribe(topic);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.link().publish(topic, Bytes::from_static(b"probe")).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            let mut events = self.inbox.events.lock().unwrap();
+            if !events.is_empty() {
+                events.clear();
+                drop(events);
+                // Another one may be on its way.
+                std::thread::sleep(Duration::from_millis(50));
+                self.inbox.events.lock().unwrap().clear();
+                return;
+            }
+            assert!(Instant::now() < until, "no subscription: {:?}", self.link().counters());
+        }
+    }
+}
+
+fn publish(link: &Link, topic: &str, text: &str) {
+    let until = Instant::now() + PATIENCE;
+    while let Err(refused) = link.publish(topic, Bytes::copy_from_slice(text.as_bytes())) {
+        assert_eq!(refused, Refused::Busy);
+        assert!(Instant::now() < until, "busy for too long");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn quick() -> Options {
+    Options { retry_after: Duration::from_millis(20), ..Options::default() }
+}
+
+#[test]
+fn all_nodes_get_what_one_publishes_in_its_order_and_so_does_it() {
+    const MESSAGES: usize = 5000;
+    on_both_brokers(|server| {
+        let nodes = [Node::start(&server, quick()), Node::start(&server, quick())];
+        nodes.iter().for_each(Node::until_up);
+        nodes.iter().for_each(|node| node.subscribe("news of *.> today"));
+        std::thread::sleep(Duration::from_millis(100));
+        nodes.iter().for_each(|node| node.inbox.events.lock().unwrap().clear());
+        let link = nodes[0].link();
+        for number in 0..MESSAGES {
+            publish(&link, "news of *.> today", &number.to_string());
+        }
+        publish(&link, "another topic", "nobody has asked for it");
+        for node in &nodes {
+            for number in 0..MESSAGES {
+                assert_eq!(node.message(), ("news of *.> today".to_owned(), number.to_string()));
+            }
+        }
+        nodes[1].link().unsubscribe("news of *.> today");
+        nodes[1].subscribe("second");
+        publish(&link, "news of *.> today", "last");
+        publish(&link, "second", "then");
+        assert_eq!(nodes[0].message().1, "last");
+        assert_eq!(nodes[1].message(), ("second".to_owned(), "then".to_owned()));
+    });
+}
+
+#[test]
+fn a_broker_that_is_killed_and_started_again_is_told_of_and_used_again() {
+    on_both_brokers(|mut server| {
+        let node = Node::start(&server, quick());
+        node.until_up();
+        node.subscribe("a");
+        for round in 0..3 {
+            server.kill();
+            let reason = node.until_lost();
+            assert!(!reason.is_empty());
+            assert_eq!(node.link().publish("a", Bytes::new()), Err(Refused::Lost));
+            // This one is asked for while there is nobody to ask.
+            node.link().subscribe(&format!("b{round}"));
+            server.start_again();
+            node.until_up();
+            publish(&node.link(), "a", "one");
+            publish(&node.link(), &format!("b{round}"), "two");
+            assert_eq!(node.message(), ("a".to_owned(), "one".to_owned()));
+            assert_eq!(node.message(), (format!("b{round}"), "two".to_owned()));
+        }
+        assert_eq!(node.link().counters().connections, 4);
+    });
+}
+
+#[test]
+fn a_broker_that_is_not_there_yet_keeps_nobody_waiting() {
+    on_both_brokers(|mut server| {
+        server.kill();
+        let node = Node::start(&server, quick());
+        node.link().subscribe("a");
+        node.until_lost();
+        // Said once, however often it is tried.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(node.inbox.events.lock().unwrap().is_empty());
+        server.start_again();
+        assert_eq!(node.next(), Event::Up);
+        publish(&node.link(), "a", "here");
+        assert_eq!(node.message().1, "here");
+        // Dropping one that is looking for its broker does not take long either.
+        server.kill();
+        node.until_lost();
+        let began = Instant::now();
+        drop(node);
+        assert!(began.elapsed() < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn messages_that_are_not_taken_are_lost_with_notice_and_memory_is_bounded() {
+    on_both_brokers(|server| {
+        let options = Options { incoming_max: 100, message_bytes_max: 2000, ..quick() };
+        let (slow, fast) = (Node::start(&server, options), Node::start(&server, quick()));
+        slow.until_up();
+        fast.until_up();
+        slow.subscribe("a");
+        slow.inbox.events_max.store(0, Ordering::Relaxed);
+        for number in 0..2000 {
+            publish(&fast.link(), "a", &format!("{number:1000}"));
+        }
+        let until = Instant::now() + PATIENCE;
+        while fast.link().counters().published < 2000 {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        slow.inbox.events_max.store(usize::MAX, Ordering::Relaxed);
+        let reason = slow.until_lost();
+        assert!(reason.contains("not taken in time"), "{reason}");
+        assert!(slow.link().counters().received < 500, "{:?}", slow.link().counters());
+        slow.until_up();
+        publish(&fast.link(), "a", &"x".repeat(2001));
+        publish(&fast.link(), "a", "end");
+        while slow.next() != (Event::Message { topic: "a".into(), payload: Bytes::from_static(b"end") }) {}
+        assert_eq!(slow.link().counters().too_large, 1);
+    });
+}
+
+#[test]
+fn more_than_the_broker_takes_is_refused() {
+    on_both_brokers(|server| {
+        let node = Node::start(&server, Options { outgoing_max: 4, ..quick() });
+        node.until_up();
+        let payload = Bytes::from(vec![b'x'; 100_000]);
+        let refused = (0..10_000).any(|_| node.link().publish("a", payload.clone()) == Err(Refused::Busy));
+        assert!(refused);
+        assert!(node.link().counters().refused > 0);
+    });
+}
