@@ -5,9 +5,12 @@
 
 mod common;
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{get, post};
 use common::program::{Program, ringmill, run_within};
 use common::{Directory, eventually, on_both_drivers};
-use ringmill::DriverChoice;
+use ringmill::{Config, DriverChoice};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -212,6 +215,128 @@ fn tls_is_compared_with_itself_and_without() {
     });
 }
 
+/// The rows of a profile, each with a round that counts.
+#[track_caller]
+fn rows<'a>(results: &'a Value, profile: &str) -> &'a Vec<Value> {
+    let measured = results["profiles"].as_array().unwrap();
+    let measured = measured.iter().find(|measured| measured["profile"] == profile).expect(profile);
+    let rows = measured["rows"].as_array().unwrap();
+    for row in rows {
+        let cpu = row["rounds"][0]["sample"]["cpu_us"].as_f64();
+        assert!(cpu.is_some_and(|cpu| cpu > 0.0), "{profile}: {row:#}");
+    }
+    rows
+}
+
+#[test]
+fn workers_hosted_by_tokio_are_compared_with_others() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let out = directory.0.join("out");
+        let only = match driver {
+            DriverChoice::Uring => ["ringmill", "ringmill-hosted"],
+            _ => ["ringmill-poll", "ringmill-hosted-poll"],
+        };
+        let what = ["--only", &only.join(","), "--profile", "keep-alive-64,one-request,nine-fields"];
+        let how = ["--pairs", "1", "--duration", "300ms", "--latency-rounds", "0", "--mode", "shared"];
+        let (code, output, errors) = compare(&[&what[..], &how, &["--out", out.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{output} {errors}");
+        let results = results(&out);
+        assert_eq!(rows(&results, "keep-alive-64").len(), 2);
+        assert_eq!(rows(&results, "one-request").len(), 2);
+        let hosted: Vec<&Value> = rows(&results, "nine-fields").iter().map(|row| &row["contender"]).collect();
+        assert_eq!(hosted, only);
+        let ratio = &results["profiles"][0]["ratios"][0];
+        assert_eq!((&ratio["contender"], &ratio["baseline"]), (&only[1].into(), &only[0].into()));
+    });
+}
+
+/// Peers whose program for the app is this very test, told to be it.
+fn peers_of_this_test(folder: &Path) -> String {
+    let programs = folder.join("target/release");
+    std::fs::create_dir_all(&programs).unwrap();
+    std::fs::write(folder.join("Cargo.toml"), "[package]\nname = \"ringmill-peers\"\n").unwrap();
+    std::fs::write(folder.join("Cargo.lock"), "version = 4\n").unwrap();
+    let program = programs.join("ringmill_app");
+    // It is called with --listen ADDR --workers N --driver NAME.
+    let script = format!(
+        "#!/bin/sh\nAPP_LISTEN=$2 APP_DRIVER=$6 exec '{}' --exact the_app_is_served_where_it_is_asked_for\n",
+        std::env::current_exe().unwrap().display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+/// Not a test, unless `peers_of_this_test` runs it: as much of the app as profiles ask for that are about it alone.
+#[test]
+fn the_app_is_served_where_it_is_asked_for() {
+    let (Ok(listen), Ok(driver)) = (std::env::var("APP_LISTEN"), std::env::var("APP_DRIVER")) else { return };
+    let pending = async || {
+        tokio::task::yield_now().await;
+        "Hello, World!"
+    };
+    let echo = async |message: Bytes| ([("content-type", "application/grpc")], message);
+    let app = Router::new().route("/pending", get(pending)).route("/site.Texts/Echo", post(echo));
+    let config = Config { workers: Some(1), driver: driver.parse().unwrap(), ..Config::default() };
+    ringmill::serve(listen.as_str(), app).config(config).run().unwrap();
+}
+
+#[test]
+fn what_only_the_app_can_is_measured_over_http1_and_http2() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let (out, peers) = (directory.0.join("out"), peers_of_this_test(&directory.0.join("peers")));
+        let name = if driver == DriverChoice::Uring { "ringmill-axum" } else { "ringmill-axum-poll" };
+        let what =
+            ["--only", name, "--profile", "pending,pending-idle,grpc-unary", "--idle-connections", "50"];
+        let how = ["--pairs", "1", "--duration", "300ms", "--latency-rounds", "1", "--mode", "shared"];
+        let from = ["--peers", &peers, "--no-build", "--out", out.to_str().unwrap()];
+        let (code, output, errors) = compare(&[&what[..], &how, &from].concat());
+        let results = results(&out);
+        assert_eq!(rows(&results, "pending")[0]["replies"][0]["path"], "/pending");
+        let idle = &results["pending_idle"]["rows"][0];
+        assert!(idle["requested"]["bytes"].is_number() && idle["opened"]["bytes"].is_number(), "{idle:#}");
+        let of_calls = results["profiles"].as_array().unwrap().last().unwrap();
+        if Command::new("h2load").arg("--version").output().is_err() {
+            eprintln!("gRPC was not measured: h2load is not installed");
+            assert!(output.contains("h2load is not installed"), "{output} {errors}");
+            return;
+        }
+        assert_eq!(code, Some(0), "{output} {errors}");
+        let row = &rows(&results, "grpc-unary")[0];
+        assert_eq!(
+            (&row["replies"][0]["body_bytes"], &row["replies"][0]["path"]),
+            (&20.into(), &"/site.Texts/Echo".into())
+        );
+        assert!(row["rounds"][0]["sample"]["latency_us"]["p99"].as_f64().unwrap() > 0.0);
+        assert_eq!(of_calls["latency"].as_array().unwrap().len(), 0, "h2load cannot time what is late");
+        assert!(output.contains("== pending-idle"), "{output}");
+    });
+}
+
+#[test]
+fn without_h2load_it_is_said_what_to_install() {
+    let directory = Directory::new();
+    let (out, peers) = (directory.0.join("out"), peers_of_this_test(&directory.0.join("peers")));
+    let mut command = ringmill();
+    command.args([
+        "compare",
+        "--only",
+        "ringmill-axum",
+        "--profile",
+        "grpc-unary",
+        "--no-build",
+        "--peers",
+        &peers,
+    ]);
+    command.arg("--out").arg(&out).env("PATH", "/nonesuch");
+    let (code, _, errors) = common::program::run(command);
+    assert_eq!(code, Some(1));
+    let expected = "ringmill-axum: h2load is not installed (on Debian: apt-get install nghttp2-client)";
+    assert!(errors.contains(expected), "{errors}");
+}
+
 #[test]
 fn an_error_of_the_load_voids_and_is_told() {
     let directory = Directory::new();
@@ -323,7 +448,7 @@ fn a_program_is_pinned() {
 fn the_list_says_who_cannot_do_what() {
     let (code, output, _) = compare(&["--list"]);
     assert_eq!(code, Some(0));
-    for words in ["ringmill-poll", "axum", "keep-alive-512", "not in upload, udp-echo: it"] {
+    for words in ["ringmill-poll", "axum", "keep-alive-512", "not in udp-echo: it is an HTTP server"] {
         assert!(output.contains(words), "{words}: {output}");
     }
 }
@@ -350,6 +475,7 @@ fn bad_input_is_told_in_a_line_and_writes_nothing() {
     check(&["--defer-accept", "500ms"], 2, "expected whole seconds, at least one");
     check(&["--only", "hyper", "--peers", "/"], 1, "not the folder of the peers");
     check(&["--only", "nginx", "--profile", "upload"], 1, "no contender is left");
+    check(&["--only", "ringmill", "--profile", "grpc-unary"], 1, "ringmill: it does not serve the app");
     check(&["--only", "ringmill", "--congestion", "nonesuch"], 1, "no congestion control \"nonesuch\"");
     let inside = file.join("out");
     let (code, _, errors) = compare(&["--only", "ringmill", "--out", inside.to_str().unwrap()]);

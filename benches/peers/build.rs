@@ -11,6 +11,10 @@ fn main() {
         .output_type("super::Text")
         .codec_path("tonic_prost::ProstCodec")
         .build();
-    let texts = Service::builder().name("Texts").package("site").method(echo).build();
+    let texts = Service::builder()
+        .name("Texts")
+        .package("site")
+        .method(echo)
+        .build();
     Builder::new().build_transport(false).compile(&[texts]);
 }

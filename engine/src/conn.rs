@@ -5,7 +5,6 @@ use crate::seam::io::Link;
 use crate::session::duplex::Duplex;
 use crate::session::life::{Ending, Phase};
 use crate::time::Tick;
-use std::cell::OnceCell;
 
 /// The receive operation of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub(crate) const NO_SESSION: u32 = u32::MAX;
 impl Conn {
     pub(crate) fn new(generation: u32, socket: Socket, service: u16) -> Conn {
         Conn {
-            link: Link { generation, socket, service, held_kib: 0, facts: None, ends: OnceCell::new() },
+            link: Link { generation, socket, service, held_kib: 0, facts: None },
             duplex: Duplex::new(),
             session: NO_SESSION,
             recv: Recv::Idle,
@@ -159,6 +158,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(std::mem::size_of::<Conn>() <= 112, "{}", std::mem::size_of::<Conn>());
+        assert!(std::mem::size_of::<Conn>() <= 104, "{}", std::mem::size_of::<Conn>());
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod duplex;
+pub(crate) mod ends;
 pub(crate) mod inlet;
 pub(crate) mod life;
 pub(crate) mod outlet;

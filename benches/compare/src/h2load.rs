@@ -3,7 +3,7 @@
 //! It looks at the status and counts bytes. What a call answers is checked by its length, in every run; that it is the right answer, by
 //! the tests of the peers.
 
-use super::load::{Loaded, Order};
+use super::order::{Loaded, Order};
 use super::pinned::Starter;
 use super::process::{Interrupt, Launcher, Process, log_end};
 use super::profile::Ask;

@@ -15,6 +15,7 @@ mod identity;
 mod idle;
 mod load;
 mod options;
+mod order;
 mod pinned;
 mod plots;
 mod proc;
@@ -55,11 +56,15 @@ fn list() -> String {
     for contender in &CONTENDERS {
         let mark = if contender.is_quick() { "*" } else { " " };
         text += &format!("  {mark} {:<20} {}\n", contender.name, contender.what);
-        let cannot =
-            Profile::ALL.into_iter().filter_map(|profile| Some((profile.name(), contender.cannot(profile)?)));
-        let cannot: Vec<(&str, &str)> = cannot.collect();
-        if let Some((_, reason)) = cannot.first() {
-            let names: Vec<&str> = cannot.iter().map(|(name, _)| *name).collect();
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for profile in Profile::ALL {
+            let Some(reason) = contender.cannot(profile) else { continue };
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, names)) => names.push(profile.name()),
+                None => reasons.push((reason, vec![profile.name()])),
+            }
+        }
+        for (reason, names) in reasons {
             text += &format!("      not in {}: {reason}\n", names.join(", "));
         }
     }
@@ -84,6 +89,9 @@ mod tests {
         for profile in Profile::ALL {
             assert!(text.contains(profile.what()));
         }
-        assert!(text.contains("not in upload, udp-echo"), "{text}");
+        assert!(
+            text.contains("without a program behind it\n      not in udp-echo: it is an HTTP server"),
+            "{text}"
+        );
     }
 }

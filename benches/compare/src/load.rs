@@ -4,6 +4,7 @@
 //! of ours that reads what it sends.
 
 use super::h2load;
+use super::order::{Loaded, Order};
 use super::pinned::Starter;
 use super::process::{Interrupt, Launcher, Process, log_end};
 use super::profile::{Ask, DATAGRAM_BYTES, Handshakes, Shape, UPLOAD_BYTES};
@@ -37,27 +38,6 @@ pub(super) struct Clients {
     /// A folder for request files and logs.
     pub(super) scratch: PathBuf,
     pub(super) interrupt: Interrupt,
-}
-
-/// One run of the client.
-#[derive(Clone, Copy)]
-pub(super) struct Order {
-    pub(super) shape: Shape,
-    pub(super) target: SocketAddrV4,
-    /// Over TLS.
-    pub(super) is_secure: bool,
-    pub(super) duration: Duration,
-    /// Requests a second in all; `None` for as fast as it goes.
-    pub(super) rate: Option<f64>,
-}
-
-/// What the client reports.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Loaded {
-    /// Right responses.
-    pub(super) requests: u64,
-    pub(super) requests_per_second: f64,
-    pub(super) latency_us: Latency,
 }
 
 impl Clients {

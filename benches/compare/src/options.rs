@@ -17,7 +17,7 @@ pub struct Compare {
     #[arg(long, conflicts_with = "full")]
     quick: bool,
 
-    /// All contenders, all profiles, 10 pairs of 1 s, latency at four rates everywhere: about an hour
+    /// All contenders, all profiles, 10 pairs of 1 s, latency at four rates everywhere: about two hours
     #[arg(long)]
     full: bool,
 
@@ -87,6 +87,8 @@ Examples:
       io_uring against epoll; needs no peers
   ringmill compare --only ringmill,ringmill-plain --profile tls-keep-alive-64
       what TLS costs; needs no peers
+  ringmill compare --only ringmill-axum,axum,axum-percore --profile keep-alive-64,pending,grpc-unary
+      one app of axum on three servers; gRPC needs h2load (on Debian: apt-get install nghttp2-client)
   ringmill compare --full --out results
   ringmill compare --list
 

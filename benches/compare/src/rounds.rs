@@ -3,7 +3,8 @@
 //! Figures are compared only within a round, where the machine was in the same state. A round with an error is void: it
 //! takes part in no figure, and its reason is kept. This is the only place that measures.
 
-use super::load::{Clients, Order};
+use super::load::Clients;
+use super::order::Order;
 use super::proc::{MachineTime, Usage};
 use super::process::Interrupted;
 use super::profile::Profile;

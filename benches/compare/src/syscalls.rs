@@ -2,7 +2,8 @@
 //!
 //! `perf stat` counts in the kernel and disturbs little. Where it may not, `strace -c` stops the server at every call.
 
-use super::load::{Clients, Order};
+use super::load::Clients;
+use super::order::Order;
 use super::pinned::Starter;
 use super::process::{Interrupt, Process, log_end};
 use super::results::{Syscalls, Tool};

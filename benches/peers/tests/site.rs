@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringmill_peers::blind::REPLY;
+use ringmill_peers::rpc::Text;
+use ringmill_peers::rpc::texts_client::TextsClient;
 use ringmill_peers::site::Pieces;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
@@ -120,6 +122,12 @@ fn check_over(stream: impl Read + Write, program: &str, head: Head) {
         "application/json",
         br#"{"message":"Hello, World!"}"#,
     );
+    if ["axum_readme", "axum_percore", "ringmill_app"]
+        .iter()
+        .any(|app| program.ends_with(app))
+    {
+        ask(&get("/pending"), "text/plain", b"Hello, World!");
+    }
     for count in [1, 300, 65_536, 1_000_000] {
         let expected: Vec<u8> = Pieces::new(count).flatten().collect();
         ask(
@@ -211,6 +219,49 @@ fn axum() {
         &["--workers", "2"],
         Head::AsRingmill,
     );
+}
+
+#[test]
+fn axum_percore() {
+    let program = env!("CARGO_BIN_EXE_axum_percore");
+    check(program, &["--workers", "2"], Head::AsRingmill);
+    check_calls(program, &["--workers", "2", "--http2"]);
+}
+
+#[test]
+fn ringmill_app() {
+    let program = env!("CARGO_BIN_EXE_ringmill_app");
+    for driver in ["auto", "poll"] {
+        check(program, &["--workers", "2", "--driver", driver], Head::AsRingmill);
+        check_calls(program, &["--workers", "2", "--driver", driver]);
+    }
+}
+
+/// The app answers a call over HTTP/2 with the text that it was sent.
+fn check_calls(program: &str, arguments: &[&str]) {
+    let peer = Peer::start(program, arguments);
+    drop(peer.connect());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::new(format!("http://{}", peer.address))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let mut client = TextsClient::new(channel);
+        for text in ["Hello, World!", "", "more"] {
+            let answer = client
+                .echo(Text {
+                    text: text.to_owned(),
+                })
+                .await
+                .unwrap();
+            assert_eq!(answer.into_inner().text, text, "{program}");
+        }
+    });
 }
 
 #[test]

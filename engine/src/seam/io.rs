@@ -12,7 +12,6 @@ use crate::session::outlet::Wish;
 use crate::session::shared::{Reclaim, Shared};
 use crate::time::Tick;
 use bytes::Bytes;
-use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,23 +43,6 @@ pub(crate) struct Link {
     pub(crate) held_kib: u32,
     /// What layers have learned. On the heap: most connections have none.
     pub(crate) facts: Option<Arc<Facts>>,
-    /// What the kernel was asked. On the heap: most sessions ask nothing.
-    pub(crate) ends: OnceCell<Box<Ends>>,
-}
-
-/// The addresses of a socket, each from when it was first asked for. They do not change.
-#[derive(Default)]
-pub(crate) struct Ends {
-    peer: OnceCell<Address>,
-    local: OnceCell<Address>,
-}
-
-/// What is kept, else what the kernel says now.
-fn end(kept: &OnceCell<Address>, ask: impl FnOnce() -> Option<Address>) -> Option<Address> {
-    if let Some(known) = kept.get() {
-        return Some(known.clone());
-    }
-    ask().map(|address| kept.get_or_init(|| address).clone())
 }
 
 /// A terabyte: more than any budget, and the sum of a stack fits.
@@ -233,8 +215,8 @@ impl Io<'_> {
         if let Some(told) = self.facts().and_then(|facts| facts.peer.clone()) {
             return Some(told);
         }
-        let Below { link, names, .. } = &self.below;
-        end(&link.ends.get_or_init(Box::default).peer, || names.peer(link.socket))
+        let Below { link, names, shared, .. } = &self.below;
+        shared.ends.peer(self.id(), || names.peer(link.socket))
     }
 
     /// Our end's address, as a proxy in front told it, else as the kernel has it. The first time it costs a system call where no
@@ -243,8 +225,8 @@ impl Io<'_> {
         if let Some(told) = self.facts().and_then(|facts| facts.local.clone()) {
             return Some(told);
         }
-        let Below { link, names, .. } = &self.below;
-        end(&link.ends.get_or_init(Box::default).local, || names.local(link.socket))
+        let Below { link, names, shared, .. } = &self.below;
+        shared.ends.local(self.id(), || names.local(link.socket))
     }
 
     /// Names this connection.

@@ -1,5 +1,6 @@
 //! What all sessions of a worker share: the time, the ledger of memory, buffers that are not in use.
 
+use super::ends::Ends;
 use super::outlet::Marks;
 use super::unread::Unread;
 use crate::bell::{Bell, Wakers};
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     pub(crate) wakers: Wakers,
     pub(crate) requests: Requests,
+    pub(crate) ends: Ends,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
@@ -73,6 +75,7 @@ impl Shared {
             bell,
             wakers: Wakers::default(),
             requests: Requests::default(),
+            ends: Ends::default(),
             spare: Vec::new(),
             spare_bytes: 0,
             spare_unread: Vec::new(),

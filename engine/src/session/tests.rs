@@ -21,7 +21,7 @@ use crate::seam::names::Names;
 use crate::seam::step::{Next, Step};
 use crate::stats::{Counters, Stats};
 use crate::time::Tick;
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -181,14 +181,7 @@ impl Stand {
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
-            link: Link {
-                generation: 1,
-                socket: Socket(-1),
-                service: 0,
-                held_kib: 0,
-                facts: None,
-                ends: OnceCell::new(),
-            },
+            link: Link { generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
             kernel: Kernel::default(),
             shared: Shared::new(&config, Arc::new(bell), stats.worker(0)),
             stats,
@@ -410,7 +403,7 @@ fn more_than_the_limits_ends_it() {
     assert_eq!(stand.reason, Some(CloseReason::InputOverflow));
 }
 
-/// A proxy's word comes first, and the kernel is asked for each end until it has answered once.
+/// A proxy's word comes first, and the kernel is asked for each end of a connection until it has answered once.
 #[test]
 fn the_ends_of_a_socket_are_asked_for_once() {
     let mut stand = Stand::new();
@@ -428,11 +421,13 @@ fn the_ends_of_a_socket_are_asked_for_once() {
     assert_eq!(ask(&mut stand, true, known), 4);
     assert_eq!(ask(&mut stand, true, known), 4);
     assert_eq!(ask(&mut stand, false, known), 4, "a connection that is gone had them all the same");
+    stand.link.generation = 2;
+    assert_eq!(ask(&mut stand, true, known), 6, "the slot has another tenant");
     stand.with(|io, _| {
         io.facts_mut().peer = Some(Address::Ip(SocketAddr::from(([10, 0, 0, 1], 9))));
         None
     });
-    assert_eq!(ask(&mut stand, true, [Some("10.0.0.1:9"), known[1]]), 4);
+    assert_eq!(ask(&mut stand, true, [Some("10.0.0.1:9"), known[1]]), 6);
 }
 
 /// A session that consumes nothing.

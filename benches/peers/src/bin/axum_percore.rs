@@ -25,7 +25,9 @@ struct Args {
 fn main() -> Result<()> {
     let Args { server, http2 } = Args::parse();
     net::serve(&server, move |listener| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(accept_all(listener, http2))
     })
 }
@@ -42,11 +44,16 @@ async fn accept_all(listener: std::net::TcpListener, http2: bool) -> Result<()> 
         // An error of either is the client's: it broke off or sent something that is not HTTP.
         if http2 {
             tokio::spawn(async move {
-                let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await;
+                let _ = http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(stream, service)
+                    .await;
             });
         } else {
             tokio::spawn(async move {
-                let _ = http1::Builder::new().pipeline_flush(true).serve_connection(stream, service).await;
+                let _ = http1::Builder::new()
+                    .pipeline_flush(true)
+                    .serve_connection(stream, service)
+                    .await;
             });
         }
     }

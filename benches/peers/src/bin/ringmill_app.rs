@@ -23,7 +23,11 @@ fn main() -> Result<()> {
         "this program sets neither congestion control nor deferred accepts"
     );
     net::raise_open_files_limit()?;
-    let config = Config { workers: Some(server.workers.into()), driver, ..Config::default() };
+    let config = Config {
+        workers: Some(server.workers.into()),
+        driver,
+        ..Config::default()
+    };
     ringmill::serve(server.listen.listen, app::router())
         .config(config)
         .on_start(|running| println!("listening {}", running.addresses()[0]))
