@@ -1,29 +1,27 @@
 //! axum's programs by one changed line: [`serve`] for `axum::serve`.
 //!
 //! What a program sees is axum's: `Router`, extractors, responses, middleware. Under it are our workers, each with a runtime of tokio of
-//! its own, and our HTTP (`ringmill_protocols::adapt`). The types of axum and of tokio end here.
+//! its own, and our HTTP (`ringmill_protocols::adapt`). What can be served is in `app/kinds.rs`. The types of axum, of tonic and of tokio
+//! end here.
 
-use axum::Router;
-use axum::extract::connect_info::{Connected, IntoMakeServiceWithConnectInfo};
-use axum::routing::IntoMakeService;
-use http::Request;
+mod kinds;
+
+pub use kinds::{App, Incoming};
+
 use ringmill_engine::{
-    Address, Builder, Config, Engine, Error, Facts, Handle, ListenOptions, Running, TokioOptions,
-    WorkerContext,
+    Address, Builder, Config, Engine, Error, Handle, ListenOptions, Running, TokioOptions, WorkerContext,
 };
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 use ringmill_protocols::TlsStore;
-use ringmill_protocols::adapt::{Answer, Body, BoxError, Connection, TowerServer, tower};
+use ringmill_protocols::adapt::{BoxError, Http2Limits};
 use ringmill_protocols::http::Limits;
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tower_service::Service;
 
-/// Serves an axum app: a `Router`, or what its `into_make_service` and `into_make_service_with_connect_info` make.
+/// Serves an axum app: a `Router`, or what its `into_make_service` and `into_make_service_with_connect_info` make; and with the feature
+/// `tonic`, the `Routes` of gRPC services.
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};
@@ -87,6 +85,7 @@ pub struct Serve<A> {
     config: Config,
     tokio: TokioOptions,
     limits: Limits,
+    http2: Http2Limits,
     drain: Duration,
     signal: Option<Signal>,
     on_start: Option<Box<OnStart>>,
@@ -115,6 +114,7 @@ impl<A: App> Serve<A> {
             config: Config::default(),
             tokio: TokioOptions::default(),
             limits: Limits::default(),
+            http2: Http2Limits::default(),
             drain: DRAIN_TIMEOUT,
             signal: None,
             on_start: None,
@@ -172,6 +172,40 @@ impl<A: App> Serve<A> {
         Serve { limits, ..self }
     }
 
+    /// Replaces the limits and timeouts of HTTP/2: those that follow here are among them.
+    pub fn http2(self, http2: Http2Limits) -> Serve<A> {
+        Serve { http2, ..self }
+    }
+
+    /// Ends connections of HTTP/2 at about this age, so that clients come again and find servers that are new: they are told to go
+    /// (GOAWAY), and what they have begun has `grace` to end. Not done unless it is set.
+    pub fn connection_age(mut self, age: Duration, grace: Duration) -> Serve<A> {
+        (self.http2.age_max, self.http2.age_grace) = (Some(age), grace);
+        self
+    }
+
+    /// Ends calls of gRPC over HTTP/2 after this time (DEADLINE_EXCEEDED), also those whose `grpc-timeout` is longer, or that have none.
+    /// Unless it is set, calls have the time that their clients give them.
+    pub fn grpc_timeout_max(mut self, max: Duration) -> Serve<A> {
+        self.http2.grpc_timeout_max = Some(max);
+        self
+    }
+
+    /// Asks clients of HTTP/2 that are silent for `interval` whether they are still there (PING), and lets go whoever does not answer
+    /// within `timeout`. Unless it is set, these are 20 and 10 seconds.
+    pub fn ping(mut self, interval: Duration, timeout: Duration) -> Serve<A> {
+        (self.http2.ping_interval, self.http2.ping_timeout) = (Some(interval), timeout);
+        self
+    }
+
+    /// How many requests a client may have under way on a connection of HTTP/2; 200 unless it is set. For a limit over all connections,
+    /// put `tower::limit::GlobalConcurrencyLimitLayer` on the app: requests beyond it wait for their turn, and with
+    /// `tower::load_shed` before it they are refused.
+    pub fn concurrency_per_connection(mut self, requests: u32) -> Serve<A> {
+        self.http2.streams_max = requests;
+        self
+    }
+
     /// Replaces the options of the workers' runtimes.
     pub fn tokio(self, tokio: TokioOptions) -> Serve<A> {
         Serve { tokio, ..self }
@@ -207,8 +241,9 @@ impl<A: App> Serve<A> {
             return Err(problem);
         }
         let mut builder = Engine::builder().config(self.config).tokio(self.tokio);
+        let limits = (self.limits, self.http2);
         for listener in self.listeners {
-            builder = listen(builder, listener, self.make.clone(), self.limits.clone());
+            builder = listen(builder, listener, self.make.clone(), limits.clone());
         }
         let signal = self.signal.map(|signal| (signal, self.drain));
         let running = builder.start()?;
@@ -219,10 +254,15 @@ impl<A: App> Serve<A> {
     }
 }
 
-fn listen<A: App>(builder: Builder, listener: Listener, make: Arc<Make<A>>, limits: Limits) -> Builder {
+fn listen<A: App>(
+    builder: Builder,
+    listener: Listener,
+    make: Arc<Make<A>>,
+    limits: (Limits, Http2Limits),
+) -> Builder {
     let server = move |worker| {
-        let (app, limits) = (make(worker), limits.clone());
-        async move { Ok::<_, BoxError>(app.await?.server().with_limits(limits)) }
+        let (app, (limits, http2)) = (make(worker), limits.clone());
+        async move { Ok::<_, BoxError>(app.await?.server().with_limits(limits).with_http2_limits(http2)) }
     };
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     if let Some(store) = listener.tls {
@@ -271,132 +311,5 @@ struct StopWhenDropped(Handle);
 impl Drop for StopWhenDropped {
     fn drop(&mut self) {
         self.0.stop();
-    }
-}
-
-/// What can be served: axum's `Router`, and what its two `into_make_service` methods make.
-pub trait App: Clone + Send + sealed::Sealed + 'static {
-    /// The service behind it.
-    #[doc(hidden)]
-    type Service: Answer;
-
-    #[doc(hidden)]
-    fn server(self) -> TowerServer<Self::Service>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-impl sealed::Sealed for Router {}
-
-impl App for Router {
-    type Service = Router;
-
-    fn server(self) -> TowerServer<Router> {
-        tower(self)
-    }
-}
-
-impl<S> sealed::Sealed for IntoMakeService<S> {}
-
-impl<S: Answer + Send> App for IntoMakeService<S> {
-    type Service = S;
-
-    fn server(mut self) -> TowerServer<S> {
-        tower(at_once(self.call(())))
-    }
-}
-
-impl<S, C> sealed::Sealed for IntoMakeServiceWithConnectInfo<S, C> {}
-
-impl<S, C> App for IntoMakeServiceWithConnectInfo<S, C>
-where
-    S: Answer + Send,
-    C: Connected<Incoming> + Sync,
-{
-    type Service = Introduced<S, C>;
-
-    fn server(self) -> TowerServer<Introduced<S, C>> {
-        tower(Introduced(self)).with_introduction(|connection, extensions| {
-            extensions.insert(Incoming::of(connection));
-        })
-    }
-}
-
-/// axum's make-services have what they make.
-fn at_once<S>(future: impl Future<Output = Result<S, std::convert::Infallible>>) -> S {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(service)) => service,
-        Poll::Pending => unreachable!("IntoMakeService waits for nothing"),
-    }
-}
-
-/// A connection, for what an app wants to know of it: `impl Connected<ringmill::Incoming> for ..`, beside that for axum's own.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    peer: Option<Address>,
-    local: Option<Address>,
-    facts: Option<Arc<Facts>>,
-}
-
-impl Incoming {
-    fn of(connection: &Connection<'_, '_>) -> Incoming {
-        Incoming { peer: connection.peer(), local: connection.local(), facts: connection.share_facts() }
-    }
-
-    /// The client's address, as a proxy in front told it, else as the kernel has it.
-    pub fn peer(&self) -> Option<&Address> {
-        self.peer.as_ref()
-    }
-
-    /// The address the client connected to, in the same way.
-    pub fn local(&self) -> Option<&Address> {
-        self.local.as_ref()
-    }
-
-    /// What the layers below have learned: TLS, a proxy in front.
-    pub fn facts(&self) -> Option<&Facts> {
-        self.facts.as_deref()
-    }
-}
-
-/// Of a client without an address, over a Unix socket or gone already, it is 0.0.0.0 and port 0.
-impl Connected<Incoming> for SocketAddr {
-    fn connect_info(incoming: Incoming) -> SocketAddr {
-        let known = incoming.peer.and_then(|peer| peer.ip());
-        known.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
-    }
-}
-
-/// A service that has to be told of the connection: it is made for each request, which costs a clone.
-#[doc(hidden)]
-pub struct Introduced<S, C>(IntoMakeServiceWithConnectInfo<S, C>);
-
-impl<S: Clone, C> Clone for Introduced<S, C> {
-    fn clone(&self) -> Introduced<S, C> {
-        Introduced(self.0.clone())
-    }
-}
-
-type Told<S, C> = axum::middleware::AddExtension<S, axum::extract::ConnectInfo<C>>;
-
-impl<S, C> Service<Request<Body>> for Introduced<S, C>
-where
-    S: Answer,
-    C: Connected<Incoming> + Sync,
-{
-    type Response = <Told<S, C> as Service<Request<Body>>>::Response;
-    type Error = <Told<S, C> as Service<Request<Body>>>::Error;
-    type Future = <Told<S, C> as Service<Request<Body>>>::Future;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let incoming = request.extensions_mut().remove::<Incoming>();
-        let incoming = incoming.unwrap_or(Incoming { peer: None, local: None, facts: None });
-        at_once(self.0.call(incoming)).call(request)
     }
 }
