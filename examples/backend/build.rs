@@ -1,24 +1,15 @@
-//! Writes the code of the gRPC service of `src/bin/grpc.rs`: a description in Rust stands for a file that needs protoc.
+//! Makes the code of the gRPC service of `src/bin/grpc.rs`, and what reflection tells of it, from `proto/numbers.proto`. protox stands
+//! for protoc, so that nothing has to be installed.
 
-use tonic_build::manual::{Builder, Method, Service};
+use prost::Message;
+use std::error::Error;
+use std::path::PathBuf;
 
-fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    let method = |name: &str, route: &str| {
-        Method::builder()
-            .name(name)
-            .route_name(route)
-            .input_type("super::Number")
-            .output_type("super::Number")
-            .codec_path("tonic_prost::ProstCodec")
-    };
-    let numbers = Service::builder()
-        .name("Numbers")
-        .package("numbers")
-        .method(method("square", "Square").build())
-        .method(method("count", "Count").server_streaming().build())
-        .method(method("sum", "Sum").client_streaming().build())
-        .method(method("running_sum", "RunningSum").client_streaming().server_streaming().build())
-        .build();
-    Builder::new().build_transport(false).compile(&[numbers]);
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let described = protox::compile(["numbers.proto"], ["proto"])?;
+    let told = PathBuf::from(std::env::var("OUT_DIR")?).join("numbers.bin");
+    std::fs::write(told, described.encode_to_vec())?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(described)?;
+    Ok(())
 }

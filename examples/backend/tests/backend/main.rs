@@ -1,4 +1,4 @@
-//! Each program, served in this process on both drivers and on axum's own server, and asked by other people's clients.
+//! Each program, served in this process on both drivers and on axum's or tonic's own server, and asked by other people's clients.
 
 mod auth;
 mod data;
@@ -18,6 +18,9 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// Calls `test` with the address of an app, in a client's runtime: on Ringmill with each driver, and on axum's own server, where what
 /// the tests expect has to be true as well. Each serves an app of its own.
@@ -78,6 +81,14 @@ impl OnAxum for Router {
 impl OnAxum for IntoMakeServiceWithConnectInfo<Router, SocketAddr> {
     async fn on_axum(self, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, self).await
+    }
+}
+
+/// Its own server is that of tonic.
+impl OnAxum for Routes {
+    async fn on_axum(self, listener: TcpListener) -> std::io::Result<()> {
+        let served = Server::builder().accept_http1(true).add_routes(self);
+        served.serve_with_incoming(TcpIncoming::from(listener)).await.map_err(std::io::Error::other)
     }
 }
 
