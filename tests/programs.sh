@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests that need other programs: ringmill and the custom_protocol example against curl, openssl, wrk, h2load, redis-cli,
-# redis-benchmark, Python's http.client, the scanners sslyze and testssl.sh, and haproxy in front of it, on both drivers; and against
-# nginx, on generated requests.
+# redis-benchmark, Python's http.client, the scanners sslyze and testssl.sh, and haproxy in front of it, and a gRPC service of
+# examples/backend against Python's grpcio, on both drivers; and against nginx, on generated requests.
 # Traffic stays on loopback.
 #
 #   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
@@ -18,6 +18,13 @@ main() {
         echo "sslyze is missing: python3 -m venv target/sslyze && target/sslyze/bin/pip install sslyze==6.3.1" >&2
         exit 1
     fi
+    grpcio=$(realpath --no-symlinks "$(dirname "$0")/../target/grpcio/bin/python")
+    if [[ ! -x $grpcio ]]; then
+        echo "grpcio is missing: .ci/run installs it in target/grpcio" >&2
+        exit 1
+    fi
+    backend=$(realpath "$(dirname "$0")/../examples/backend")
+    cargo build --quiet --locked --manifest-path "$backend/Cargo.toml" --bin grpc
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
         echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --examples && cargo build --release --bins" >&2
@@ -73,6 +80,11 @@ main() {
             check_redis
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
             check "no panic in the log of custom_protocol" "" "$(grep -i panicked "$log" || true)"
+        fi
+        if start "http://127" "$backend/target/debug/grpc" 127.0.0.1:0; then
+            check_grpc
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
+            check "no panic in the log of grpc" "" "$(grep -i panicked "$log" || true)"
         fi
     done
     driver=${drivers%% *}
@@ -712,6 +724,15 @@ print(tls["version"], tls["handshakes"] > 1, tls["resumed_total"] >= tls["handsh
 handshake() {
     printf 'GET /plaintext HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' |
         "${bounded[@]}" openssl s_client -connect "localhost:$1" "${@:2}" -ign_eof 2>/dev/null | grep -oE '^(New|Reused),' | head -n 1
+}
+
+# ---- grpcio
+
+check_grpc() {
+    local service
+    service=$(grep -oE '127\.[^ ]*' "$log" | head -n 1)
+    check "grpcio: calls of all four kinds, deadlines, details, compression, reflection, health" "all as expected" \
+        "$("${bounded[@]}" "$grpcio" "$(dirname "$0")/grpc_client.py" "$service" 2>&1)"
 }
 
 # ---- sslyze and testssl.sh, over TLS
