@@ -9,7 +9,7 @@ mod kinds;
 pub use kinds::{App, Incoming};
 
 use ringmill_engine::{
-    Address, Builder, Config, Engine, Error, Handle, ListenOptions, Running, TokioOptions, WorkerContext,
+    Builder, Config, Engine, Error, Handle, ListenOn, ListenOptions, Running, TokioOptions, WorkerContext,
 };
 #[cfg(any(feature = "tls", feature = "tls-ring"))]
 use ringmill_protocols::TlsStore;
@@ -36,7 +36,9 @@ use std::time::Duration;
 /// Each worker has a clone of the app, and runs its handlers on its own thread: state that all share goes into an `Arc`, as with any
 /// axum app. What belongs to one runtime of tokio, such as a pool of connections to a database, is better made in each worker:
 /// [`serve_with`].
-pub fn serve<A: App>(address: impl TryInto<Address, Error: Into<Error>>, app: A) -> Serve<A> {
+///
+/// In place of an address it takes a listener that is bound already, tokio's or that of the standard library ([`ListenOn`]).
+pub fn serve<A: App>(address: impl TryInto<ListenOn, Error: Into<Error>>, app: A) -> Serve<A> {
     let app = Mutex::new(app);
     Serve::new(address, move |_| {
         let app = app.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -59,7 +61,7 @@ pub fn serve<A: App>(address: impl TryInto<Address, Error: Into<Error>>, app: A)
 /// }
 /// ```
 pub fn serve_with<A, E>(
-    address: impl TryInto<Address, Error: Into<Error>>,
+    address: impl TryInto<ListenOn, Error: Into<Error>>,
     factory: impl AsyncFn(WorkerContext) -> Result<A, E> + Send + Sync + 'static,
 ) -> Serve<A>
 where
@@ -92,9 +94,8 @@ pub struct Serve<A> {
     problem: Option<Error>,
 }
 
-#[derive(Clone)]
 struct Listener {
-    address: Address,
+    address: ListenOn,
     options: ListenOptions,
     #[cfg(any(feature = "tls", feature = "tls-ring"))]
     tls: Option<Arc<TlsStore>>,
@@ -105,7 +106,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl<A: App> Serve<A> {
     fn new(
-        address: impl TryInto<Address, Error: Into<Error>>,
+        address: impl TryInto<ListenOn, Error: Into<Error>>,
         make: impl Fn(WorkerContext) -> Pin<Box<dyn Future<Output = Result<A, BoxError>>>> + Send + Sync + 'static,
     ) -> Serve<A> {
         let serve = Serve {
@@ -123,15 +124,15 @@ impl<A: App> Serve<A> {
         serve.listen(address)
     }
 
-    /// Listens on one more address.
-    pub fn listen(self, address: impl TryInto<Address, Error: Into<Error>>) -> Serve<A> {
+    /// Listens on one more address, or with one more listener that is bound already.
+    pub fn listen(self, address: impl TryInto<ListenOn, Error: Into<Error>>) -> Serve<A> {
         self.listen_with(address, ListenOptions::default())
     }
 
     /// The same with options.
     pub fn listen_with(
         mut self,
-        address: impl TryInto<Address, Error: Into<Error>>,
+        address: impl TryInto<ListenOn, Error: Into<Error>>,
         options: ListenOptions,
     ) -> Serve<A> {
         match address.try_into() {

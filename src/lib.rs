@@ -11,6 +11,8 @@ mod app;
 #[cfg(feature = "axum")]
 pub use app::{App, Incoming, Serve, serve, serve_with};
 pub use ringmill_engine::*;
+#[cfg(feature = "tower")]
+pub use ringmill_protocols::http::Shutdown;
 pub use ringmill_protocols::*;
 
 /// Compiles the examples of the README.

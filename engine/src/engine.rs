@@ -13,12 +13,14 @@ use crate::config::{Config, ListenOptions};
 use crate::error::Error;
 #[cfg(feature = "tokio")]
 use crate::host::TokioOptions;
+use crate::listen::on::{ListenOn, Place};
 use crate::listen::unix::UnixPaths;
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::{Service, Typed};
 use crate::stats::Stats;
 use std::future::ready;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -86,6 +88,8 @@ pub struct Builder {
 
 struct Stream {
     address: Address,
+    /// It is bound there already.
+    bound: Option<TcpListener>,
     options: ListenOptions,
     factory: Arc<ServiceFactory>,
 }
@@ -114,11 +118,11 @@ impl Builder {
         self
     }
 
-    /// Listens on `address` (see [`Address`]) with default options. `factory` is called once on each worker's
+    /// Listens on `address` (see [`Address`]; a TCP listener that is bound will do as well, see [`ListenOn`]) with default options. `factory` is called once on each worker's
     /// thread; what it makes never leaves that thread.
     pub fn listen<P: Layer>(
         self,
-        address: impl TryInto<Address, Error: Into<Error>>,
+        address: impl TryInto<ListenOn, Error: Into<Error>>,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Builder {
         self.listen_with(address, ListenOptions::default(), factory)
@@ -127,12 +131,12 @@ impl Builder {
     /// Listens with options.
     pub fn listen_with<P: Layer>(
         mut self,
-        address: impl TryInto<Address, Error: Into<Error>>,
+        address: impl TryInto<ListenOn, Error: Into<Error>>,
         options: ListenOptions,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Builder {
-        if let Some(address) = self.address(address) {
-            self.streams.push(Stream { address, options, factory: at_once(factory) });
+        if let Some((address, bound)) = self.place(address) {
+            self.streams.push(Stream { address, bound, options, factory: at_once(factory) });
         }
         self
     }
@@ -155,12 +159,12 @@ impl Builder {
     #[cfg(feature = "tokio")]
     pub fn listen_async<P: Layer, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         mut self,
-        address: impl TryInto<Address, Error: Into<Error>>,
+        address: impl TryInto<ListenOn, Error: Into<Error>>,
         options: ListenOptions,
         factory: impl AsyncFn(WorkerContext) -> Result<P, E> + Send + Sync + 'static,
     ) -> Builder {
         self.has_async_factories = true;
-        if let Some(address) = self.address(address) {
+        if let Some((address, bound)) = self.place(address) {
             let factory = Arc::new(factory);
             let factory: Arc<ServiceFactory> = Arc::new(move |worker| {
                 let (factory, worker) = (factory.clone(), worker.clone());
@@ -169,7 +173,7 @@ impl Builder {
                     Ok(Box::new(Typed::new(made)) as Box<dyn Service>)
                 })
             });
-            self.streams.push(Stream { address, options, factory });
+            self.streams.push(Stream { address, bound, options, factory });
         }
         self
     }
@@ -226,6 +230,20 @@ impl Builder {
     /// Binds everything and starts the workers. When this returns, connections are being accepted.
     pub fn start(self) -> Result<Running, Error> {
         spawn::start(self)
+    }
+
+    fn place(
+        &mut self,
+        on: impl TryInto<ListenOn, Error: Into<Error>>,
+    ) -> Option<(Address, Option<TcpListener>)> {
+        match on.try_into() {
+            Ok(ListenOn(Place::Address(address))) => Some((address, None)),
+            Ok(ListenOn(Place::Bound(address, listener))) => Some((Address::Ip(address), Some(listener))),
+            Err(error) => {
+                self.problem.get_or_insert(error.into());
+                None
+            }
+        }
     }
 
     fn address(&mut self, address: impl TryInto<Address, Error: Into<Error>>) -> Option<Address> {

@@ -1,6 +1,10 @@
 //! tokio on a worker's thread: its runtime, in which the worker is the root future (`worker/hosted.rs`).
 
+use crate::address::Address;
+use crate::error::Error;
+use crate::listen::on::ListenOn;
 use crate::sys::Affinity;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -25,6 +29,20 @@ impl Default for TokioOptions {
 impl TokioOptions {
     pub(crate) fn problem(&self) -> Option<String> {
         (self.max_blocking_threads == 0).then(|| "max_blocking_threads is 0: give at least 1".to_owned())
+    }
+}
+
+impl TryFrom<tokio::net::TcpListener> for ListenOn {
+    type Error = Error;
+
+    fn try_from(listener: tokio::net::TcpListener) -> Result<ListenOn, Error> {
+        let address = listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let listener = listener.into_std().map_err(|source| Error::Listen {
+            address: Address::Ip(address),
+            step: "taking it from its runtime",
+            source,
+        })?;
+        listener.try_into()
     }
 }
 

@@ -101,6 +101,7 @@ pub use error::Error;
 pub use event::Errno;
 #[cfg(feature = "tokio")]
 pub use host::TokioOptions;
+pub use listen::on::ListenOn;
 pub use output::Output;
 pub use seam::datagram::{Datagram, DatagramIo};
 pub use seam::facts::{Facts, Proxied, ProxiedSsl, ProxyOutcome, Secure};

@@ -33,6 +33,8 @@ mod peer;
 mod reject;
 mod reply;
 mod request;
+#[cfg(feature = "tower")]
+mod shutdown;
 mod status;
 mod successor;
 pub(crate) mod switch;
@@ -54,6 +56,8 @@ pub use owned::request::OwnedRequest;
 pub use peer::Peer;
 pub use reply::Reply;
 pub use request::Request;
+#[cfg(feature = "tower")]
+pub use shutdown::{Begun, Shutdown};
 pub use successor::Successor;
 
 /// A server for an async closure: it may wait for whatever wakes a future. Each worker has its own, so it may keep state without

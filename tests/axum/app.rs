@@ -33,7 +33,7 @@ impl Drop for Guard {
     }
 }
 
-async fn wait(State(shared): State<Shared>) -> &'static str {
+pub async fn wait(State(shared): State<Shared>) -> &'static str {
     let _guard = Guard(shared.dropped.clone());
     shared.waiting.fetch_add(1, SeqCst);
     shared.notify.notified().await;

@@ -3,6 +3,7 @@
 #![cfg(feature = "tls")]
 
 mod app;
+mod beyond;
 #[path = "../common/mod.rs"]
 mod common;
 mod promises;

@@ -142,7 +142,7 @@ struct Listeners {
 
 impl Listeners {
     fn refuse_taken(&self, patience: &Patience) -> Result<(), Error> {
-        for (stream, only_v6) in &self.streams {
+        for (stream, only_v6) in self.streams.iter().filter(|(stream, _)| stream.bound.is_none()) {
             bind::refuse_taken(&stream.address, true, *only_v6, patience)?;
         }
         for (listener, only_v6) in &self.datagrams {
@@ -184,11 +184,12 @@ impl Listeners {
             share_out(bound.sockets, |worker, socket| all[worker].datagrams.push(socket));
         }
         let mut streams = Vec::with_capacity(self.streams.len());
-        for (Stream { address, options, .. }, only_v6) in self.streams {
+        for (Stream { address, bound, options, .. }, only_v6) in self.streams {
             let options = ListenOptions { only_v6, ..options };
-            let bound = match address {
-                Address::Ip(ip) => bind::streams(ip, &options, workers)?,
-                address => Bound { address, sockets: Vec::new() },
+            let bound = match (address, bound) {
+                (Address::Ip(ip), Some(listener)) => bind::share(ip, listener, &options, workers)?,
+                (Address::Ip(ip), None) => bind::streams(ip, &options, workers)?,
+                (address, _) => Bound { address, sockets: Vec::new() },
             };
             streams.push((bound, options));
         }

@@ -8,7 +8,7 @@ use crate::error::{Error, step};
 use crate::sys;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 /// The sockets of one listener, one a worker, and the address they got.
 pub(crate) struct Bound {
@@ -18,7 +18,44 @@ pub(crate) struct Bound {
 
 /// Binds a TCP socket for each worker; none listens yet.
 pub(crate) fn streams(ip: SocketAddr, options: &ListenOptions, workers: usize) -> Result<Bound, Error> {
-    group(ip, workers, Type::STREAM, |socket, at| tcp_options(socket, &ip, options, at))
+    group(ip, workers, Type::STREAM, |socket, at| {
+        if ip.is_ipv6() {
+            *at = "setting IPV6_V6ONLY";
+            socket.set_only_v6(options.only_v6)?;
+        }
+        tcp_options(socket, options, at)
+    })
+}
+
+/// Takes a socket that is bound already, for all workers: they share its queue, as SO_REUSEPORT has to be set before the first bind.
+pub(crate) fn share(
+    ip: SocketAddr,
+    listener: TcpListener,
+    options: &ListenOptions,
+    workers: usize,
+) -> Result<Bound, Error> {
+    if workers > 1 {
+        tracing::warn!(
+            address = %ip,
+            workers,
+            "all workers take connections from the one queue of a listener that was bound already: an address gives each its own"
+        );
+    }
+    let mut at = "sharing it among the workers";
+    let share = || {
+        let socket = Socket::from(listener);
+        // A driver that wants it otherwise says so itself.
+        socket.set_nonblocking(false)?;
+        tcp_options(&socket, options, &mut at)?;
+        at = "sharing it among the workers";
+        let mut sockets = vec![socket];
+        while sockets.len() < workers {
+            sockets.push(sockets[0].try_clone()?);
+        }
+        Ok(Bound { address: Address::Ip(ip), sockets })
+    };
+    let shared = share();
+    shared.map_err(|source| Error::Listen { address: Address::Ip(ip), step: at, source })
 }
 
 /// From here on clients can connect.
@@ -165,12 +202,7 @@ fn try_bind(ip: SocketAddr, kind: Type, only_v6: bool) -> io::Result<()> {
     socket.bind(&SockAddr::from(ip))
 }
 
-fn tcp_options(
-    socket: &Socket,
-    ip: &SocketAddr,
-    options: &ListenOptions,
-    step: &mut &'static str,
-) -> io::Result<()> {
+fn tcp_options(socket: &Socket, options: &ListenOptions, step: &mut &'static str) -> io::Result<()> {
     // Set on the listener, inherited by every connection: no call per connection.
     *step = "setting TCP_NODELAY";
     socket.set_tcp_nodelay(options.nodelay)?;
@@ -178,10 +210,6 @@ fn tcp_options(
     // and a multishot receive that stopped before it would take the rest for not there (Linux 6.18).
     *step = "setting SO_OOBINLINE";
     socket.set_out_of_band_inline(true)?;
-    if ip.is_ipv6() {
-        *step = "setting IPV6_V6ONLY";
-        socket.set_only_v6(options.only_v6)?;
-    }
     if let Some(name) = &options.congestion {
         *step = "setting TCP_CONGESTION (see net.ipv4.tcp_available_congestion_control)";
         socket.set_tcp_congestion(name.as_bytes())?;

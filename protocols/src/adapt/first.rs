@@ -24,7 +24,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A server for a tower service, as it is: `Service<http::Request<Body>>` with a response of any body. A worker calls its own clone.
 ///
 /// It speaks HTTP/1.1 and, with clients that begin with it or agreed on `h2` by TLS, HTTP/2. Requests have in their extensions a
-/// [`Peer`](http::Peer), which tells when the client leaves; an `Arc<Facts>` where layers below have learned something, and what
+/// [`Peer`](http::Peer), which tells when the client leaves; a [`Shutdown`](http::Shutdown), which tells when the server drains; an `Arc<Facts>` where layers below have learned something, and what
 /// [`TowerServer::with_introduction`] adds.
 ///
 /// ```no_run
@@ -152,7 +152,12 @@ impl<S: Answer> Layer for TowerServer<S> {
             return Step::next(Next::Continue);
         }
         match session {
-            Chosen::One(one, _) => self.one.call(one, call, io),
+            Chosen::One(one, _) => {
+                if let Call::Drain = call {
+                    self.one.handler_mut().begin_shutdown();
+                }
+                self.one.call(one, call, io)
+            }
             Chosen::Two(two) => self.two.call(two, call, io),
         }
     }

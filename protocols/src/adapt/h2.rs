@@ -235,6 +235,7 @@ impl<S: Answer> Protocol for Http2<S> {
     }
 
     fn drain(&mut self, session: &mut Session<S>, io: &mut Io<'_>) -> Next {
+        self.program.shutdown().begin();
         session.end(io);
         self.go_on(session, io)
     }

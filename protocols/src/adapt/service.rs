@@ -1,6 +1,7 @@
 //! What a tower service is to us, and what it learns of a connection. How it is called is in `tower.rs` and `h2.rs`.
 
 use super::body::Body;
+use crate::http::Shutdown;
 use http::{Extensions, Request, Response};
 use ringmill_engine::{Address, Facts, Io};
 use std::future::poll_fn;
@@ -74,24 +75,31 @@ pub(super) type Introduce = dyn Fn(&Connection<'_, '_>, &mut Extensions);
 pub(super) struct Program<S> {
     service: S,
     introduce: Option<Rc<Introduce>>,
+    shutdown: Shutdown,
 }
 
 impl<S> Program<S> {
     pub(super) fn new(service: S) -> Program<S> {
-        Program { service, introduce: None }
+        Program { service, introduce: None, shutdown: Shutdown::default() }
     }
 
     pub(super) fn set_introduce(&mut self, introduce: Rc<Introduce>) {
         self.introduce = Some(introduce);
     }
 
+    pub(super) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
     pub(super) fn service(&mut self) -> &mut S {
         &mut self.service
     }
 
-    /// Adds to a request's extensions. Facts of the connection are always among them, where there are any.
+    /// Adds to a request's extensions. The notice of a shutdown is always among them, and so are facts of the connection, where there
+    /// are any.
     #[inline]
     pub(super) fn introduce(&self, io: &Io<'_>, extensions: &mut Extensions) {
+        extensions.insert(self.shutdown.clone());
         if let Some(facts) = io.share_facts() {
             extensions.insert::<Arc<Facts>>(facts);
         }

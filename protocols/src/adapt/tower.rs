@@ -49,6 +49,10 @@ impl<S: Answer> Tower<S> {
         self.program.set_introduce(introduce);
     }
 
+    pub(super) fn begin_shutdown(&self) {
+        self.program.shutdown().begin();
+    }
+
     pub(super) fn set_body_bytes_max(&mut self, bytes_max: u64) {
         self.body_bytes_max = bytes_max;
     }
