@@ -24,6 +24,7 @@ mod later;
 pub mod message;
 #[cfg(not(feature = "internals"))]
 mod message;
+pub(crate) mod misuse;
 #[cfg(feature = "internals")]
 pub mod one;
 #[cfg(not(feature = "internals"))]

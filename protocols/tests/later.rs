@@ -448,7 +448,11 @@ fn who_runs_on_may_wait_for_the_client_to_leave_and_may_panic() {
 
 #[test]
 fn no_more_run_on_than_may() {
-    let limits = Limits { run_on_max: 2, ..Limits::default() };
+    no_more_than(2, Limits { run_on_max: 2, ..Limits::default() });
+    no_more_than(0, Limits { run_on_bytes_max: 1, ..Limits::default() });
+}
+
+fn no_more_than(expected: usize, limits: Limits) {
     let mut run = Run::with(0, Chaos::CALM, WhenGone::RunOn, limits);
     for _ in 0..3 {
         let peer = run.connect();
@@ -457,10 +461,11 @@ fn no_more_run_on_than_may() {
         peer.shutdown();
         run.rest();
     }
-    assert_eq!(run.desk.said(), ["dropped"]);
+    assert_eq!(run.desk.said(), vec!["dropped"; 3 - expected]);
     run.desk.complete_all();
     run.rest();
-    assert_eq!(run.desk.said().len(), 4);
+    // Each that has run on says two things.
+    assert_eq!(run.desk.said().len(), 2 * expected);
 }
 
 #[test]

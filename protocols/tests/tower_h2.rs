@@ -12,7 +12,7 @@ use ringmill_engine::driver::sim::{self, Chaos, Simulation};
 use ringmill_engine::{Config, Counters};
 use ringmill_protocols::adapt::{Body, BoxError, Http2Limits, TowerServer, tower};
 use ringmill_protocols::http::Peer;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
@@ -29,6 +29,7 @@ struct Program {
     given: Rc<RefCell<Vec<OnUpgrade>>>,
     /// Of requests that are never answered.
     peers: Rc<RefCell<Vec<Peer>>>,
+    is_never_ready: Rc<Cell<bool>>,
 }
 
 /// Says that it is dropped.
@@ -63,7 +64,7 @@ impl Service<Request<Body>> for Program {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Answered>, BoxError>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+        if self.is_never_ready.get() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
@@ -341,7 +342,7 @@ fn an_idle_connection_is_told_to_go_and_one_with_a_stream_is_not() {
     assert!(on(&heard, 0).contains("goaway 0 ") && run.peer.is_at_end(), "{heard:?}");
 
     let mut run = Run::begun();
-    run.ask(&request(1, "GET", "/never", true));
+    run.ask(&call(1, "/never", ""));
     let heard = stay(&mut run, 200);
     assert!(on(&heard, 0).contains("ping ") && !on(&heard, 0).contains("goaway"), "{heard:?}");
     assert!(!run.peer.is_at_end());
@@ -383,11 +384,11 @@ fn a_call_of_grpc_ends_with_its_deadline() {
         call(1, "/never", "500m"),
         call(3, "/begun", "1S"),
         call(5, "/never", ""),
-        request_with(7, "/never", &[("grpc-timeout", "1m")], true),
+        request_with(7, "/begun", &[("grpc-timeout", "1m")], true),
         call(9, "/never", "soon"),
     ];
     let heard = run.ask(&calls.concat());
-    assert_eq!((heard.len(), on(&heard, 3)), (1, "88 begun "), "{heard:?}");
+    assert_eq!((heard.len(), on(&heard, 3), on(&heard, 7)), (2, "88 begun ", "88 begun "), "{heard:?}");
     assert_eq!(run.wait(Duration::from_millis(350)).len(), 0, "not before its time");
     let heard = run.wait(Duration::from_millis(150));
     // The client has not ended its own side: it is told to stop.
@@ -420,7 +421,7 @@ fn a_deadline_of_the_server_is_that_of_every_call() {
         ("88 end reset ", "88 end reset ", 2),
         "{heard:?}"
     );
-    assert!(!stay(&mut run, 60).contains_key(&7), "no call of gRPC");
+    assert!(!stay(&mut run, 50).contains_key(&7), "no call of gRPC");
 }
 
 #[test]
@@ -431,7 +432,7 @@ fn an_old_connection_is_told_to_go_and_its_streams_have_some_time() {
         ..Http2Limits::default()
     };
     let mut run = Run::limited(limits.clone());
-    run.ask(&[request(1, "GET", "/never", true), call(3, "/count", "")].concat());
+    run.ask(&[call(1, "/never", ""), call(3, "/count", "")].concat());
     let heard = stay(&mut run, 89);
     assert!(!on(&heard, 0).contains("goaway"), "{heard:?}");
     let heard = stay(&mut run, 22);
@@ -445,7 +446,7 @@ fn an_old_connection_is_told_to_go_and_its_streams_have_some_time() {
     assert_eq!(run.said(), ["dropped"]);
 
     let mut run = Run::limited(limits);
-    run.ask(&request(1, "GET", "/never", true));
+    run.ask(&call(1, "/never", ""));
     stay(&mut run, 111);
     run.ask(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
     run.wait(Duration::from_secs(3));
@@ -491,6 +492,36 @@ fn a_slow_reader_has_all_of_an_answer() {
         has_ended = count(run.ask(&frame(WINDOW_UPDATE, 0, 1, &window.to_be_bytes())));
     }
     assert!(has_ended);
+}
+
+#[test]
+fn who_is_not_answered_in_time_is_told_so() {
+    let mut run = Run::begun();
+    run.ask(
+        &[request(1, "GET", "/never", true), call(3, "/never", ""), request(5, "GET", "/begun", true)]
+            .concat(),
+    );
+    let heard = stay(&mut run, 59);
+    assert!(!heard.contains_key(&1), "{heard:?}");
+    let heard = stay(&mut run, 2);
+    assert_eq!(
+        (heard.contains_key(&1), heard.contains_key(&3), heard.contains_key(&5)),
+        (true, false, false)
+    );
+    assert_eq!(run.said(), ["dropped"]);
+    assert_eq!(on(&run.ask(&request(7, "GET", "/", true)), 7), "88 hello end ");
+}
+
+#[test]
+fn a_service_that_is_never_ready_costs_its_clients_a_while() {
+    let mut run = Run::begun();
+    run.program.is_never_ready.set(true);
+    run.ask(&[request(1, "GET", "/", true), call(3, "/", "")].concat());
+    assert!(stay(&mut run, 59).keys().all(|stream| *stream == 0));
+    let heard = stay(&mut run, 2);
+    assert!(heard.contains_key(&1) && heard.contains_key(&3), "{heard:?}");
+    run.program.is_never_ready.set(false);
+    assert_eq!(on(&run.ask(&request(5, "GET", "/", true)), 5), "88 hello end ");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::{Sleep, Timer};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -35,6 +36,8 @@ struct Patience {
     /// Since it waits.
     sleep: Option<Pin<Box<dyn Sleep>>>,
     is_over: bool,
+    /// How often something arrived, for whoever waits for the reader.
+    arrivals: Arc<AtomicU64>,
 }
 
 /// Why a body has no end.
@@ -90,9 +93,16 @@ impl Body {
         Body(Kind::Whole(bytes))
     }
 
-    /// Of HTTP/2; a reader that waits for so long without a byte is told that the client is late.
-    pub(super) fn streamed(incoming: Incoming, patience: Option<(Clock, Duration)>) -> Body {
-        let patience = patience.map(|(clock, time)| Patience { clock, time, sleep: None, is_over: false });
+    /// Of HTTP/2; a reader that waits for so long without a byte is told that the client is late. It counts
+    /// what arrives.
+    pub(super) fn streamed(incoming: Incoming, patience: Option<(Clock, Duration, Arc<AtomicU64>)>) -> Body {
+        let patience = patience.map(|(clock, time, arrivals)| Patience {
+            clock,
+            time,
+            sleep: None,
+            is_over: false,
+            arrivals,
+        });
         Body(Kind::Streamed(incoming, patience))
     }
 
@@ -277,6 +287,7 @@ impl http_body::Body for Body {
                         return patience.poll(context).map(|()| Some(Err(BodyError::Late)));
                     }
                     patience.sleep = None;
+                    patience.arrivals.fetch_add(1, Relaxed);
                 }
                 polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }

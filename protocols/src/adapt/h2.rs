@@ -12,6 +12,7 @@ use super::signal::Signal;
 use super::stream::{Common, Shim, Task, Tasks};
 use super::timer::Clock;
 use crate::http::Limits;
+use crate::http::misuse::Complaints;
 use futures_util::stream::{FuturesUnordered, Stream};
 use http::Extensions;
 use hyper::server::conn::http2;
@@ -28,6 +29,7 @@ pub struct Http2<S> {
     own: Http2Limits,
     /// Connections until now.
     opened: u64,
+    complaints: Complaints,
 }
 
 /// What hyper keeps for a connection, besides the pipe.
@@ -39,11 +41,11 @@ const MUCH_BYTES: usize = 1024;
 
 impl<S: Answer> Http2<S> {
     pub(super) fn new(program: Program<S>, limits: Limits) -> Http2<S> {
-        Http2 { program, limits, own: Http2Limits::default(), opened: 0 }
+        Http2 { program, limits, own: Http2Limits::default(), opened: 0, complaints: Complaints::default() }
     }
 
-    /// Replaces the limits that both versions have. Of them, those of time are used: until the first request, without one, and for
-    /// bodies of which nothing arrives.
+    /// Replaces the limits that both versions have. Of them, those of time are used: until the first request, without one, for bodies
+    /// of which nothing arrives, and for handlers.
     pub fn with_limits(self, limits: Limits) -> Http2<S> {
         Http2 { limits, ..self }
     }
@@ -162,9 +164,7 @@ impl<S: Answer> Protocol for Http2<S> {
 
     fn open(&mut self, io: &mut Io<'_>) -> Session<S> {
         let ((near, far), clock) = (pipe(None), Clock::new(io.now()));
-        let own = &self.own;
-        let (stalled, body) = (own.stalled_timeout, self.limits.body_idle_timeout);
-        let tasks = Tasks::new(clock.clone(), stalled, body, own.grpc_timeout_max);
+        let tasks = Tasks::new(clock.clone(), &self.limits, &self.own);
         let mut extensions = Extensions::new();
         self.program.introduce(io, &mut extensions);
         let shim =
@@ -254,7 +254,7 @@ impl<S: Answer> Protocol for Http2<S> {
 
 impl<S: Answer> Http2<S> {
     /// Polls until nothing moves, and writes what there is to send.
-    fn go_on(&self, session: &mut Session<S>, io: &mut Io<'_>) -> Next {
+    fn go_on(&mut self, session: &mut Session<S>, io: &mut Io<'_>) -> Next {
         session.common().clock.set(io.now());
         let waker = session.signal.waker();
         let context = &mut Context::from_waker(&waker);
@@ -278,6 +278,12 @@ impl<S: Answer> Http2<S> {
         session.is_fresh &= requests == 0;
         io.count_requests(requests);
         io.count_refused(census.refused.take());
+        if census.not_ready.take() {
+            self.complaints.not_ready(io.now(), self.limits.handler_timeout);
+        }
+        if census.took_long.take() {
+            self.complaints.took_long(io.now(), self.limits.handler_timeout);
+        }
         for _ in 0..census.panics.take() {
             io.count_panic();
         }

@@ -32,12 +32,14 @@ where
     type Body = B;
 }
 
-/// Calls a service as soon as it is ready. A body of `None` is that of an answer that we make for it.
+/// Calls a service as soon as it is ready, and says so. A body of `None` is that of an answer that we make for it.
 pub(super) async fn call<S: Answer>(
     mut service: S,
     request: Request<Body>,
+    begun: impl FnOnce(),
 ) -> Result<Response<Option<S::Body>>, BoxError> {
     poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
+    begun();
     let response = service.call(request).await.map_err(Into::into)?;
     Ok(response.map(Some))
 }

@@ -5,19 +5,23 @@
 
 use super::body::Body;
 use super::grpc::{self, Deadline};
+use super::limits::Http2Limits;
 use super::service::{Answer, BoxError, call};
 use super::timer::Clock;
-use crate::http::Peer;
+use crate::http::{Limits, Peer, misuse};
 use bytes::{Buf, Bytes};
 use http::{Extensions, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::rt::{Executor, Sleep, Timer};
 use ringmill_engine::Tick;
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -44,6 +48,7 @@ pub(super) struct Common {
     stalled_timeout: Duration,
     body_timeout: Duration,
     grpc_timeout_max: Option<Duration>,
+    handler_timeout: Duration,
 }
 
 /// What a connection's streams tell its session, and it them.
@@ -53,6 +58,9 @@ pub(super) struct Census {
     bytes: Cell<usize>,
     pub(super) requests: Cell<u64>,
     pub(super) panics: Cell<u64>,
+    /// For a request the service was not ready in time, or it did not answer one.
+    pub(super) not_ready: Cell<bool>,
+    pub(super) took_long: Cell<bool>,
     /// Requests that were refused for want of memory.
     pub(super) refused: Cell<u64>,
     /// The worker has no memory for more streams.
@@ -83,20 +91,16 @@ struct Progress {
 }
 
 impl Tasks {
-    pub(super) fn new(
-        clock: Clock,
-        stalled_timeout: Duration,
-        body_timeout: Duration,
-        grpc_timeout_max: Option<Duration>,
-    ) -> Tasks {
+    pub(super) fn new(clock: Clock, limits: &Limits, own: &Http2Limits) -> Tasks {
         Tasks(Rc::new(Common {
             census: Census::default(),
             clock,
             spawned: RefCell::default(),
             newest: RefCell::default(),
-            stalled_timeout,
-            body_timeout,
-            grpc_timeout_max,
+            stalled_timeout: own.stalled_timeout,
+            body_timeout: limits.body_idle_timeout,
+            grpc_timeout_max: own.grpc_timeout_max,
+            handler_timeout: limits.handler_timeout,
         }))
     }
 
@@ -176,7 +180,8 @@ impl Counted {
         Counted(common.clone(), bytes)
     }
 
-    fn count_panic(&self) {
+    fn count_panic(&self, panic: &(dyn Any + Send)) {
+        misuse::tell(panic);
         let panics = &self.0.census.panics;
         panics.set(panics.get() + 1);
     }
@@ -209,7 +214,7 @@ impl<S: Answer> hyper::service::Service<Request<Incoming>> for Shim<S> {
         let counted = Counted::new(common, STREAM_BYTES + FIELD_BYTES * request.headers().len());
         let progress = Rc::<Progress>::default();
         *common.newest.borrow_mut() = Some(progress.clone());
-        let finish = move |answer: Response<Option<S::Body>>, deadline| {
+        let finish = move |answer: Response<Option<S::Body>>, deadline, counted| {
             let body = |body: Option<S::Body>| StreamBody {
                 body: body.map(Box::pin),
                 rest: Bytes::new(),
@@ -221,14 +226,19 @@ impl<S: Answer> hyper::service::Service<Request<Incoming>> for Shim<S> {
         };
         if census.is_exhausted.get() {
             census.refused.set(census.refused.get() + 1);
-            return Box::pin(std::future::ready(finish(failed(StatusCode::SERVICE_UNAVAILABLE), None)));
+            return Box::pin(std::future::ready(finish(
+                failed(StatusCode::SERVICE_UNAVAILABLE),
+                None,
+                counted,
+            )));
         }
         let service = self.service.clone();
         let (mut parts, incoming) = request.into_parts();
         let mut deadline = Deadline::of(&parts.headers, common.grpc_timeout_max, &common.clock);
-        // Calls wait for their client as long as they like, and so do streams that are given over (RFC 8441).
+        // Calls have the time that their client gives them, and so have streams that are given over (RFC 8441).
         let is_patient = grpc::is_call(&parts.headers) || parts.method == http::Method::CONNECT;
-        let patience = (!is_patient).then(|| (common.clock.clone(), common.body_timeout));
+        let arrivals = Arc::<AtomicU64>::default();
+        let patience = (!is_patient).then(|| (common.clock.clone(), common.body_timeout, arrivals.clone()));
         parts.extensions.extend(self.extensions.clone());
         let peer = Peer::default();
         parts.extensions.insert(peer.clone());
@@ -236,36 +246,59 @@ impl<S: Answer> hyper::service::Service<Request<Incoming>> for Shim<S> {
         let request = Request::from_parts(parts, Body::streamed(incoming, patience));
         let common = common.clone();
         Box::pin(async move {
-            let mut calling = pin!(call(service, request));
-            let answer = poll_fn(|context| {
+            let is_begun = Cell::new(false);
+            let mut calling = pin!(call(service, request, || is_begun.set(true)));
+            let mut patience: Option<(u64, Pin<Box<dyn Sleep>>)> = None;
+            let end = poll_fn(|context| {
                 if let Some(deadline) = &mut deadline
                     && deadline.is_over(context)
                 {
-                    return Poll::Ready(None);
+                    return Poll::Ready(End::Late(deadline.answer()));
                 }
-                let polled = catch_unwind(AssertUnwindSafe(|| calling.as_mut().poll(context)));
-                polled.map_or_else(|panic| Poll::Ready(Some(Err(panic))), |answer| answer.map(Ok).map(Some))
+                match catch_unwind(AssertUnwindSafe(|| calling.as_mut().poll(context))) {
+                    Err(panic) => return Poll::Ready(End::Panicked(panic)),
+                    Ok(Poll::Ready(answer)) => return Poll::Ready(End::Answered(answer)),
+                    Ok(Poll::Pending) if is_patient && is_begun.get() => return Poll::Pending,
+                    Ok(Poll::Pending) => {}
+                }
+                // The time in which its body arrives is the client's.
+                let arrived = arrivals.load(Relaxed);
+                if patience.as_ref().is_none_or(|(at, _)| *at != arrived) {
+                    patience = Some((arrived, common.clock.sleep(common.handler_timeout)));
+                }
+                if let Some((_, sleep)) = &mut patience {
+                    ready!(sleep.as_mut().poll(context));
+                }
+                let why = if is_begun.get() { &common.census.took_long } else { &common.census.not_ready };
+                why.set(true);
+                Poll::Ready(End::Late(failed(StatusCode::SERVICE_UNAVAILABLE)))
             })
             .await;
-            let answer = match answer {
+            let answer = match end {
                 // Whoever works for this client elsewhere is told as if it had left.
-                None => {
-                    return finish(deadline.take().map_or(failed(StatusCode::OK), |it| it.answer()), None);
-                }
-                Some(Ok(Ok(answer))) => answer,
-                Some(Ok(Err(error))) => {
+                End::Late(answer) => return finish(answer, None, counted),
+                End::Answered(Ok(answer)) => answer,
+                End::Answered(Err(error)) => {
                     tracing::debug!(error = &*error, "a service failed: the answer is 500");
                     failed(StatusCode::INTERNAL_SERVER_ERROR)
                 }
-                Some(Err(_)) => {
-                    common.census.panics.set(common.census.panics.get() + 1);
+                End::Panicked(panic) => {
+                    counted.count_panic(&*panic);
                     failed(StatusCode::INTERNAL_SERVER_ERROR)
                 }
             };
             leaving.stays();
-            finish(answer, deadline)
+            finish(answer, deadline, counted)
         })
     }
+}
+
+/// What becomes of a request.
+enum End<B> {
+    Answered(Result<Response<Option<B>>, BoxError>),
+    Panicked(Box<dyn Any + Send>),
+    /// Its time is over: what its client is told.
+    Late(Response<Option<B>>),
 }
 
 /// Tells a request's client to have left when the stream goes before it is answered.
@@ -326,8 +359,8 @@ where
             Ok(Poll::Ready(Some(Err(error)))) => Poll::Ready(Some(Err(error.into()))),
             Ok(Poll::Ready(None)) => Poll::Ready(None),
             Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => {
-                self.counted.count_panic();
+            Err(panic) => {
+                self.counted.count_panic(&*panic);
                 self.body = None;
                 Poll::Ready(Some(Err("the body panicked".into())))
             }

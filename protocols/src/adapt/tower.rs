@@ -239,6 +239,10 @@ impl<S: Answer> Work for Exchange<S> {
         Poll::Ready(answer)
     }
 
+    fn has_begun(&self) -> bool {
+        self.waiting.is_none()
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Self>() + size_of::<S::Future>() + size_of::<S::Body>() + HEAD_BYTES
     }

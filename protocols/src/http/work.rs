@@ -9,6 +9,11 @@ pub(crate) trait Work {
     /// Goes on. Not to be called again once it is ready.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<OwnedReply>;
 
+    /// Whether whoever makes the answer has the request: a service may say that it is not ready for one.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
     /// The memory it takes, with its request.
     fn bytes(&self) -> usize;
 

@@ -7,10 +7,12 @@ use super::limits::{Limits, WhenGone};
 use crate::http::content::{BodyLength, BodyWriter, Fill};
 use crate::http::date::Preamble;
 use crate::http::handler::Handler;
+use crate::http::misuse::{self, Complaints};
 use crate::http::reply::{Reply, ReplyState, Stage};
 use crate::http::request::Request;
 use crate::http::status;
 use ringmill_engine::{Io, Next, Step};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What answering needs besides the handler.
@@ -18,6 +20,7 @@ pub(super) struct Context {
     pub(super) limits: Limits,
     pub(super) preamble: Preamble,
     pub(super) when_gone: WhenGone,
+    pub(super) complaints: Complaints,
 }
 
 /// What to do after something was handled.
@@ -98,13 +101,14 @@ impl Context {
     ) -> Option<Flow> {
         let mut reply = self.reply(state, io);
         let written = catch_unwind(AssertUnwindSafe(|| write(&mut reply)));
-        written.err().map(|_| self.panicked(state, io))
+        written.err().map(|panic| self.panicked(&*panic, state, io))
     }
 
     /// The user's code panicked. The handler stays in use for others, as [`Handler::handle`] says.
     #[cold]
-    pub(super) fn panicked(&mut self, state: &ReplyState, io: &mut Io<'_>) -> Flow {
+    pub(super) fn panicked(&mut self, panic: &(dyn Any + Send), state: &ReplyState, io: &mut Io<'_>) -> Flow {
         io.count_panic();
+        misuse::tell(panic);
         match state.stage {
             Stage::Unsent => self.refuse(500, "the handler failed (RFC 9110, 15.6.1)", state.head_only, io),
             stage => Flow::cut(stage),
@@ -130,7 +134,10 @@ impl Context {
                 BodyLength::Sized(None) => Stage::Broken,
                 length => Stage::Body(length),
             };
-            let Ok(fill) = fill else { return self.panicked(reply, io) };
+            let fill = match fill {
+                Ok(fill) => fill,
+                Err(panic) => return self.panicked(&*panic, reply, io),
+            };
             match fill {
                 Fill::More if io.queued_bytes() == before => {
                     tracing::error!("a source said More and wrote nothing: the reply is cut");

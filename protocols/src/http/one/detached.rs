@@ -2,6 +2,8 @@
 //!
 //! They belong to the protocol value, and its bell rings for them; each has a flag of its own that says whether it is the one to go on.
 
+use super::limits::Limits;
+use crate::http::misuse;
 use crate::http::work::Work;
 use ringmill_engine::Waker;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -44,12 +46,14 @@ impl Detached {
     }
 
     /// Takes a future that is not ready; it is polled at once, because the waker that it has is that of its connection.
-    pub(super) fn keep(&mut self, work: Box<dyn Work>, tasks_max: usize) {
+    pub(super) fn keep(&mut self, work: Box<dyn Work>, limits: &Limits) {
         let Some(bell) = &self.bell else { return };
-        if self.tasks.len() >= tasks_max {
+        let bytes: usize = self.tasks.iter().map(|task| task.work.bytes()).sum();
+        if self.tasks.len() >= limits.run_on_max || bytes + work.bytes() > limits.run_on_bytes_max {
             tracing::warn!(
-                tasks_max,
-                "a handler whose client has left is dropped: as many run on as may (Limits::run_on_max)"
+                tasks = self.tasks.len(),
+                bytes,
+                "a handler whose client has left is dropped: as many run on as may (Limits::run_on_max, run_on_bytes_max)"
             );
             return;
         }
@@ -74,6 +78,7 @@ impl Detached {
                 Ok(polled) if polled.is_pending() => at += 1,
                 Ok(_) => self.tasks.swap_remove(at).work.retire(),
                 Err(payload) => {
+                    misuse::tell(&*payload);
                     panic = Some(payload);
                     drop(self.tasks.swap_remove(at));
                 }

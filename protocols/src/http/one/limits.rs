@@ -30,6 +30,8 @@ pub struct Limits {
     /// Futures of clients that have left and whose handlers run on ([`WhenGone::RunOn`]), for each worker: beyond them they are
     /// dropped.
     pub run_on_max: usize,
+    /// What they may take in all, as far as it is known: their futures, and the heads of their requests.
+    pub run_on_bytes_max: usize,
     /// A connection without a request closes after this time.
     pub keep_alive_timeout: Duration,
     /// A connection closes after so many requests; `None` is never.
@@ -47,8 +49,8 @@ pub enum WhenGone {
     /// The end of the client's stream is not taken for its leaving: it is answered, as are the requests behind this one. Some
     /// clients and load balancers send their end early. The future is dropped when the connection is gone.
     HalfClose,
-    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle. Its memory is not counted any
-    /// more, and it has no deadline; how many there may be is [`Limits::run_on_max`].
+    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle. It has no
+    /// deadline; how many there may be, and what they may take, is [`Limits::run_on_max`] and [`Limits::run_on_bytes_max`].
     RunOn,
 }
 
@@ -66,6 +68,7 @@ impl Default for Limits {
             waiting_timeout: Duration::from_secs(3600),
             handler_timeout: Duration::from_secs(60),
             run_on_max: 1024,
+            run_on_bytes_max: 16 * 1024 * 1024,
             keep_alive_timeout: Duration::from_secs(75),
             requests_max: None,
             drain_grace: Duration::from_millis(100),

@@ -13,6 +13,7 @@ use super::limits::{Limits, WhenGone};
 use crate::http::date::Preamble;
 use crate::http::handler::{Handler, Plan};
 use crate::http::message::{Expect, Framing, Head, Method, Slots};
+use crate::http::misuse::Complaints;
 use crate::http::reject::Reject;
 use crate::http::reply::ReplyState;
 use crate::http::request::Request;
@@ -46,7 +47,8 @@ impl<H: Handler> Server<H> {
     /// A server with default limits.
     pub fn new(handler: H) -> Server<H> {
         let (limits, preamble) = (Limits::default(), Preamble::new("ringmill"));
-        let context = Context { limits, preamble, when_gone: WhenGone::default() };
+        let context =
+            Context { limits, preamble, when_gone: WhenGone::default(), complaints: Complaints::default() };
         let (slots, detached, endpoints) = (Slots::new(), Detached::default(), Vec::new());
         Server { handler, context, slots, detached, endpoints }
     }
@@ -252,11 +254,14 @@ impl Context {
                     let begun = self.begin_streaming(place, head, streaming, reply, is_body_here, io);
                     return begun.unwrap_or(Flow::On(text.len()));
                 }
-                Err(_) => return self.panicked(&reply, io),
+                Err(panic) => return self.panicked(&*panic, &reply, io),
             }
         }
         let plan = catch_unwind(AssertUnwindSafe(|| handler.plan(&request)));
-        let Ok(plan) = plan else { return self.panicked(&reply, io) };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(panic) => return self.panicked(&*panic, &reply, io),
+        };
         let (bytes_max, upload) = match plan {
             Plan::Collect => (self.limits.body_bytes_max, None),
             Plan::CollectUpTo(bytes_max) => (bytes_max, None),
@@ -406,7 +411,7 @@ impl<H: Handler> Server<H> {
             && self.context.when_gone == WhenGone::RunOn
             && reason != CloseReason::Stopped
         {
-            self.detached.keep(work, self.context.limits.run_on_max);
+            self.detached.keep(work, &self.context.limits);
         }
     }
 

@@ -38,9 +38,9 @@ impl Context {
                     reply.finish();
                 })
             }
-            Err(_) => {
+            Err(panic) => {
                 let later = self.end_wait(reply, io);
-                let flow = self.panicked(reply, io);
+                let flow = self.panicked(&*panic, reply, io);
                 drop(later);
                 Some(flow)
             }
@@ -72,6 +72,11 @@ impl Context {
     #[cold]
     pub(super) fn give_handler_up(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) {
         let later = self.end_wait(reply, io);
+        let time = self.limits.handler_timeout;
+        match later.as_ref().and_then(|later| later.work.as_ref()) {
+            Some(work) if !work.has_begun() => self.complaints.not_ready(io.now(), time),
+            _ => self.complaints.took_long(io.now(), time),
+        }
         self.refuse(503, "the handler took too long (RFC 9110, 15.6.4)", reply.head_only, io);
         drop(later);
     }
