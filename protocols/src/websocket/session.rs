@@ -31,6 +31,8 @@ pub(super) struct Session<H: Handler> {
     receiving: Receiving,
     /// Memory was declared, so that it has to be taken back.
     is_holding: bool,
+    /// The client will send no more.
+    is_ended: bool,
 }
 
 /// What became of the front of the input.
@@ -59,21 +61,22 @@ struct Burst {
 /// So many pings of one call are answered at once, and of all others the last (RFC 6455, 5.5.3).
 const PONGS_MAX: u32 = 16;
 /// A binary frame that is no longer than this waits with the engine until it is whole.
-const WAITING_BYTES_MAX: usize = 4 << 10;
+const WAITING_BYTES_MAX: usize = 256;
 
 const OUT_OF_MEMORY: Violation = Violation { code: 1013, reason: "out of memory" };
 const PANICKED: Violation = Violation { code: 1011, reason: "the handler failed" };
 
 impl<H: Handler> Session<H> {
     pub(super) fn new(shared: Rc<Shared<H>>, state: H::State, sending: Sending) -> Session<H> {
-        Session { shared, state: Some(state), sending, receiving: Receiving::default(), is_holding: false }
+        let receiving = Receiving::default();
+        Session { shared, state: Some(state), sending, receiving, is_holding: false, is_ended: false }
     }
 
     fn data(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Step {
         let mut burst = Burst { answered: 0, last: None, payload: [0; 125] };
         let mut at = 0;
         let step = loop {
-            let flow = if self.receiving.partial.as_ref().is_some_and(|partial| partial.is_due) {
+            let flow = if self.is_due() {
                 self.complete(0, io)
             } else if at == input.len() {
                 break Step::consumed(at);
@@ -344,6 +347,12 @@ impl<H: Handler> Session<H> {
 
     /// Goes on with what is being sent. This is where frames would be taken from a log that is shared with others.
     fn go_on(&mut self, io: &mut Io<'_>) -> Next {
+        if self.is_due()
+            && let Flow::Fail(violation) = self.complete(0, io)
+        {
+            self.fail(violation, io);
+            return Next::Close;
+        }
         self.sending.pump(&self.shared.common, io);
         if self.sending.wants_room && !self.sending.is_busy() {
             self.sending.wants_room = false;
@@ -353,7 +362,18 @@ impl<H: Handler> Session<H> {
             }
         }
         self.account(io);
-        Next::Continue
+        if self.is_ended && !self.sending.is_busy() { Next::Close } else { self.next() }
+    }
+
+    /// Whether a message is complete and waits for its turn.
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.receiving.partial.as_ref().is_some_and(|partial| partial.is_due)
+    }
+
+    /// Reading goes on, unless a message waits for its turn: what comes behind it waits as well, and so does the end.
+    fn next(&self) -> Next {
+        if self.is_due() { Next::Pause } else { Next::Continue }
     }
 
     fn wake(&mut self, io: &mut Io<'_>) -> Next {
@@ -385,7 +405,7 @@ impl<H: Handler> Session<H> {
                 return Next::Close;
             }
         }
-        Next::Continue
+        self.next()
     }
 
     /// Everybody is told to go, but not in the same moment: they all come back somewhere else.
@@ -395,12 +415,12 @@ impl<H: Handler> Session<H> {
             self.sending.phase = Phase::Leaving;
             io.set_timeout(until.mul_f64(self.shared.common.spread() / 2.0));
         }
-        Next::Continue
+        self.next()
     }
 
     fn shed(&mut self, io: &mut Io<'_>) -> Next {
         if !io.is_exhausted() {
-            return Next::Continue;
+            return self.next();
         }
         self.fail(OUT_OF_MEMORY, io);
         Next::Close
@@ -430,7 +450,11 @@ impl<H: Handler> Successor for Session<H> {
             Call::Drain => self.drain(io),
             Call::Shed => self.shed(io),
             Call::Gone => Next::Pause,
-            Call::End(_) => Next::Close,
+            Call::End(_) => {
+                // What was sent before is still sent.
+                self.is_ended = true;
+                if self.sending.is_busy() { Next::Continue } else { Next::Close }
+            }
         })
     }
 
@@ -471,5 +495,29 @@ impl Burst {
             write_header(io.buffer(), Opcode::Pong, true, false, usize::from(bytes));
             io.write(&self.payload[..usize::from(bytes)]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Request;
+    use crate::websocket::Accept;
+
+    struct Silent;
+
+    impl Handler for Silent {
+        type State = ();
+
+        fn accept(&mut self, _: &Request<'_>, _: &mut Accept<'_>) -> Option<()> {
+            None
+        }
+
+        fn message(&mut self, _: &mut (), _: Message<'_>, _: &mut Ws<'_>) {}
+    }
+
+    #[test]
+    fn most_are_idle_and_small() {
+        assert!(size_of::<Session<Silent>>() <= 80, "{}", size_of::<Session<Silent>>());
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::layers::Speech;
 use crate::script::{Heard, Script, Service};
+use crate::sockets::{frames_at, timeless};
 use crate::voice::Voice;
 use ringmill_engine::driver::sim::{Chaos, Fault, Net, Peer, Rng, fire};
 use ringmill_engine::event::Socket;
@@ -48,6 +49,15 @@ pub struct Excuse {
     pub is_impatient: bool,
     /// Some worker was short of memory.
     pub is_short: bool,
+}
+
+impl Excuse {
+    /// What was heard without what a server may say or not.
+    fn apply(&self, heard: &[u8]) -> Vec<u8> {
+        let (http, frames) = heard.split_at(frames_at(heard));
+        let http = if self.is_ended { without_close(http.to_vec()) } else { http.to_vec() };
+        [http, timeless(frames, self.is_ended || self.is_short)].concat()
+    }
 }
 
 impl Client {
@@ -215,10 +225,10 @@ impl Client {
         let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
         let decode = |heard: &[u8]| mask_dates(&self.script.speech.decode(heard).0);
         let (mut received, mut expected) = (decode(&self.received), decode(&oracle.bytes));
-        if excuse.is_ended && self.script.service == Service::Http {
-            (received, expected) = (without_close(received), without_close(expected));
-        }
         let is_http = self.script.service == Service::Http;
+        if is_http {
+            (received, expected) = (excuse.apply(&received), excuse.apply(&expected));
+        }
         let is_right = expected.starts_with(&received)
             || is_http && excuse.is_impatient && ends_in(b"HTTP/1.1 408 ", &received, &expected)
             || is_http

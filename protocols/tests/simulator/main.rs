@@ -12,6 +12,7 @@ mod scenario;
 mod script;
 mod site;
 mod soak;
+mod sockets;
 mod stacked;
 mod voice;
 

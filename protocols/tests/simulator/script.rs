@@ -3,6 +3,7 @@
 use crate::framed::{self, Framed, frame};
 use crate::layers::{Sealed, Speech, prefixed};
 use crate::site::Site;
+use crate::sockets;
 use crate::voice;
 use ringmill_engine::driver::sim::{Chaos, Peer, Rng, Simulation, Watch};
 use ringmill_engine::event::Socket;
@@ -112,14 +113,18 @@ fn requests(rng: &mut Rng) -> Vec<u8> {
             22 | 23 => post(&format!("/wait/{}", 1 + number % 4), &body),
             24 => {
                 text += &get("/gone");
-                break;
+                return text.into_bytes();
             }
             19 => chunks("/recut", &body).replace("0\r\nx: y\r\n\r\n", "SEE-THIS"),
             _ => get("/text"),
         };
         text += &next;
     }
-    text.into_bytes()
+    let mut bytes = text.into_bytes();
+    if rng.one_in(5) {
+        bytes.extend(sockets::conversation(rng));
+    }
+    bytes
 }
 
 /// Listens with all three protocols on a worker, in the order of [`SERVICES`].
@@ -133,6 +138,7 @@ pub fn listen(
     let watch = simulation.watch();
     let echo = idle.map_or_else(Echo::default, |idle| Echo::default().with_idle_timeout(idle));
     let server = Server::new(Site::new(watch.clone())).with_limits(limits).when_gone(WhenGone::HalfClose);
+    let server = server.websocket(sockets::PATH, sockets::endpoint(watch.clone()));
     [
         listen_with(simulation, worker, echo, speech),
         listen_with(simulation, worker, Framed::new(watch), speech),
