@@ -19,6 +19,8 @@ mod site;
 #[allow(dead_code, reason = "of the soak only its silence is wanted")]
 #[path = "../../protocols/tests/simulator/soak.rs"]
 mod soak;
+#[path = "../../protocols/tests/simulator/sockets.rs"]
+mod sockets;
 
 #[allow(dead_code, reason = "see `scenario`")]
 #[path = "../../protocols/tests/simulator/voice.rs"]
