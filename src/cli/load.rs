@@ -11,13 +11,14 @@ mod tally;
 mod target;
 mod template;
 mod udp;
+mod websocket;
 mod wire;
 mod worker;
 
 use clap::Args;
 use client::Client;
 use report::Report;
-use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running, Tls, WorkerContext};
+use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running, Tls, TlsPeer, WorkerContext};
 use ringmill_console::options::{self, Workers};
 use ringmill_console::terminal::{self, NotWritten};
 use secure::Secure;
@@ -32,14 +33,16 @@ use std::time::{Duration, Instant};
 use tally::Tally;
 use target::{Scheme, Target};
 use template::{Header, RawFile, Templates};
-use wire::{Echo, Expected, ExpectedBody, Http};
+use websocket::WebSocket;
+use wire::{Echo, Expected, ExpectedBody, Http, Wire};
 use worker::{Live, Setup};
 
 /// Options of `ringmill load`.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Load {
-    /// http://HOST[:PORT]/PATH, https://HOST[:PORT]/PATH, tcp://HOST:PORT (echo) or udp://HOST:PORT (echo)
+    /// http://HOST[:PORT]/PATH, https://.., ws://HOST[:PORT]/PATH (WebSocket, echo), wss://.., tcp://HOST:PORT (echo) or
+    /// udp://HOST:PORT (echo)
     #[arg(value_name = "URL")]
     target: Target,
 
@@ -96,6 +99,10 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = options::size)]
     size: u64,
 
+    /// Offer compression to a WebSocket, and compress
+    #[arg(long)]
+    deflate: bool,
+
     /// A response with another status is an error [default: 200 to 299]
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..=599))]
     expect_status: Option<u16>,
@@ -148,6 +155,8 @@ Examples:
   ringmill load http://127.0.0.1:8080/ --raw 9:get.http --raw 1:post.http
   ringmill load https://localhost:8443/plaintext --cacert ca.pem --requests-per-connection 1 --no-resume
       a new connection with a full TLS handshake for every request; without --no-resume they are resumed
+  ringmill load ws://127.0.0.1:8080/ws --size 20 --pipeline 16
+      messages to a WebSocket that sends them back, 16 of them on their way on each connection
   ringmill load tcp://127.0.0.1:7 --size 1KiB --pipeline 8
   ringmill load udp://127.0.0.1:7 --connections 16 --pipeline 16
       our own echo takes such a load with ringmill serve --udp-echo-rate 0
@@ -217,7 +226,7 @@ impl Load {
         }
         let timeout = self.timeout.unwrap_or(match self.target.scheme {
             Scheme::Udp => Duration::from_secs(1),
-            Scheme::Http | Scheme::Tcp => Duration::from_secs(10),
+            Scheme::Http | Scheme::Ws | Scheme::Tcp => Duration::from_secs(10),
         });
         let peer = match self.target.is_secure {
             true => Some(self.secure.peer(&self.target, self.connections, timeout)?),
@@ -235,7 +244,7 @@ impl Load {
         }
         let address = match (self.target.scheme, addresses.as_slice()) {
             // To say what is wrong before anything starts; the server sees one connection without a request, with its handshake.
-            (Scheme::Http | Scheme::Tcp, all) => target::first_that_answers(all, |address| {
+            (Scheme::Http | Scheme::Ws | Scheme::Tcp, all) => target::first_that_answers(all, |address| {
                 secure::try_address(address, peer.as_ref(), timeout)
             })?,
             // Without a choice the run itself says whether anybody answers.
@@ -287,7 +296,7 @@ impl Load {
     fn check(&self) -> Result<(), LoadError> {
         let http = [
             ("--method", self.method.is_some()),
-            ("--header", !self.headers.is_empty()),
+            ("--header", !self.headers.is_empty() && self.target.scheme != Scheme::Ws),
             ("--body", self.body.is_some()),
             ("--raw", !self.raw.is_empty()),
             ("--expect-status", self.expect_status.is_some()),
@@ -308,11 +317,14 @@ impl Load {
         if !self.target.is_secure
             && let Some(option) = self.secure.given()
         {
-            return Err(LoadError::Options(format!("{option} is for https:// only")));
+            return Err(LoadError::Options(format!("{option} is for https:// and wss:// only")));
+        }
+        if self.deflate && self.target.scheme != Scheme::Ws {
+            return Err(LoadError::Options("--deflate is for ws:// and wss:// only".to_owned()));
         }
         let (least, most) = match self.target.scheme {
             Scheme::Udp => (udp::NUMBER_BYTES as u64, 65_507),
-            Scheme::Http | Scheme::Tcp => (1, 1 << 20),
+            Scheme::Http | Scheme::Ws | Scheme::Tcp => (1, 1 << 20),
         };
         if self.size < least || self.size > most {
             return Err(LoadError::Options(format!("--size must be from {least} to {most} bytes")));
@@ -362,13 +374,15 @@ impl Load {
                     let http = Http::new(templates.clone(), expected.clone(), start);
                     Client::new(http, setup.clone(), worker.index)
                 };
-                Ok(match peer {
-                    None => builder.outbound(client),
-                    Some(peer) => builder.outbound(move |worker| {
-                        let peer = peer.clone();
-                        Tls::client(client(worker), move |_| Some(peer.clone()))
-                    }),
-                })
+                Ok(outbound(builder, client, peer))
+            }
+            Scheme::Ws => {
+                let payload = payload(self.size as usize);
+                let wire = WebSocket::new(&self.target, &self.headers, payload, self.deflate);
+                let peer = setup.peer.clone();
+                let client =
+                    move |worker: &WorkerContext| Client::new(wire.clone(), setup.clone(), worker.index);
+                Ok(outbound(builder, client, peer))
             }
             Scheme::Tcp => {
                 let payload = payload(self.size as usize);
@@ -433,6 +447,21 @@ impl Load {
         running.handle().stop();
         running.join()?;
         Ok(report)
+    }
+}
+
+/// Adds clients, over TLS where there is a server for it.
+fn outbound<W: Wire>(
+    builder: Builder,
+    client: impl Fn(&WorkerContext) -> Client<W> + Send + Sync + 'static,
+    peer: Option<TlsPeer>,
+) -> Builder {
+    match peer {
+        None => builder.outbound(client),
+        Some(peer) => builder.outbound(move |worker| {
+            let peer = peer.clone();
+            Tls::client(client(worker), move |_| Some(peer.clone()))
+        }),
     }
 }
 

@@ -150,6 +150,20 @@ impl Codec {
     }
 }
 
+/// Compresses one message, without a context. For clients.
+pub fn compress_once(message: &[u8]) -> Option<Vec<u8>> {
+    let mut packed = Vec::new();
+    pack(&mut compressor(1, 15), message, &mut packed)?;
+    Some(packed)
+}
+
+/// Inflates one message of at most `bytes_max` bytes, without a context. For clients.
+pub fn inflate_once(packed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    let (mut message, bytes) = Codec::default().inflate(None, packed, bytes_max, Tick(0)).ok()?;
+    message.truncate(bytes);
+    Some(message)
+}
+
 /// Compresses all of `input`, without the tail. `None` if the compressor fails.
 fn pack(deflate: &mut Deflate, input: &[u8], output: &mut Vec<u8>) -> Option<()> {
     // What cannot be compressed grows by five bytes for each block that is stored.

@@ -126,7 +126,7 @@ fn protocols<'a>(request: &Request<'a>) -> Result<Vec<&'a str>, Refusal> {
 }
 
 /// What proves that the handshake was understood (RFC 6455, 4.2.2).
-pub(super) fn accept_key(key: &[u8]) -> String {
+pub fn accept_key(key: &[u8]) -> String {
     let mut hash = sha1_smol::Sha1::from(key);
     hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     STANDARD.encode(hash.digest().bytes())

@@ -49,6 +49,8 @@ struct Lane<R> {
     /// When its connection was asked for.
     dialed: Tick,
     is_free: bool,
+    /// The answer to what its connection began with is not there yet.
+    is_opening: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -68,6 +70,7 @@ impl<W: Wire> Client<W> {
             count: 0,
             dialed: Tick(0),
             is_free: false,
+            is_opening: false,
         };
         Client {
             wire,
@@ -96,6 +99,7 @@ impl<W: Wire> Client<W> {
         let lane = &self.lanes[lane as usize];
         let limit = self.setup.requests_per_connection.unwrap_or(u32::MAX) as usize;
         lane.conn.is_some()
+            && !lane.is_opening
             && lane.asked.len() + lane.waiting.len() < self.setup.pipeline
             && lane.count as usize + lane.waiting.len() < limit
     }
@@ -132,6 +136,9 @@ impl<W: Wire> Client<W> {
 
     /// Writes what waits, then what is due; sees to the lane's deadline.
     fn refill(&mut self, lane: u32, io: &mut Io<'_>) {
+        if self.lanes[lane as usize].is_opening {
+            return;
+        }
         let limit = self.setup.requests_per_connection.unwrap_or(u32::MAX);
         while self.lanes[lane as usize].asked.len() < self.setup.pipeline
             && self.lanes[lane as usize].count < limit
@@ -346,6 +353,11 @@ impl<W: Wire> Protocol for Client<W> {
             self.count_handshake(secure);
         }
         self.lanes[lane as usize].conn = Some(io.id());
+        if let Some(opening) = self.wire.opening() {
+            io.write(opening);
+            io.set_timeout(self.setup.timeout);
+            self.lanes[lane as usize].is_opening = true;
+        }
         self.refill(lane, io);
         self.pump();
         lane
@@ -368,9 +380,28 @@ impl<W: Wire> Protocol for Client<W> {
         self.now = io.now();
         let lane = *lane;
         let mut at = 0;
+        if self.lanes[lane as usize].is_opening {
+            match self.wire.read_opening(input) {
+                Ok(Some(bytes)) => at = bytes,
+                Ok(None) => return Step::consumed(0),
+                Err(_) => {
+                    let say = || "what came is no answer to a handshake of WebSocket".to_owned();
+                    self.tally.fail(Failure::Malformed, say);
+                    return Step::abort();
+                }
+            }
+            self.lanes[lane as usize].is_opening = false;
+        }
         while at < input.len() {
             let state = &mut self.lanes[lane as usize];
             let Some(asked) = state.asked.front().copied() else {
+                if let Some(bytes) = self.wire.read_unasked(&mut state.reader, &input[at..]) {
+                    at += bytes;
+                    if bytes == 0 {
+                        break;
+                    }
+                    continue;
+                }
                 self.tally.fail(Failure::Malformed, || "more bytes than were asked for".to_owned());
                 return Step::abort();
             };
@@ -387,6 +418,7 @@ impl<W: Wire> Protocol for Client<W> {
                 return Step::close();
             }
         }
+        self.wire.reply(&mut self.lanes[lane as usize].reader, io.buffer());
         self.refill(lane, io);
         let state = &self.lanes[lane as usize];
         let is_used_up = self.setup.requests_per_connection.is_some_and(|limit| state.count >= limit);
@@ -411,6 +443,9 @@ impl<W: Wire> Protocol for Client<W> {
             state.asked.pop_front();
             self.answered(asked, &response);
         } else {
+            if state.is_opening {
+                self.tally.fail(Failure::Closed, || "closed before the handshake was answered".to_owned());
+            }
             self.fail_all(*lane, Failure::Closed, || "closed before the response was complete".to_owned());
         }
         Next::Close
@@ -419,6 +454,9 @@ impl<W: Wire> Protocol for Client<W> {
     fn timeout(&mut self, lane: &mut u32, io: &mut Io<'_>) -> Next {
         self.now = io.now();
         let timeout = self.setup.timeout;
+        if self.lanes[*lane as usize].is_opening {
+            self.tally.fail(Failure::Timeout, || format!("no answer to the handshake within {timeout:?}"));
+        }
         self.fail_all(*lane, Failure::Timeout, || format!("no response within {timeout:?}"));
         Next::Abort
     }
@@ -445,7 +483,7 @@ impl<W: Wire> Protocol for Client<W> {
             self.tally.sent -= 1;
             state.waiting.push_front(asked);
         }
-        (state.conn, state.reader, state.count) = (None, W::Reader::default(), 0);
+        (state.conn, state.reader, state.count, state.is_opening) = (None, W::Reader::default(), 0, false);
         self.dial(lane);
     }
 }

@@ -38,8 +38,15 @@ pub(super) fn announce(load: &Load, setup: &Setup, address: SocketAddr, running:
 fn url(load: &Load) -> String {
     let target = &load.target;
     match target.scheme {
-        Scheme::Http if target.is_secure => format!("https://{}{}", target.authority, target.path),
-        Scheme::Http => format!("http://{}{}", target.authority, target.path),
+        Scheme::Http | Scheme::Ws => {
+            let scheme = match (target.scheme, target.is_secure) {
+                (Scheme::Ws, false) => "ws",
+                (Scheme::Ws, true) => "wss",
+                (_, false) => "http",
+                (_, true) => "https",
+            };
+            format!("{scheme}://{}{}", target.authority, target.path)
+        }
         Scheme::Tcp => format!("tcp://{}", target.authority),
         Scheme::Udp => format!("udp://{}", target.authority),
     }

@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
+    /// WebSocket, echo.
+    Ws,
     Tcp,
     Udp,
 }
@@ -20,7 +22,7 @@ pub(super) struct Target {
     pub(super) authority: String,
     /// Path and query.
     pub(super) path: String,
-    /// Over TLS; of HTTP alone.
+    /// Over TLS; of HTTP and WebSocket alone.
     pub(super) is_secure: bool,
     /// The host without brackets: what a certificate must have.
     pub(super) host: String,
@@ -31,16 +33,17 @@ impl std::str::FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Target, String> {
-        let expected = "expected http://HOST[:PORT]/PATH, https://.., tcp://HOST:PORT or udp://HOST:PORT";
+        let expected = "expected http://HOST[:PORT]/PATH, https://.., ws://.., wss://.., tcp://HOST:PORT or udp://HOST:PORT";
         let uri: Uri = encoded(text)?.parse().map_err(|error| format!("{error}: {expected}"))?;
         let scheme = match uri.scheme_str() {
             Some("http" | "https") => Scheme::Http,
+            Some("ws" | "wss") => Scheme::Ws,
             Some("tcp") => Scheme::Tcp,
             Some("udp") => Scheme::Udp,
             Some(other) => return Err(format!("unknown scheme {other:?}: {expected}")),
             None => return Err(format!("no scheme: {expected}")),
         };
-        let is_secure = uri.scheme_str() == Some("https");
+        let is_secure = matches!(uri.scheme_str(), Some("https" | "wss"));
         let authority = uri.authority().ok_or_else(|| format!("no host: {expected}"))?;
         if authority.as_str().contains('@') {
             return Err("user and password are not supported: give a header with --header".to_owned());
@@ -50,8 +53,8 @@ impl std::str::FromStr for Target {
             (None, _) if authority.as_str().len() > authority.host().len() => {
                 return Err(format!("bad port: {expected}"));
             }
-            (None, Scheme::Http) if is_secure => 443,
-            (None, Scheme::Http) => 80,
+            (None, Scheme::Http | Scheme::Ws) if is_secure => 443,
+            (None, Scheme::Http | Scheme::Ws) => 80,
             (None, _) => return Err(format!("no port: {expected}")),
         };
         let mut path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
@@ -59,7 +62,7 @@ impl std::str::FromStr for Target {
             // An empty path before a query (RFC 9112, 3.2.1).
             path.insert(0, '/');
         }
-        if scheme != Scheme::Http && path != "/" {
+        if matches!(scheme, Scheme::Tcp | Scheme::Udp) && path != "/" {
             return Err(format!("an echo has no path: {expected}"));
         }
         let host = authority.host();
@@ -148,7 +151,7 @@ mod tests {
         let check = |text: &str, scheme, authority: &str, path: &str, host: &str, port| {
             let target: Target = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             let (authority, path, host) = (authority.to_owned(), path.to_owned(), host.to_owned());
-            let is_secure = text.starts_with("https:");
+            let is_secure = text.starts_with("https:") || text.starts_with("wss:");
             assert_eq!(target, Target { scheme, authority, path, is_secure, host, port });
         };
         check("https://localhost/a", Scheme::Http, "localhost", "/a", "localhost", 443);
@@ -156,6 +159,8 @@ mod tests {
         check("http://127.0.0.1:8080/a?b=c", Scheme::Http, "127.0.0.1:8080", "/a?b=c", "127.0.0.1", 8080);
         check("http://localhost", Scheme::Http, "localhost", "/", "localhost", 80);
         check("http://[::1]:80/", Scheme::Http, "[::1]:80", "/", "::1", 80);
+        check("ws://localhost:8080/ws", Scheme::Ws, "localhost:8080", "/ws", "localhost", 8080);
+        check("wss://localhost", Scheme::Ws, "localhost", "/", "localhost", 443);
         check("tcp://127.0.0.1:7", Scheme::Tcp, "127.0.0.1:7", "/", "127.0.0.1", 7);
         check("udp://[::1]:7", Scheme::Udp, "[::1]:7", "/", "::1", 7);
         check("http://a?x=1", Scheme::Http, "a", "/?x=1", "a", 80);

@@ -85,9 +85,7 @@ fn from_options(load: &Load, target: &Target) -> Result<Template, LoadError> {
     if !has("host") {
         head += &format!("Host: {}\r\n", target.authority);
     }
-    for Header(name, value) in &load.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
+    load.headers.iter().for_each(|header| head += &header.line());
     // Where a body would have a meaning, its absence is said too (RFC 9110, 8.6).
     let expects_body = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
     if (body.is_some() || expects_body) && !has("content-length") && !has("transfer-encoding") {
@@ -150,6 +148,13 @@ fn spread(weights: &[u32]) -> Vec<u16> {
 /// A header field of the options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header(String, String);
+
+impl Header {
+    /// As it stands in a head.
+    pub(super) fn line(&self) -> String {
+        format!("{}: {}\r\n", self.0, self.1)
+    }
+}
 
 impl std::str::FromStr for Header {
     type Err = String;

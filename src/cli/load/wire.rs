@@ -14,11 +14,29 @@ pub(super) trait Wire: 'static {
     /// The next request of the order.
     fn next(&mut self) -> u16;
 
+    /// What a connection begins with, before any request.
+    fn opening(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Reads the answer to that: how much of the input it was, once it is there.
+    fn read_opening(&mut self, _input: &[u8]) -> Result<Option<usize>, Malformed> {
+        Ok(Some(0))
+    }
+
     /// Appends a request.
     fn write(&self, request: u16, out: &mut Vec<u8>);
 
     /// Reads on in the response to a request. What is not consumed comes again with more behind it.
     fn read(&mut self, reader: &mut Self::Reader, request: u16, input: &[u8]) -> Result<Read, Malformed>;
+
+    /// Reads what comes although no request is under way; `None` if nothing may.
+    fn read_unasked(&mut self, _reader: &mut Self::Reader, _input: &[u8]) -> Option<usize> {
+        None
+    }
+
+    /// What is to be said to what was read, beside requests.
+    fn reply(&self, _reader: &mut Self::Reader, _out: &mut Vec<u8>) {}
 
     /// The server has closed: the response that this completes, if it does.
     fn end(&mut self, reader: &mut Self::Reader, request: u16) -> Option<Response>;
