@@ -10,6 +10,7 @@ use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
 use ringmill_engine::{Config, Counters};
 use ringmill_protocols::adapt::{Body, BoxError, TowerServer, tower};
 use ringmill_protocols::http::Limits;
+use ringmill_protocols::websocket;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -700,6 +701,46 @@ fn offer(target: &str) -> String {
 
 const SWITCHED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nserver: ringmill\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
+struct Socket;
+
+impl websocket::Handler for Socket {
+    type State = ();
+
+    fn accept(
+        &mut self,
+        request: &ringmill_protocols::http::Request<'_>,
+        _: &mut websocket::Accept<'_>,
+    ) -> Option<()> {
+        request.query().is_none().then_some(())
+    }
+
+    fn message(&mut self, _: &mut (), message: websocket::Message<'_>, ws: &mut websocket::Ws<'_>) {
+        ws.send(message);
+    }
+}
+
+#[test]
+fn a_websocket_is_served_beside_a_service() {
+    let mut run = Run::with(0, Chaos::CALM, |server| server.websocket("/socket", Socket));
+    let peer = run.connect();
+    assert_eq!(run.ask(&peer, get("/now")), ok("now"));
+    let handshake = |target: &str| {
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+    };
+    let heard = run.ask(&peer, handshake("/socket"));
+    assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
+    let other = run.connect();
+    assert!(run.ask(&other, handshake("/socket?no")).starts_with("HTTP/1.1 403 "));
+    let other = run.connect();
+    run.ask(&other, handshake("/socket"));
+    other.send(b"\x81\x85\0\0\0\0hello");
+    run.rest();
+    assert_eq!(other.take(), b"\x81\x05hello");
+}
 
 #[test]
 fn an_upgraded_connection_is_the_programs() {

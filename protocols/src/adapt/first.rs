@@ -86,6 +86,17 @@ impl<S: Answer> TowerServer<S> {
         TowerServer { one: self.one.with_name(name), ..self }
     }
 
+    /// Serves WebSockets on a path, over HTTP/1.1: requests of it do not reach the service. See
+    /// [`Server::websocket`](http::Server::websocket).
+    #[cfg(feature = "websocket")]
+    pub fn websocket<H: crate::websocket::Handler>(
+        self,
+        path: &str,
+        endpoint: impl Into<crate::websocket::Endpoint<H>>,
+    ) -> TowerServer<S> {
+        TowerServer { one: self.one.websocket(path, endpoint), ..self }
+    }
+
     /// What becomes of requests over HTTP/1.1 whose client leaves before the answer is there; they are dropped unless this is set.
     pub fn when_gone(self, when_gone: WhenGone) -> TowerServer<S> {
         TowerServer { one: self.one.when_gone(when_gone), ..self }
