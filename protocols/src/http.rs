@@ -15,7 +15,7 @@
 
 pub mod client;
 mod content;
-mod date;
+pub(crate) mod date;
 mod field;
 mod handler;
 pub(crate) mod intake;
@@ -23,20 +23,20 @@ mod later;
 #[cfg(feature = "internals")]
 pub mod message;
 #[cfg(not(feature = "internals"))]
-mod message;
+pub(crate) mod message;
 pub(crate) mod misuse;
 #[cfg(feature = "internals")]
 pub mod one;
 #[cfg(not(feature = "internals"))]
-mod one;
+pub(crate) mod one;
 pub(crate) mod owned;
 mod peer;
-mod reject;
+pub(crate) mod reject;
 mod reply;
 mod request;
 #[cfg(feature = "tower")]
 mod shutdown;
-mod status;
+pub(crate) mod status;
 mod successor;
 pub(crate) mod switch;
 pub(crate) mod work;

@@ -10,15 +10,15 @@ mod answer;
 #[cfg(feature = "internals")]
 pub mod decoder;
 #[cfg(not(feature = "internals"))]
-pub(super) mod decoder;
+pub(crate) mod decoder;
 mod detached;
-pub(super) mod emit;
+pub(crate) mod emit;
 mod exchange;
 #[cfg(feature = "internals")]
 pub mod head;
 #[cfg(not(feature = "internals"))]
-pub(super) mod head;
-pub(super) mod limits;
+pub(crate) mod head;
+pub(crate) mod limits;
 pub(super) mod protocol;
 pub(super) mod session;
 mod streaming;

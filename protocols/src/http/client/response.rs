@@ -4,7 +4,8 @@
 //! not repaired: a load generator that guesses counts answers that nobody sent. RFC 9112. A folded field is the exception: a
 //! user agent has to read it (5.2). Field lines are scanned as those of requests are, in `one/syntax.rs`.
 
-use crate::http::one::syntax::{Stop, content_length, fields, is_text};
+use super::known::Known;
+use crate::http::one::syntax::{Stop, fields, is_text};
 use crate::http::reject::Reject;
 use memchr::{memchr, memmem};
 
@@ -59,19 +60,18 @@ pub fn parse_head(input: &[u8], to_head: bool) -> Result<Option<Head>, Malformed
     let line_feed = memchr(b'\n', &input[..bytes]).ok_or(Malformed)?;
     let (line, section) = input[..bytes].split_at(line_feed + 1);
     let (status, is_10) = parse_status_line(line.strip_suffix(b"\r\n").ok_or(Malformed)?)?;
-    let KnownFields { length, chunked, close, keep_alive } = known_fields(section)?;
-    if chunked && is_10 {
+    let (known, length, is_chunked) = known_fields(section)?;
+    if is_chunked && is_10 {
         return Err(Malformed);
     }
     let has_no_body = to_head || matches!(status, 100..=199 | 204 | 304);
-    let framing = match (length, chunked) {
-        (Some(_), true) => return Err(Malformed),
+    let framing = match (length, is_chunked) {
         _ if has_no_body => Framing::Length(0),
-        (Some(length), false) => Framing::Length(length),
+        (Some(length), _) => Framing::Length(length),
         (None, true) => Framing::Chunked,
         (None, false) => Framing::UntilClose,
     };
-    let keep_alive = !close && (!is_10 || keep_alive) && framing != Framing::UntilClose;
+    let keep_alive = !known.close && (!is_10 || known.keep_alive) && framing != Framing::UntilClose;
     Ok(Some(Head { bytes, status, framing, keep_alive }))
 }
 
@@ -90,17 +90,9 @@ pub fn parse_final_head(input: &[u8], to_head: bool) -> Result<(usize, Option<He
     }
 }
 
-/// What the fields say that frame the body or end the connection.
-struct KnownFields {
-    length: Option<u64>,
-    chunked: bool,
-    close: bool,
-    keep_alive: bool,
-}
-
-/// Reads the field lines of a head and the empty line behind them. Folded fields are rare: only a head that has some is
-/// unfolded, and read again.
-fn known_fields(section: &[u8]) -> Result<KnownFields, Malformed> {
+/// Reads the field lines of a head and the empty line behind them: what they say of the connection, the length, and whether
+/// the body is in chunks. Folded fields are rare: only a head that has some is unfolded, and read again.
+fn known_fields(section: &[u8]) -> Result<(Known, Option<u64>, bool), Malformed> {
     let known = match scan(section) {
         Err(Stop::Malformed(Reject::FieldFolded)) => scan(&unfold(section)),
         known => known,
@@ -110,37 +102,14 @@ fn known_fields(section: &[u8]) -> Result<KnownFields, Malformed> {
 
 /// The same for fields that are not folded. Values are judged when the last line was scanned: before that, the next one
 /// may go on with the field. All offsets fit into spans: with the shortest status line, a section has at most 65,526 bytes.
-fn scan(section: &[u8]) -> Result<KnownFields, Stop> {
-    let (mut length, mut coding, mut repeated) = (None, None, None);
-    let (mut close, mut keep_alive) = (false, false);
+fn scan(section: &[u8]) -> Result<(Known, Option<u64>, bool), Stop> {
+    let mut known = Known::default();
     fields(section, 0, |name, value| {
-        let name = name.of(section);
-        // Most names are told apart by their first letter and length.
-        match (name[0] | 0x20, name.len()) {
-            (b'c', 14) if name.eq_ignore_ascii_case(b"content-length") => {
-                repeated = repeated.or(length.replace(value).map(|_| Reject::LengthRepeated));
-            }
-            (b't', 17) if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                repeated = repeated.or(coding.replace(value).map(|_| Reject::CodingRepeated));
-            }
-            (b'c', 10) if name.eq_ignore_ascii_case(b"connection") => {
-                for option in value.of(section).split(|byte| *byte == b',') {
-                    close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
-                    keep_alive |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-            _ => {}
-        }
+        known.note(section, name, value);
         Ok(())
     })?;
-    if let Some(repeated) = repeated {
-        return Err(repeated.into());
-    }
-    if coding.is_some_and(|coding| !coding.of(section).eq_ignore_ascii_case(b"chunked")) {
-        return Err(Reject::CodingUnknown.into());
-    }
-    let length = length.map(|length| content_length(length.of(section))).transpose()?;
-    Ok(KnownFields { length, chunked: coding.is_some(), close, keep_alive })
+    let (length, is_chunked) = known.framing(section)?;
+    Ok((known, length, is_chunked))
 }
 
 /// Puts a space in place of each line end behind which a field goes on (obs-fold). What goes on with no field stays as it

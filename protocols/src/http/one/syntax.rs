@@ -239,7 +239,7 @@ fn is_rare_authority(text: &[u8]) -> bool {
 /// Looks at the LFs in `input[from..]`; `from` is how much was searched before. Returns the offset after that
 /// LF. A head that was partial stays partial until this finds something, unless a limit is reached: see
 /// `head::verdict_due`.
-pub(super) fn head_end(input: &[u8], from: usize) -> Option<usize> {
+pub(crate) fn head_end(input: &[u8], from: usize) -> Option<usize> {
     let tail = input.get(from..)?;
     let ends = |at: usize| match at.checked_sub(1).map(|cr| input[cr]) {
         Some(b'\r') => at == 1 || input[at - 2] == b'\n',

@@ -1,0 +1,54 @@
+//! The fields of a response that frame its body or end its connection (RFC 9112, 6 and 9.3). Pure.
+
+use crate::http::message::Span;
+use crate::http::one::syntax::content_length;
+use crate::http::reject::Reject;
+
+/// What these fields say, as they come by. They are judged when the whole head is there.
+#[derive(Default)]
+pub(super) struct Known {
+    length: Option<Span>,
+    coding: Option<Span>,
+    repeated: Option<Reject>,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+}
+
+impl Known {
+    /// Notes a field. Most names are told apart by their first letter and length.
+    pub(super) fn note(&mut self, text: &[u8], name: Span, value: Span) {
+        let name = name.of(text);
+        match (name[0] | 0x20, name.len()) {
+            (b'c', 14) if name.eq_ignore_ascii_case(b"content-length") => {
+                self.repeated = self.repeated.or(self.length.replace(value).map(|_| Reject::LengthRepeated));
+            }
+            (b't', 17) if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                self.repeated = self.repeated.or(self.coding.replace(value).map(|_| Reject::CodingRepeated));
+            }
+            (b'c', 10) if name.eq_ignore_ascii_case(b"connection") => {
+                for option in value.of(text).split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What Content-Length says, and whether the body comes in chunks.
+    pub(super) fn framing(&self, text: &[u8]) -> Result<(Option<u64>, bool), Reject> {
+        if let Some(repeated) = self.repeated {
+            return Err(repeated);
+        }
+        if self.coding.is_some_and(|coding| !coding.of(text).eq_ignore_ascii_case(b"chunked")) {
+            return Err(Reject::CodingUnknown);
+        }
+        let length = self.length.map(|length| content_length(length.of(text))).transpose()?;
+        match (length, self.coding.is_some()) {
+            (Some(_), true) => Err(Reject::LengthAndCoding),
+            framing => Ok(framing),
+        }
+    }
+}
