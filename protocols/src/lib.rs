@@ -9,6 +9,8 @@ pub mod broker;
 pub mod echo;
 pub mod http;
 pub mod layer;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 pub mod udp;
 #[cfg(feature = "websocket")]
 pub mod websocket;

@@ -14,6 +14,7 @@ pub mod site;
 pub mod tls;
 pub mod tower_site;
 pub mod traces;
+pub mod upstream;
 pub mod ws;
 
 pub use program::{Program, alone, descriptors, rss_anon_bytes};

@@ -6,6 +6,8 @@
 mod known;
 #[cfg(feature = "internals")]
 pub mod reader;
+#[cfg(all(feature = "proxy", not(feature = "internals")))]
+pub(crate) mod reader;
 mod response;
 
 pub use response::{Body, Framing, Head, Malformed, Progress, parse_final_head, parse_head};

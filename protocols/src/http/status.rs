@@ -9,7 +9,7 @@ pub(super) fn is_bodiless(status: u16) -> bool {
 }
 
 /// A status line up to its phrase.
-pub(super) fn status_line(status: u16) -> [u8; 13] {
+pub(crate) fn status_line(status: u16) -> [u8; 13] {
     let mut line = *b"HTTP/1.1 000 ";
     for (n, scale) in [100, 10, 1].into_iter().enumerate() {
         line[9 + n] = b'0' + (status / scale % 10) as u8;
@@ -18,7 +18,7 @@ pub(super) fn status_line(status: u16) -> [u8; 13] {
 }
 
 /// Reason phrases (RFC 9110, 15). Unknown ones are empty, as the grammar allows.
-pub(super) fn reason(status: u16) -> &'static str {
+pub(crate) fn reason(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
         200 => "OK",

@@ -142,6 +142,7 @@ impl Reader {
     }
 
     /// Whether the final head was read, and not all that follows it.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_in_body(&self) -> bool {
         matches!(self.at, At::Framed(_) | At::UntilClose)
     }

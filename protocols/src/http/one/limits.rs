@@ -78,7 +78,7 @@ impl Default for Limits {
 
 impl Limits {
     /// What must arrive of a body in `body_idle_timeout`.
-    pub(super) fn body_bytes_min(&self) -> u64 {
+    pub(crate) fn body_bytes_min(&self) -> u64 {
         let bytes = self.body_idle_timeout.as_secs_f64() * f64::from(self.body_bytes_per_sec_min);
         (bytes as u64).max(1)
     }

@@ -1,0 +1,433 @@
+//! The client's side: requests are read, checked and rewritten here, and replies taken from their exchange to the client.
+
+use super::exchange::{Exchange, Pipe, Stage, Way};
+use super::fields::{
+    Client as Facts, asks_for_websocket, max_forwards, write_own_reply, write_request, write_trailers,
+};
+use super::state::State;
+use crate::http::client::reader::{Asked, Reader};
+use crate::http::message::{Expect, Framing, Head, Method, Version};
+use crate::http::one::decoder::{Decoded, Decoder};
+use crate::http::one::emit;
+use crate::http::one::head::{Outcome, parse_head, verdict_due};
+use crate::http::reject::Reject;
+use ringmill_engine::{Io, Next, Step, Tick};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The state of one client's connection.
+pub(super) struct Client {
+    pub(super) exchange: Option<usize>,
+    /// When the head that is incomplete began; `Tick::NEVER` while there is none.
+    head_began: Tick,
+    /// How many bytes of that head were looked at.
+    searched: u16,
+    requests: u32,
+    peer: Option<Peer>,
+}
+
+/// Who the client is: asked for once.
+#[derive(Clone, Copy)]
+struct Peer {
+    ip: Option<IpAddr>,
+    is_trusted: bool,
+}
+
+/// What came of looking at a head.
+enum Begun {
+    /// So many bytes: it is an exchange now.
+    Exchange(usize),
+    /// So many bytes: it was answered.
+    Answered(usize),
+    Wait,
+    Close,
+}
+
+impl Client {
+    pub(super) fn new() -> Client {
+        Client { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0, peer: None }
+    }
+}
+
+impl State {
+    pub(super) fn wait_for_request(&self, io: &mut Io<'_>) {
+        let limits = &self.config.limits;
+        io.set_timeout(if io.is_draining() { limits.drain_grace } else { limits.keep_alive_timeout });
+    }
+
+    pub(super) fn client_data(&mut self, client: &mut Client, input: &[u8], io: &mut Io<'_>) -> Step {
+        let mut at = 0;
+        loop {
+            if let Some(key) = client.exchange {
+                at += self.take_body(key, &input[at..]);
+                let next = self.serve(client, io);
+                let goes_on = next == Next::Continue && client.exchange.is_none() && at < input.len();
+                if !goes_on {
+                    return Step { consumed: at, need: 0, next };
+                }
+            } else if at == input.len() {
+                self.wait_for_request(io);
+                return Step::consumed(at);
+            }
+            match self.take_head(client, &input[at..], io) {
+                Begun::Exchange(bytes) | Begun::Answered(bytes) => at += bytes,
+                Begun::Wait => return Step::consumed(at),
+                Begun::Close => return Step::close(),
+            }
+        }
+    }
+
+    /// Looks at a request's head.
+    fn take_head(&mut self, client: &mut Client, input: &[u8], io: &mut Io<'_>) -> Begun {
+        let limits = &self.config.limits;
+        if input == b"\r\n" {
+            // An empty line behind the last body (RFC 9112, 2.2) does not begin a head.
+            self.wait_for_request(io);
+            return Begun::Wait;
+        }
+        let is_head = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
+        if io.is_exhausted() {
+            io.count_refused(1);
+            return self.refuse((503, "this proxy is short of memory"), is_head, io);
+        }
+        if client.head_began != Tick::NEVER && !verdict_due(input, usize::from(client.searched), &limits.head)
+        {
+            return self.wait_for_head(client, input, io);
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        let begun = match parse_head(input, &mut slots, &limits.head) {
+            Outcome::Partial => self.wait_for_head(client, input, io),
+            Outcome::Malformed(reject) => self.refuse((reject.status(), reject.reason()), is_head, io),
+            Outcome::Complete { head, len } => self.begin_exchange(client, &head, len, io),
+        };
+        self.slots = slots;
+        begun
+    }
+
+    fn begin_exchange(
+        &mut self,
+        client: &mut Client,
+        head: &Head<'_, '_>,
+        len: usize,
+        io: &mut Io<'_>,
+    ) -> Begun {
+        (client.head_began, client.searched) = (Tick::NEVER, 0);
+        client.requests = client.requests.saturating_add(1);
+        io.count_requests(1);
+        let is_secured = io.facts().is_some_and(|facts| facts.is_secured());
+        let is_head = head.method == Method::Head;
+        if head.is_https && !is_secured {
+            let reject = Reject::TargetSecured;
+            return self.refuse((reject.status(), reject.reason()), is_head, io);
+        }
+        if matches!(head.method, Method::Connect | Method::Trace) {
+            return self.refuse((501, "CONNECT and TRACE are not passed on"), is_head, io);
+        }
+        if matches!(head.framing, Framing::Length(length) if length > self.config.body_bytes_max) {
+            return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
+        }
+        let is_last = self.config.limits.requests_max.is_some_and(|max| client.requests >= max);
+        let keep_alive = head.keep_alive && !is_last;
+        let is_http10 = head.version == Version::Http10;
+        if head.method == Method::Options
+            && head.framing == Framing::None
+            && head.fields.value("max-forwards").and_then(max_forwards) == Some(0)
+        {
+            // It goes no further (RFC 9110, 7.6.2).
+            emit::write_status_line(io.buffer(), 200);
+            io.write(
+                &[&self.date[..], b"content-length: 0\r\n", emit::head_end(keep_alive, is_http10)].concat(),
+            );
+            return if keep_alive { Begun::Answered(len) } else { Begun::Close };
+        }
+        let Peer { ip, is_trusted } = *client.peer.get_or_insert_with(|| self.ask_for_peer(io));
+        let mut up = self.buffer();
+        // Where the request names no host, any upstream's will do.
+        let host = self.pool.endpoints.first().map_or("", |endpoint| endpoint.host.as_str());
+        let facts = Facts { ip, is_trusted, is_secured };
+        if write_request(&mut up, head, &facts, &self.config.name, host).is_none() {
+            return self.refuse((400, "Connection names too many fields"), is_head, io);
+        }
+        let is_repeatable = matches!(
+            head.method,
+            Method::Get | Method::Head | Method::Options | Method::Put | Method::Delete
+        ) || head.fields.value("idempotency-key").is_some();
+        let asked = Asked { is_head, is_connect: false, upgrades: asks_for_websocket(head) };
+        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        let exchange = Exchange {
+            client: io.id(),
+            endpoint: 0,
+            way: Way::Off,
+            tries: 0,
+            refusals: 0,
+            up: Pipe { bytes: up, ..Pipe::default() },
+            is_kept: true,
+            has_sent: false,
+            is_repeatable,
+            decoder: has_body.then(|| Decoder::new(head.framing)),
+            is_chunked: head.framing == Framing::Chunked,
+            body_left: self.config.body_bytes_max,
+            arrived_bytes: 0,
+            body_due: Tick::NEVER,
+            wait_due: Tick::NEVER,
+            asked,
+            is_http10,
+            expects: head.expect == Expect::Continue && has_body,
+            keep_alive,
+            reader: Reader::new(asked),
+            is_reusable: false,
+            stage: Stage::Unanswered,
+            down: Pipe { bytes: self.buffer(), ..Pipe::default() },
+        };
+        client.exchange = Some(self.begin(exchange));
+        Begun::Exchange(len)
+    }
+
+    /// One system call a connection, for the address.
+    fn ask_for_peer(&self, io: &Io<'_>) -> Peer {
+        let peer = io.peer();
+        let ip = peer.as_ref().and_then(|peer| peer.ip()).map(|address| address.ip().to_canonical());
+        let is_trusted =
+            peer.is_some_and(|peer| self.config.trusted.iter().any(|network| network.contains(&peer)));
+        Peer { ip, is_trusted }
+    }
+
+    #[cold]
+    fn wait_for_head(&self, client: &mut Client, input: &[u8], io: &mut Io<'_>) -> Begun {
+        if client.head_began == Tick::NEVER {
+            client.head_began = io.now();
+        }
+        client.searched = u16::try_from(input.len()).unwrap_or(u16::MAX);
+        let limits = &self.config.limits;
+        let rate = u64::from(limits.head_bytes_per_sec_min.max(1));
+        let earned = Duration::from_secs(input.len() as u64 / rate);
+        io.set_deadline(Some(client.head_began.after(limits.head_timeout).after(earned)));
+        Begun::Wait
+    }
+
+    /// Answers what cannot be served, and closes: nobody knows where the next request begins, or whether to take it.
+    #[cold]
+    fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
+        write_own_reply(io.buffer(), said, &self.date, false, (is_head, false));
+        Begun::Close
+    }
+
+    /// Takes what there is of a request's body, or of a tunnel. Returns how many bytes are done.
+    fn take_body(&mut self, key: usize, input: &[u8]) -> usize {
+        let limits = &self.config.limits.body;
+        let keeps_bytes_max = self.config.replay_bytes_max;
+        let exchange = &mut self.exchanges[key];
+        let (mut at, before) = (0, exchange.up.bytes.len());
+        if exchange.stage == Stage::Tunnel {
+            exchange.up.bytes.extend_from_slice(input);
+            exchange.up.is_held = exchange.up.is_full();
+            at = input.len();
+        }
+        let mut refused = None;
+        while let Some(decoder) = &mut exchange.decoder {
+            let is_of_use = exchange.way != Way::Off;
+            // Without input it costs nothing to look, and the body may be complete.
+            if is_of_use && exchange.up.is_full() && at < input.len() {
+                exchange.up.is_held = true;
+                break;
+            }
+            let out = &mut exchange.up.bytes;
+            match decoder.decode(&input[at..], limits) {
+                Decoded::Data { consumed, data } => {
+                    at += consumed;
+                    exchange.arrived_bytes += consumed as u64;
+                    let Some(left) = exchange.body_left.checked_sub(data.len() as u64) else {
+                        refused = Some((413, "the body is larger than this proxy takes"));
+                        break;
+                    };
+                    exchange.body_left = left;
+                    match exchange.is_chunked {
+                        _ if !is_of_use => {}
+                        true => emit::write_chunk(out, data),
+                        false => out.extend_from_slice(data),
+                    }
+                }
+                Decoded::Partial { consumed } => {
+                    at += consumed;
+                    exchange.arrived_bytes += consumed as u64;
+                    exchange.up.is_held = is_of_use && exchange.up.is_full();
+                    break;
+                }
+                Decoded::End { consumed, trailers } => {
+                    at += consumed;
+                    if exchange.is_chunked {
+                        out.extend_from_slice(b"0\r\n");
+                        write_trailers(out, trailers, true);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    exchange.decoder = None;
+                }
+                Decoded::Malformed(reject) => {
+                    refused = Some((reject.status(), reject.reason()));
+                    break;
+                }
+            }
+        }
+        if let Some((status, why)) = refused {
+            // Its end cannot be found any more.
+            exchange.decoder = None;
+            exchange.keep_alive = false;
+            self.fail(key, status, why);
+            return at;
+        }
+        let has_grown = exchange.up.bytes.len() > before;
+        if exchange.is_kept && exchange.up.bytes.len() > keeps_bytes_max {
+            exchange.is_kept = false;
+            exchange.up.forget_taken();
+        }
+        if has_grown && let Way::On(upstream) = exchange.way {
+            let conn = self.upstreams[upstream].conn;
+            self.wake(conn);
+        }
+        at
+    }
+
+    /// Moves what there is of the reply to the client, and says what is next.
+    pub(super) fn serve(&mut self, client: &mut Client, io: &mut Io<'_>) -> Next {
+        let Some(key) = client.exchange else { return Next::Continue };
+        let exchange = &mut self.exchanges[key];
+        // Below high water: the engine would not read the request's body above it, and both would wait.
+        let room = io.room_bytes().saturating_sub(1);
+        let bytes = exchange.down.next(room);
+        if !bytes.is_empty() {
+            io.write(bytes);
+            exchange.down.taken += bytes.len();
+            exchange.down.forget_taken();
+        }
+        if exchange.down.len() > 0 {
+            io.notify_drained();
+        }
+        if exchange.down.is_held && !exchange.down.is_full() {
+            exchange.down.is_held = false;
+            if let Way::On(upstream) = exchange.way {
+                let conn = self.upstreams[upstream].conn;
+                self.wake(conn);
+            }
+        }
+        let exchange = &mut self.exchanges[key];
+        if exchange.down.len() == 0 {
+            let next = match exchange.stage {
+                Stage::Done if exchange.keep_alive && exchange.decoder.is_none() => Some(Next::Continue),
+                Stage::Done | Stage::Cut { by_reset: false } => Some(Next::Close),
+                Stage::Cut { by_reset: true } => Some(Next::Abort),
+                Stage::Unanswered | Stage::Body(_) | Stage::Tunnel | Stage::TunnelEnding => None,
+            };
+            if let Some(next) = next {
+                client.exchange = None;
+                self.end(key);
+                io.hold(0);
+                self.wait_for_request(io);
+                return next;
+            }
+        }
+        self.wait_for_more(key, io)
+    }
+
+    /// For what an exchange's client waits, and what it is waited for.
+    fn wait_for_more(&mut self, key: usize, io: &mut Io<'_>) -> Next {
+        let limits = &self.config.limits;
+        let exchange = &mut self.exchanges[key];
+        io.hold(exchange.up.bytes.capacity() + exchange.down.bytes.capacity());
+        let reads = exchange.reads_client();
+        if !reads || exchange.is_tunnel() {
+            exchange.body_due = Tick::NEVER;
+        } else if exchange.body_due == Tick::NEVER {
+            exchange.arrived_bytes = 0;
+            exchange.body_due = io.now().after(limits.body_idle_timeout);
+        }
+        let due = match exchange.is_tunnel() {
+            true => io.now().after(self.config.tunnel_timeout),
+            false => exchange.body_due.min(exchange.wait_due),
+        };
+        io.set_deadline(Some(due).filter(|due| *due != Tick::NEVER));
+        // It may have ended while its request was still being read.
+        let has_left = exchange.decoder.is_none() && !exchange.is_tunnel() && io.is_peer_gone();
+        if has_left && !self.config.half_close {
+            return Next::Close;
+        }
+        if reads { Next::Continue } else { Next::Pause }
+    }
+
+    pub(super) fn client_timeout(&mut self, client: &mut Client, io: &mut Io<'_>) -> Next {
+        let Some(key) = client.exchange else {
+            if client.head_began != Tick::NEVER {
+                self.refuse((408, "the head did not arrive in time"), false, io);
+            } else if io.queued_bytes() > 0 {
+                // The time without a request counts from when the last reply was taken.
+                self.wait_for_request(io);
+                return Next::Continue;
+            }
+            return Next::Close;
+        };
+        let (now, bytes_min) = (io.now(), self.config.limits.body_bytes_min());
+        let exchange = &mut self.exchanges[key];
+        if exchange.is_tunnel() {
+            return Next::Close;
+        }
+        if exchange.wait_due <= now {
+            exchange.wait_due = Tick::NEVER;
+            self.fail(key, 503, "no connection with an upstream became free in time");
+        } else if exchange.body_due <= now && exchange.arrived_bytes >= bytes_min {
+            exchange.body_due = Tick::NEVER;
+        } else if exchange.body_due <= now {
+            exchange.keep_alive = false;
+            self.fail(key, 408, "the body did not arrive in time");
+        }
+        self.serve(client, io)
+    }
+
+    pub(super) fn client_eof(&mut self, client: &mut Client, rest: &[u8], io: &mut Io<'_>) -> Next {
+        let Some(key) = client.exchange else {
+            // A head that dripped in was not looked at with every drop: it may have been malformed for long.
+            if !rest.is_empty()
+                && let Outcome::Malformed(reject) =
+                    parse_head(rest, &mut self.slots, &self.config.limits.head)
+            {
+                let is_head = rest.strip_prefix(b"\r\n").unwrap_or(rest).starts_with(b"HEAD ");
+                self.refuse((reject.status(), reject.reason()), is_head, io);
+            }
+            return Next::Close;
+        };
+        let exchange = &mut self.exchanges[key];
+        if exchange.stage != Stage::Tunnel {
+            return Next::Close;
+        }
+        // What it sent last is still to be passed on.
+        exchange.stage = Stage::TunnelEnding;
+        if let Way::On(upstream) = exchange.way {
+            let conn = self.upstreams[upstream].conn;
+            self.wake(conn);
+        }
+        Next::Pause
+    }
+
+    /// The client has ended its stream while nothing is read from it.
+    pub(super) fn client_gone(&mut self, client: &Client) -> Next {
+        let Some(key) = client.exchange else { return Next::Close };
+        let exchange = &self.exchanges[key];
+        let is_taken = exchange.decoder.is_some() || exchange.is_tunnel();
+        if is_taken || self.config.half_close { Next::Pause } else { Next::Close }
+    }
+
+    pub(super) fn client_drain(&mut self, client: &Client, io: &mut Io<'_>) -> Next {
+        match client.exchange {
+            None if client.head_began == Tick::NEVER => {
+                self.wait_for_request(io);
+                Next::Continue
+            }
+            None => Next::Continue,
+            Some(key) if self.exchanges[key].reads_client() => Next::Continue,
+            Some(_) => Next::Pause,
+        }
+    }
+
+    pub(super) fn client_shed(&self, client: &Client) -> Next {
+        let is_idle = client.exchange.is_none() && client.head_began == Tick::NEVER;
+        if is_idle { Next::Close } else { Next::Continue }
+    }
+}

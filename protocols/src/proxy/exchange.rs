@@ -1,0 +1,141 @@
+//! One request and its reply, between the client's connection and the upstream's: bytes for either side, and how far both are.
+//! Pure data; who fills and empties it is `client.rs` and `upstream.rs`.
+
+use super::fields::ToClient;
+use crate::http::client::reader::{Asked, Reader};
+use crate::http::one::decoder::Decoder;
+use ringmill_engine::{ConnId, Tick};
+
+/// So much waits for one side before the other one is not read any more, in bytes; what one call brings is added to it.
+pub(super) const HELD_BYTES: usize = 64 * 1024;
+
+pub(super) struct Exchange {
+    pub(super) client: ConnId,
+    /// Which upstream was chosen.
+    pub(super) endpoint: usize,
+    pub(super) way: Way,
+    /// How often it was given a connection.
+    pub(super) tries: u8,
+    /// Attempts to connect that were refused.
+    pub(super) refusals: u8,
+
+    /// For the upstream.
+    pub(super) up: Pipe,
+    /// The whole request is in `up`, also what was sent.
+    pub(super) is_kept: bool,
+    /// Something of it was sent, on the connection that it has now.
+    pub(super) has_sent: bool,
+    /// Sending it twice does what sending it once does (RFC 9110, 9.2.2), or it says so itself.
+    pub(super) is_repeatable: bool,
+    /// The rest of the request's body; `None` when it is complete.
+    pub(super) decoder: Option<Decoder>,
+    /// The body is passed on in chunks.
+    pub(super) is_chunked: bool,
+    /// Bytes of the body that may still come.
+    pub(super) body_left: u64,
+    /// Of the body, since `body_due` was set.
+    pub(super) arrived_bytes: u64,
+    /// When the next of the body must be there.
+    pub(super) body_due: Tick,
+    /// When it has waited too long for a connection.
+    pub(super) wait_due: Tick,
+
+    pub(super) asked: Asked,
+    pub(super) is_http10: bool,
+    /// The client waits for a 100 before its body.
+    pub(super) expects: bool,
+    /// The client's connection goes on behind the reply.
+    pub(super) keep_alive: bool,
+    pub(super) reader: Reader,
+    /// The upstream goes on with its connection behind the reply.
+    pub(super) is_reusable: bool,
+    pub(super) stage: Stage,
+    /// For the client.
+    pub(super) down: Pipe,
+}
+
+/// Where the request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It waits for a connection with its upstream.
+    Waiting,
+    /// It has this one.
+    On(usize),
+    /// It needs none any more.
+    Off,
+}
+
+/// How far the reply is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its final head has not come.
+    Unanswered,
+    Body(ToClient),
+    /// All of it is in `down`.
+    Done,
+    /// It was cut; the client can tell it only by a reset.
+    Cut {
+        by_reset: bool,
+    },
+    /// Both sides speak another protocol.
+    Tunnel,
+    /// The same, and the client has ended: what is in `up` is the last.
+    TunnelEnding,
+}
+
+/// Bytes from one side to the other, in order.
+#[derive(Default)]
+pub(super) struct Pipe {
+    pub(super) bytes: Vec<u8>,
+    /// So many of them were taken.
+    pub(super) taken: usize,
+    /// The side that fills it waits for room.
+    pub(super) is_held: bool,
+}
+
+impl Pipe {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= HELD_BYTES
+    }
+
+    /// The next bytes, at most so many.
+    pub(super) fn next(&self, bytes_max: usize) -> &[u8] {
+        let rest = &self.bytes[self.taken..];
+        &rest[..rest.len().min(bytes_max)]
+    }
+
+    /// Forgets what was taken, where that is cheap.
+    pub(super) fn forget_taken(&mut self) {
+        if self.len() == 0 {
+            self.bytes.clear();
+            self.taken = 0;
+        } else if self.taken >= HELD_BYTES {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+    }
+}
+
+impl Exchange {
+    /// Whether all of the request was sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.decoder.is_none() && self.up.len() == 0 && self.has_sent
+    }
+
+    /// Whether the client's input is read.
+    pub(super) fn reads_client(&self) -> bool {
+        match self.stage {
+            Stage::Tunnel => !self.up.is_held,
+            Stage::TunnelEnding => false,
+            _ => self.decoder.is_some() && !self.up.is_held,
+        }
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(self.stage, Stage::Tunnel | Stage::TunnelEnding)
+    }
+}

@@ -1,0 +1,577 @@
+//! Heads as they are passed on: rebuilt from what was parsed, never copied as they came (RFC 9110, 7.6). Pure: parsed heads in,
+//! bytes out.
+//!
+//! What belongs to one connection stays behind: framing, `Connection` and what it names, `Keep-Alive`, `TE`, `Upgrade` and
+//! credentials for proxies. So do fields in which a client could say who it is, unless it may. In their names `_` counts as `-`:
+//! a server behind CGI or WSGI does not tell the two apart.
+
+use crate::http::client::Framing as ReplyFraming;
+use crate::http::client::reader::{Defect, Response};
+use crate::http::message::{Expect, Fields, Framing, Head, Method, Version};
+use crate::http::one::emit;
+use crate::http::status::{reason, status_line};
+use std::io::Write;
+use std::net::IpAddr;
+
+/// Fields that `Connection` may name, besides those that are dropped anyway. Each costs a comparison with each field.
+const NAMED_MAX: usize = 16;
+
+/// What is known of the client.
+pub(super) struct Client {
+    /// Its address, where it has one.
+    pub(super) ip: Option<IpAddr>,
+    /// It may say who the client in front of it is.
+    pub(super) is_trusted: bool,
+    /// Nobody can read along between it and us.
+    pub(super) is_secured: bool,
+}
+
+/// The options of `Connection` that name fields.
+struct Named<'b> {
+    names: [&'b [u8]; NAMED_MAX],
+    len: usize,
+}
+
+impl<'b> Named<'b> {
+    /// `None` if there are too many.
+    fn of(fields: Fields<'_, 'b>) -> Option<Named<'b>> {
+        let mut named = Named { names: [b""; NAMED_MAX], len: 0 };
+        let connection = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"connection"));
+        for option in connection.flat_map(|field| field.value.split(|byte| *byte == b',')) {
+            let option = option.trim_ascii();
+            if option.is_empty() || option.eq_ignore_ascii_case(b"close") || is_hop_by_hop(option) {
+                continue;
+            }
+            *named.names.get_mut(named.len)? = option;
+            named.len += 1;
+        }
+        Some(named)
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.names[..self.len].iter().any(|named| named.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Whether a name is this one, in any case and with `_` for `-`. `pattern` is in lower case.
+fn is(name: &[u8], pattern: &str) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() == pattern.len() && name.iter().map(plain).eq(pattern.bytes())
+}
+
+/// Fields that concern one connection, and the framing, which is written anew.
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    match name.len() {
+        2 => is(name, "te"),
+        7 => is(name, "upgrade"),
+        10 => is(name, "connection") || is(name, "keep-alive"),
+        14 => is(name, "content-length") || is(name, "http2-settings"),
+        16 => is(name, "proxy-connection"),
+        17 => is(name, "transfer-encoding"),
+        18 => is(name, "proxy-authenticate"),
+        19 => is(name, "proxy-authorization"),
+        _ => false,
+    }
+}
+
+/// Fields that say who the client is, as proxies write them.
+fn is_about_client(name: &[u8]) -> bool {
+    const PREFIX: usize = "x-forwarded-".len();
+    match name.len() {
+        9 if is(name, "forwarded") || is(name, "x-real-ip") => true,
+        len => len >= PREFIX && is(&name[..PREFIX], "x-forwarded-"),
+    }
+}
+
+/// Whether the client asks for a WebSocket, the one protocol that is passed on; only where no body could be taken for it.
+pub(super) fn asks_for_websocket(head: &Head<'_, '_>) -> bool {
+    let is_websocket = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"websocket");
+    head.upgrade
+        && head.method == Method::Get
+        && head.framing == Framing::None
+        && head.fields.value("upgrade").is_some_and(is_websocket)
+}
+
+/// Writes a request as it is passed on; `None` if `Connection` names too many fields. `host` is for a request of HTTP/1.0 that
+/// has none.
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    head: &Head<'_, '_>,
+    client: &Client,
+    name: &str,
+    host: &str,
+) -> Option<()> {
+    let named = Named::of(head.fields)?;
+    let is_options = head.method == Method::Options;
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.path.as_bytes());
+    if let Some(query) = head.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(head.host.map_or(host.as_bytes(), |host| host.as_bytes()));
+    out.extend_from_slice(b"\r\n");
+    let mut takes_trailers = false;
+    let mut forwarded = Forwarded::default();
+    for field in head.fields.iter() {
+        if field.name.eq_ignore_ascii_case(b"te") {
+            let mut codings = field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            takes_trailers |= codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+        }
+        if is_hop_by_hop(field.name) || named.has(field.name) {
+            continue;
+        }
+        // `Proxy` becomes HTTP_PROXY in a CGI program (CVE-2016-5385).
+        if is(field.name, "host") || is(field.name, "expect") || is(field.name, "proxy") {
+            continue;
+        }
+        if is_about_client(field.name) {
+            if client.is_trusted {
+                forwarded.note(field.name);
+                if is(field.name, "x-forwarded-for") {
+                    // Our own part follows behind all that came.
+                    forwarded.chain(out, field.value);
+                    continue;
+                }
+            } else {
+                continue;
+            }
+        }
+        if is_options && field.name.eq_ignore_ascii_case(b"max-forwards") {
+            // Who is 0 was answered (RFC 9110, 7.6.2).
+            let left = max_forwards(field.value).map_or(0, |max| max.saturating_sub(1));
+            write!(out, "max-forwards: {left}\r\n").expect("memory takes what is written");
+            continue;
+        }
+        write_line(out, field.name, field.value);
+    }
+    forwarded.finish(out, head, client);
+    write_via(out, head.version, name);
+    match head.framing {
+        Framing::None => {}
+        Framing::Length(length) => emit::write_length(out, length),
+        Framing::Chunked => out.extend_from_slice(emit::CHUNKED),
+    }
+    if head.expect == Expect::Continue && head.framing != Framing::None {
+        out.extend_from_slice(b"expect: 100-continue\r\n");
+    }
+    let upgrades = asks_for_websocket(head);
+    out.extend_from_slice(match (upgrades, takes_trailers) {
+        (true, _) => b"connection: upgrade\r\nupgrade: websocket\r\n".as_slice(),
+        (false, true) => b"connection: te\r\nte: trailers\r\n",
+        (false, false) => b"",
+    });
+    out.extend_from_slice(b"\r\n");
+    Some(())
+}
+
+/// What Max-Forwards says (RFC 9110, 7.6.2).
+pub(super) fn max_forwards(value: &[u8]) -> Option<u32> {
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// What a trusted peer has said, and what is still to be said.
+#[derive(Default)]
+struct Forwarded {
+    has_for: bool,
+    has_proto: bool,
+    has_host: bool,
+    has_standard: bool,
+}
+
+impl Forwarded {
+    fn note(&mut self, name: &[u8]) {
+        self.has_proto |= is(name, "x-forwarded-proto");
+        self.has_host |= is(name, "x-forwarded-host");
+        self.has_standard |= is(name, "forwarded");
+    }
+
+    /// Repeated fields are one list (RFC 9110, 5.3).
+    fn chain(&mut self, out: &mut Vec<u8>, value: &[u8]) {
+        self.has_for = true;
+        write_line(out, b"x-forwarded-for", value);
+    }
+
+    fn finish(&self, out: &mut Vec<u8>, head: &Head<'_, '_>, client: &Client) {
+        let mut write = |arguments: std::fmt::Arguments<'_>| {
+            out.write_fmt(arguments).expect("memory takes what is written");
+        };
+        if let Some(ip) = client.ip {
+            write(format_args!("x-forwarded-for: {ip}\r\n"));
+            match ip {
+                _ if !self.has_standard => {}
+                IpAddr::V4(ip) => write(format_args!("forwarded: for={ip}\r\n")),
+                IpAddr::V6(ip) => write(format_args!("forwarded: for=\"[{ip}]\"\r\n")),
+            }
+        }
+        if !self.has_proto {
+            let scheme = if client.is_secured { "https" } else { "http" };
+            write(format_args!("x-forwarded-proto: {scheme}\r\n"));
+        }
+        if let Some(host) = head.host
+            && !self.has_host
+        {
+            write_line(out, b"x-forwarded-host", host.as_bytes());
+        }
+    }
+}
+
+/// How the body of a reply is framed for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToClient {
+    /// There is none.
+    Nothing,
+    /// With its length.
+    Length(u64),
+    Chunked,
+    /// HTTP/1.0, and nobody knows how long it will be.
+    UntilClose,
+}
+
+impl ToClient {
+    pub(super) fn of(response: &Response<'_, '_>, is_http10: bool) -> ToClient {
+        match response.body {
+            None => ToClient::Nothing,
+            Some(ReplyFraming::Length(length)) => ToClient::Length(length),
+            Some(ReplyFraming::Chunked | ReplyFraming::UntilClose) if is_http10 => ToClient::UntilClose,
+            Some(ReplyFraming::Chunked | ReplyFraming::UntilClose) => ToClient::Chunked,
+        }
+    }
+}
+
+/// What a reply is written for.
+pub(super) struct ReplyTo<'a> {
+    pub(super) framing: ToClient,
+    pub(super) is_http10: bool,
+    pub(super) keep_alive: bool,
+    /// `Date` and its line end, for a reply that has none (RFC 9110, 6.6.1).
+    pub(super) date: &'a [u8],
+    pub(super) name: &'a str,
+}
+
+/// Writes the final head of a reply as it is passed on.
+pub(super) fn write_reply(
+    out: &mut Vec<u8>,
+    response: &Response<'_, '_>,
+    to: &ReplyTo<'_>,
+) -> Result<(), Defect> {
+    let named = named_of(response)?;
+    write_status(out, response);
+    let has_date = write_fields(out, response, &named);
+    if !has_date {
+        out.extend_from_slice(to.date);
+    }
+    write_via(out, response.version, to.name);
+    match (to.framing, response.length) {
+        // Of a reply to HEAD and of 304 it is what the body would have had.
+        (ToClient::Nothing, Some(length)) if response.status != 204 => emit::write_length(out, length),
+        (ToClient::Length(length), _) => emit::write_length(out, length),
+        (ToClient::Chunked, _) => out.extend_from_slice(emit::CHUNKED),
+        (ToClient::Nothing | ToClient::UntilClose, _) => {}
+    }
+    if response.status == 101 {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    } else {
+        out.extend_from_slice(emit::head_end(to.keep_alive, to.is_http10));
+    }
+    Ok(())
+}
+
+/// Writes an interim head (RFC 9110, 15.2) as it is passed on.
+pub(super) fn write_interim(out: &mut Vec<u8>, response: &Response<'_, '_>) -> Result<(), Defect> {
+    let named = named_of(response)?;
+    write_status(out, response);
+    write_fields(out, response, &named);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// The status line, with the upstream's own words.
+fn write_status(out: &mut Vec<u8>, response: &Response<'_, '_>) {
+    out.extend_from_slice(&status_line(response.status));
+    out.extend_from_slice(response.reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Looked at before anything is written: a head that cannot be passed on leaves nothing behind.
+fn named_of<'b>(response: &Response<'_, 'b>) -> Result<Named<'b>, Defect> {
+    Named::of(response.fields).ok_or(Defect("Connection names too many fields"))
+}
+
+/// The fields that are passed on; whether `Date` is among them.
+fn write_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, named: &Named<'_>) -> bool {
+    let mut has_date = false;
+    for field in response.fields.iter() {
+        if !is_hop_by_hop(field.name) && !named.has(field.name) {
+            has_date |= field.name.eq_ignore_ascii_case(b"date");
+            write_line(out, field.name, field.value);
+        }
+    }
+    has_date
+}
+
+/// Writes the trailers that are passed on: fields whose syntax is good, each with its CRLF.
+pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client: bool) {
+    for line in trailers.split_inclusive(|byte| *byte == b'\n') {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let is_dropped = is_hop_by_hop(name) || is_from_client && is_about_client(name);
+        if !is_dropped {
+            out.extend_from_slice(line);
+        }
+    }
+}
+
+/// A reply of our own: a status, and a sentence that says why.
+pub(super) fn write_own_reply(
+    out: &mut Vec<u8>,
+    (status, why): (u16, &str),
+    date: &[u8],
+    keep_alive: bool,
+    (is_head, is_http10): (bool, bool),
+) {
+    emit::write_status_line(out, status);
+    out.extend_from_slice(date);
+    let body = format!("{status} {}: {why}\n", reason(status));
+    emit::write_field(out, "content-type", "text/plain");
+    if matches!(status, 503) {
+        emit::write_field(out, "retry-after", "1");
+    }
+    emit::write_length(out, body.len() as u64);
+    out.extend_from_slice(emit::head_end(keep_alive, is_http10));
+    if !is_head {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+fn write_via(out: &mut Vec<u8>, version: Version, name: &str) {
+    out.extend_from_slice(if version == Version::Http11 { b"via: 1.1 " } else { b"via: 1.0 " });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::client::reader::{Asked, parse_response};
+    use crate::http::message::Slots;
+    use crate::http::one::head::{HeadLimits, Outcome, parse_head};
+
+    /// What becomes of a request, without its request line and Host.
+    #[track_caller]
+    fn check_from(client: &Client, input: &str, expected: &str) {
+        let mut slots = Slots::new();
+        let Outcome::Complete { head, .. } = parse_head(input.as_bytes(), &mut slots, &HeadLimits::default())
+        else {
+            panic!("no head: {input:?}")
+        };
+        let mut out = Vec::new();
+        let written = write_request(&mut out, &head, client, "p", "fallback");
+        let out = written.map_or("refused".to_owned(), |()| String::from_utf8(out).unwrap());
+        assert_eq!(out.replace("\r\n", "~"), expected, "{input:?}");
+    }
+
+    fn client(is_trusted: bool) -> Client {
+        Client { ip: Some([1, 2, 3, 4].into()), is_trusted, is_secured: false }
+    }
+
+    const OURS: &str = "x-forwarded-for: 1.2.3.4~x-forwarded-proto: http~x-forwarded-host: a~via: 1.1 p~";
+
+    /// Fields of a GET, and what is passed on of them, before ours.
+    #[track_caller]
+    fn check(fields: &str, expected: &str) {
+        let input = format!("GET /x?y HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.replace('~', "\r\n"));
+        check_from(&client(false), &input, &format!("GET /x?y HTTP/1.1~host: a~{expected}{OURS}~"));
+    }
+
+    #[test]
+    fn requests_lose_what_belongs_to_their_connection() {
+        check("", "");
+        check("A: b~X-Y:z~", "A: b~X-Y: z~");
+        check("Connection: keep-alive~Keep-Alive: timeout=5~A: b~", "A: b~");
+        check("Connection: close, A~a: b~AB: c~", "AB: c~");
+        check("Connection: a~Connection: ,c , ~A: b~C: d~E: f~", "E: f~");
+        check("Proxy-Connection: keep-alive~Proxy-Authorization: x~Proxy: http://evil~", "");
+        check("Upgrade: h2c~Connection: Upgrade, HTTP2-Settings~HTTP2-Settings: AA~", "");
+        check("Connection: x-forwarded-for~X-Forwarded-For: 6.6.6.6~", "");
+        check("Connection: host, cookie~Cookie: a=b~", "");
+        let many: String = (0..17).map(|n| format!("a{n},")).collect();
+        check_from(
+            &client(false),
+            &format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {many}\r\n\r\n"),
+            "refused",
+        );
+    }
+
+    #[test]
+    fn nobody_says_who_he_is_unless_he_may() {
+        let said = "X-Forwarded-For: 6.6.6.6~X_Forwarded_For: 7~x-forwarded-proto: https~X-Forwarded-Prefix: /x~\
+                    Forwarded: for=6.6.6.6~X-Real-IP: 6~A: b~";
+        check(said, "A: b~");
+        let input =
+            |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.replace('~', "\r\n"));
+        check_from(
+            &client(true),
+            &input("X-Forwarded-For: 6.6.6.6~X-Forwarded-Proto: https~Forwarded: for=6.6.6.6~"),
+            "GET / HTTP/1.1~host: a~x-forwarded-for: 6.6.6.6~X-Forwarded-Proto: https~Forwarded: for=6.6.6.6~\
+             x-forwarded-for: 1.2.3.4~forwarded: for=1.2.3.4~x-forwarded-host: a~via: 1.1 p~~",
+        );
+        let v6 = Client { ip: Some("::1".parse().unwrap()), is_trusted: true, is_secured: true };
+        check_from(
+            &v6,
+            &input("Forwarded: for=x~"),
+            "GET / HTTP/1.1~host: a~Forwarded: for=x~x-forwarded-for: ::1~forwarded: for=\"[::1]\"~\
+             x-forwarded-proto: https~x-forwarded-host: a~via: 1.1 p~~",
+        );
+        let unix = Client { ip: None, is_trusted: false, is_secured: false };
+        check_from(
+            &unix,
+            &input(""),
+            "GET / HTTP/1.1~host: a~x-forwarded-proto: http~x-forwarded-host: a~via: 1.1 p~~",
+        );
+    }
+
+    #[test]
+    fn framing_is_written_anew() {
+        let check =
+            |input: &str, expected: &str| check_from(&client(false), input, &expected.replace("OURS", OURS));
+        check(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 007\r\nContent_Length: 9\r\n\r\n",
+            "POST / HTTP/1.1~host: a~OURScontent-length: 7~~",
+        );
+        check(
+            "POST / HTTP/1.1\r\nHost: a\r\nTRANSFER-ENCODING: Chunked\r\nTransfer_Encoding: x\r\nExpect: 100-Continue\r\n\r\n",
+            "POST / HTTP/1.1~host: a~OURStransfer-encoding: chunked~expect: 100-continue~~",
+        );
+        check("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", "GET / HTTP/1.1~host: a~OURS~");
+        check(
+            "GET / HTTP/1.1\r\nHost: a\r\nTE: gzip, trailers\r\nConnection: te\r\n\r\n",
+            "GET / HTTP/1.1~host: a~OURSconnection: te~te: trailers~~",
+        );
+        check(
+            "GET HTTP://A/b?c HTTP/1.1\r\nHost: a\r\n\r\n",
+            &format!("GET /b?c HTTP/1.1~host: A~{}~", OURS.replace("host: a", "host: A")),
+        );
+        check(
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.1~host: fallback~x-forwarded-for: 1.2.3.4~x-forwarded-proto: http~via: 1.0 p~~",
+        );
+        check(
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n",
+            "OPTIONS * HTTP/1.1~host: a~max-forwards: 2~OURS~",
+        );
+    }
+
+    #[test]
+    fn of_other_protocols_a_websocket_is_passed_on() {
+        let check = |input: &str, passes| {
+            let mut slots = Slots::new();
+            let Outcome::Complete { head, .. } =
+                parse_head(input.as_bytes(), &mut slots, &HeadLimits::default())
+            else {
+                panic!("no head: {input:?}")
+            };
+            assert_eq!(asks_for_websocket(&head), passes, "{input:?}");
+            let mut out = Vec::new();
+            write_request(&mut out, &head, &client(false), "p", "");
+            assert_eq!(
+                String::from_utf8(out).unwrap().ends_with("upgrade: websocket\r\n\r\n"),
+                passes,
+                "{input:?}"
+            );
+        };
+        let start = "GET / HTTP/1.1\r\nHost: a\r\n";
+        check(&format!("{start}Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"), true);
+        check(&format!("{start}Upgrade: websocket\r\n\r\n"), false);
+        check(&format!("{start}Connection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n"), false);
+        check(&format!("{start}Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"), false);
+        check(
+            &format!("{start}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx"),
+            false,
+        );
+        check("POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", false);
+        check("GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", false);
+    }
+
+    #[test]
+    fn replies_are_framed_for_their_client() {
+        let check = |input: &str, is_head, is_http10, expected: &str| {
+            let (mut slots, asked) = (Slots::new(), Asked { is_head, ..Asked::default() });
+            let response = parse_response(input.as_bytes(), &mut slots, asked).unwrap().unwrap();
+            let framing = ToClient::of(&response, is_http10);
+            let keep_alive = framing != ToClient::UntilClose;
+            let to = ReplyTo { framing, is_http10, keep_alive, date: b"date: d\r\n", name: "p" };
+            let mut out = Vec::new();
+            write_reply(&mut out, &response, &to).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap().replace("\r\n", "~"), expected, "{input:?}");
+        };
+        let start = "HTTP/1.1 200 Fine\r\n";
+        check(
+            &format!("{start}Content-Length: 05\r\n\r\n"),
+            false,
+            false,
+            "HTTP/1.1 200 Fine~date: d~via: 1.1 p~content-length: 5~~",
+        );
+        check(
+            &format!("{start}Date: x\r\nContent-Length: 5\r\n\r\n"),
+            true,
+            false,
+            "HTTP/1.1 200 Fine~Date: x~via: 1.1 p~content-length: 5~~",
+        );
+        check(
+            &format!("{start}Date: x\r\n\r\n"),
+            false,
+            false,
+            "HTTP/1.1 200 Fine~Date: x~via: 1.1 p~transfer-encoding: chunked~~",
+        );
+        check(
+            &format!("{start}Date: x\r\n\r\n"),
+            false,
+            true,
+            "HTTP/1.1 200 Fine~Date: x~via: 1.1 p~connection: close~~",
+        );
+        check(
+            &format!(
+                "{start}Date: x\r\nConnection: A\r\nA: b\r\nKeep-Alive: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            ),
+            false,
+            true,
+            "HTTP/1.1 200 Fine~Date: x~Set-Cookie: a~Set-Cookie: b~via: 1.1 p~connection: close~~",
+        );
+        check(
+            "HTTP/1.0 304 \r\nDate: x\r\nContent-Length: 9\r\n\r\n",
+            false,
+            true,
+            "HTTP/1.1 304 ~Date: x~via: 1.0 p~content-length: 9~connection: keep-alive~~",
+        );
+        check(
+            "HTTP/1.1 204 No\r\nDate: x\r\nContent-Length: 0\r\n\r\n",
+            false,
+            false,
+            "HTTP/1.1 204 No~Date: x~via: 1.1 p~~",
+        );
+    }
+
+    #[test]
+    fn trailers_lose_what_they_must_not_say() {
+        let check = |trailers: &str, is_from_client, expected: &str| {
+            let mut out = Vec::new();
+            write_trailers(&mut out, trailers.as_bytes(), is_from_client);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        };
+        check("a: b\r\nX-Forwarded-For: 6\r\nc: d\r\n", true, "a: b\r\nc: d\r\n");
+        check("a: b\r\nkeep_alive: 6\r\nx-forwarded-for: d\r\n", false, "a: b\r\nx-forwarded-for: d\r\n");
+        check("", true, "");
+    }
+}

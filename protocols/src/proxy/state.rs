@@ -1,0 +1,298 @@
+//! What all connections of a worker share: exchanges, connections with upstreams, the pool; and how an exchange gets a connection,
+//! loses it, gets another one, or fails.
+//!
+//! Sessions reach each other through here alone: one changes an exchange, and wakes the other.
+
+use super::config::ProxyConfig;
+use super::exchange::{Exchange, Pipe, Stage, Way};
+use super::fields::{ToClient, write_own_reply};
+use super::pool::Pool;
+use crate::http::client::reader::Reader;
+use crate::http::message::Slots;
+use ringmill_engine::{ConnId, Dialer, Refusal, Tick};
+use slab::Slab;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Buffers that are kept for the next exchange, and how large they may be, in bytes.
+const SPARE_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 16 * 1024;
+/// Connections that an exchange may be given, for whatever reason. It is reached only if kept ones end one after the other.
+const HOPS_MAX: u8 = 16;
+
+pub(super) struct State {
+    pub(super) config: ProxyConfig,
+    pub(super) pool: Pool,
+    pub(super) exchanges: Slab<Exchange>,
+    pub(super) upstreams: Slab<Upstream>,
+    pub(super) dialer: Option<Dialer>,
+    pub(super) slots: Slots,
+    /// The time of the last call.
+    pub(super) now: Tick,
+    /// The field, with its line end.
+    pub(super) date: Vec<u8>,
+    date_secs: u64,
+    spare: Vec<Vec<u8>>,
+}
+
+/// A connection with an upstream.
+pub(super) struct Upstream {
+    pub(super) conn: ConnId,
+    pub(super) endpoint: usize,
+    pub(super) exchange: Option<usize>,
+    /// Requests that it was given.
+    pub(super) requests: u32,
+    pub(super) opened: Tick,
+    /// Its exchange has left it: nothing that comes on it is of use.
+    pub(super) is_forsaken: bool,
+}
+
+/// Why a connection with an upstream is of no use to its exchange any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It ended, or was reset.
+    Ended,
+    /// Something came on it that nobody had asked for.
+    Unasked,
+}
+
+impl State {
+    pub(super) fn new(config: ProxyConfig, seed: u64) -> State {
+        State {
+            pool: Pool::new(&config.upstreams, config.balance, seed),
+            config,
+            exchanges: Slab::new(),
+            upstreams: Slab::new(),
+            dialer: None,
+            slots: Slots::new(),
+            now: Tick(0),
+            date: Vec::new(),
+            date_secs: u64::MAX,
+            spare: Vec::new(),
+        }
+    }
+
+    /// To be called first in each call that has an `Io`.
+    pub(super) fn look_at_clock(&mut self, now: Tick, unix_secs: u64) {
+        self.now = now;
+        if self.date_secs != unix_secs {
+            self.date_secs = unix_secs;
+            // The last second of the year 9999, where IMF-fixdate ends.
+            let time = UNIX_EPOCH + Duration::from_secs(unix_secs.min(253_402_300_799));
+            self.date = format!("date: {}\r\n", httpdate::fmt_http_date(time)).into_bytes();
+        }
+    }
+
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    pub(super) fn wake(&self, conn: ConnId) {
+        if let Some(dialer) = &self.dialer {
+            dialer.wake(conn);
+        }
+    }
+
+    /// Gives a new exchange a connection, or has it wait for one.
+    pub(super) fn begin(&mut self, exchange: Exchange) -> usize {
+        let key = self.exchanges.insert(exchange);
+        let endpoint = self.pool.choose(None, self.now);
+        self.pool.endpoints[endpoint].earn(self.now);
+        self.dispatch(key, endpoint, true);
+        key
+    }
+
+    fn dispatch(&mut self, key: usize, endpoint: usize, may_reuse: bool) {
+        let config = &self.config;
+        let exchange = &mut self.exchanges[key];
+        exchange.endpoint = endpoint;
+        let to = &mut self.pool.endpoints[endpoint];
+        if may_reuse && let Some(upstream) = to.idle.pop() {
+            self.attach(upstream, key);
+            let conn = self.upstreams[upstream].conn;
+            return self.wake(conn);
+        }
+        let may_connect = to.open < config.connections_max;
+        if !may_connect && to.waiting.len() >= config.queue_max {
+            return self.fail(
+                key,
+                503,
+                "all upstreams are busy, and so many requests wait that this one cannot",
+            );
+        }
+        if exchange.wait_due == Tick::NEVER {
+            exchange.wait_due = self.now.after(config.queue_timeout);
+        }
+        exchange.way = Way::Waiting;
+        to.waiting.push_back(key);
+        // It has a deadline now, which its session sets.
+        let client = exchange.client;
+        self.wake(client);
+        self.connect_more(endpoint);
+    }
+
+    /// Connects, as long as more requests wait than attempts are made.
+    pub(super) fn connect_more(&mut self, endpoint: usize) {
+        let to = &mut self.pool.endpoints[endpoint];
+        while to.connecting < to.waiting.len() && to.open < self.config.connections_max {
+            to.connecting += 1;
+            to.open += 1;
+            if let Some(dialer) = &self.dialer {
+                dialer.connect(&to.address, endpoint as u64);
+            }
+        }
+    }
+
+    /// The request that waits longest for a connection with this upstream.
+    pub(super) fn next_waiting(&mut self, endpoint: usize) -> Option<usize> {
+        self.pool.endpoints[endpoint].waiting.pop_front()
+    }
+
+    /// Gives an exchange this connection. Whoever calls has the connection's session write the request.
+    pub(super) fn attach(&mut self, upstream: usize, key: usize) {
+        let exchange = &mut self.exchanges[key];
+        exchange.way = Way::On(upstream);
+        exchange.wait_due = Tick::NEVER;
+        exchange.up.taken = 0;
+        exchange.has_sent = false;
+        exchange.tries = exchange.tries.saturating_add(1);
+        exchange.reader = Reader::new(exchange.asked);
+        let upstream = &mut self.upstreams[upstream];
+        upstream.exchange = Some(key);
+        upstream.requests = upstream.requests.saturating_add(1);
+        self.pool.endpoints[upstream.endpoint].in_flight += 1;
+    }
+
+    /// Takes the connection from an exchange. What becomes of the connection is the caller's.
+    pub(super) fn detach(&mut self, key: usize) {
+        let exchange = &mut self.exchanges[key];
+        match exchange.way {
+            Way::On(upstream) => {
+                exchange.way = Way::Off;
+                if let Some(upstream) = self.upstreams.get_mut(upstream) {
+                    upstream.exchange = None;
+                }
+                let endpoint = &mut self.pool.endpoints[exchange.endpoint];
+                endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
+            }
+            Way::Waiting => {
+                exchange.way = Way::Off;
+                self.pool.endpoints[exchange.endpoint].waiting.retain(|waiting| *waiting != key);
+            }
+            Way::Off => {}
+        }
+    }
+
+    /// The same, and the connection is of no use to anybody.
+    pub(super) fn forsake(&mut self, key: usize) {
+        let way = self.exchanges[key].way;
+        self.detach(key);
+        if let Way::On(upstream) = way
+            && let Some(upstream) = self.upstreams.get_mut(upstream)
+        {
+            upstream.is_forsaken = true;
+            let conn = upstream.conn;
+            self.wake(conn);
+        }
+    }
+
+    /// An exchange has lost its connection, which had so many requests: it gets another one where that is safe.
+    pub(super) fn lose(&mut self, key: usize, requests: u32, loss: Loss) {
+        self.detach(key);
+        let tries_max = self.config.tries_max;
+        let exchange = &mut self.exchanges[key];
+        if exchange.is_tunnel() {
+            return self.end_tunnel(key);
+        }
+        if exchange.stage != Stage::Unanswered {
+            return self.fail(key, 502, "");
+        }
+        let endpoint = &mut self.pool.endpoints[exchange.endpoint];
+        let is_safe = if exchange.has_sent {
+            // A connection that was kept may have ended before the request came: servers do that.
+            let is_stale = requests > 1 && loss == Loss::Ended;
+            let may_repeat = exchange.is_repeatable && exchange.is_kept && exchange.tries < tries_max;
+            is_stale && may_repeat && endpoint.spend()
+        } else {
+            exchange.tries < HOPS_MAX
+        };
+        if is_safe {
+            // Others that were kept may have ended as well: only one that is new is known not to have.
+            let may_reuse = !exchange.has_sent && loss == Loss::Unasked;
+            let endpoint = self.pool.choose(None, self.now);
+            self.dispatch(key, endpoint, may_reuse);
+        } else {
+            self.fail(key, 502, "the upstream closed its connection before it had answered");
+        }
+    }
+
+    /// Gives up: an answer of our own if there is none yet, else the end of the client's connection.
+    pub(super) fn fail(&mut self, key: usize, status: u16, why: &str) {
+        self.forsake(key);
+        let exchange = &mut self.exchanges[key];
+        match exchange.stage {
+            Stage::Unanswered => {
+                exchange.keep_alive &= exchange.decoder.is_none();
+                let forms = (exchange.asked.is_head, exchange.is_http10);
+                let out = &mut exchange.down.bytes;
+                write_own_reply(out, (status, why), &self.date, exchange.keep_alive, forms);
+                exchange.stage = Stage::Done;
+            }
+            Stage::Body(to) => exchange.stage = Stage::Cut { by_reset: to == ToClient::UntilClose },
+            Stage::Tunnel | Stage::TunnelEnding | Stage::Done | Stage::Cut { .. } => {}
+        }
+        let client = exchange.client;
+        self.wake(client);
+    }
+
+    /// A tunnel's upstream has ended: what it sent is the last.
+    pub(super) fn end_tunnel(&mut self, key: usize) {
+        self.detach(key);
+        let exchange = &mut self.exchanges[key];
+        exchange.stage = Stage::Done;
+        exchange.keep_alive = false;
+        let client = exchange.client;
+        self.wake(client);
+    }
+
+    /// Ends an exchange: its client has all it gets, or is gone.
+    pub(super) fn end(&mut self, key: usize) {
+        self.forsake(key);
+        let exchange = self.exchanges.remove(key);
+        for Pipe { mut bytes, .. } in [exchange.up, exchange.down] {
+            if self.spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
+                bytes.clear();
+                self.spare.push(bytes);
+            }
+        }
+    }
+
+    /// An attempt to connect has failed: the request that waits longest is told, or tries another upstream.
+    pub(super) fn refused(&mut self, endpoint: usize, refusal: Refusal) {
+        let others = self.pool.endpoints.len() - 1;
+        let Some(to) = self.pool.endpoints.get_mut(endpoint) else { return };
+        to.connecting = to.connecting.saturating_sub(1);
+        to.open = to.open.saturating_sub(1);
+        if !matches!(refusal, Refusal::Limit | Refusal::Stopped) && to.avoid(self.now) {
+            tracing::warn!("upstream {}: {refusal}", to.address);
+        }
+        if let Some(key) = self.next_waiting(endpoint) {
+            let exchange = &mut self.exchanges[key];
+            exchange.way = Way::Off;
+            exchange.refusals = exchange.refusals.saturating_add(1);
+            if usize::from(exchange.refusals) <= others && refusal != Refusal::Stopped {
+                let other = self.pool.choose(Some(endpoint), self.now);
+                self.dispatch(key, other, true);
+            } else {
+                let (status, why) = match refusal {
+                    Refusal::TimedOut => (504, "the upstream did not take a connection in time"),
+                    Refusal::Limit => (503, "this proxy has as many connections as it may have"),
+                    Refusal::Stopped => (503, "this proxy stops"),
+                    Refusal::Unsecured => (502, "the connection with the upstream could not be secured"),
+                    _ => (502, "the upstream could not be reached"),
+                };
+                self.fail(key, status, why);
+            }
+        }
+        self.connect_more(endpoint);
+    }
+}

@@ -1,0 +1,319 @@
+//! The upstream's side: requests are sent from their exchange, replies are read, checked and rewritten here. A connection that is
+//! done with a request takes the next one that waits, or is kept.
+
+use super::exchange::Stage;
+use super::fields::{ReplyTo, ToClient, write_interim, write_reply, write_trailers};
+use super::state::{Loss, State, Upstream};
+use crate::http::client::reader::{Defect, Event};
+use crate::http::one::emit;
+use ringmill_engine::{Address, Facts, Io, Next, Step};
+
+/// What reading a reply came to.
+enum Read {
+    /// So many bytes are done.
+    On(usize),
+    /// So many bytes are done, and the reply is complete.
+    Whole(usize),
+    /// So many bytes are done; what follows is another protocol's.
+    Tunnel(usize),
+    Bad(Defect),
+}
+
+impl State {
+    /// A connection that was asked for is there.
+    pub(super) fn upstream_open(&mut self, endpoint: usize, io: &mut Io<'_>) -> usize {
+        let upstream = Upstream {
+            conn: io.id(),
+            endpoint,
+            exchange: None,
+            requests: 0,
+            opened: io.now(),
+            is_forsaken: false,
+        };
+        let upstream = self.upstreams.insert(upstream);
+        let to = &mut self.pool.endpoints[endpoint];
+        to.connecting = to.connecting.saturating_sub(1);
+        if self.release(upstream, io) != Next::Continue {
+            // Only a call can close, and this asks for one at once.
+            self.upstreams[upstream].is_forsaken = true;
+            io.notify_drained();
+        }
+        upstream
+    }
+
+    /// A connection without a request: it gets the one that waits longest, or is kept.
+    fn release(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
+        let Upstream { endpoint, opened, .. } = self.upstreams[upstream];
+        let is_old = io.now().since(opened) >= self.config.age_max;
+        if !is_old && let Some(key) = self.next_waiting(endpoint) {
+            self.attach(upstream, key);
+            // Its client's deadline was that of waiting.
+            let client = self.exchanges[key].client;
+            self.wake(client);
+            return self.send(upstream, io);
+        }
+        let to = &mut self.pool.endpoints[endpoint];
+        if is_old || io.is_draining() || to.idle.len() >= self.config.keep_max {
+            return Next::Close;
+        }
+        to.idle.push(upstream);
+        io.set_timeout(self.config.keep_timeout);
+        Next::Continue
+    }
+
+    /// Sends what there is of the request, and says what is next.
+    pub(super) fn send(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
+        if self.upstreams[upstream].is_forsaken {
+            return Next::Abort;
+        }
+        let Some(key) = self.upstreams[upstream].exchange else { return Next::Continue };
+        let exchange = &mut self.exchanges[key];
+        // Below high water: the engine would not read the reply above it, and both would wait.
+        let room = io.room_bytes().saturating_sub(1);
+        let bytes = exchange.up.next(room);
+        if !bytes.is_empty() {
+            io.write(bytes);
+            exchange.has_sent = true;
+            exchange.up.taken += bytes.len();
+            if !exchange.is_kept {
+                exchange.up.forget_taken();
+            }
+        }
+        if exchange.up.len() > 0 {
+            io.notify_drained();
+        }
+        let client = exchange.client;
+        let is_held = exchange.up.is_held && !exchange.up.is_full();
+        if is_held {
+            exchange.up.is_held = false;
+        }
+        match exchange.stage {
+            Stage::Tunnel => io.set_timeout(self.config.tunnel_timeout),
+            Stage::TunnelEnding if exchange.up.len() == 0 => {
+                self.end_tunnel(key);
+                return Next::Close;
+            }
+            Stage::Unanswered if exchange.is_sent() => io.set_timeout(self.config.first_byte_timeout),
+            // While the request is being sent, its client has a deadline, or what is sent has.
+            Stage::Unanswered => io.set_deadline(None),
+            Stage::Body(_) if exchange.down.is_held => io.set_deadline(None),
+            Stage::Body(_) => io.set_timeout(self.config.idle_timeout),
+            Stage::TunnelEnding | Stage::Done | Stage::Cut { .. } => {}
+        }
+        let is_paused = exchange.down.is_held;
+        if is_held {
+            self.wake(client);
+        }
+        if is_paused { Next::Pause } else { Next::Continue }
+    }
+
+    pub(super) fn upstream_data(&mut self, upstream: usize, input: &[u8], io: &mut Io<'_>) -> Step {
+        if self.upstreams[upstream].is_forsaken {
+            return Step::abort();
+        }
+        let Some(key) = self.upstreams[upstream].exchange else {
+            // Nobody had asked: it would be taken for the reply to the next request.
+            tracing::debug!("upstream {}: bytes on an idle connection", self.address_of(upstream));
+            return Step::abort();
+        };
+        if !self.exchanges[key].has_sent {
+            let requests = self.upstreams[upstream].requests;
+            self.lose(key, requests, Loss::Unasked);
+            return Step::abort();
+        }
+        if self.exchanges[key].is_tunnel() {
+            return Step { consumed: input.len(), need: 0, next: self.tunnel(key, input, io) };
+        }
+        let read = self.read_reply(key, input, io);
+        let exchange = &mut self.exchanges[key];
+        let client = exchange.client;
+        match read {
+            Read::On(consumed) => {
+                let is_held = exchange.down.is_held;
+                match exchange.stage {
+                    _ if is_held => io.set_deadline(None),
+                    Stage::Body(_) => io.set_timeout(self.config.idle_timeout),
+                    _ => {}
+                }
+                self.wake(client);
+                Step { consumed, need: 0, next: if is_held { Next::Pause } else { Next::Continue } }
+            }
+            Read::Tunnel(consumed) => {
+                exchange.stage = Stage::Tunnel;
+                let next = self.tunnel(key, &input[consumed..], io);
+                Step { consumed: input.len(), need: 0, next }
+            }
+            Read::Whole(consumed) => {
+                let has_more = consumed < input.len();
+                Step { consumed, need: 0, next: self.reply_is_whole(upstream, key, has_more, io) }
+            }
+            Read::Bad(Defect(why)) => {
+                tracing::warn!(
+                    "upstream {}: a reply that cannot be passed on: {why}",
+                    self.address_of(upstream)
+                );
+                self.fail(key, 502, "the upstream's reply breaks the rules of HTTP");
+                Step::abort()
+            }
+        }
+    }
+
+    fn address_of(&self, upstream: usize) -> &Address {
+        &self.pool.endpoints[self.upstreams[upstream].endpoint].address
+    }
+
+    /// Passes on what comes of another protocol.
+    fn tunnel(&mut self, key: usize, input: &[u8], io: &mut Io<'_>) -> Next {
+        io.set_timeout(self.config.tunnel_timeout);
+        let exchange = &mut self.exchanges[key];
+        exchange.down.bytes.extend_from_slice(input);
+        exchange.down.is_held = exchange.down.is_full();
+        let (client, is_held) = (exchange.client, exchange.down.is_held);
+        self.wake(client);
+        if is_held { Next::Pause } else { Next::Continue }
+    }
+
+    /// Reads on in a reply, as long as there is room for it.
+    fn read_reply(&mut self, key: usize, input: &[u8], io: &Io<'_>) -> Read {
+        let exchange = &mut self.exchanges[key];
+        let mut at = 0;
+        loop {
+            // Without input it costs nothing to look, and the reply may be complete.
+            if exchange.down.is_full() && at < input.len() {
+                exchange.down.is_held = true;
+                return Read::On(at);
+            }
+            match exchange.reader.read(&input[at..], &mut self.slots, &self.config.limits.body) {
+                Event::Interim(response) => {
+                    at += response.bytes;
+                    let passes = match response.status {
+                        100 => std::mem::take(&mut exchange.expects),
+                        _ => !exchange.is_http10,
+                    };
+                    if passes && let Err(defect) = write_interim(&mut exchange.down.bytes, &response) {
+                        return Read::Bad(defect);
+                    }
+                }
+                Event::Head(response) => {
+                    at += response.bytes;
+                    let framing = ToClient::of(&response, exchange.is_http10);
+                    let is_whole = exchange.decoder.is_none();
+                    exchange.keep_alive &= is_whole && !io.is_draining() && framing != ToClient::UntilClose;
+                    let to = ReplyTo {
+                        framing,
+                        is_http10: exchange.is_http10,
+                        keep_alive: exchange.keep_alive,
+                        date: &self.date,
+                        name: &self.config.name,
+                    };
+                    if let Err(defect) = write_reply(&mut exchange.down.bytes, &response, &to) {
+                        return Read::Bad(defect);
+                    }
+                    exchange.stage = Stage::Body(framing);
+                    exchange.is_reusable = response.keep_alive;
+                    if response.status == 101 {
+                        return Read::Tunnel(at);
+                    }
+                }
+                Event::Data { consumed, data } => {
+                    at += consumed;
+                    let out = &mut exchange.down.bytes;
+                    match exchange.stage {
+                        Stage::Body(ToClient::Chunked) => emit::write_chunk(out, data),
+                        _ => out.extend_from_slice(data),
+                    }
+                }
+                Event::Partial { consumed } => {
+                    exchange.down.is_held = exchange.down.is_full();
+                    return Read::On(at + consumed);
+                }
+                Event::End { consumed, trailers } => {
+                    if exchange.stage == Stage::Body(ToClient::Chunked) {
+                        let out = &mut exchange.down.bytes;
+                        out.extend_from_slice(b"0\r\n");
+                        write_trailers(out, trailers, false);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    return Read::Whole(at + consumed);
+                }
+                Event::Bad(defect) => return Read::Bad(defect),
+            }
+        }
+    }
+}
+
+impl State {
+    /// All of the reply is on its way to the client: what becomes of the connection.
+    fn reply_is_whole(&mut self, upstream: usize, key: usize, has_more: bool, io: &mut Io<'_>) -> Next {
+        let exchange = &mut self.exchanges[key];
+        let is_sent = exchange.is_sent() && io.queued_bytes() == 0;
+        let is_reusable = exchange.is_reusable && is_sent && !has_more;
+        exchange.stage = Stage::Done;
+        let client = exchange.client;
+        self.detach(key);
+        self.wake(client);
+        if is_reusable {
+            self.release(upstream, io)
+        } else if is_sent {
+            Next::Close
+        } else {
+            // The rest of the request is of no use to anybody.
+            Next::Abort
+        }
+    }
+
+    pub(super) fn upstream_eof(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
+        let Some(key) = self.upstreams[upstream].exchange else { return Next::Close };
+        let is_truncated = io.facts().is_some_and(Facts::is_truncated);
+        let exchange = &mut self.exchanges[key];
+        if exchange.reader.ends_with_connection() && !is_truncated {
+            if exchange.stage == Stage::Body(ToClient::Chunked) {
+                exchange.down.bytes.extend_from_slice(emit::LAST_CHUNK);
+            }
+            self.reply_is_whole(upstream, key, true, io);
+        } else {
+            let requests = self.upstreams[upstream].requests;
+            self.lose(key, requests, Loss::Ended);
+        }
+        Next::Close
+    }
+
+    pub(super) fn upstream_timeout(&mut self, upstream: usize) -> Next {
+        let Some(key) = self.upstreams[upstream].exchange else { return Next::Close };
+        let exchange = &self.exchanges[key];
+        if exchange.is_tunnel() {
+            self.end_tunnel(key);
+            return Next::Close;
+        }
+        if exchange.down.is_held {
+            // The client takes nothing: it has a deadline of its own.
+            return Next::Pause;
+        }
+        tracing::debug!("upstream {}: no reply in time", self.address_of(upstream));
+        self.fail(key, 504, "the upstream did not answer in time");
+        Next::Abort
+    }
+
+    pub(super) fn upstream_drain(&self, upstream: usize) -> Next {
+        match self.upstreams[upstream].exchange {
+            None => Next::Close,
+            Some(key) if self.exchanges[key].down.is_held => Next::Pause,
+            Some(_) => Next::Continue,
+        }
+    }
+
+    pub(super) fn upstream_shed(&self, upstream: usize) -> Next {
+        if self.upstreams[upstream].exchange.is_none() { Next::Close } else { Next::Continue }
+    }
+
+    pub(super) fn upstream_closed(&mut self, upstream: usize) {
+        let Upstream { endpoint, exchange, requests, .. } = self.upstreams.remove(upstream);
+        let to = &mut self.pool.endpoints[endpoint];
+        to.open = to.open.saturating_sub(1);
+        to.idle.retain(|idle| *idle != upstream);
+        if let Some(key) = exchange {
+            self.lose(key, requests, Loss::Ended);
+        }
+        self.connect_more(endpoint);
+    }
+}

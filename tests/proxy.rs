@@ -1,0 +1,884 @@
+//! The reverse proxy over real sockets, on both drivers: what is passed on and what is not, whose reply whose is, who waits for
+//! whom. Upstreams follow scripts.
+#![cfg(feature = "proxy")]
+
+mod common;
+
+use common::http::{get, post, receive, receive_head};
+use common::upstream::{Line, Upstream};
+use common::*;
+use ringmill::http::Limits;
+use ringmill::proxy::{Balance, Proxy, ProxyConfig};
+use ringmill::{Address, Config, DriverChoice, Running};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+fn serve(driver: DriverChoice, config: ProxyConfig) -> Running {
+    start(common::config(driver), move |_| Proxy::new(config.clone(), 1))
+}
+
+/// A proxy in front of these.
+fn before(driver: DriverChoice, upstreams: &[&Upstream]) -> Running {
+    serve(driver, ProxyConfig::new(upstreams.iter().map(|upstream| upstream.address.clone()).collect()))
+}
+
+fn config(upstream: &Upstream) -> ProxyConfig {
+    ProxyConfig::new(vec![upstream.address.clone()])
+}
+
+/// An address where nobody listens.
+fn deaf() -> (socket2::Socket, Address) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, Address::Ip(address))
+}
+
+/// The reply to a GET is its own.
+#[track_caller]
+fn expect_own(client: &mut TcpStream, target: &str) {
+    client.send(get(target));
+    let reply = receive(client);
+    assert_eq!((reply.status, reply.text()), (200, format!("{target} ").as_str()), "{}", reply.head);
+}
+
+#[test]
+fn a_request_is_rewritten_and_so_is_its_reply() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.1 201 Made\r\nDate: now\r\nKeep-Alive: 5\r\nX: y\r\nConnection: z\r\nZ: z\r\nContent-Length: 2\r\n\r\nhi");
+            line.wait_for_end();
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send("POST /a?b HTTP/1.1\r\nHost: test\r\nA: b\r\nConnection: c, keep-alive\r\nC: d\r\nX-Forwarded-For: 6.6.6.6\r\nContent-Length: 3\r\n\r\nabc");
+        assert_eq!(
+            upstream.asked(),
+            "POST /a?b HTTP/1.1\r\nhost: test\r\nA: b\r\nx-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: http\r\n\
+             x-forwarded-host: test\r\nvia: 1.1 ringmill\r\ncontent-length: 3\r\n\r\nabc"
+        );
+        client.expect(
+            "HTTP/1.1 201 Made\r\nDate: now\r\nX: y\r\nvia: 1.1 ringmill\r\ncontent-length: 2\r\n\r\nhi",
+        );
+    });
+}
+
+#[test]
+fn connections_are_kept_and_shared_by_clients() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let running = before(driver, &[&upstream]);
+        for n in 0..3 {
+            let mut client = connect(&running);
+            for m in 0..3 {
+                expect_own(&mut client, &format!("/{n}/{m}"));
+            }
+        }
+        assert_eq!(upstream.accepted(), 1);
+    });
+}
+
+#[test]
+fn requests_in_a_pipeline_are_answered_in_order() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        let all: String = (0..20)
+            .map(|n| match n % 3 {
+                0 => get(&format!("/{n}")),
+                1 => post(&format!("/{n}"), "body"),
+                _ => common::http::post_chunked(&format!("/{n}"), "4\r\nbody\r\n0\r\n\r\n"),
+            })
+            .collect();
+        client.send(all);
+        for n in 0..20 {
+            let body = ["", "body", "4\r\nbody\r\n0\r\n\r\n"][n % 3];
+            assert_eq!(receive(&mut client).text(), format!("/{n} {body}"));
+        }
+    });
+}
+
+#[test]
+fn replies_without_a_body_leave_the_connection_usable() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let reply = match request.split(' ').nth(1).unwrap_or_default() {
+                    "/204" => "HTTP/1.1 204 No\r\nDate: now\r\n\r\n",
+                    "/304" => "HTTP/1.1 304 Same\r\nDate: now\r\nContent-Length: 9\r\n\r\n",
+                    "/head" => "HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 9\r\n\r\n",
+                    _ => "HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 4\r\n\r\nlast",
+                };
+                line.send(reply);
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        let via = "Date: now\r\nvia: 1.1 ringmill\r\n";
+        client.ask(get("/204"), format!("HTTP/1.1 204 No\r\n{via}\r\n"));
+        client.ask(get("/304"), format!("HTTP/1.1 304 Same\r\n{via}content-length: 9\r\n\r\n"));
+        client.ask(
+            "HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n",
+            format!("HTTP/1.1 200 OK\r\n{via}content-length: 9\r\n\r\n"),
+        );
+        client.ask(get("/"), format!("HTTP/1.1 200 OK\r\n{via}content-length: 4\r\n\r\nlast"));
+        assert_eq!(upstream.accepted(), 1);
+    });
+}
+
+#[test]
+fn bodies_stream_both_ways_at_once() {
+    const BYTES: usize = 3 << 20;
+    on_both_drivers(|driver| {
+        // Sends back what comes, as it comes, and reads no more than it could send.
+        let upstream = Upstream::new(|line| {
+            line.head();
+            line.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let mut left = BYTES;
+            while left > 0 {
+                let mut chunk = Vec::new();
+                while chunk.len() < 10_000.min(left) {
+                    chunk.push(line.byte().expect("all of it comes"));
+                }
+                left -= chunk.len();
+                line.send([format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat());
+            }
+            line.send("0\r\n\r\n");
+            line.wait_for_end();
+        });
+        let running = before(driver, &[&upstream]);
+        let client = connect(&running);
+        let mut sender = client.try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            sender.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"));
+            sender.send(pattern(0, BYTES));
+        });
+        let mut client = client;
+        assert_eq!(receive_head(&mut client).status, 200);
+        let mut body = Vec::new();
+        while let Some(chunk) = common::http::receive_chunk(&mut client) {
+            body.extend_from_slice(&chunk);
+        }
+        assert!(body == pattern(0, BYTES));
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\nKeep_Alive: x\r\n\r\n");
+            line.wait_for_end();
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send(common::http::post_chunked(
+            "/",
+            "3;x=y\r\nabc\r\n0\r\nX-Mine: 1\r\nX-Forwarded-For: 6\r\n\r\n",
+        ));
+        assert!(upstream.asked().ends_with("\r\n\r\n3\r\nabc\r\n0\r\nX-Mine: 1\r\n\r\n"));
+        client.expect("HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_pauses_its_upstream_alone() {
+    const BYTES: usize = 64 << 20;
+    on_both_drivers(|driver| {
+        let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = sent.clone();
+        let upstream = Upstream::new(move |line| {
+            while let Some(request) = line.request() {
+                if request.starts_with("GET /large ") {
+                    line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n"));
+                    for at in (0..BYTES).step_by(1 << 16) {
+                        if !line.try_send(pattern(at, 1 << 16)) {
+                            return;
+                        }
+                        counted.fetch_add(1 << 16, std::sync::atomic::Ordering::SeqCst);
+                    }
+                } else {
+                    line.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n/s ");
+                }
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let mut slow = connect_narrow(ip(&running.addresses()[0]), 16 * 1024);
+        slow.send(get("/large"));
+        let stuck = settled(|| sent.load(std::sync::atomic::Ordering::SeqCst));
+        assert!(stuck < 16 << 20, "the upstream could send {stuck} bytes");
+        let mut other = connect(&running);
+        other.send(get("/small"));
+        assert_eq!(receive(&mut other).text(), "/s ");
+        assert_eq!(receive_head(&mut slow).status, 200);
+        expect_pattern(&mut slow, BYTES, 1 << 20);
+        expect_own_small(&mut slow);
+    });
+}
+
+#[track_caller]
+fn expect_own_small(client: &mut TcpStream) {
+    client.send(get("/small"));
+    assert_eq!(receive(client).text(), "/s ");
+}
+
+#[test]
+fn an_upstream_that_does_not_read_pauses_its_client_alone() {
+    const BYTES: usize = 48 << 20;
+    on_both_drivers(|driver| {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let upstream = Upstream::new(move |line| {
+            while let Some(head) = line.head() {
+                if head.starts_with("POST ") {
+                    wait.lock().unwrap().recv().unwrap();
+                    for expected in pattern(0, BYTES) {
+                        assert_eq!(line.byte(), Some(expected));
+                    }
+                }
+                line.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n/s ");
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"));
+        client.set_nonblocking(true).unwrap();
+        let (mut sent, body) = (0, pattern(0, BYTES));
+        let stuck = settled(|| {
+            while let Ok(bytes) = client.write(&body[sent..]) {
+                sent += bytes;
+            }
+            sent
+        });
+        assert!(stuck < 24 << 20, "the client could send {stuck} bytes");
+        client.set_nonblocking(false).unwrap();
+        expect_own_small(&mut connect(&running));
+        go.send(()).unwrap();
+        client.send(&body[stuck..]);
+        assert_eq!(receive(&mut client).text(), "/s ");
+        expect_own_small(&mut client);
+    });
+}
+
+#[test]
+fn interim_replies_pass_to_whom_they_mean_something() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            while line.head().is_some() {
+                line.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: <a>\r\nConnection: b\r\nB: c\r\n\r\n");
+                line.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Wait\r\n\r\nHTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nhi");
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let last = "HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ncontent-length: 2\r\n";
+        let others = "HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 102 Wait\r\n\r\n";
+        let mut client = connect(&running);
+        client.ask(get("/"), format!("{others}{last}\r\nhi"));
+        let mut asking = connect(&running);
+        asking.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        // The body was not sent: the connection cannot go on.
+        asking.expect(format!("HTTP/1.1 100 Continue\r\n\r\n{others}{last}connection: close\r\n\r\nhi"));
+        asking.expect_eof();
+        let mut old = connect(&running);
+        old.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        old.expect(format!("{last}connection: keep-alive\r\n\r\nhi"));
+    });
+}
+
+#[test]
+fn a_body_waits_for_the_upstreams_100() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            let head = line.head().unwrap();
+            assert!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
+            line.send("HTTP/1.1 100 Continue\r\n\r\n");
+            assert_eq!([line.byte(), line.byte()], [Some(b'o'), Some(b'k')]);
+            line.send("HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 0\r\n\r\n");
+            line.answer_honestly();
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+        client.expect("HTTP/1.1 100 Continue\r\n\r\n");
+        client.ask("ok", "HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ncontent-length: 0\r\n\r\n");
+        expect_own(&mut client, "/next");
+        assert_eq!(upstream.accepted(), 1);
+    });
+}
+
+#[test]
+fn an_early_answer_passes_and_ends_both_connections() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            if line.number > 0 {
+                while line.answer_honestly() {}
+                return;
+            }
+            line.head();
+            line.send("HTTP/1.1 413 Too much\r\nDate: now\r\nContent-Length: 2\r\n\r\nno");
+            line.wait_for_end();
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbegins");
+        client.expect("HTTP/1.1 413 Too much\r\nDate: now\r\nvia: 1.1 ringmill\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+        client.expect_eof();
+        expect_own(&mut connect(&running), "/victim");
+        assert_eq!(upstream.accepted(), 2);
+    });
+}
+
+#[test]
+fn a_client_of_http_1_0_is_given_no_chunks() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n");
+            line.wait_for_end();
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send("GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        assert!(upstream.asked().starts_with(&format!("GET /x HTTP/1.1\r\nhost: {}\r\n", upstream.address)));
+        client.expect("HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\nconnection: close\r\n\r\nhi!");
+        client.expect_eof();
+    });
+}
+
+#[test]
+fn a_reply_until_the_end_is_chunked_for_the_client() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.0 200 OK\r\nDate: now\r\n\r\nall of it");
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        for _ in 0..2 {
+            client.send(get("/"));
+            let reply = receive(&mut client);
+            assert_eq!((reply.field("transfer-encoding"), reply.text()), (Some("chunked"), "all of it"));
+            assert_eq!(reply.field("via"), Some("1.0 ringmill"));
+        }
+        assert_eq!(upstream.accepted(), 2);
+    });
+}
+
+#[test]
+fn a_cut_reply_is_not_taken_for_a_whole_one() {
+    on_both_drivers(|driver| {
+        for start in ["Content-Length: 10\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\n"] {
+            let upstream = Upstream::new(move |line| {
+                if line.number > 0 {
+                    while line.answer_honestly() {}
+                    return;
+                }
+                line.request();
+                line.send(format!("HTTP/1.1 200 OK\r\nDate: now\r\n{start}hi"));
+            });
+            let running = before(driver, &[&upstream]);
+            let mut client = connect(&running);
+            client.send(get("/"));
+            assert_eq!(receive_head(&mut client).status, 200);
+            let rest = client.rest();
+            assert!((rest.ends_with(b"hi") || rest.ends_with(b"hi\r\n")), "{}", show(&rest));
+            // For HTTP/1.0 the end would be the end of the reply.
+            expect_own(&mut connect(&running), "/victim");
+        }
+        let upstream = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n");
+        });
+        let running = before(driver, &[&upstream]);
+        let mut old = connect(&running);
+        old.send("GET / HTTP/1.0\r\n\r\n");
+        let seen = old.expect_reset();
+        assert!(seen.ends_with(b"hi"), "{}", show(&seen));
+    });
+}
+
+#[test]
+fn a_websocket_is_passed_on_behind_the_101_and_not_before() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            let head = line.head().unwrap();
+            assert!(head.ends_with("connection: upgrade\r\nupgrade: websocket\r\n\r\n"), "{head}");
+            if head.starts_with("GET /no ") {
+                line.send("HTTP/1.1 403 No\r\nDate: now\r\nContent-Length: 0\r\n\r\n");
+                // What the client sent behind its request is no request of ours.
+                line.answer_honestly();
+                return;
+            }
+            line.send("HTTP/1.1 101 Switching\r\nDate: now\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nfirst");
+            while let Some(byte) = line.byte() {
+                line.try_send([byte.to_ascii_uppercase()]);
+            }
+            line.try_send("last");
+        });
+        let running = before(driver, &[&upstream]);
+        let ask = |target| {
+            format!(
+                "GET {target} HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+            )
+        };
+        let mut client = connect(&running);
+        client.send(ask("/"));
+        client.expect("HTTP/1.1 101 Switching\r\nDate: now\r\nSec-WebSocket-Accept: x\r\nvia: 1.1 ringmill\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nfirst");
+        client.ask("hello", "HELLO");
+        client.ask("GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n");
+        let large = vec![b'a'; 1 << 20];
+        let mut sender = client.try_clone().unwrap();
+        let sent = large.clone();
+        let sending = std::thread::spawn(move || sender.send(sent));
+        client.expect(large.to_ascii_uppercase());
+        sending.join().unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        client.rest();
+        let mut refused = connect(&running);
+        refused.send(ask("/no") + &get("/behind"));
+        assert_eq!(receive(&mut refused).status, 403);
+        assert_eq!(receive(&mut refused).text(), "/behind ");
+    });
+}
+
+#[test]
+fn a_kept_connection_that_has_ended_costs_no_request_that_may_be_repeated() {
+    on_both_drivers(|driver| {
+        for (request, expected) in [
+            (get("/again"), Ok("/again ")),
+            (post("/again", "x").replace("POST", "PUT"), Ok("/again x")),
+            (post("/again", "x").replace("Host", "Idempotency-Key: 1\r\nHost"), Ok("/again x")),
+            (post("/again", "x"), Err(502)),
+        ] {
+            // The first connection ends when it is used again.
+            let upstream = Upstream::new(|line| {
+                line.answer_honestly();
+                match line.number {
+                    0 => drop(line.request()),
+                    _ => while line.answer_honestly() {},
+                }
+            });
+            let running = before(driver, &[&upstream]);
+            let mut client = connect(&running);
+            expect_own(&mut client, "/first");
+            client.send(&request);
+            let reply = receive(&mut client);
+            match expected {
+                Ok(text) => assert_eq!((reply.status, reply.text()), (200, text), "{request}"),
+                Err(status) => assert_eq!(reply.status, status, "{request}"),
+            }
+            expect_own(&mut client, "/victim");
+        }
+    });
+}
+
+#[test]
+fn an_end_of_a_kept_connection_is_seen_before_it_is_used() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            line.answer_honestly();
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        for n in 0..10 {
+            client.send(post(&format!("/{n}"), "x"));
+            assert_eq!(receive(&mut client).text(), format!("/{n} x"));
+            // The upstream's connection is gone when nothing but the client's is left.
+            eventually(1, || running.stats().total().connections);
+        }
+        assert_eq!(upstream.accepted(), 10);
+    });
+}
+
+#[test]
+fn of_several_upstreams_those_that_live_are_used() {
+    on_both_drivers(|driver| {
+        for balance in [Balance::TwoChoices, Balance::RoundRobin] {
+            let (one, two, (_bound, deaf)) = (Upstream::honest(), Upstream::honest(), deaf());
+            let upstreams = vec![one.address.clone(), deaf, two.address.clone()];
+            let running = serve(driver, ProxyConfig { balance, ..ProxyConfig::new(upstreams) });
+            let mut clients: Vec<TcpStream> = (0..8).map(|_| connect(&running)).collect();
+            for n in 0..10 {
+                for client in &mut clients {
+                    client.send(post(&format!("/{n}"), "x"));
+                }
+                for client in &mut clients {
+                    assert_eq!(receive(client).text(), format!("/{n} x"));
+                }
+            }
+            assert!(one.accepted() > 0 && two.accepted() > 0, "{} and {}", one.accepted(), two.accepted());
+        }
+    });
+}
+
+#[test]
+fn who_does_not_answer_is_said_to_the_client() {
+    on_both_drivers(|driver| {
+        let (_bound, deaf) = deaf();
+        let running = serve(driver, ProxyConfig::new(vec![deaf]));
+        let mut client = connect(&running);
+        for _ in 0..2 {
+            client.send(post("/", "x"));
+            let reply = receive(&mut client);
+            assert_eq!(
+                (reply.status, reply.text()),
+                (502, "502 Bad Gateway: the upstream could not be reached\n")
+            );
+        }
+        client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(receive_head(&mut client).status, 502);
+
+        let silent = Upstream::new(|line| {
+            line.request();
+            line.wait_for_end();
+        });
+        let timeout = Duration::from_millis(100);
+        let running = serve(driver, ProxyConfig { first_byte_timeout: timeout, ..config(&silent) });
+        let mut client = connect(&running);
+        let began = Instant::now();
+        client.send(get("/"));
+        let reply = receive(&mut client);
+        assert_eq!(
+            (reply.status, reply.text()),
+            (504, "504 Gateway Timeout: the upstream did not answer in time\n")
+        );
+        assert!(began.elapsed() >= timeout);
+
+        let stops = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi");
+            line.wait_for_end();
+        });
+        let running = serve(driver, ProxyConfig { idle_timeout: timeout, ..config(&stops) });
+        let mut client = connect(&running);
+        client.send(get("/"));
+        assert!(client.rest().ends_with(b"\r\n\r\nhi"));
+    });
+}
+
+#[test]
+fn a_connection_that_is_not_made_in_time_is_504() {
+    on_both_drivers(|driver| {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        // Its queue for one is full, so the kernel drops what else comes.
+        let _first = connect_to(address);
+        let config = Config { connect_timeout: Duration::from_millis(100), ..common::config(driver) };
+        let running = start(config, move |_| Proxy::new(ProxyConfig::new(vec![address.into()]), 1));
+        let mut client = connect(&running);
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).status, 504);
+    });
+}
+
+#[test]
+fn requests_wait_for_a_connection_and_not_all_may() {
+    on_both_drivers(|driver| {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let upstream = Upstream::new(move |line| {
+            while line.request().is_some() {
+                wait.lock().unwrap().recv().unwrap();
+                line.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            }
+        });
+        let limits = ProxyConfig { connections_max: 1, queue_max: 2, ..config(&upstream) };
+        let running = serve(driver, limits.clone());
+        let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(&running)).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send(get(&format!("/{n}")));
+            eventually(n as u64 + 1, || running.stats().total().requests);
+        }
+        let reply = receive(&mut clients[3]);
+        assert_eq!((reply.status, reply.field("retry-after")), (503, Some("1")));
+        // One that waits leaves: the others move up.
+        drop(clients.remove(1));
+        // The client's and the upstream's are left.
+        eventually(4, || running.stats().total().connections);
+        for client in &mut clients[..2] {
+            go.send(()).unwrap();
+            assert_eq!(receive(client).text(), "hi");
+        }
+        assert_eq!(upstream.accepted(), 1);
+
+        let running = serve(driver, ProxyConfig { queue_timeout: Duration::from_millis(100), ..limits });
+        let mut clients: Vec<TcpStream> = (0..2).map(|_| connect(&running)).collect();
+        clients[0].send(get("/first"));
+        eventually(1, || running.stats().total().requests);
+        clients[1].send(get("/second"));
+        assert_eq!(receive(&mut clients[1]).status, 503);
+        go.send(()).unwrap();
+        assert_eq!(receive(&mut clients[0]).status, 200);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_along() {
+    on_both_drivers(|driver| {
+        let (ended, end) = std::sync::mpsc::channel();
+        let upstream = Upstream::new(move |line| {
+            if line.number == 0 {
+                line.request();
+                line.wait_for_end();
+                ended.send(()).unwrap();
+            } else {
+                while line.answer_honestly() {}
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send(get("/"));
+        upstream.asked();
+        drop(client);
+        end.recv_timeout(PATIENCE).expect("the upstream is told");
+        eventually(0, || running.stats().total().connections);
+        expect_own(&mut connect(&running), "/victim");
+
+        let upstream = Upstream::honest();
+        let running = serve(driver, ProxyConfig { half_close: true, ..config(&upstream) });
+        let mut client = connect(&running);
+        client.send(get("/one") + &get("/two"));
+        client.shutdown(Shutdown::Write).unwrap();
+        let all = String::from_utf8(client.rest()).unwrap();
+        assert!(all.contains("/one ") && all.ends_with("/two "), "{all}");
+    });
+}
+
+#[test]
+fn what_has_two_readings_goes_nowhere() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let running = before(driver, &[&upstream]);
+        for (request, status) in [
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                400,
+            ),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\nHost: a\n\n", 400),
+            ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+            ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+            ("GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 421),
+        ] {
+            let mut client = connect(&running);
+            client.send(request.to_owned() + &get("/smuggled"));
+            assert_eq!(receive(&mut client).status, status, "{request}");
+            client.rest();
+        }
+        upstream.expect_silence();
+        // A body that is malformed is noticed when its request is on its way: it is not taken for whole.
+        let mut client = connect(&running);
+        client.send(common::http::post_chunked("/", "0x1\r\na\r\n0\r\n\r\n") + &get("/smuggled"));
+        assert_eq!(receive(&mut client).status, 400);
+        client.rest();
+        upstream.expect_silence();
+        expect_own(&mut connect(&running), "/victim");
+        let max = ProxyConfig { body_bytes_max: 3, ..config(&upstream) };
+        let running = serve(driver, max);
+        for request in [post("/", "four"), common::http::post_chunked("/", "2\r\nfo\r\n2\r\nur\r\n0\r\n\r\n")]
+        {
+            let mut client = connect(&running);
+            client.send(request);
+            assert_eq!(receive(&mut client).status, 413);
+            client.rest();
+        }
+        let mut client = connect(&running);
+        client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+        assert_eq!(receive(&mut client).status, 200);
+    });
+}
+
+/// What an evil upstream says first, and the status that its own client gets; `None` where the reply is cut.
+const EVIL: &[(&str, Option<u16>)] = &[
+    (
+        "HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        Some(502),
+    ),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Some(502)),
+    ("HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello", Some(502)),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 4\r\n\r\nhello", Some(502)),
+    ("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nhi", Some(502)),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n", None),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nContent-Length: 9\r\n\r\n", None),
+    (
+        "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        Some(502),
+    ),
+    ("HTTP/1.1 204 No\r\nContent-Length: 4\r\n\r\nevil", Some(502)),
+    ("HTTP/1.1 204 No\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", Some(204)),
+    (
+        "HTTP/1.1 304 Same\r\nContent-Length: 60\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        Some(304),
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        Some(200),
+    ),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n\r\n", Some(200)),
+    ("HTTP/1.1 200 OK\nContent-Length: 4\n\nevil", Some(502)),
+    ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 4\r\n\r\nevil", Some(502)),
+    ("HTTP/1.1 200 OK\r\nA: \0\r\nContent-Length: 4\r\n\r\nevil", Some(502)),
+    ("HTTP/9.9 200 OK\r\n\r\n", Some(502)),
+    ("evil", Some(502)),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut", None),
+    (
+        "HTTP/1.1 200 OK\r\nConnection: a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q\r\nContent-Length: 0\r\n\r\n",
+        Some(502),
+    ),
+    ("", Some(502)),
+];
+
+#[test]
+fn evil_upstreams_harm_nobody_but_who_asked_them() {
+    on_both_drivers(|driver| {
+        let storm = "HTTP/1.1 102 Wait\r\n\r\n".repeat(1000) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let long = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(70_000));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(101));
+        let more = [(storm.as_str(), Some(502)), (&long, Some(502)), (&many, Some(502))];
+        for (n, (evil, status)) in EVIL.iter().copied().chain(more).enumerate() {
+            let said = evil.to_owned();
+            let upstream = Upstream::new(move |line| {
+                if line.number > 0 {
+                    while line.answer_honestly() {}
+                    return;
+                }
+                line.request();
+                line.try_send(&said);
+                if n % 2 == 0 {
+                    // It ends, or it waits what becomes of it.
+                    let _ = line.stream.shutdown(Shutdown::Write);
+                }
+                line.wait_for_end();
+            });
+            let limits = ProxyConfig {
+                idle_timeout: Duration::from_millis(200),
+                first_byte_timeout: Duration::from_millis(200),
+                ..config(&upstream)
+            };
+            let running = serve(driver, limits);
+            let (mut asking, mut victim) = (connect(&running), connect(&running));
+            asking.send(get("/asking"));
+            match status {
+                Some(status) => {
+                    let mut reply = receive_head(&mut asking);
+                    while reply.status < 200 {
+                        reply = receive_head(&mut asking);
+                    }
+                    if !matches!(reply.status, 204 | 304) {
+                        let length = reply.field("content-length").expect("a length").parse().unwrap();
+                        asking.read_exact(&mut vec![0; length]).unwrap();
+                    }
+                    let is_late = evil.is_empty() && reply.status == 504;
+                    assert!(reply.status == status || is_late, "{n}: {evil:?}: {}", reply.head);
+                    expect_own(&mut asking, "/next");
+                }
+                None => {
+                    let all = String::from_utf8_lossy(&asking.rest()).into_owned();
+                    assert!(!all.ends_with("0\r\n\r\n") && !all.contains("evil"), "{n}: {evil:?}: {all}");
+                }
+            }
+            expect_own(&mut victim, "/victim/1");
+            expect_own(&mut victim, "/victim/2");
+        }
+    });
+}
+
+#[test]
+fn bytes_on_an_idle_connection_end_it() {
+    on_both_drivers(|driver| {
+        for early in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "x"] {
+            let upstream = Upstream::new(move |line| {
+                if line.number > 0 {
+                    while line.answer_honestly() {}
+                    return;
+                }
+                line.answer_honestly();
+                line.stream.flush().unwrap();
+                std::thread::sleep(Duration::from_millis(30));
+                line.try_send(early);
+                line.wait_for_end();
+            });
+            let running = before(driver, &[&upstream]);
+            let mut client = connect(&running);
+            expect_own(&mut client, "/first");
+            // The upstream's connection is gone.
+            eventually(1, || running.stats().total().connections);
+            expect_own(&mut client, "/victim");
+            assert_eq!(upstream.accepted(), 2);
+        }
+    });
+}
+
+#[test]
+fn a_drain_answers_what_has_arrived() {
+    on_both_drivers(|driver| {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let upstream = Upstream::new(move |line| {
+            while line.request().is_some() {
+                wait.lock().unwrap().recv().unwrap();
+                line.send("HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 2\r\n\r\nhi");
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let (mut busy, mut idle) = (connect(&running), connect(&running));
+        busy.send(get("/"));
+        upstream.asked();
+        running.handle().drain(PATIENCE);
+        idle.expect_eof();
+        go.send(()).unwrap();
+        busy.expect("HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
+        busy.expect_eof();
+        running.join().unwrap();
+    });
+}
+
+#[test]
+fn slow_bodies_and_heads_of_clients_have_an_end() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line: &mut Line| {
+            line.request();
+            line.wait_for_end();
+        });
+        let timeout = Duration::from_millis(100);
+        let limits = Limits { head_timeout: timeout, body_idle_timeout: timeout, ..Limits::default() };
+        let running = serve(driver, ProxyConfig { limits, ..config(&upstream) });
+        for begun in ["GET / HTTP/1.1\r\nHost", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab"] {
+            let mut client = connect(&running);
+            client.send(begun);
+            assert_eq!(receive(&mut client).status, 408, "{begun}");
+            client.rest();
+        }
+        eventually(0, || running.stats().total().connections);
+    });
+}
+
+#[test]
+fn the_peer_may_say_who_the_client_is_where_it_is_trusted() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let trusted = vec!["127.0.0.0/8".parse().unwrap()];
+        let running = serve(driver, ProxyConfig { trusted, ..config(&upstream) });
+        let mut client = connect(&running);
+        client.send(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\r\n",
+        );
+        let asked = upstream.asked();
+        assert!(asked.contains("\r\nx-forwarded-for: 6.6.6.6\r\n"), "{asked}");
+        assert!(asked.contains("\r\nx-forwarded-for: 127.0.0.1\r\nx-forwarded-host: a\r\n"), "{asked}");
+        assert!(asked.contains("\r\nX-Forwarded-Proto: https\r\n"), "{asked}");
+        let mut buffer = [0; 1];
+        client.read_exact(&mut buffer).unwrap();
+    });
+}
