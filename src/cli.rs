@@ -3,8 +3,10 @@
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 mod load;
 mod log;
+mod proxy;
 mod routes;
 mod serve;
+mod signals;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;
@@ -25,6 +27,8 @@ use tracing_subscriber::EnvFilter;
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
     Serve(Box<serve::Serve>),
+    /// Put HTTP/1.1 servers behind one address: a reverse proxy that balances, retries and streams
+    Proxy(Box<proxy::Proxy>),
     /// Say what the machine could do better for a server, and change it when told to
     Doctor(Box<ringmill_doctor::Doctor>),
     /// Put load on a server: HTTP/1.1 or HTTPS, TCP echo or UDP echo, and report rate and latency
@@ -105,6 +109,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         match self {
             Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Command::Proxy(proxy) => proxy.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
             Command::Load(load) => load.run().map_err(Into::into),
             Command::Doctor(doctor) => doctor.run(),
             Command::Compare(compare) => compare.run().map_err(with_causes),

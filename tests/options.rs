@@ -32,7 +32,7 @@ fn all(value: &str, is_meant: fn(&str) -> bool, at_least: usize) -> Vec<(&'stati
             .filter(|option| is_meant(option))
             .map(move |option| (command, option))
     };
-    let all: Vec<_> = ["serve", "load", "compare", "doctor"].into_iter().flat_map(of).collect();
+    let all: Vec<_> = ["serve", "proxy", "load", "compare", "doctor"].into_iter().flat_map(of).collect();
     assert!(all.len() >= at_least, "{value}: {all:?}");
     all
 }
@@ -41,8 +41,10 @@ fn all(value: &str, is_meant: fn(&str) -> bool, at_least: usize) -> Vec<(&'stati
 fn refused(command: &str, option: &str, value: &str) -> String {
     let mut program = ringmill();
     program.arg(command).arg(format!("{option}={value}"));
-    if command == "load" {
-        program.arg("http://127.0.0.1:1/");
+    match command {
+        "load" => drop(program.arg("http://127.0.0.1:1/")),
+        "proxy" => drop(program.args(["127.0.0.1:0", "127.0.0.1:1"])),
+        _ => {}
     }
     let (status, output, errors) = run(program);
     assert_eq!((status, output.as_str()), (Some(2), ""), "{command} {option}={value}: {errors}");

@@ -2,10 +2,10 @@
 
 mod https;
 mod redirect;
-mod signals;
 mod websocket;
 
 use super::routes::Routes;
+use super::signals::Orders;
 use clap::Args;
 use https::{Https, HttpsOptions};
 use redirect::Redirect;
@@ -16,7 +16,6 @@ use ringmill::{
     TokioOptions, UdpEcho, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
-use signals::Orders;
 use std::time::Duration;
 use websocket::WebSocketOptions;
 

@@ -1,4 +1,4 @@
-//! Signals of `ringmill serve`: what each orders.
+//! Signals of `ringmill serve` and `ringmill proxy`: what each orders.
 
 use crate::cli::log;
 use ringmill::{Error, Handle, TlsStore};

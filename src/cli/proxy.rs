@@ -1,0 +1,347 @@
+//! `ringmill proxy`: a reverse proxy without a file, from options to a clean end. What it does with requests is
+//! `ringmill::proxy`.
+
+use super::signals::Orders;
+use clap::Args;
+use ringmill::http::Limits;
+use ringmill::layer::proxy::Network;
+use ringmill::proxy::{Balance, Proxy as Protocol, ProxyConfig};
+use ringmill::{
+    Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, TlsClient, TlsClientConfig, TlsPeer,
+};
+use ringmill_console::options::{self, Workers};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Options of `ringmill proxy`.
+#[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Proxy {
+    /// Where to listen: PORT (of 127.0.0.1), IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH or unix:@NAME
+    #[arg(value_name = "LISTEN")]
+    listen: Listen,
+
+    /// Where requests go: PORT (of 127.0.0.1), IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH, http://HOST[:PORT] or
+    /// https://HOST[:PORT], whose certificate must be good. Names are looked up once, at the start
+    #[arg(value_name = "UPSTREAM", required = true)]
+    upstreams: Vec<Upstream>,
+
+    /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one
+    #[arg(long, value_name = "NAME", env = "RINGMILL_BALANCE", default_value = "two-choices")]
+    balance: BalanceName,
+
+    /// Networks, as 10.0.0.0/8, an address, or unix, whose word is taken for who the client is (X-Forwarded-For and the like,
+    /// Forwarded); from others these fields are dropped; repeat for several
+    #[arg(long, value_name = "CIDR", env = "RINGMILL_TRUST", value_delimiter = ',')]
+    trust: Vec<Network>,
+
+    /// Trust the certificates in this file (PEM) for https upstreams, instead of the system's; repeat for several
+    #[arg(long, value_name = "FILE", env = "RINGMILL_UPSTREAM_CA", value_delimiter = ',')]
+    upstream_ca: Vec<PathBuf>,
+
+    /// A connection with an upstream must be there within this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_CONNECT_TIMEOUT", default_value = "2s", value_parser = options::timeout)]
+    connect_timeout: Duration,
+
+    /// The reply must begin within this time, once the request was sent; else the answer is 504
+    #[arg(long, value_name = "TIME", env = "RINGMILL_FIRST_BYTE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
+    first_byte_timeout: Duration,
+
+    /// Cut a reply of which nothing comes for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_IDLE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
+    idle_timeout: Duration,
+
+    /// Close a WebSocket on which nothing comes for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_TUNNEL_TIMEOUT", default_value = "1h", value_parser = options::timeout)]
+    tunnel_timeout: Duration,
+
+    /// Connections with one upstream, for each worker
+    #[arg(long, value_name = "N", env = "RINGMILL_UPSTREAM_CONNECTIONS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    upstream_connections: u32,
+
+    /// Idle connections with one upstream that are kept, for each worker
+    #[arg(long, value_name = "N", env = "RINGMILL_UPSTREAM_KEEP", default_value_t = 64)]
+    upstream_keep: u32,
+
+    /// Keep them for this time: less than the upstream does, or it closes one that is just being used
+    #[arg(long, value_name = "TIME", env = "RINGMILL_UPSTREAM_KEEP_TIME", default_value = "10s", value_parser = options::timeout)]
+    upstream_keep_time: Duration,
+
+    /// Requests that wait for a connection with one upstream, for each worker; one more is answered with 503
+    #[arg(long, value_name = "N", env = "RINGMILL_QUEUE", default_value_t = 1000)]
+    queue: u32,
+
+    /// One that has waited for this time is answered with 503
+    #[arg(long, value_name = "TIME", env = "RINGMILL_QUEUE_TIMEOUT", default_value = "5s", value_parser = options::timeout)]
+    queue_timeout: Duration,
+
+    /// Largest request body, as 64KiB or 1GiB [default: no limit]
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_BODY", value_parser = options::size)]
+    max_body: Option<u64>,
+
+    /// A request head must arrive within this time, plus a second for each 256 bytes of it
+    #[arg(long, value_name = "TIME", env = "RINGMILL_HEAD_TIMEOUT", default_value = "10s", value_parser = options::timeout)]
+    head_timeout: Duration,
+
+    /// Close when nothing of a request body arrives for this time, or less than 256 bytes a second over it
+    #[arg(long, value_name = "TIME", env = "RINGMILL_BODY_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
+    body_timeout: Duration,
+
+    /// Close a client's connection that has no request for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_KEEP_ALIVE_TIMEOUT", default_value = "75s", value_parser = options::timeout)]
+    keep_alive_timeout: Duration,
+
+    /// Answer clients that end their stream before they have their reply; otherwise such a client has left
+    #[arg(long, env = "RINGMILL_HALF_CLOSE")]
+    half_close: bool,
+
+    /// Worker threads: a number, or auto for one a CPU
+    #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
+    workers: Workers,
+
+    /// CPUs to pin workers to: auto, off, or a list such as 0,2,4-7
+    #[arg(long, value_name = "LIST", env = "RINGMILL_PIN", default_value = "auto")]
+    pin: Pin,
+
+    /// How bytes move: auto (io_uring where it works, else epoll), uring, poll
+    #[arg(long, value_name = "NAME", env = "RINGMILL_DRIVER", default_value = "auto")]
+    driver: DriverChoice,
+
+    /// Open connections a worker, those with upstreams among them; more wait [default: the descriptor limit / workers, less a
+    /// reserve]
+    #[arg(long, value_name = "N", env = "RINGMILL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
+
+    /// Memory a worker spends on buffers and what it holds for slow peers, as 64MiB; at it requests are answered with 503
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_MEMORY", default_value = "256MiB", value_parser = options::size)]
+    max_memory: u64,
+
+    /// After SIGTERM or SIGINT, let requests finish for this time; a second one ends at once
+    #[arg(long, value_name = "TIME", env = "RINGMILL_DRAIN", default_value = "30s", value_parser = options::duration)]
+    drain: Duration,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ringmill proxy 8080 127.0.0.1:3000
+      HTTP on 127.0.0.1:8080, answered by the server on port 3000; try: curl -i http://127.0.0.1:8080/
+  ringmill proxy 0.0.0.0:80 10.0.0.5:3000 10.0.0.6:3000 10.0.0.7:3000
+      three servers behind one address, which is open to the network
+  ringmill proxy 8080 https://api.example.com
+      TLS to the upstream, whose certificate must be good for that name
+  ringmill proxy unix:/run/front.sock unix:/run/app.sock --trust unix
+      Unix sockets on both sides, behind another proxy that says who the client is";
+
+/// An address, of which the port is enough.
+#[derive(Clone, Debug)]
+struct Listen(Address);
+
+/// A server that requests go to.
+#[derive(Clone, Debug)]
+struct Upstream {
+    address: Address,
+    /// The name that its certificate must have, where it speaks TLS.
+    secure_name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum BalanceName {
+    TwoChoices,
+    RoundRobin,
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        let text = if text.parse::<u16>().is_ok() { format!("127.0.0.1:{text}") } else { text.to_owned() };
+        text.parse()
+            .map(Listen)
+            .map_err(|error: ringmill::BadAddress| format!("{error}; a number alone is a port of 127.0.0.1"))
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Upstream, String> {
+        let Some((scheme, authority)) = text.split_once("://") else {
+            let Listen(address) = text.parse()?;
+            return no_port_zero(text, address).map(|address| Upstream { address, secure_name: None });
+        };
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            other => return Err(format!("unknown scheme {other:?}: expected http or https")),
+        };
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.contains(['/', '?', '#', '@']) {
+            return Err("an upstream is a host and perhaps a port: requests bring their paths".to_owned());
+        }
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
+        let address = with_port.parse().map_err(|error: ringmill::BadAddress| error.to_string())?;
+        let host =
+            with_port.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let address = no_port_zero(text, address)?;
+        Ok(Upstream { address, secure_name: (scheme == "https").then_some(host) })
+    }
+}
+
+fn no_port_zero(text: &str, address: Address) -> Result<Address, String> {
+    match address.ip() {
+        Some(ip) if ip.port() == 0 => {
+            Err(format!("{text} has port 0, where nobody can be: give the server's"))
+        }
+        _ => Ok(address),
+    }
+}
+
+impl Proxy {
+    pub(crate) fn run(self) -> Result<(), Error> {
+        let descriptors = ringmill::raise_descriptor_limit();
+        let drain = self.drain;
+        // Before anybody can see that we run: who sees it may rely on the handlers.
+        let orders = Orders::listen()?;
+        let upstreams: Vec<String> = self.upstreams.iter().map(Upstream::to_string).collect();
+        let running = self.start()?;
+        orders.follow(running.handle(), drain, None)?;
+        for address in running.addresses() {
+            tracing::info!("listening on {address} for {}", upstreams.join(", "));
+        }
+        tracing::info!(
+            "{} worker(s); driver {} ({}); {descriptors} descriptors",
+            running.cpus().len(),
+            running.driver(),
+            running.driver_reason()
+        );
+        let stats = running.stats().clone();
+        running.join()?;
+        let total = stats.total();
+        tracing::info!(accepted = total.accepted, requests = total.requests, panics = total.panics, "ended");
+        Ok(())
+    }
+
+    fn start(self) -> Result<Running, Error> {
+        let peers = self.peers()?;
+        let config = Config {
+            workers: self.workers.0,
+            pin: self.pin,
+            // The environment was asked by the option already, which comes first.
+            driver: if self.driver == DriverChoice::Auto { DriverChoice::Probe } else { self.driver },
+            connections_max: self.max_connections.map(|connections| connections as usize),
+            memory_bytes_max: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
+            connect_timeout: self.connect_timeout,
+            ..Config::default()
+        };
+        let limits = Limits {
+            head_timeout: self.head_timeout,
+            body_idle_timeout: self.body_timeout,
+            keep_alive_timeout: self.keep_alive_timeout,
+            ..Limits::default()
+        };
+        let upstreams = self.upstreams.into_iter().map(|upstream| upstream.address).collect();
+        let proxy = ProxyConfig {
+            balance: match self.balance {
+                BalanceName::TwoChoices => Balance::TwoChoices,
+                BalanceName::RoundRobin => Balance::RoundRobin,
+            },
+            limits,
+            body_bytes_max: self.max_body.unwrap_or(u64::MAX),
+            trusted: self.trust,
+            connections_max: self.upstream_connections as usize,
+            keep_max: self.upstream_keep as usize,
+            keep_timeout: self.upstream_keep_time,
+            queue_max: self.queue as usize,
+            queue_timeout: self.queue_timeout,
+            first_byte_timeout: self.first_byte_timeout,
+            idle_timeout: self.idle_timeout,
+            tunnel_timeout: self.tunnel_timeout,
+            half_close: self.half_close,
+            ..ProxyConfig::new(upstreams)
+        };
+        let builder = Engine::builder().config(config);
+        let builder = if peers.iter().any(Option::is_some) {
+            builder.listen(self.listen.0, move |worker| {
+                let peers = peers.clone();
+                // The tag of a connection is the number of its upstream.
+                let choose = move |tag: u64| peers.get(usize::try_from(tag).ok()?).cloned().flatten();
+                Tls::client(Protocol::new(proxy.clone(), worker.index as u64), choose)
+            })
+        } else {
+            builder.listen(self.listen.0, move |worker| Protocol::new(proxy.clone(), worker.index as u64))
+        };
+        builder.start()
+    }
+
+    /// With whom connections are secured, by the number of the upstream.
+    fn peers(&self) -> Result<Vec<Option<TlsPeer>>, Error> {
+        let is_secure = self.upstreams.iter().any(|upstream| upstream.secure_name.is_some());
+        let problem = |problem: String| Error::Config { problems: vec![problem] };
+        if !is_secure && !self.upstream_ca.is_empty() {
+            return Err(problem(
+                "--upstream-ca is for https upstreams: write https://HOST[:PORT]".to_owned(),
+            ));
+        }
+        if !is_secure {
+            return Ok(Vec::new());
+        }
+        let config = TlsClientConfig::default().with_handshake_timeout(self.connect_timeout);
+        let config = self.upstream_ca.iter().fold(config, TlsClientConfig::with_roots);
+        let client = TlsClient::new(config).map_err(|error| problem(error.to_string()))?;
+        let peer = |upstream: &Upstream| {
+            let name = upstream.secure_name.as_deref();
+            name.map(|name| client.peer(name).map_err(|error| problem(error.to_string()))).transpose()
+        };
+        self.upstreams.iter().map(peer).collect()
+    }
+}
+
+impl std::fmt::Display for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.secure_name {
+            Some(name) => write!(f, "{} (TLS as {name})", self.address),
+            None => write!(f, "{}", self.address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_read() {
+        let check = |text: &str, expected: &str| {
+            let read = text.parse::<Upstream>().map_or_else(|error| error, |upstream| upstream.to_string());
+            assert!(read.contains(expected), "{text}: {read}");
+        };
+        check("3000", "127.0.0.1:3000");
+        check("10.0.0.5:3000", "10.0.0.5:3000");
+        check("http://10.0.0.5", "10.0.0.5:80");
+        check("http://10.0.0.5:81/", "10.0.0.5:81");
+        check("https://127.0.0.1", "127.0.0.1:443 (TLS as 127.0.0.1)");
+        check("https://[::1]:8443", "[::1]:8443 (TLS as ::1)");
+        check("https://[::1]", "[::1]:443 (TLS as ::1)");
+        check("unix:/run/app.sock", "unix:/run/app.sock");
+        check("ftp://a", "unknown scheme \"ftp\": expected http or https");
+        check("http://127.0.0.1/path", "requests bring their paths");
+        check("127.0.0.1", "expected IP:PORT");
+        check("127.0.0.1:0", "port 0");
+        check("0", "port 0");
+    }
+
+    #[test]
+    fn a_number_is_a_port_of_this_machine() {
+        let check = |text: &str, expected: &str| {
+            let read =
+                text.parse::<Listen>().map_or_else(|error| error, |Listen(address)| address.to_string());
+            assert!(read.contains(expected), "{text}: {read}");
+        };
+        check("8080", "127.0.0.1:8080");
+        check("0.0.0.0:80", "0.0.0.0:80");
+        check("65536", "a number alone is a port of 127.0.0.1");
+    }
+}

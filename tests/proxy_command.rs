@@ -1,0 +1,126 @@
+//! `ringmill proxy`, run as a program: options to replies, TLS to an upstream, curl, signals, and what is said of mistakes.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::authority::Authority;
+use common::http::{get, receive};
+use common::program::{Program, ringmill, run};
+use common::upstream::Upstream;
+use common::*;
+use ringmill::http::{self, Reply, Request};
+use ringmill::{DriverChoice, Engine, Tls, TlsConfig, TlsStore};
+use std::process::Command;
+
+fn proxy(driver: DriverChoice, arguments: &[&str]) -> Program {
+    let mut command = ringmill();
+    command.args(["proxy", "127.0.0.1:0", "--workers", "1", "--pin", "off", "--driver", &driver.to_string()]);
+    command.args(arguments);
+    Program::start(command, "worker(s); driver")
+}
+
+#[test]
+fn requests_go_to_the_upstreams_and_a_signal_ends_it() {
+    on_both_drivers(|driver| {
+        let (one, two) = (Upstream::honest(), Upstream::honest());
+        let (a, b) = (one.address.to_string(), format!("http://{}", two.address));
+        let mut program = proxy(driver, &[&a, &b, "--balance", "round-robin"]);
+        let mut client = connect_to(program.http());
+        for n in 0..10 {
+            client.send(get(&format!("/{n}")));
+            assert_eq!(receive(&mut client).text(), format!("/{n} "));
+        }
+        assert!(one.accepted() > 0 && two.accepted() > 0);
+        eventually(true, || program.catches(libc::SIGTERM));
+        program.signal(libc::SIGTERM);
+        assert_eq!(program.wait().code(), Some(0));
+        eventually(true, || program.line_with("requests=10").is_some());
+    });
+}
+
+#[test]
+fn tls_to_an_upstream_is_verified() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let store = TlsStore::new(TlsConfig::from_files(&cert, &key)).unwrap();
+        let upstream = Engine::builder().config(config(driver)).listen("127.0.0.1:0", move |_| {
+            let tell = http::server(|request: &Request<'_>, reply: &mut Reply<'_>| {
+                let is_secured = request.facts().is_some_and(|facts| facts.is_secured());
+                let scheme = String::from_utf8_lossy(request.field("x-forwarded-proto").unwrap_or_default());
+                reply.text(&format!("{} {is_secured} {scheme}", request.path()));
+            });
+            Tls::new(tell, store.clone())
+        });
+        let upstream = upstream.start().unwrap();
+        let url = format!("https://localhost:{}", ip(&upstream.addresses()[0]).port());
+        let trusting = proxy(driver, &[&url, "--upstream-ca", &authority.file]);
+        let mut client = connect_to(trusting.http());
+        for _ in 0..2 {
+            client.send(get("/secret"));
+            assert_eq!(receive(&mut client).text(), "/secret true http");
+        }
+        let doubting = proxy(driver, &[&url]);
+        let mut client = connect_to(doubting.http());
+        client.send(get("/secret"));
+        let reply = receive(&mut client);
+        assert_eq!(reply.status, 502);
+        assert!(reply.text().contains("could not be secured"), "{}", reply.text());
+    });
+}
+
+/// Where there is a curl.
+#[test]
+fn curl_is_served_through_it() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return say_past_capture("curl is not here: not tested with it");
+    }
+    on_both_drivers(|driver| {
+        let upstream = Program::serve(driver, &[]);
+        let program = proxy(driver, &[&upstream.http().to_string()]);
+        let curl = |arguments: &[&str], target: &str| {
+            let mut command = Command::new("curl");
+            command.args(["--silent", "--show-error", "--max-time", "20"]).args(arguments);
+            let (code, output, errors) = run_curl(command.arg(format!("http://{}{target}", program.http())));
+            assert_eq!(code, Some(0), "{errors}");
+            output
+        };
+        assert_eq!(curl(&[], "/plaintext"), b"Hello, World!");
+        assert_eq!(curl(&[], "/bytes/3000000").len(), 3_000_000);
+        let directory = Directory::new();
+        let file = directory.file("body");
+        std::fs::write(&file, pattern(0, 2_000_000)).unwrap();
+        let body = format!("@{file}");
+        assert_eq!(curl(&["--data-binary", &body], "/echo"), pattern(0, 2_000_000));
+        let chunked =
+            ["--data-binary", &body, "-H", "Transfer-Encoding: chunked", "-H", "Expect: 100-continue"];
+        assert_eq!(curl(&chunked, "/echo"), pattern(0, 2_000_000));
+        assert_eq!(curl(&["--http1.0"], "/plaintext"), b"Hello, World!");
+        let head = String::from_utf8(curl(&["--head"], "/plaintext")).unwrap();
+        assert!(head.contains("content-length: 13\r\n") && head.contains("via: 1.1 ringmill\r\n"), "{head}");
+    });
+}
+
+fn run_curl(command: &mut Command) -> (Option<i32>, Vec<u8>, String) {
+    let output = command.output().expect("it can be run");
+    (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn mistakes_are_told_with_their_remedy() {
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let mut command = ringmill();
+        command.arg("proxy").args(arguments);
+        let (status, _, errors) = run(command);
+        assert_eq!(status, Some(code), "{errors}");
+        assert!(errors.contains(expected), "{errors}");
+    };
+    check(&["8080"], 2, "<UPSTREAM>");
+    check(&["127.0.0.1:0", "127.0.0.1:3000/path"], 2, "expected IP:PORT");
+    check(&["127.0.0.1:0", "http://127.0.0.1:3000/path"], 2, "requests bring their paths");
+    check(&["127.0.0.1:0", "3000", "--upstream-ca", "/x"], 1, "--upstream-ca is for https upstreams");
+    check(&["127.0.0.1:0", "https://127.0.0.1", "--upstream-ca", "/nowhere/ca.pem"], 1, "/nowhere/ca.pem");
+    check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");
+}
