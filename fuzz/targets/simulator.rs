@@ -7,6 +7,8 @@
 mod client;
 #[path = "../../protocols/tests/simulator/framed.rs"]
 mod framed;
+#[path = "../../protocols/tests/simulator/lane.rs"]
+mod lane;
 #[path = "../../protocols/tests/simulator/layers.rs"]
 mod layers;
 #[allow(dead_code, reason = "over TLS a run is more than its input")]

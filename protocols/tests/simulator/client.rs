@@ -1,5 +1,6 @@
 //! One simulated client: how it speaks and listens, and what it may hear.
 
+use crate::lane;
 use crate::layers::Speech;
 use crate::script::{Heard, Script, Service};
 use crate::sockets::{frames_at, timeless};
@@ -225,9 +226,12 @@ impl Client {
         let Some(peer) = &self.peer else { return assert!(excuse.is_ended, "nobody listens") };
         let decode = |heard: &[u8]| mask_dates(&self.script.speech.decode(heard).0);
         let (mut received, mut expected) = (decode(&self.received), decode(&oracle.bytes));
-        let is_http = self.script.service == Service::Http;
+        let is_http = self.script.service.is_http();
         if is_http {
             (received, expected) = (excuse.apply(&received), excuse.apply(&expected));
+        }
+        if self.script.service == Service::Tower {
+            (received, expected) = (lane::unchunked(&received), lane::unchunked(&expected));
         }
         let is_right = expected.starts_with(&received)
             || is_http && excuse.is_impatient && ends_in(b"HTTP/1.1 408 ", &received, &expected)

@@ -6,6 +6,7 @@
 
 mod client;
 mod framed;
+mod lane;
 mod layers;
 mod proxied;
 mod scenario;

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, Excuse};
 use crate::layers::{SPEECHES, Speech};
-use crate::script::{self, Script};
+use crate::script::{self, SERVICES, Script};
 use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Break, Chaos, Fault, Rng, Simulation, fire};
 use ringmill_engine::event::Socket;
@@ -19,7 +19,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 struct Scenario {
     rng: Rng,
     simulation: Simulation,
-    listeners: Vec<[Socket; 3]>,
+    listeners: Vec<[Socket; SERVICES.len()]>,
     clients: Vec<Client>,
     is_impatient: bool,
     /// Which workers were told to end.

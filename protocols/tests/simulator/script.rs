@@ -1,6 +1,7 @@
 //! What clients say, and what they must hear: the oracle is the same protocol, fed at once on a calm kernel.
 
 use crate::framed::{self, Framed, frame};
+use crate::lane;
 use crate::layers::{Sealed, Speech, prefixed};
 use crate::site::Site;
 use crate::sockets;
@@ -17,9 +18,17 @@ pub enum Service {
     Echo,
     Framed,
     Http,
+    /// HTTP as well, by a tower service.
+    Tower,
 }
 
-pub const SERVICES: [Service; 3] = [Service::Echo, Service::Framed, Service::Http];
+pub const SERVICES: [Service; 4] = [Service::Echo, Service::Framed, Service::Http, Service::Tower];
+
+impl Service {
+    pub fn is_http(self) -> bool {
+        matches!(self, Service::Http | Service::Tower)
+    }
+}
 
 /// What one client says.
 #[derive(Clone, Debug)]
@@ -40,11 +49,12 @@ pub struct Heard {
 
 impl Script {
     pub fn random(rng: &mut Rng, speech: Speech) -> Script {
-        let service = SERVICES[rng.below(3)];
+        let service = SERVICES[rng.below(SERVICES.len())];
         let bytes = match service {
             Service::Echo => (0..rng.up_to(2500)).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>(),
             Service::Framed => frames(rng),
             Service::Http => requests(rng),
+            Service::Tower => lane::requests(rng),
         };
         let bytes = speech.encode(&bytes, [1, 50, 1000][rng.below(3)], true);
         Script { service, speech, bytes }
@@ -127,22 +137,25 @@ fn requests(rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// Listens with all three protocols on a worker, in the order of [`SERVICES`].
+/// Listens with all services on a worker, in the order of [`SERVICES`].
 pub fn listen(
     simulation: &mut Simulation,
     worker: usize,
     limits: Limits,
     idle: Option<Duration>,
     speech: Speech,
-) -> [Socket; 3] {
+) -> [Socket; SERVICES.len()] {
     let watch = simulation.watch();
     let echo = idle.map_or_else(Echo::default, |idle| Echo::default().with_idle_timeout(idle));
-    let server = Server::new(Site::new(watch.clone())).with_limits(limits).when_gone(WhenGone::HalfClose);
+    let site = Server::new(Site::new(watch.clone()));
+    let server = site.with_limits(limits.clone()).when_gone(WhenGone::HalfClose);
     let server = server.websocket(sockets::PATH, sockets::endpoint(watch.clone()));
+    let lane = lane::server(watch.clone(), limits);
     [
         listen_with(simulation, worker, echo, speech),
         listen_with(simulation, worker, Framed::new(watch), speech),
         listen_with(simulation, worker, server, speech),
+        listen_with(simulation, worker, lane, speech),
     ]
 }
 
