@@ -27,12 +27,23 @@ use tower_http::request_id::{MakeRequestUuid, RequestId};
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-/// Bodies that are longer get 413.
+/// Bodies of this program that are longer get 413.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Handlers that take longer are dropped, and answered with 504.
 const HANDLER_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub fn app() -> Router {
+    let routes = Router::new()
+        .route("/page", get(page))
+        .route("/upload", post(async |body: String| body.len().to_string()))
+        .route("/next", get(next_service))
+        .route("/slow", get(async || tokio::time::sleep(HANDLER_TIMEOUT * 100).await))
+        .route("/panic", get(fails));
+    layered(routes, BODY_BYTES_MAX)
+}
+
+/// Puts any routes into the layers.
+pub fn layered(routes: Router, body_bytes_max: usize) -> Router {
     // Exporters of spans are added here.
     let tracer = SdkTracerProvider::builder().build().tracer("middleware");
     let layers = ServiceBuilder::new()
@@ -42,16 +53,9 @@ pub fn app() -> Router {
         .layer(CatchPanicLayer::new())
         .layer(cors())
         .layer(CompressionLayer::new())
-        .layer(tower_http::limit::RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(tower_http::limit::RequestBodyLimitLayer::new(body_bytes_max))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, HANDLER_TIMEOUT));
-    Router::new()
-        .route("/page", get(page))
-        .route("/upload", post(async |body: String| body.len().to_string()))
-        .route("/next", get(next_service))
-        .route("/slow", get(async || tokio::time::sleep(HANDLER_TIMEOUT * 100).await))
-        .route("/panic", get(fails))
-        .layer(from_fn(move |request, next| traced(tracer.clone(), request, next)))
-        .layer(layers)
+    routes.layer(from_fn(move |request, next| traced(tracer.clone(), request, next))).layer(layers)
 }
 
 fn span<B>(request: &axum::http::Request<B>) -> tracing::Span {

@@ -9,6 +9,7 @@ mod live;
 mod middleware;
 mod programs;
 mod rest;
+mod whole;
 
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
