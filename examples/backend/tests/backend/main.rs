@@ -1,6 +1,7 @@
 //! Each program, served in this process on both drivers and on axum's or tonic's own server, and asked by other people's clients.
 
 mod auth;
+mod cache;
 mod data;
 mod graphql;
 mod grpc;

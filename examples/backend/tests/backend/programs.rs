@@ -1,5 +1,6 @@
 //! The programs as they are run by hand.
 
+use super::cache::Redis;
 use super::{block_on, client};
 use reqwest::StatusCode;
 use std::io::{BufRead, BufReader};
@@ -16,10 +17,15 @@ impl Drop for Program {
 }
 
 fn check(program: &str, path: &str, expected: StatusCode) {
+    check_with(program, path, expected, "");
+}
+
+fn check_with(program: &str, path: &str, expected: StatusCode, redis_url: &str) {
     let folder = tempfile::tempdir().unwrap();
     // Uploads and databases.
     let mut command = Command::new(program);
-    let command = command.arg("127.0.0.1:0").env("TMPDIR", folder.path()).stdout(Stdio::piped());
+    let command = command.arg("127.0.0.1:0").env("TMPDIR", folder.path());
+    let command = command.env("REDIS_URL", redis_url).stdout(Stdio::piped());
     let mut program = Program(command.spawn().unwrap());
     let lines = BufReader::new(program.0.stdout.take().unwrap());
     let mut lines = lines.lines().map(Result::unwrap);
@@ -33,6 +39,7 @@ fn check(program: &str, path: &str, expected: StatusCode) {
 #[test]
 fn each_starts_says_where_and_answers() {
     check(env!("CARGO_BIN_EXE_auth"), "/me", StatusCode::UNAUTHORIZED);
+    check_with(env!("CARGO_BIN_EXE_cache"), "/square/3", StatusCode::OK, &Redis::start().url(0));
     check(env!("CARGO_BIN_EXE_data"), "/accounts", StatusCode::OK);
     check(env!("CARGO_BIN_EXE_graphql"), "/graphql", StatusCode::METHOD_NOT_ALLOWED);
     // Errors of gRPC are in trailers.
