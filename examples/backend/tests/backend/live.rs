@@ -1,6 +1,6 @@
 #[allow(dead_code)] // Its `main`.
 #[path = "../../src/bin/live.rs"]
-mod program;
+pub mod program;
 
 use super::{client, on_each_server, text};
 use futures_util::{SinkExt, StreamExt};

@@ -1,6 +1,6 @@
 #[allow(dead_code)] // Its `main`.
 #[path = "../../src/bin/middleware.rs"]
-mod program;
+pub mod program;
 
 use super::{client, on_each_server, text};
 use program::app;

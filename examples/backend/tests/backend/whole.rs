@@ -1,12 +1,7 @@
 //! One program that has it all: WebSocket, server-sent events, multipart and ServeDir, in all of the layers.
 
-#[allow(dead_code)] // Its `main` and its own routes.
-#[path = "../../src/bin/middleware.rs"]
-mod layers;
-#[allow(dead_code)] // Its `main`.
-#[path = "../../src/bin/live.rs"]
-mod site;
-
+use super::live::program as site;
+use super::middleware::program as layers;
 use super::{client, on_each_server, text};
 use axum::Router;
 use futures_util::{SinkExt, StreamExt};
