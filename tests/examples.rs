@@ -215,3 +215,41 @@ fn custom_protocol_refuses_what_is_malformed() {
         }
     });
 }
+
+#[test]
+fn each_has_its_line_in_the_index() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let index = std::fs::read_to_string(root.join("README.md")).unwrap();
+    for folder in [root.clone(), root.join("backend/src/bin")] {
+        let mut programs = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                assert!(
+                    index.contains(&format!("\n| `{name}` | ")),
+                    "{name} has no line in examples/README.md"
+                );
+                programs += 1;
+            }
+        }
+        assert!(programs > 5);
+    }
+}
+
+/// They are compiled there as a test of documentation: the workspace of the README has no tonic.
+#[test]
+fn the_readme_has_the_lines_of_grpc_that_the_backend_compiles() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compiled = std::fs::read_to_string(root.join("examples/backend/src/lib.rs")).unwrap();
+    let lines = compiled.lines().skip_while(|line| *line != "//! ```no_run").skip(1);
+    let lines =
+        lines.take_while(|line| *line != "//! ```").map(|line| line[3..].strip_prefix(' ').unwrap_or(""));
+    let lines = lines.collect::<Vec<_>>().join("\n");
+    assert!(lines.lines().count() > 5);
+    assert!(
+        std::fs::read_to_string(root.join("README.md"))
+            .unwrap()
+            .contains(&format!("```rust,ignore\n{lines}\n```"))
+    );
+}

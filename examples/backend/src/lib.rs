@@ -1,4 +1,16 @@
-//! What the programs share: where they listen, and that they say so.
+//! What the programs share: where they listen, and that they say so. And gRPC in ten lines, as the README has them:
+//!
+//! ```no_run
+//! use tonic_health::{ServingStatus, server::health_reporter};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), ringmill::Error> {
+//!     let (reporter, health) = health_reporter();
+//!     reporter.set_service_status("greeter", ServingStatus::Serving).await;
+//!     let routes = tonic::service::Routes::new(health); // and `add_service` for each of yours
+//!     ringmill::serve("0.0.0.0:50051", routes.into_axum_router()).await
+//! }
+//! ```
 
 /// The first argument, such as `[::]:80`.
 pub fn address() -> String {
