@@ -42,8 +42,8 @@ fn each_starts_says_where_and_answers() {
     check_with(env!("CARGO_BIN_EXE_cache"), "/square/3", StatusCode::OK, &Redis::start().url(0));
     check(env!("CARGO_BIN_EXE_data"), "/accounts", StatusCode::OK);
     check(env!("CARGO_BIN_EXE_graphql"), "/graphql", StatusCode::METHOD_NOT_ALLOWED);
-    // Errors of gRPC are in trailers.
-    check(env!("CARGO_BIN_EXE_grpc"), "/numbers.Numbers/None", StatusCode::OK);
+    // Over HTTP/1.1 it takes gRPC-Web and nothing else.
+    check(env!("CARGO_BIN_EXE_grpc"), "/numbers.Numbers/None", StatusCode::BAD_REQUEST);
     check(env!("CARGO_BIN_EXE_limits"), "/open", StatusCode::OK);
     check(env!("CARGO_BIN_EXE_live"), "/files/none", StatusCode::NOT_FOUND);
     check(env!("CARGO_BIN_EXE_middleware"), "/page", StatusCode::OK);
