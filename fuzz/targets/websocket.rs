@@ -43,8 +43,12 @@ const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConn
 fn converse(kind: u8, input: &[u8], piece: usize) -> Vec<u8> {
     let config = Config { recv_buffers: 8, recv_buffer_bytes: 512, ..Config::default() };
     let mut simulation = Simulation::new(0, Chaos::CALM, config);
-    let deflate =
-        Deflate { contexts_max: usize::from(kind & 2), bytes_min: 16, turn_bytes_max: 1000, ..Deflate::default() };
+    let deflate = Deflate {
+        contexts_max: usize::from(kind & 2),
+        bytes_min: 16,
+        turn_bytes_max: 1000,
+        ..Deflate::default()
+    };
     let options = Options {
         message_bytes_max: 2000,
         in_pieces: kind & 1 != 0,
@@ -76,7 +80,8 @@ fn converse(kind: u8, input: &[u8], piece: usize) -> Vec<u8> {
     assert_eq!((simulation.buffers_out(), simulation.net().open_sockets()), (0, 0));
     let counters = simulation.counters();
     assert_eq!((counters.panics, counters.connections), (0, 0));
-    let head = received.windows(4).position(|window| window == b"\r\n\r\n").map_or(received.len(), |at| at + 4);
+    let head =
+        received.windows(4).position(|window| window == b"\r\n\r\n").map_or(received.len(), |at| at + 4);
     if !received.starts_with(b"HTTP/1.1 101 ") {
         // Refused: only the date differs.
         return received[..received.len().min(12)].to_vec();
