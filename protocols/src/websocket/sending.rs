@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 pub(super) struct Common {
     pub(super) options: Options,
     pub(super) codec: RefCell<Codec>,
+    /// How many connections there are.
+    pub(super) open: Cell<u32>,
     /// Counts what is to be spread over time.
     sequence: Cell<u32>,
 }
@@ -79,7 +81,7 @@ const TOO_SLOW: u16 = 4008;
 
 impl Common {
     pub(super) fn new(options: Options) -> Common {
-        Common { options, codec: RefCell::default(), sequence: Cell::new(0) }
+        Common { options, codec: RefCell::default(), open: Cell::new(0), sequence: Cell::new(0) }
     }
 
     /// The next of a sequence of numbers from zero to one that fills the space between them evenly, however many there are.

@@ -63,12 +63,16 @@ const PONGS_MAX: u32 = 16;
 /// A binary frame that is no longer than this waits with the engine until it is whole.
 const WAITING_BYTES_MAX: usize = 256;
 
+/// When the server drains, it tells a connection to go every so often on average, or faster: within half of the time that it has.
+const GOING_APART: Duration = Duration::from_millis(20);
+
 const OUT_OF_MEMORY: Violation = Violation { code: 1013, reason: "out of memory" };
 const PANICKED: Violation = Violation { code: 1011, reason: "the handler failed" };
 
 impl<H: Handler> Session<H> {
     pub(super) fn new(shared: Rc<Shared<H>>, state: H::State, sending: Sending) -> Session<H> {
         let receiving = Receiving::default();
+        shared.common.open.set(shared.common.open.get() + 1);
         Session { shared, state: Some(state), sending, receiving, is_holding: false, is_ended: false }
     }
 
@@ -411,9 +415,11 @@ impl<H: Handler> Session<H> {
     /// Everybody is told to go, but not in the same moment: they all come back somewhere else.
     fn drain(&mut self, io: &mut Io<'_>) -> Next {
         if self.sending.phase == Phase::Open {
-            let until = io.drain_deadline().map_or(Duration::ZERO, |until| until.since(io.now()));
+            let common = &self.shared.common;
+            let most = io.drain_deadline().map_or(Duration::ZERO, |until| until.since(io.now()) / 2);
+            let time = most.min(GOING_APART * common.open.get());
             self.sending.phase = Phase::Leaving;
-            io.set_timeout(until.mul_f64(self.shared.common.spread() / 2.0));
+            io.set_timeout(time.mul_f64(common.spread()));
         }
         self.next()
     }
@@ -468,6 +474,8 @@ impl<H: Handler> Successor for Session<H> {
 
 impl<H: Handler> Drop for Session<H> {
     fn drop(&mut self) {
+        let open = &self.shared.common.open;
+        open.set(open.get() - 1);
         if self.sending.context.is_some() {
             self.shared.common.codec.borrow_mut().contexts -= 1;
         }
