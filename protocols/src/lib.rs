@@ -11,6 +11,8 @@ pub mod http;
 pub mod layer;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+pub mod sse;
+pub mod topic;
 pub mod udp;
 #[cfg(feature = "websocket")]
 pub mod websocket;

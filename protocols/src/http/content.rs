@@ -3,11 +3,22 @@
 use super::one::emit;
 use bytes::Bytes;
 use ringmill_engine::{Io, Waker};
+use std::time::Duration;
 
 /// Makes a reply's body when there is room to send it.
 pub trait Source {
     /// Writes the next bytes; as many as it likes, best until [`BodyWriter::room_bytes`] is zero.
     fn fill(&mut self, body: &mut BodyWriter<'_>) -> Fill;
+
+    /// For a source that may be waiting ([`Fill::Waiting`]) for ever: [`Source::beat`] is called after each so much time without anything to
+    /// write. It is asked to fill as well when the server begins to drain ([`BodyWriter::is_draining`]), and a client that ends its
+    /// stream has left.
+    fn heartbeat(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Writes something that shows that the connection is there.
+    fn beat(&mut self, _body: &mut BodyWriter<'_>) {}
 }
 
 /// What a [`Source`] did.
@@ -100,6 +111,11 @@ impl BodyWriter<'_> {
     /// How much may be written before it is better to wait.
     pub fn room_bytes(&self) -> usize {
         self.io.room_bytes()
+    }
+
+    /// Whether the server is draining: what can go on elsewhere is better ended.
+    pub fn is_draining(&self) -> bool {
+        self.io.is_draining()
     }
 
     /// Wakes this source from any thread, after it answered [`Fill::Pending`].

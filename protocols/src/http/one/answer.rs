@@ -151,8 +151,10 @@ impl Context {
                 }
                 Fill::Waiting => {
                     reply.is_waiting = true;
-                    io.set_timeout(self.limits.waiting_timeout);
-                    let is_left = io.is_peer_gone() && self.when_gone != WhenGone::HalfClose;
+                    let heartbeat = reply.heartbeat();
+                    io.set_timeout(heartbeat.unwrap_or(self.limits.waiting_timeout));
+                    let is_left =
+                        io.is_peer_gone() && (self.when_gone != WhenGone::HalfClose || heartbeat.is_some());
                     return if is_left { Flow::cut(reply.stage) } else { Flow::Hold(0) };
                 }
                 Fill::Pending => {
@@ -163,6 +165,22 @@ impl Context {
                 Fill::Abort => return Flow::cut(reply.stage),
             }
         }
+    }
+
+    /// Has a source that is waiting show that the connection is there; whether it does so.
+    pub(super) fn beat(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> bool {
+        let (Some(after), Stage::Body(length), Some(source)) =
+            (reply.heartbeat(), reply.stage, reply.source.as_mut())
+        else {
+            return false;
+        };
+        let mut body = BodyWriter { io: io.reborrow(), length };
+        if catch_unwind(AssertUnwindSafe(|| source.beat(&mut body))).is_err() {
+            io.count_panic();
+            return false;
+        }
+        io.set_timeout(after);
+        true
     }
 
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.

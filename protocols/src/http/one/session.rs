@@ -340,7 +340,11 @@ impl<H: Handler> Server<H> {
     pub(super) fn hear_of_end(&mut self, session: &mut Conversation, _: &mut Io<'_>) -> Next {
         match &session.exchange {
             Some(exchange) if exchange.is_taking() => Next::Pause,
-            Some(exchange) if exchange.reply.is_waiting && self.context.when_gone != WhenGone::HalfClose => {
+            Some(exchange)
+                if exchange.reply.is_waiting
+                    && (self.context.when_gone != WhenGone::HalfClose
+                        || exchange.reply.heartbeat().is_some()) =>
+            {
                 session.give_up()
             }
             Some(exchange) if exchange.reply.is_put_off() && self.context.peer_left(&exchange.reply) => {
@@ -353,6 +357,11 @@ impl<H: Handler> Server<H> {
     pub(super) fn run_out(&mut self, session: &mut Conversation, io: &mut Io<'_>) -> Next {
         if session.exchange.as_mut().is_some_and(|exchange| exchange.blame_client()) {
             return session.give_up();
+        }
+        if let Some(exchange) = &mut session.exchange
+            && self.context.beat(&mut exchange.reply, io)
+        {
+            return Next::Pause;
         }
         if let Some(exchange) = &mut session.exchange
             && exchange.reply.is_put_off()
@@ -390,6 +399,9 @@ impl<H: Handler> Server<H> {
         let idle = session.exchange.is_none() && session.head_began == Tick::NEVER;
         if idle && !io.is_full() {
             self.context.wait_for_request(io);
+        }
+        if session.exchange.as_ref().is_some_and(|exchange| exchange.reply.heartbeat().is_some()) {
+            return self.go_on(session, io).next();
         }
         if session.is_sending() { Next::Pause } else { Next::Continue }
     }

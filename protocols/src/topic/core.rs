@@ -1,0 +1,536 @@
+//! The topics that one worker knows: those it is the home of, and mirrors of those that it has subscribers of. Pure: what concerns others
+//! goes through [`Outside`].
+//!
+//! A topic is there while somebody subscribes to it, or something of it is kept.
+
+use super::counters::Live;
+use super::inbox::{Inbox, Letter, Mail, Wish};
+use super::log::Log;
+use super::message::{Frame, Publication};
+use super::options::{SlowPolicy, Start, Subscribe, TopicOptions};
+use super::place::Place;
+use ringmill_engine::{ConnId, Dialer, Tick};
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// What a worker knows.
+#[derive(Default)]
+pub(super) struct Core {
+    names: HashMap<Arc<str>, usize>,
+    topics: Slab<Topic>,
+    /// Every message that is kept, in the order in which they came, by topic and offset; and some that are gone.
+    order: VecDeque<(usize, u64)>,
+    messages: usize,
+    bytes: usize,
+    /// Where topics that are made anew begin: behind all those that were forgotten, so that an offset never comes twice.
+    forgotten: u64,
+    /// Whom to wake once the mail is done with.
+    touched: Vec<usize>,
+}
+
+struct Topic {
+    name: Arc<str>,
+    log: Log,
+    role: Role,
+    subscribers: Slab<Subscriber>,
+    /// Those that have read everything, so that the next message wakes them; and some that have left.
+    resting: Vec<usize>,
+    is_touched: bool,
+}
+
+enum Role {
+    /// Here it gets its order. These other workers have subscribers.
+    Home { interested: Vec<usize> },
+    /// Its home was asked for what follows what is here.
+    Mirror { is_synced: bool, is_asked: bool },
+}
+
+struct Subscriber {
+    notify: Notify,
+    cursor: Cursor,
+    when_slow: SlowPolicy,
+    is_resting: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Cursor {
+    /// It reads this one next.
+    At(u64),
+    /// Not known before the mirror is.
+    Waiting(Start),
+}
+
+/// How a subscriber is told that there is something to read.
+pub(super) enum Notify {
+    /// A connection of this worker.
+    Conn(ConnId),
+    Waker(ringmill_engine::Waker),
+    Task(std::task::Waker),
+}
+
+/// What there is to read.
+#[derive(Debug)]
+pub enum Next {
+    /// The next message.
+    Frame(Arc<Frame>),
+    /// So many messages are missing here; `None`: nobody knows how many, because the place it wanted to go on from is not known any more.
+    Skipped(Option<u64>),
+    /// The subscriber was too slow, and is to be closed.
+    Lagged,
+    /// Nothing now: it is woken when there is something.
+    Empty,
+}
+
+/// Why a message cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Busy;
+
+/// The rest of the world, as a worker sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Outside<'a> {
+    pub(super) options: &'a TopicOptions,
+    pub(super) epoch: u64,
+    pub(super) worker: usize,
+    pub(super) inboxes: &'a [Inbox],
+    pub(super) live: &'a Live,
+    pub(super) dialer: Option<&'a Dialer>,
+    /// Which worker a topic is at home at.
+    pub(super) home_of: &'a dyn Fn(&str) -> usize,
+}
+
+impl Core {
+    /// The place of a message in a topic that this worker is the home of.
+    pub(super) fn place(
+        &mut self,
+        name: &Arc<str>,
+        publication: Publication,
+        outside: Outside<'_>,
+    ) -> Result<u64, Busy> {
+        let is_known = self.names.contains_key(name);
+        if !is_known && self.topics.len() >= outside.options.topics_max {
+            Live::add(&outside.live.busy, 1);
+            return Err(Busy);
+        }
+        let index = self.home(name);
+        let topic = &mut self.topics[index];
+        let offset = topic.log.next();
+        let frame = Arc::new(Frame::new(publication, Place { epoch: outside.epoch, offset }));
+        if let Role::Home { interested } = &topic.role {
+            for worker in interested {
+                if !outside.inboxes[*worker].deliver(name, &frame, outside.options) {
+                    Live::add(&outside.live.gaps, 1);
+                }
+            }
+        }
+        Live::add(&outside.live.published, 1);
+        self.append(index, frame, outside);
+        Ok(offset)
+    }
+
+    /// Does what others have left to do.
+    pub(super) fn receive(&mut self, mail: Mail, outside: Outside<'_>) {
+        for ((worker, name), wish) in mail.wishes {
+            self.grant(worker, &name, wish, outside);
+        }
+        for letter in mail.letters {
+            match letter {
+                // Its publisher was told that it is on its way. It is counted as busy, which `place` has done.
+                Letter::Publish(name, publication) => {
+                    let _ = self.place(&name, publication, outside);
+                }
+                Letter::Deliver(name, frame) => self.deliver(&name, frame, outside),
+                Letter::History { name, frames, next } => self.fill(&name, frames, next, outside),
+            }
+        }
+        for name in mail.gaps {
+            if let Some(index) = self.names.get(&name) {
+                self.ask(*index, outside);
+            }
+        }
+        self.wake_touched(outside);
+    }
+
+    /// Subscribes; the topic, and which of its subscribers this is.
+    pub(super) fn subscribe(
+        &mut self,
+        name: &Arc<str>,
+        is_home: bool,
+        how: Subscribe,
+        notify: Notify,
+        outside: Outside<'_>,
+    ) -> (usize, usize) {
+        let index = if is_home { self.home(name) } else { self.mirror(name, outside) };
+        let subscriber = Subscriber {
+            notify,
+            cursor: Cursor::Waiting(how.start),
+            when_slow: how.when_slow,
+            is_resting: false,
+        };
+        let topic = &mut self.topics[index];
+        let slot = topic.subscribers.insert(subscriber);
+        topic.cursor(slot, outside);
+        // It is woken to read what there is.
+        topic.rest(slot);
+        topic.wake(outside.dialer);
+        self.tell(outside);
+        (index, slot)
+    }
+
+    /// The end of a subscription; how many others the topic has here.
+    pub(super) fn unsubscribe(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> usize {
+        let topic = &mut self.topics[index];
+        topic.subscribers.remove(slot);
+        topic.tidy();
+        let left = topic.subscribers.len();
+        self.forget_if_idle(index, outside);
+        self.tell(outside);
+        left
+    }
+
+    pub(super) fn subscribers(&self, index: usize) -> usize {
+        self.topics[index].subscribers.len()
+    }
+
+    pub(super) fn name(&self, index: usize) -> &Arc<str> {
+        &self.topics[index].name
+    }
+
+    /// What a subscriber reads next.
+    pub(super) fn next(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> Next {
+        let topic = &mut self.topics[index];
+        let Some(at) = topic.cursor(slot, outside) else {
+            return topic.subscribers[slot].skip_unknown(topic.log.next(), outside.live);
+        };
+        let Some(at) = at else {
+            topic.rest(slot);
+            return Next::Empty;
+        };
+        let subscriber = &mut topic.subscribers[slot];
+        if let Some(frame) = topic.log.at(at) {
+            subscriber.cursor = Cursor::At(at + 1);
+            Live::add(&outside.live.delivered, 1);
+            return Next::Frame(frame.clone());
+        }
+        let first = topic.log.first();
+        if at >= first {
+            topic.rest(slot);
+            return Next::Empty;
+        }
+        let to = match subscriber.when_slow {
+            SlowPolicy::Close => {
+                Live::add(&outside.live.slow_closed, 1);
+                return Next::Lagged;
+            }
+            SlowPolicy::Skip => first,
+            SlowPolicy::Latest => first.max(topic.log.next().saturating_sub(1)),
+        };
+        subscriber.cursor = Cursor::At(to);
+        Live::add(&outside.live.skipped, to - at);
+        Next::Skipped(Some(to - at))
+    }
+
+    /// Replaces what is woken.
+    pub(super) fn set_notify(&mut self, index: usize, slot: usize, notify: Notify) {
+        self.topics[index].subscribers[slot].notify = notify;
+    }
+
+    /// Drops what is too old; whether something is left that will be.
+    pub(super) fn tick(&mut self, now: Tick, outside: Outside<'_>) -> bool {
+        let keep = usize::from(outside.options.keeps_last);
+        let mut idle = Vec::new();
+        for (index, topic) in &mut self.topics {
+            let (messages, bytes) = (topic.log.len(), topic.log.bytes());
+            topic.log.expire(now, outside.options.age_max, keep);
+            self.messages -= messages - topic.log.len();
+            self.bytes -= bytes - topic.log.bytes();
+            if topic.log.len() == 0 && topic.subscribers.is_empty() {
+                idle.push(index);
+            }
+        }
+        for index in idle {
+            self.forget_if_idle(index, outside);
+        }
+        self.tell(outside);
+        self.messages > 0
+    }
+
+    /// What is kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize, usize) {
+        (self.topics.len(), self.messages, self.bytes)
+    }
+
+    #[cfg(test)]
+    pub(super) fn resting(&self, index: usize) -> usize {
+        self.topics[index].resting.len()
+    }
+
+    fn home(&mut self, name: &Arc<str>) -> usize {
+        let role = || Role::Home { interested: Vec::new() };
+        self.topic(name, role).0
+    }
+
+    fn mirror(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
+        let (index, is_new) = self.topic(name, || Role::Mirror { is_synced: false, is_asked: false });
+        if is_new {
+            self.ask(index, outside);
+        }
+        index
+    }
+
+    fn topic(&mut self, name: &Arc<str>, role: impl FnOnce() -> Role) -> (usize, bool) {
+        if let Some(index) = self.names.get(name) {
+            return (*index, false);
+        }
+        let index = self.topics.insert(Topic {
+            name: name.clone(),
+            log: Log::new(self.forgotten),
+            role: role(),
+            subscribers: Slab::new(),
+            resting: Vec::new(),
+            is_touched: false,
+        });
+        self.names.insert(name.clone(), index);
+        (index, true)
+    }
+
+    /// Appends to a log, within its limits and all others.
+    fn append(&mut self, index: usize, frame: Arc<Frame>, outside: Outside<'_>) {
+        let options = outside.options;
+        let topic = &mut self.topics[index];
+        self.order.push_back((index, topic.log.next()));
+        self.bytes += frame.cost();
+        self.messages += 1;
+        topic.log.push(frame);
+        if !topic.is_touched {
+            topic.is_touched = true;
+            self.touched.push(index);
+        }
+        loop {
+            let log = &self.topics[index].log;
+            let is_over =
+                log.len() > options.messages_max.max(1) || (log.bytes() > options.bytes_max && log.len() > 1);
+            if !is_over {
+                break;
+            }
+            self.pop(index);
+        }
+        while self.bytes > options.worker_bytes_max
+            && let Some((index, offset)) = self.order.pop_front()
+        {
+            if self.topics.get(index).is_some_and(|topic| topic.log.len() > 0 && topic.log.first() == offset)
+            {
+                self.pop(index);
+                self.forget_if_idle(index, outside);
+            }
+        }
+        if self.order.len() > 2 * self.messages + 1024 {
+            let topics = &self.topics;
+            self.order.retain(|(index, offset)| {
+                topics.get(*index).is_some_and(|topic| topic.log.at(*offset).is_some())
+            });
+        }
+    }
+
+    fn pop(&mut self, index: usize) {
+        let log = &mut self.topics[index].log;
+        let (messages, bytes) = (log.len(), log.bytes());
+        log.pop();
+        self.messages -= messages - log.len();
+        self.bytes -= bytes - log.bytes();
+    }
+
+    /// A worker wants a topic whose home is here, or does not any more.
+    fn grant(&mut self, worker: usize, name: &Arc<str>, wish: Wish, outside: Outside<'_>) {
+        match wish {
+            Wish::From(offset) => {
+                let index = self.home(name);
+                let topic = &mut self.topics[index];
+                if let Role::Home { interested } = &mut topic.role
+                    && !interested.contains(&worker)
+                {
+                    interested.push(worker);
+                }
+                outside.inboxes[worker].history(name, topic.log.since(offset), topic.log.next());
+            }
+            Wish::Nothing => {
+                let Some(&index) = self.names.get(name) else { return };
+                if let Role::Home { interested } = &mut self.topics[index].role {
+                    interested.retain(|other| *other != worker);
+                }
+                self.forget_if_idle(index, outside);
+            }
+        }
+    }
+
+    /// A message from a topic's home.
+    fn deliver(&mut self, name: &Arc<str>, frame: Arc<Frame>, outside: Outside<'_>) {
+        let Some(&index) = self.names.get(name) else { return };
+        let topic = &self.topics[index];
+        let (offset, next) = (frame.place().offset, topic.log.next());
+        match topic.role {
+            Role::Mirror { is_synced: true, .. } if offset == next => self.append(index, frame, outside),
+            Role::Mirror { is_synced: true, .. } if offset > next => self.ask(index, outside),
+            // It is here already, or comes with the history that was asked for.
+            _ => {}
+        }
+    }
+
+    /// What a mirror asked for.
+    fn fill(&mut self, name: &Arc<str>, frames: Vec<Arc<Frame>>, next: u64, outside: Outside<'_>) {
+        let Some(&index) = self.names.get(name) else { return };
+        let topic = &mut self.topics[index];
+        let Role::Mirror { is_synced, is_asked } = &mut topic.role else { return };
+        let is_first = !*is_synced;
+        (*is_synced, *is_asked) = (true, false);
+        let first = next - frames.len() as u64;
+        if is_first || first > topic.log.next() {
+            // What lies between is lost to everybody here, and each is told.
+            let (messages, bytes) = (topic.log.len(), topic.log.bytes());
+            topic.log.jump(first);
+            self.messages -= messages;
+            self.bytes -= bytes;
+        }
+        let topic = &mut self.topics[index];
+        if !topic.is_touched {
+            topic.is_touched = true;
+            self.touched.push(index);
+        }
+        for frame in frames {
+            if frame.place().offset == self.topics[index].log.next() {
+                self.append(index, frame, outside);
+            }
+        }
+        if is_first {
+            // Now everybody's place is known, and what follows does not change it.
+            let topic = &mut self.topics[index];
+            let slots: Vec<usize> = topic.subscribers.iter().map(|(slot, _)| slot).collect();
+            for slot in slots {
+                topic.cursor(slot, outside);
+            }
+        }
+    }
+
+    /// Asks a topic's home for what follows.
+    fn ask(&mut self, index: usize, outside: Outside<'_>) {
+        let topic = &mut self.topics[index];
+        let Role::Mirror { is_synced, is_asked } = &mut topic.role else { return };
+        if *is_asked {
+            return;
+        }
+        *is_asked = true;
+        let from = if *is_synced { topic.log.next() } else { 0 };
+        let home = (outside.home_of)(&topic.name);
+        outside.inboxes[home].wish(outside.worker, &topic.name, Wish::From(from));
+    }
+
+    /// Wakes those who have something to read.
+    pub(super) fn wake_touched(&mut self, outside: Outside<'_>) {
+        while let Some(index) = self.touched.pop() {
+            if let Some(topic) = self.topics.get_mut(index) {
+                topic.is_touched = false;
+                topic.wake(outside.dialer);
+            }
+        }
+        self.tell(outside);
+    }
+
+    /// Forgets a topic that nobody wants and of which nothing is kept.
+    fn forget_if_idle(&mut self, index: usize, outside: Outside<'_>) {
+        let Some(topic) = self.topics.get(index) else { return };
+        if !topic.subscribers.is_empty() {
+            return;
+        }
+        match &topic.role {
+            Role::Home { interested } if interested.is_empty() && topic.log.len() == 0 => {
+                self.forgotten = self.forgotten.max(topic.log.next());
+            }
+            Role::Home { .. } => return,
+            Role::Mirror { .. } => {
+                self.messages -= topic.log.len();
+                self.bytes -= topic.log.bytes();
+                let home = (outside.home_of)(&topic.name);
+                outside.inboxes[home].wish(outside.worker, &topic.name, Wish::Nothing);
+            }
+        }
+        let topic = self.topics.remove(index);
+        self.names.remove(&topic.name);
+    }
+
+    fn tell(&self, outside: Outside<'_>) {
+        Live::set(&outside.live.topics, self.topics.len());
+        Live::set(&outside.live.kept_bytes, self.bytes);
+    }
+}
+
+impl Topic {
+    /// Where a subscriber reads: `Some(None)` if nobody knows yet, `None` if it cannot go on where it was.
+    fn cursor(&mut self, slot: usize, outside: Outside<'_>) -> Option<Option<u64>> {
+        let subscriber = &mut self.subscribers[slot];
+        let start = match subscriber.cursor {
+            Cursor::At(at) => return Some(Some(at)),
+            Cursor::Waiting(start) => start,
+        };
+        if let Role::Mirror { is_synced: false, .. } = self.role {
+            return Some(None);
+        }
+        let (first, next) = (self.log.first(), self.log.next());
+        let at = match start {
+            Start::Now => next,
+            Start::Oldest => first,
+            Start::Last => first.max(next.saturating_sub(1)),
+            Start::After(Place { epoch, offset }) => {
+                let at = offset.checked_add(1).filter(|at| (first..=next).contains(at));
+                at.filter(|_| epoch == outside.epoch)?
+            }
+        };
+        subscriber.cursor = Cursor::At(at);
+        Some(Some(at))
+    }
+
+    /// It has read everything.
+    fn rest(&mut self, slot: usize) {
+        let subscriber = &mut self.subscribers[slot];
+        if !subscriber.is_resting {
+            subscriber.is_resting = true;
+            self.resting.push(slot);
+        }
+    }
+
+    /// Wakes all that rest.
+    fn wake(&mut self, dialer: Option<&Dialer>) {
+        for slot in self.resting.drain(..) {
+            let Some(subscriber) = self.subscribers.get_mut(slot).filter(|subscriber| subscriber.is_resting)
+            else {
+                continue;
+            };
+            subscriber.is_resting = false;
+            match &subscriber.notify {
+                Notify::Conn(conn) => {
+                    if let Some(dialer) = dialer {
+                        dialer.wake(*conn);
+                    }
+                }
+                Notify::Waker(waker) => waker.wake(),
+                Notify::Task(waker) => waker.wake_by_ref(),
+            }
+        }
+    }
+
+    /// Drops the places of those who have left, once there are many.
+    fn tidy(&mut self) {
+        if self.resting.len() > 2 * self.subscribers.len() + 16 {
+            let resting = self.subscribers.iter().filter(|(_, subscriber)| subscriber.is_resting);
+            self.resting = resting.map(|(slot, _)| slot).collect();
+        }
+    }
+}
+
+impl Subscriber {
+    fn skip_unknown(&mut self, next: u64, live: &Live) -> Next {
+        self.cursor = Cursor::At(next);
+        Live::add(&live.resets, 1);
+        Next::Skipped(None)
+    }
+}

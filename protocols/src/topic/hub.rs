@@ -1,0 +1,312 @@
+//! A worker's hub: where its handlers publish and subscribe; and what all hubs of a program share.
+
+use super::core::{Core, Notify, Outside};
+use super::counters::{Live, TopicCounters};
+use super::inbox::Inbox;
+use super::message::Publication;
+use super::options::{Subscribe, TopicOptions};
+use super::place::is_name;
+use super::subscription::Subscription;
+use ringmill_engine::{Dialer, Io, Tick, WorkerContext};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// The topics of a program. Clones are the same topics; each worker has a [`Hub`] of them.
+#[derive(Clone)]
+pub struct Topics(pub(super) Arc<Shared>);
+
+/// What all hubs share.
+pub(super) struct Shared {
+    pub(super) options: TopicOptions,
+    pub(super) epoch: u64,
+    hasher: RandomState,
+    seats: OnceLock<Box<[Seat]>>,
+    inboxes: OnceLock<Box<[Inbox]>>,
+}
+
+/// What one worker shows to the others.
+#[derive(Default)]
+struct Seat {
+    live: Live,
+    /// How many subscribers each topic has there.
+    subscribers: Mutex<HashMap<Arc<str>, usize>>,
+}
+
+/// A worker's hub. Clones are the same hub; it never leaves the worker's thread.
+#[derive(Clone)]
+pub struct Hub(pub(super) Rc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) worker: usize,
+    pub(super) core: RefCell<Core>,
+    dialer: RefCell<Option<Dialer>>,
+    is_ticking: RefCell<bool>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It has this offset; `None`: it is on its way to another worker, which is the topic's home and gives it one.
+    Done {
+        /// Which message of the topic it is.
+        offset: Option<u64>,
+    },
+    /// The topic's home is behind, or has too many topics: it is not published. Try again later.
+    Busy,
+    /// It is longer than [`TopicOptions::message_bytes_max`].
+    TooLarge,
+    /// That is no name of a topic: [`is_name`].
+    NoTopic,
+}
+
+/// How old messages are looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The hubs of this thread, by what they share and the worker.
+    static HUBS: RefCell<Vec<(usize, usize, Weak<Inner>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Default for Topics {
+    fn default() -> Topics {
+        Topics::new(TopicOptions::default())
+    }
+}
+
+impl Topics {
+    /// Topics with these limits.
+    pub fn new(options: TopicOptions) -> Topics {
+        let hasher = RandomState::new();
+        let epoch = hasher.hash_one("epoch");
+        let (seats, inboxes) = (OnceLock::new(), OnceLock::new());
+        Topics(Arc::new(Shared { options, epoch, hasher, seats, inboxes }))
+    }
+
+    /// What each worker needs besides its listeners, so that others can reach it: for `Builder::outbound`.
+    pub fn service(
+        &self,
+    ) -> impl Fn(&WorkerContext) -> super::service::HubService + Send + Sync + 'static + use<> {
+        let topics = self.clone();
+        move |worker| super::service::HubService::new(topics.hub(worker))
+    }
+
+    /// The hub of this worker. To be called on its thread, as factories of protocols are.
+    pub fn hub(&self, worker: &WorkerContext) -> Hub {
+        self.hub_of(worker.index, worker.workers)
+    }
+
+    /// The same for a worker of which only the number is known, of so many.
+    #[doc(hidden)]
+    pub fn hub_of(&self, worker: usize, workers: usize) -> Hub {
+        let count = workers.max(1);
+        let seats = self.0.seats.get_or_init(|| (0..count).map(|_| Seat::default()).collect());
+        self.0.inboxes.get_or_init(|| (0..count).map(|_| Inbox::default()).collect());
+        assert!(worker < seats.len(), "these topics belong to an engine of {} workers", seats.len());
+        let key = Arc::as_ptr(&self.0).addr();
+        HUBS.with_borrow_mut(|hubs| {
+            hubs.retain(|(_, _, hub)| hub.strong_count() > 0);
+            let known = hubs.iter().find(|(shared, index, _)| (*shared, *index) == (key, worker));
+            if let Some(hub) = known.and_then(|(_, _, hub)| hub.upgrade()) {
+                return Hub(hub);
+            }
+            let hub = Rc::new(Inner {
+                shared: self.0.clone(),
+                worker,
+                core: RefCell::default(),
+                dialer: RefCell::default(),
+                is_ticking: RefCell::new(false),
+            });
+            hubs.push((key, worker, Rc::downgrade(&hub)));
+            Hub(hub)
+        })
+    }
+
+    /// What is counted, over all workers.
+    pub fn counters(&self) -> TopicCounters {
+        let mut sum = TopicCounters::default();
+        self.0.seats().iter().for_each(|seat| seat.live.add_to(&mut sum));
+        sum
+    }
+
+    /// How many subscribers a topic has, on all workers.
+    pub fn subscribers(&self, topic: &str) -> usize {
+        let count = |seat: &Seat| {
+            let subscribers = seat.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+            subscribers.get(topic).copied().unwrap_or(0)
+        };
+        self.0.seats().iter().map(count).sum()
+    }
+
+    /// Their limits.
+    pub fn options(&self) -> &TopicOptions {
+        &self.0.options
+    }
+}
+
+impl std::fmt::Debug for Topics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Topics({:x})", self.0.epoch)
+    }
+}
+
+impl Shared {
+    fn seats(&self) -> &[Seat] {
+        self.seats.get().map_or(&[], |seats| seats)
+    }
+
+    fn inboxes(&self) -> &[Inbox] {
+        self.inboxes.get().map_or(&[], |inboxes| inboxes)
+    }
+
+    /// Which worker a topic is at home at.
+    pub(super) fn home_of(&self, name: &str) -> usize {
+        (self.hasher.hash_one(name) % self.inboxes().len().max(1) as u64) as usize
+    }
+}
+
+impl Hub {
+    /// Publishes to a topic: a `&str`, a `String`, a `&[u8]` or a [`Publication`]. All who subscribe get it, the one who publishes included.
+    pub fn publish(&self, topic: &str, message: impl Into<Publication>) -> Published {
+        self.enter(topic, message.into())
+    }
+
+    /// Where a message enters. (One that came through a broker enters here as well, at the home of its topic.)
+    fn enter(&self, topic: &str, publication: Publication) -> Published {
+        let shared = &*self.0.shared;
+        if !is_name(topic) {
+            return Published::NoTopic;
+        }
+        if publication.bytes.len() > shared.options.message_bytes_max {
+            return Published::TooLarge;
+        }
+        let name: Arc<str> = topic.into();
+        let home = shared.home_of(topic);
+        if home != self.0.worker {
+            if shared.inboxes()[home].publish(&name, publication, &shared.options) {
+                return Published::Done { offset: None };
+            }
+            Live::add(&self.live().busy, 1);
+            return Published::Busy;
+        }
+        let placed = self.with(|core, outside| {
+            let placed = core.place(&name, publication, outside);
+            core.wake_touched(outside);
+            placed
+        });
+        self.start_ticking();
+        placed.map_or(Published::Busy, |offset| Published::Done { offset: Some(offset) })
+    }
+
+    /// Subscribes on behalf of a connection, whose `wake` is called when there is something to read. `None` if that is no name of a topic.
+    pub fn subscribe_io(&self, topic: &str, how: Subscribe, io: &mut Io<'_>) -> Option<Subscription> {
+        let has_dialer = self.0.dialer.borrow().is_some();
+        let notify = if has_dialer { Notify::Conn(io.id()) } else { Notify::Waker(io.waker()) };
+        self.subscribe_with(topic, how, notify)
+    }
+
+    /// Subscribes on behalf of a future: [`Subscription::poll_next`] keeps its waker. `None` if that is no name of a topic.
+    pub fn subscribe(&self, topic: &str, how: Subscribe) -> Option<Subscription> {
+        self.subscribe_with(topic, how, Notify::Task(std::task::Waker::noop().clone()))
+    }
+
+    fn subscribe_with(&self, topic: &str, how: Subscribe, notify: Notify) -> Option<Subscription> {
+        if !is_name(topic) {
+            return None;
+        }
+        let name: Arc<str> = topic.into();
+        let is_home = self.0.shared.home_of(topic) == self.0.worker;
+        if self.0.dialer.borrow().is_none() && self.0.shared.inboxes().len() > 1 {
+            tracing::error!("a topic was subscribed to on a worker without its service: Topics::service");
+        }
+        let (index, slot, count) = self.with(|core, outside| {
+            let (index, slot) = core.subscribe(&name, is_home, how, notify, outside);
+            (index, slot, core.subscribers(index))
+        });
+        self.count_subscribers(&name, count);
+        Some(Subscription::new(self.clone(), index, slot))
+    }
+
+    /// How many subscribers a topic has, on all workers.
+    pub fn subscribers(&self, topic: &str) -> usize {
+        Topics(self.0.shared.clone()).subscribers(topic)
+    }
+
+    /// The topics that it is a hub of.
+    pub fn topics(&self) -> Topics {
+        Topics(self.0.shared.clone())
+    }
+
+    pub(super) fn count_subscribers(&self, name: &Arc<str>, count: usize) {
+        let seat = &self.0.shared.seats()[self.0.worker];
+        let mut subscribers = seat.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            if count == 0 { subscribers.remove(name) } else { subscribers.insert(name.clone(), count) };
+        let change = (count as u64).wrapping_sub(before.unwrap_or(0) as u64);
+        Live::add(&seat.live.subscribers, change);
+    }
+
+    /// The worker starts.
+    pub(super) fn start(&self, dialer: Dialer) {
+        self.0.shared.inboxes()[self.0.worker].set_waker(dialer.waker());
+        self.0.dialer.replace(Some(dialer));
+        // Others may have started before, and have rung for nobody.
+        self.look();
+    }
+
+    /// Does what other workers have left to do.
+    pub(super) fn look(&self) {
+        let mail = self.0.shared.inboxes()[self.0.worker].take();
+        self.with(|core, outside| core.receive(mail, outside));
+        self.start_ticking();
+    }
+
+    /// Drops what is too old.
+    pub(super) fn tick(&self, now: Tick) {
+        let goes_on = self.with(|core, outside| core.tick(now, outside));
+        self.0.is_ticking.replace(goes_on);
+        if goes_on && let Some(dialer) = &*self.0.dialer.borrow() {
+            dialer.set_timer(Some(now.after(TICK)));
+        }
+    }
+
+    /// Has old messages looked for, if there are any messages.
+    fn start_ticking(&self) {
+        if !*self.0.is_ticking.borrow()
+            && let Some(dialer) = &*self.0.dialer.borrow()
+        {
+            self.0.is_ticking.replace(true);
+            // At once: what time it is, is only told then.
+            dialer.set_timer(Some(Tick(0)));
+        }
+    }
+
+    pub(super) fn with<T>(&self, call: impl FnOnce(&mut Core, Outside<'_>) -> T) -> T {
+        let shared = &*self.0.shared;
+        let dialer = self.0.dialer.borrow();
+        let outside = Outside {
+            options: &shared.options,
+            epoch: shared.epoch,
+            worker: self.0.worker,
+            inboxes: shared.inboxes(),
+            live: self.live(),
+            dialer: dialer.as_ref(),
+            home_of: &|name| shared.home_of(name),
+        };
+        call(&mut self.0.core.borrow_mut(), outside)
+    }
+
+    fn live(&self) -> &Live {
+        &self.0.shared.seats()[self.0.worker].live
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hub({:x}, worker {})", self.0.shared.epoch, self.0.worker)
+    }
+}

@@ -1,0 +1,98 @@
+//! The messages that a topic keeps: those from `first` up to `next`, without a gap. Pure.
+
+use super::message::Frame;
+use ringmill_engine::Tick;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The messages that a topic keeps.
+pub(super) struct Log {
+    entries: VecDeque<Entry>,
+    next: u64,
+    bytes: usize,
+}
+
+struct Entry {
+    frame: Arc<Frame>,
+    /// When it was first seen by [`Log::expire`].
+    seen: Option<Tick>,
+}
+
+impl Log {
+    pub(super) fn new(next: u64) -> Log {
+        Log { entries: VecDeque::new(), next, bytes: 0 }
+    }
+
+    /// The oldest that is kept; `next` if there is none.
+    #[inline]
+    pub(super) fn first(&self) -> u64 {
+        self.next - self.entries.len() as u64
+    }
+
+    /// What the next one will be.
+    #[inline]
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A message that is kept.
+    #[inline]
+    pub(super) fn at(&self, offset: u64) -> Option<&Arc<Frame>> {
+        let index = usize::try_from(offset.checked_sub(self.first())?).ok()?;
+        self.entries.get(index).map(|entry| &entry.frame)
+    }
+
+    pub(super) fn push(&mut self, frame: Arc<Frame>) {
+        self.bytes += frame.cost();
+        self.next += 1;
+        self.entries.push_back(Entry { frame, seen: None });
+    }
+
+    /// Goes on elsewhere, with nothing kept.
+    pub(super) fn jump(&mut self, next: u64) {
+        self.entries.clear();
+        (self.next, self.bytes) = (next, 0);
+    }
+
+    /// Drops the oldest.
+    pub(super) fn pop(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.frame.cost();
+        }
+    }
+
+    /// All from `offset` on.
+    pub(super) fn since(&self, offset: u64) -> Vec<Arc<Frame>> {
+        let skipped = usize::try_from(offset.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skipped).map(|entry| entry.frame.clone()).collect()
+    }
+
+    /// Drops what was seen `age_max` ago, but for so many of the last ones.
+    pub(super) fn expire(&mut self, now: Tick, age_max: Duration, keep: usize) {
+        // New ones are at the end.
+        for entry in self.entries.iter_mut().rev() {
+            if entry.seen.is_some() {
+                break;
+            }
+            entry.seen = Some(now);
+        }
+        while self.entries.len() > keep
+            && self
+                .entries
+                .front()
+                .and_then(|entry| entry.seen)
+                .is_some_and(|seen| now.since(seen) >= age_max)
+        {
+            self.pop();
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What is published, and what becomes of it: a frame that all subscribers share, whatever it is encoded to. Plain data.
+
+use super::place::Place;
+use bytes::Bytes;
+use std::sync::OnceLock;
+
+/// What is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    pub(super) is_text: bool,
+    pub(super) bytes: Bytes,
+    pub(super) event: Option<Box<str>>,
+}
+
+impl Publication {
+    /// A text.
+    pub fn text(text: impl Into<String>) -> Publication {
+        Publication { is_text: true, bytes: Bytes::from(text.into()), event: None }
+    }
+
+    /// Bytes. As server-sent events, which are text, bytes that are not UTF-8 are told, but not sent.
+    pub fn binary(bytes: impl Into<Bytes>) -> Publication {
+        Publication { is_text: false, bytes: bytes.into(), event: None }
+    }
+
+    /// With a name of the event, for server-sent events; WebSockets are not told it. A name with control characters is left out and logged.
+    pub fn with_event(mut self, name: &str) -> Publication {
+        if name.chars().any(char::is_control) {
+            tracing::warn!("the name of an event has control characters: left out");
+        } else {
+            self.event = Some(name.into());
+        }
+        self
+    }
+}
+
+impl From<&str> for Publication {
+    fn from(text: &str) -> Publication {
+        Publication::text(text)
+    }
+}
+
+impl From<String> for Publication {
+    fn from(text: String) -> Publication {
+        Publication::text(text)
+    }
+}
+
+impl From<&String> for Publication {
+    fn from(text: &String) -> Publication {
+        Publication::text(text)
+    }
+}
+
+impl From<&[u8]> for Publication {
+    fn from(bytes: &[u8]) -> Publication {
+        Publication::binary(Bytes::copy_from_slice(bytes))
+    }
+}
+
+/// A message in its place. What it is encoded to is made once, when it is first needed, and shared by all subscribers.
+#[derive(Debug)]
+pub struct Frame {
+    publication: Publication,
+    place: Place,
+    event_bytes: OnceLock<Bytes>,
+    /// With the size of the window.
+    #[cfg(feature = "websocket")]
+    deflated: OnceLock<Option<(u8, Bytes)>>,
+}
+
+impl Frame {
+    pub(super) fn new(publication: Publication, place: Place) -> Frame {
+        Frame {
+            publication,
+            place,
+            event_bytes: OnceLock::new(),
+            #[cfg(feature = "websocket")]
+            deflated: OnceLock::new(),
+        }
+    }
+
+    /// Whether it is text.
+    pub fn is_text(&self) -> bool {
+        self.publication.is_text
+    }
+
+    /// What was published.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.publication.bytes
+    }
+
+    /// The name of the event.
+    pub fn event(&self) -> Option<&str> {
+        self.publication.event.as_deref()
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// As a server-sent event. Two workers may make it at once: the first one's counts, and nobody waits.
+    pub(crate) fn event_bytes(&self, encode: impl FnOnce() -> Bytes) -> &Bytes {
+        if self.event_bytes.get().is_none() {
+            let _ = self.event_bytes.set(encode());
+        }
+        self.event_bytes.get().unwrap_or(&self.publication.bytes)
+    }
+
+    /// Compressed, if it was worth it.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn deflated(&self, compress: impl FnOnce() -> Option<(u8, Bytes)>) -> Option<&(u8, Bytes)> {
+        if self.deflated.get().is_none() {
+            let _ = self.deflated.set(compress());
+        }
+        self.deflated.get().and_then(Option::as_ref)
+    }
+
+    /// What it counts for.
+    pub(super) fn cost(&self) -> usize {
+        self.publication.bytes.len() + FRAME_BYTES
+    }
+}
+
+/// What a message takes besides its bytes.
+const FRAME_BYTES: usize = 160;

@@ -1,0 +1,280 @@
+//! Hubs of several workers on one thread, step by step; at the end a model that knows nothing of logs or inboxes.
+
+use super::*;
+use proptest::prelude::*;
+use ringmill_engine::Tick;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake};
+use std::time::Duration;
+
+fn small() -> TopicOptions {
+    TopicOptions {
+        messages_max: 4,
+        bytes_max: 1 << 20,
+        inbox_messages_max: 3,
+        message_bytes_max: 1000,
+        topics_max: 3,
+        ..TopicOptions::default()
+    }
+}
+
+fn alone(options: TopicOptions) -> Hub {
+    Topics::new(options).hub_of(0, 1)
+}
+
+fn how(start: Start, when_slow: SlowPolicy) -> Subscribe {
+    Subscribe { start, when_slow }
+}
+
+/// What a subscriber reads, as text.
+#[track_caller]
+fn expect(subscription: &mut Subscription, expected: &[&str]) {
+    for expected in expected {
+        assert_eq!(shown(&subscription.next()), *expected);
+    }
+    assert_eq!(shown(&subscription.next()), "empty");
+}
+
+fn shown(next: &Next) -> String {
+    match next {
+        Next::Frame(frame) => String::from_utf8_lossy(frame.as_bytes()).into_owned(),
+        Next::Skipped(count) => format!("skipped {count:?}"),
+        Next::Lagged => "lagged".to_owned(),
+        Next::Empty => "empty".to_owned(),
+    }
+}
+
+#[test]
+fn who_subscribes_gets_what_follows() {
+    let hub = alone(small());
+    assert_eq!(hub.publish("a", "before"), Published::Done { offset: Some(0) });
+    let mut now = hub.subscribe("a", Subscribe::default()).unwrap();
+    let mut last = hub.subscribe("a", how(Start::Last, SlowPolicy::Close)).unwrap();
+    assert_eq!(hub.publish("a", "one"), Published::Done { offset: Some(1) });
+    hub.publish("b", "elsewhere");
+    expect(&mut now, &["one"]);
+    expect(&mut last, &["before", "one"]);
+    assert_eq!(hub.subscribers("a"), 2);
+    drop(now);
+    assert_eq!((hub.subscribers("a"), hub.subscribers("b")), (1, 0));
+    let counters = hub.topics().counters();
+    assert_eq!((counters.published, counters.delivered, counters.subscribers, counters.topics), (3, 3, 1, 2));
+}
+
+#[test]
+fn who_comes_back_goes_on_where_it_was_or_is_told() {
+    let hub = alone(small());
+    for text in ["0", "1", "2", "3", "4", "5"] {
+        hub.publish("a", text);
+    }
+    let epoch = hub.0.shared.epoch;
+    let check = |epoch, offset, expected: &[&str]| {
+        let place = Place { epoch, offset };
+        let mut back = hub.subscribe("a", how(Start::After(place), SlowPolicy::Close)).unwrap();
+        expect(&mut back, expected);
+    };
+    check(epoch, 5, &[]);
+    check(epoch, 3, &["4", "5"]);
+    check(epoch, 1, &["2", "3", "4", "5"]);
+    check(epoch, 0, &["skipped None"]);
+    check(epoch, 6, &["skipped None"]);
+    check(epoch, u64::MAX, &["skipped None"]);
+    check(epoch ^ 1, 3, &["skipped None"]);
+    assert_eq!(hub.topics().counters().resets, 4);
+}
+
+#[test]
+fn who_is_slow_is_told_or_closed() {
+    let hub = alone(small());
+    let mut all = [SlowPolicy::Close, SlowPolicy::Skip, SlowPolicy::Latest]
+        .map(|policy| hub.subscribe("a", how(Start::Now, policy)).unwrap());
+    for number in 0..7 {
+        hub.publish("a", &number.to_string());
+    }
+    assert_eq!(shown(&all[0].next()), "lagged");
+    assert_eq!(shown(&all[0].next()), "lagged");
+    expect(&mut all[1], &["skipped Some(3)", "3", "4", "5", "6"]);
+    expect(&mut all[2], &["skipped Some(6)", "6"]);
+    let counters = hub.topics().counters();
+    assert_eq!((counters.skipped, counters.slow_closed), (9, 2));
+}
+
+#[test]
+fn limits() {
+    let hub = alone(TopicOptions { worker_bytes_max: 2000, bytes_max: 1100, ..small() });
+    assert_eq!(hub.publish("a b", "x"), Published::NoTopic);
+    assert!(hub.subscribe("", Subscribe::default()).is_none());
+    assert_eq!(hub.publish("a", &"x".repeat(1001)), Published::TooLarge);
+    for topic in ["a", "a", "b", "c"] {
+        assert!(matches!(hub.publish(topic, &"x".repeat(900)), Published::Done { .. }));
+        assert!(hub.0.core.borrow().kept().2 <= 2000);
+    }
+    // The older one of the two that went to "a" is over its limit, the other one over everybody's, and it was forgotten.
+    assert_eq!(hub.0.core.borrow().kept(), (1, 1, 1060));
+    hub.publish("a", "x");
+    hub.publish("b", "x");
+    assert_eq!(hub.publish("d", "x"), Published::Busy);
+    assert_eq!(hub.topics().counters().busy, 1);
+}
+
+#[test]
+fn what_is_old_goes_and_an_offset_never_comes_twice() {
+    let check = |keeps_last| {
+        let hub = alone(TopicOptions { age_max: Duration::from_secs(10), keeps_last, ..small() });
+        hub.publish("a", "0");
+        hub.publish("a", "1");
+        let secs = |secs: u64| Tick(secs * 1_000_000_000);
+        hub.tick(secs(100));
+        hub.tick(secs(109));
+        assert_eq!(hub.0.core.borrow().kept().1, 2);
+        hub.publish("a", "2");
+        hub.tick(secs(110));
+        assert_eq!(hub.0.core.borrow().kept().1, 1);
+        hub.tick(secs(120));
+        let left = usize::from(keeps_last);
+        assert_eq!((hub.0.core.borrow().kept().0, hub.0.core.borrow().kept().1), (left, left));
+        assert_eq!(hub.publish("a", "3"), Published::Done { offset: Some(3) });
+        assert!(hub.publish("b", "0") == Published::Done { offset: Some(if keeps_last { 0 } else { 3 }) });
+    };
+    check(false);
+    check(true);
+}
+
+#[test]
+fn places_of_those_who_left_do_not_add_up() {
+    let hub = alone(small());
+    let _stays = hub.subscribe("a", Subscribe::default()).unwrap();
+    for _ in 0..10_000 {
+        let mut visitor = hub.subscribe("a", Subscribe::default()).unwrap();
+        expect(&mut visitor, &[]);
+    }
+    assert!(hub.0.core.borrow().resting(0) < 100);
+}
+
+/// A flag that is up once its subscriber was woken.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Flag>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// A subscriber that checks what it reads.
+struct Reader {
+    subscription: Subscription,
+    topic: usize,
+    flag: Arc<Flag>,
+    /// What it has to read next, once that is known.
+    next: Option<u64>,
+    is_over: bool,
+}
+
+impl Reader {
+    /// Reads one; whether there was any.
+    fn read(&mut self, seen: &mut [BTreeMap<u64, String>]) -> bool {
+        let was_woken = self.flag.0.swap(false, Relaxed);
+        let waker = self.flag.clone().into();
+        match self.subscription.poll_next(&mut Context::from_waker(&waker)) {
+            Poll::Pending => return false,
+            Poll::Ready(Next::Frame(frame)) => {
+                let offset = frame.place().offset;
+                assert!(self.next.is_none_or(|next| next == offset), "a gap without a word");
+                self.next = Some(offset + 1);
+                let text = shown(&Next::Frame(frame));
+                let known = seen[self.topic].entry(offset).or_insert_with(|| text.clone());
+                assert_eq!(*known, text, "all see the same at offset {offset}");
+            }
+            Poll::Ready(Next::Skipped(count)) => {
+                self.next = self.next.zip(count).map(|(next, count)| next + count);
+            }
+            Poll::Ready(Next::Lagged) => {
+                self.is_over = true;
+                return false;
+            }
+            Poll::Ready(Next::Empty) => unreachable!("it is pending then"),
+        }
+        assert!(was_woken, "there was something to read, and nobody was told");
+        // Behind the first read it is not pending: it reads on without being woken.
+        self.flag.0.store(true, Relaxed);
+        true
+    }
+}
+
+const WORKERS: usize = 3;
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+proptest! {
+    /// Whatever happens in whatever order: each subscriber sees an unbroken piece of one order, or is told; all that was taken is in it,
+    /// once, and what one worker published in the order in which it did; nobody sleeps in front of something to read.
+    #[test]
+    fn all_see_one_order_and_nothing_is_lost_without_a_word(
+        operations in proptest::collection::vec((0u8..12, 0usize..WORKERS, 0usize..3, 0usize..8), 1..300),
+    ) {
+        let topics = Topics::new(small());
+        let hubs: Vec<Hub> = (0..WORKERS).map(|worker| topics.hub_of(worker, WORKERS)).collect();
+        let mut seen = vec![BTreeMap::new(); 3];
+        let mut taken: Vec<Vec<Vec<String>>> = vec![vec![Vec::new(); WORKERS]; 3];
+        let mut readers: Vec<Reader> = Vec::new();
+        let subscribe = |worker: usize, topic: usize, how: Subscribe| Reader {
+            subscription: hubs[worker].subscribe(NAMES[topic], how).unwrap(),
+            topic,
+            flag: Arc::new(Flag(AtomicBool::new(true))),
+            next: None,
+            is_over: false,
+        };
+        // These never fall behind, so they know the order.
+        let home = |topic: usize| topics.0.home_of(NAMES[topic]);
+        let mut keepers: Vec<Reader> = (0..3)
+            .map(|topic| subscribe(home(topic), topic, Subscribe::default()))
+            .collect();
+        for (number, (operation, worker, topic, extra)) in operations.into_iter().enumerate() {
+            match operation {
+                0..5 => {
+                    let text = format!("{number}");
+                    if let Published::Done { .. } = hubs[worker].publish(NAMES[topic], &text) {
+                        taken[topic][worker].push(text);
+                    }
+                }
+                5..7 => {
+                    let start = [Start::Now, Start::Last, Start::Oldest][extra % 3];
+                    let when_slow = [SlowPolicy::Close, SlowPolicy::Skip, SlowPolicy::Latest][extra / 3];
+                    readers.push(subscribe(worker, topic, how(start, when_slow)));
+                }
+                7 if !readers.is_empty() => {
+                    readers.swap_remove((extra * 7 + worker) % readers.len());
+                }
+                8..10 if !readers.is_empty() => {
+                    let at = (extra * 7 + worker) % readers.len();
+                    (0..topic * 2).for_each(|_| { readers[at].read(&mut seen); });
+                }
+                _ => hubs[worker].look(),
+            }
+            for keeper in &mut keepers {
+                while keeper.read(&mut seen) {}
+            }
+        }
+        for _ in 0..10 {
+            hubs.iter().for_each(Hub::look);
+            for reader in keepers.iter_mut().chain(&mut readers) {
+                while reader.read(&mut seen) {}
+            }
+        }
+        for (topic, (seen, taken)) in seen.iter().zip(&taken).enumerate() {
+            let total: usize = taken.iter().map(Vec::len).sum();
+            prop_assert_eq!(seen.len(), total, "all that was taken is there, once");
+            for taken in taken {
+                let order: Vec<&String> = seen.values().filter(|text| taken.contains(text)).collect();
+                prop_assert_eq!(order, taken.iter().collect::<Vec<_>>());
+            }
+            for reader in readers.iter().filter(|reader| reader.topic == topic && !reader.is_over) {
+                prop_assert!(reader.next.is_none_or(|next| next == total as u64), "it has read to the end");
+            }
+        }
+        let alive = readers.len() + keepers.len();
+        prop_assert_eq!(topics.counters().subscribers, alive as u64);
+    }
+}
