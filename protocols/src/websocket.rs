@@ -39,6 +39,7 @@ mod options;
 mod receiving;
 mod sending;
 mod session;
+mod topics;
 mod ws;
 
 #[doc(hidden)]

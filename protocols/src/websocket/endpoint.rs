@@ -10,6 +10,7 @@ use super::session::{Session, Shared};
 use crate::http;
 use crate::http::switch::Endpoint as Answers;
 use crate::http::{Reply, Request, Server};
+use crate::topic::Hub;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -28,6 +29,14 @@ impl<H: Handler> Endpoint<H> {
     pub fn with_options(handler: H, options: Options) -> Endpoint<H> {
         let shared = Shared { handler: RefCell::new(handler), common: Common::new(options) };
         Endpoint { shared: Rc::new(shared) }
+    }
+
+    /// One whose connections publish and subscribe to the topics of this hub. To be said before it is used.
+    pub fn with_topics(mut self, hub: &Hub) -> Endpoint<H> {
+        if let Some(shared) = Rc::get_mut(&mut self.shared) {
+            shared.common.hub = Some(hub.clone());
+        }
+        self
     }
 
     /// Answers a request within a handler of HTTP, for paths of your own making: with a WebSocket, or with what is wrong. Refusals close

@@ -28,6 +28,10 @@ pub trait Handler: 'static {
     /// There is room again, after [`Ws::notify_room`] asked to be told.
     fn room(&mut self, _state: &mut Self::State, _ws: &mut Ws<'_>) {}
 
+    /// Messages of a topic are missing from here on, because the client was too slow for them ([`SlowPolicy`](crate::topic::SlowPolicy)): so
+    /// many, or `None` if the place that it wanted to go on from is not known any more.
+    fn skipped(&mut self, _state: &mut Self::State, _topic: &str, _messages: Option<u64>, _ws: &mut Ws<'_>) {}
+
     /// A waker of this connection ([`Ws::waker`]) was used. Several uses may become one call, and a call may
     /// come without any.
     fn wake(&mut self, _state: &mut Self::State, _ws: &mut Ws<'_>) {}

@@ -25,6 +25,8 @@ pub struct Options {
     pub control_frames_max: u16,
     /// A message in more empty frames than this is closed with 1008.
     pub empty_frames_max: u16,
+    /// Topics that a connection may subscribe to.
+    pub subscriptions_max: usize,
     /// permessage-deflate (RFC 7692); `None`, the default, does not offer it.
     pub deflate: Option<Deflate>,
 }
@@ -76,6 +78,7 @@ impl Default for Options {
             close_within: Duration::from_secs(5),
             control_frames_max: 2000,
             empty_frames_max: 64,
+            subscriptions_max: 128,
             deflate: None,
         }
     }

@@ -8,6 +8,8 @@ use super::extension::Agreement;
 use super::frame::{Opcode, write_close, write_header};
 use super::message::{Message, SharedMessage};
 use super::options::Options;
+use super::topics::Subscriptions;
+use crate::topic::Hub;
 use bytes::Bytes;
 use ringmill_engine::Io;
 use std::cell::{Cell, RefCell};
@@ -19,6 +21,8 @@ pub(super) struct Common {
     pub(super) codec: RefCell<Codec>,
     /// How many connections there are.
     pub(super) open: Cell<u32>,
+    /// Where its connections publish and subscribe.
+    pub(super) hub: Option<Hub>,
     /// Counts what is to be spread over time.
     sequence: Cell<u32>,
 }
@@ -26,6 +30,7 @@ pub(super) struct Common {
 /// The state of the way out.
 pub(super) struct Sending {
     queue: Option<Box<Queue>>,
+    pub(super) topics: Option<Box<Subscriptions>>,
     pub(super) context: Option<Box<Context>>,
     /// Zero if nothing is compressed.
     pub(super) window_bits: u8,
@@ -81,7 +86,8 @@ const TOO_SLOW: u16 = 4008;
 
 impl Common {
     pub(super) fn new(options: Options) -> Common {
-        Common { options, codec: RefCell::default(), open: Cell::new(0), sequence: Cell::new(0) }
+        let (open, sequence) = (Cell::new(0), Cell::new(0));
+        Common { options, codec: RefCell::default(), open, hub: None, sequence }
     }
 
     /// The next of a sequence of numbers from zero to one that fills the space between them evenly, however many there are.
@@ -97,6 +103,7 @@ impl Sending {
     pub(super) fn new(agreed: Option<Agreement>, context: Option<Box<Context>>) -> Sending {
         Sending {
             queue: None,
+            topics: None,
             context,
             window_bits: agreed.map_or(0, |agreed| agreed.window_bits),
             phase: Phase::Open,
@@ -123,6 +130,11 @@ impl Sending {
     #[inline]
     pub(super) fn is_busy(&self) -> bool {
         self.queue.is_some()
+    }
+
+    /// Whether a message is being sent in parts, so that no other may be.
+    pub(super) fn in_parts(&self) -> bool {
+        self.in_parts
     }
 
     /// Memory that is this connection's.
@@ -196,6 +208,11 @@ impl Sending {
         self.phase = Phase::Closing;
         write_close(io.buffer(), (code != 0).then_some(code), reason);
         io.set_timeout(common.options.close_within);
+    }
+
+    /// Gives up a client that does not read.
+    pub(super) fn close_slow(&mut self, common: &Common, io: &mut Io<'_>) {
+        self.close_now(TOO_SLOW, "messages are not read in time", common, io);
     }
 
     /// Sends a message whose bytes are copied.
@@ -323,7 +340,7 @@ impl Sending {
         }
         let waiting = io.queued_bytes() + self.queue.as_ref().map_or(0, |queue| queue.bytes_behind());
         if waiting >= common.options.outgoing_bytes_max {
-            self.close_now(TOO_SLOW, "messages are not read in time", common, io);
+            self.close_slow(common, io);
             return false;
         }
         true

@@ -333,6 +333,7 @@ impl<H: Handler> Session<H> {
 
     /// The same; `false` if the handler panicked.
     fn tell_end(&mut self, code: u16, reason: &str, is_clean: bool) -> bool {
+        self.sending.topics = None;
         let Some(state) = self.state.take() else { return true };
         let closed = Closed { code, reason, is_clean };
         let handler = &self.shared.handler;
@@ -349,7 +350,7 @@ impl<H: Handler> Session<H> {
         io.hold(bytes)
     }
 
-    /// Goes on with what is being sent. This is where frames would be taken from a log that is shared with others.
+    /// Goes on with what is being sent, and with what was published.
     fn go_on(&mut self, io: &mut Io<'_>) -> Next {
         if self.is_due()
             && let Flow::Fail(violation) = self.complete(0, io)
@@ -358,6 +359,15 @@ impl<H: Handler> Session<H> {
             return Next::Close;
         }
         self.sending.pump(&self.shared.common, io);
+        while let Some(skipped) = self.sending.pump_topics(&self.shared.common, io) {
+            let told = self.with_handler(io, |handler, state, ws| {
+                handler.skipped(state, &skipped.topic, skipped.messages, ws);
+            });
+            if let Err(violation) = told {
+                self.fail(violation, io);
+                return Next::Close;
+            }
+        }
         if self.sending.wants_room && !self.sending.is_busy() {
             self.sending.wants_room = false;
             if let Err(violation) = self.with_handler(io, |handler, state, ws| handler.room(state, ws)) {

@@ -3,6 +3,7 @@
 use super::frame::may_be_sent;
 use super::message::{Message, SharedMessage};
 use super::sending::{Common, Sending};
+use crate::topic::{Hub, Publication, Published, Subscribe};
 use ringmill_engine::{Address, Facts, Io, Tick, Waker};
 
 /// What a handler can do with a connection during a call.
@@ -12,7 +13,7 @@ pub struct Ws<'a> {
     pub(super) common: &'a Common,
 }
 
-impl Ws<'_> {
+impl<'a> Ws<'a> {
     /// Sends a message: a `&str`, a `&[u8]` or a [`Message`]. After [`Ws::close`], or once the client has closed, it is not sent.
     ///
     /// It waits in memory until the client reads it; [`Options::outgoing_bytes_max`](super::Options::outgoing_bytes_max) limits that.
@@ -37,6 +38,58 @@ impl Ws<'_> {
     pub fn close(&mut self, code: u16, reason: &str) {
         let code = if may_be_sent(code) { code } else { 1000 };
         self.sending.close(code, reason, self.common, &mut self.io);
+    }
+
+    /// Publishes to a topic: to all who subscribe to it, this connection included if it does. The endpoint needs a hub:
+    /// [`Endpoint::with_topics`](super::Endpoint::with_topics).
+    pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> Published {
+        let Some(hub) = self.hub() else { return Published::NoTopic };
+        match message.into() {
+            Message::Text(text) => hub.publish(topic, text),
+            Message::Binary(bytes) => hub.publish(topic, bytes),
+        }
+    }
+
+    /// The same for bytes that are shared.
+    pub fn publish_shared(&mut self, topic: &str, publication: impl Into<Publication>) -> Published {
+        self.hub().map_or(Published::NoTopic, |hub| hub.publish(topic, publication))
+    }
+
+    /// Subscribes to a topic, from now on; a client that is too slow for it is closed. See [`Ws::subscribe_with`].
+    pub fn subscribe(&mut self, topic: &str) -> bool {
+        self.subscribe_with(topic, Subscribe::default())
+    }
+
+    /// Subscribes to a topic: its messages are sent as the client reads. `false` if that is no name of a topic, if the connection has as many
+    /// subscriptions as it may ([`Options::subscriptions_max`](super::Options::subscriptions_max)), or if the endpoint has no hub. Whoever
+    /// subscribes already stays as it is.
+    pub fn subscribe_with(&mut self, topic: &str, how: Subscribe) -> bool {
+        let Some(hub) = self.hub() else { return false };
+        let topics = self.sending.topics.get_or_insert_default();
+        if topics.list.iter().any(|subscription| *subscription.topic() == *topic) {
+            return true;
+        }
+        if topics.list.len() >= self.common.options.subscriptions_max {
+            return false;
+        }
+        let subscription = hub.subscribe_io(topic, how, &mut self.io);
+        let is_subscribed = subscription.is_some();
+        topics.list.extend(subscription);
+        is_subscribed
+    }
+
+    /// Ends a subscription. What was published before may have been sent already.
+    pub fn unsubscribe(&mut self, topic: &str) {
+        if let Some(topics) = &mut self.sending.topics {
+            topics.list.retain(|subscription| *subscription.topic() != *topic);
+        }
+    }
+
+    fn hub(&self) -> Option<&'a Hub> {
+        if self.common.hub.is_none() {
+            tracing::error!("an endpoint without topics was asked for one: Endpoint::with_topics");
+        }
+        self.common.hub.as_ref()
     }
 
     /// Whether messages can still be sent.

@@ -1,0 +1,95 @@
+//! The topics that a connection subscribes to: their frames go out while the client reads, and wait in the topics' log meanwhile.
+
+use super::frame::{Opcode, write_header};
+use super::message::SharedMessage;
+use super::sending::{Common, Sending};
+use crate::topic::{Frame, Next, Subscription};
+use bytes::Bytes;
+use ringmill_engine::Io;
+use std::sync::Arc;
+
+/// What a connection subscribes to.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    pub(super) list: Vec<Subscription>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+/// What the handler has to be told.
+pub(super) struct Skipped {
+    pub(super) topic: Arc<str>,
+    pub(super) messages: Option<u64>,
+}
+
+/// What goes to many is compressed once, so that it is worth it sooner than what goes to one.
+const SHARED_BYTES_MIN: usize = 256;
+
+impl Sending {
+    /// Sends what was published, while there is room: half of it is left for everything else. Stops where the handler has to be told
+    /// something.
+    pub(super) fn pump_topics(&mut self, common: &Common, io: &mut Io<'_>) -> Option<Skipped> {
+        let mut topics = self.topics.take()?;
+        let mut empty = 0;
+        let mut told = None;
+        while empty < topics.list.len() {
+            if !self.is_open() {
+                return None;
+            }
+            if self.is_busy() || self.in_parts() || io.room_bytes() <= io.queued_bytes() {
+                io.notify_drained();
+                break;
+            }
+            topics.turn = (topics.turn + 1) % topics.list.len();
+            let subscription = &mut topics.list[topics.turn];
+            match subscription.next() {
+                Next::Frame(frame) => {
+                    empty = 0;
+                    self.send_frame(&frame, common, io);
+                }
+                Next::Empty => empty += 1,
+                Next::Skipped(messages) => {
+                    told = Some(Skipped { topic: subscription.topic(), messages });
+                    break;
+                }
+                Next::Lagged => {
+                    self.close_slow(common, io);
+                    return None;
+                }
+            }
+        }
+        self.topics = Some(topics);
+        told
+    }
+
+    fn send_frame(&mut self, frame: &Frame, common: &Common, io: &mut Io<'_>) {
+        let bytes = frame.as_bytes();
+        if let Some(packed) = self.deflated(frame, common) {
+            let opcode = if frame.is_text() { Opcode::Text } else { Opcode::Binary };
+            write_header(io.buffer(), opcode, true, true, packed.len());
+            io.queue(packed);
+        } else {
+            self.send_shared(&SharedMessage { is_text: frame.is_text(), bytes: bytes.clone() }, common, io);
+        }
+    }
+
+    /// The compressed frame that all share whose client can read it: but a connection with a window of its own compresses for itself.
+    fn deflated(&self, frame: &Frame, common: &Common) -> Option<Bytes> {
+        let options = common.options.deflate.as_ref().filter(|_| self.window_bits != 0)?;
+        let bytes = frame.as_bytes();
+        let is_worth_it =
+            (options.bytes_min.min(SHARED_BYTES_MIN)..=options.bytes_max).contains(&bytes.len());
+        if !is_worth_it
+            || self.in_parts()
+            || self.context.as_ref().is_some_and(|context| context.keeps_ours())
+        {
+            return None;
+        }
+        let (bits, packed) = frame.deflated(|| {
+            let mut codec = common.codec.borrow_mut();
+            let packed = codec.compress(None, options.window_bits, bytes, options)?;
+            Some((options.window_bits, Bytes::copy_from_slice(packed)))
+        })?;
+        (*bits <= self.window_bits).then(|| packed.clone())
+    }
+}
