@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::http::{get, ok, receive};
+use common::http::{get, ok, receive, receive_chunk, receive_head};
 use common::program::{self, Program, example};
 use common::{Client, PATIENCE, connect_to, on_both_drivers, pattern, ws};
 use ringmill::DriverChoice;
@@ -43,6 +43,30 @@ fn an_empty_variable_leaves_the_choice_of_the_driver() {
     command.arg("127.0.0.1:0").env("RINGMILL_DRIVER", OsStr::from_bytes(b"\xff"));
     let (code, _, errors) = program::run(command);
     assert!(code != Some(0) && errors.contains("RINGMILL_DRIVER"), "{errors}");
+}
+
+#[test]
+fn chat() {
+    on_both_drivers(|driver| {
+        let (_program, address) = run("chat", driver, "chat on ");
+        let text = |text: &str| ws::unmasked(0x81, text.as_bytes());
+        let mut ann = ws::open(address, "/ws?name=ann");
+        ann.expect(text("ann joined"));
+        let mut bob = ws::open(address, "/ws?name=bob");
+        ann.expect(text("bob joined"));
+        bob.expect(text("bob joined"));
+        let mut page = connect_to(address);
+        page.send(get("/events"));
+        assert_eq!(receive_head(&mut page).field("content-type"), Some("text/event-stream"));
+        receive_chunk(&mut page);
+        bob.send(ws::text("hello"));
+        ann.expect(text("bob: hello"));
+        bob.expect(text("bob: hello"));
+        let event = receive_chunk(&mut page).unwrap();
+        assert!(event.ends_with(b"\ndata: bob: hello\n\n"), "{event:?}");
+        drop(bob);
+        ann.expect(text("bob left"));
+    });
 }
 
 #[test]

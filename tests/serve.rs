@@ -224,6 +224,48 @@ fn websocket_and_its_options() {
 }
 
 #[test]
+fn topics_by_websocket_events_and_requests() {
+    on_both_drivers(|driver| {
+        let server = Program::serve(driver, &["--workers", "2", "--ws-max-message", "1000"]);
+        let mut client = connect_to(server.http());
+        let mut socket = ws::open(server.http(), "/ws/news");
+        let mut page = connect_to(server.http());
+        page.send(get("/events/news"));
+        assert_eq!(receive_head(&mut page).field("content-type"), Some("text/event-stream"));
+        receive_chunk(&mut page).unwrap();
+        let stats = |client: &mut TcpStream| -> serde_json::Value {
+            serde_json::from_slice(&ask(client, get("/stats")).body).expect("JSON")
+        };
+        eventually(2, || stats(&mut client)["topics"]["subscribers"].as_u64().unwrap());
+        let check = |client: &mut TcpStream, request: String, status: u16| {
+            assert_eq!(ask(client, &request).status, status, "{request}");
+        };
+        check(&mut client, post("/publish/news", "one"), 202);
+        socket.expect(ws::unmasked(0x81, b"one"));
+        let event = receive_chunk(&mut page).unwrap();
+        assert!(event.ends_with(b"\ndata: one\n\n"), "{event:?}");
+        socket.ask(ws::text("two"), ws::unmasked(0x81, b"two"));
+        let event = receive_chunk(&mut page).unwrap();
+        assert!(event.ends_with(b"\ndata: two\n\n"), "{event:?}");
+        let from = |origin: &str| {
+            post("/publish/news", "x").replace("Host: test", &format!("Host: test\r\nOrigin: {origin}"))
+        };
+        check(&mut client, from("http://test"), 202);
+        check(&mut client, from("http://evil.example"), 403);
+        check(&mut client, post("/publish/a/b", "x"), 404);
+        check(&mut client, get("/events/"), 404);
+        check(&mut client, get("/ws/a%20b"), 404);
+        check(&mut client, get("/publish/news"), 405);
+        check(&mut client, post("/publish/news", &"x".repeat(1001)), 413);
+        let mut foreign = connect_to(server.http());
+        foreign.send(ws::handshake("/ws/news", "Origin: http://evil.example\r\n"));
+        assert!(ws::head(&mut foreign).starts_with("HTTP/1.1 403 "));
+        let stats = stats(&mut connect_to(server.http()));
+        assert_eq!((&stats["topics"]["published"], &stats["topics"]["busy"]), (&3.into(), &0.into()));
+    });
+}
+
+#[test]
 fn help_names_every_option_its_variable_and_examples() {
     let mut command = ringmill();
     command.args(["serve", "--help"]);

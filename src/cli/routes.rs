@@ -1,13 +1,24 @@
 //! The bundled server's routes. Every body is read and counted, never assumed.
 
 mod secured;
+mod topics;
 
 use bytes::Bytes;
 use ringmill::http::{BodyWriter, Fill, Handler, Limits, Method, Plan, Reply, Request, Source, Upload};
+use ringmill::topic::TopicCounters;
 use ringmill::{Config, Counters, Facts, Stats, TlsStore, WorkerContext};
 use secured::SecuredPage;
 use serde::Serialize;
 use std::sync::Arc;
+pub(crate) use topics::Live;
+
+/// What routes are served with.
+#[derive(Clone)]
+pub(crate) struct RoutesOptions {
+    pub(crate) limits: Limits,
+    pub(crate) stream_bytes_max: u64,
+    pub(crate) store: Option<Arc<TlsStore>>,
+}
 
 /// One worker's routes.
 pub(crate) struct Routes {
@@ -16,6 +27,7 @@ pub(crate) struct Routes {
     stream_bytes_max: u64,
     /// What HTTPS is served with.
     store: Option<Arc<TlsStore>>,
+    live: Live,
     items: Vec<Item>,
     pattern: Bytes,
     /// Where JSON is serialised before its length is known.
@@ -28,17 +40,14 @@ const POST: &str = "POST, OPTIONS";
 const GET_POST: &str = "GET, HEAD, POST, OPTIONS";
 
 impl Routes {
-    pub(crate) fn new(
-        worker: &WorkerContext,
-        limits: &Limits,
-        stream_bytes_max: u64,
-        store: Option<Arc<TlsStore>>,
-    ) -> Routes {
+    pub(crate) fn new(worker: &WorkerContext, options: &RoutesOptions, live: Live) -> Routes {
+        let RoutesOptions { limits, stream_bytes_max, store } = options;
         Routes {
-            store,
+            store: store.clone(),
+            live,
             stats: worker.stats.clone(),
-            limits: LimitsPage::new(&worker.config, limits, stream_bytes_max),
-            stream_bytes_max,
+            limits: LimitsPage::new(&worker.config, limits, *stream_bytes_max),
+            stream_bytes_max: *stream_bytes_max,
             items: (1..=50).map(Item::new).collect(),
             pattern: pattern(),
             json: Vec::new(),
@@ -69,13 +78,17 @@ impl Handler for Routes {
             }
             b"/stats" if get => {
                 let secured = self.store.as_deref().map(SecuredPage::new);
-                self.json(&StatsPage::new(&self.stats, self.limits.clone(), secured), reply);
+                let topics = self.live.counters();
+                self.json(&StatsPage::new(&self.stats, self.limits.clone(), secured, topics), reply);
             }
             _ => match request.path() {
                 path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
                 path if get && path.starts_with("/json/") => {
                     self.items(&path["/json/".len()..], request, reply)
                 }
+                path if get && path.starts_with("/ws/") => self.live.websocket(request, reply),
+                path if get && path.starts_with("/events/") => self.live.events(request, reply),
+                path if post && path.starts_with("/publish/") => self.live.publish(request, reply),
                 path => refuse(path, method, reply),
             },
         }
@@ -91,6 +104,7 @@ impl Handler for Routes {
                     Back { length: request.body_length(), media_type: media_type(request), begun: false };
                 Plan::StreamUpTo(self.stream_bytes_max, Box::new(back))
             }
+            path if path.starts_with("/publish/") => Plan::CollectUpTo(self.live.message_bytes_max()),
             _ => Plan::Collect,
         }
     }
@@ -170,7 +184,8 @@ fn refuse(path: &str, method: Method<'_>, reply: &mut Reply<'_>) {
         "/plaintext" | "/json" | "/pipeline" | "/health" | "/headers" | "/peer" | "/stats" => GET,
         "/" | "/baseline11" | "*" => GET_POST,
         "/upload" => POST,
-        _ if path.starts_with("/bytes/") || path.starts_with("/json/") => GET,
+        _ if ["/bytes/", "/json/", "/ws/", "/events/"].iter().any(|start| path.starts_with(start)) => GET,
+        _ if path.starts_with("/publish/") => POST,
         _ => return reply.status(404).text("404 Not Found: GET / lists what is here\n"),
     };
     if method == Method::Options {
@@ -382,6 +397,7 @@ struct StatsPage {
     limits: LimitsPage,
     workers: Vec<WorkerPage>,
     total: serde_json::Map<String, serde_json::Value>,
+    topics: serde_json::Map<String, serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<SecuredPage>,
 }
@@ -445,7 +461,7 @@ impl LimitsPage {
 }
 
 impl StatsPage {
-    fn new(stats: &Stats, limits: LimitsPage, tls: Option<SecuredPage>) -> StatsPage {
+    fn new(stats: &Stats, limits: LimitsPage, tls: Option<SecuredPage>, topics: TopicCounters) -> StatsPage {
         let counters = |counters: Counters| {
             counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
         };
@@ -460,6 +476,7 @@ impl StatsPage {
                 })
                 .collect(),
             total: counters(stats.total()),
+            topics: topics.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
             tls,
         }
     }

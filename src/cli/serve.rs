@@ -4,13 +4,14 @@ mod https;
 mod redirect;
 mod websocket;
 
-use super::routes::Routes;
+use super::routes::{Live, Routes, RoutesOptions};
 use super::signals::Orders;
 use clap::Args;
 use https::{Https, HttpsOptions};
 use redirect::Redirect;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Prefixed};
+use ringmill::topic::{TopicOptions, Topics};
 use ringmill::{
     Address, Builder, Config, DriverChoice, Echo, Engine, Error, Layer, ListenOptions, Pin, Running, Tls,
     TokioOptions, UdpEcho, WorkerContext,
@@ -238,19 +239,29 @@ impl Serve {
         let store = https.map(|https| https.store.clone());
         let redirect_port = https.and_then(|https| https.redirect_port);
         let ws = self.websocket.options();
+        let topics = Topics::new(TopicOptions {
+            message_bytes_max: ws.message_bytes_max.min(TopicOptions::default().bytes_max),
+            ..TopicOptions::default()
+        });
+        builder = builder.outbound(topics.service());
+        let options = RoutesOptions { limits: limits.clone(), stream_bytes_max, store };
         for address in self.listen {
-            let (limits, store, ws) = (limits.clone(), store.clone(), ws.clone());
+            let (limits, options, ws) = (limits.clone(), options.clone(), ws.clone());
+            let topics = topics.clone();
             builder = front.listen(builder, address, move |worker| {
-                let routes = Routes::new(worker, &limits, stream_bytes_max, store.clone());
+                let live = Live::new(&topics.hub(worker), &ws);
+                let routes = Routes::new(worker, &options, live);
                 let server = Server::new(Redirect::new(routes, redirect_port)).with_limits(limits.clone());
                 if redirect_port.is_some() { server } else { server.websocket("/ws", websocket::echo(&ws)) }
             });
         }
         for address in https.iter().flat_map(|https| &https.addresses) {
-            let (limits, ws) = (limits.clone(), ws.clone());
+            let (limits, ws, topics) = (limits.clone(), ws.clone(), topics.clone());
             let store = https.expect("it has addresses").store.clone();
+            let options = options.clone();
             builder = front.listen(builder, address.clone(), move |worker| {
-                let routes = Routes::new(worker, &limits, stream_bytes_max, Some(store.clone()));
+                let live = Live::new(&topics.hub(worker), &ws);
+                let routes = Routes::new(worker, &options, live);
                 let server = Server::new(routes).with_limits(limits.clone());
                 Tls::new(server.websocket("/ws", websocket::echo(&ws)), store.clone())
             });

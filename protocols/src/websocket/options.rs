@@ -1,5 +1,6 @@
 //! The limits and choices of a WebSocket endpoint. What a peer may make it keep, do or wait for has its end here.
 
+use crate::http::Request;
 use std::time::Duration;
 
 /// The limits and choices of a WebSocket endpoint.
@@ -98,6 +99,14 @@ impl Default for Deflate {
 }
 
 impl Origins {
+    /// Whether a request may do what only these pages may: it has no Origin, and comes from no browser, or one that is allowed.
+    pub fn allow(&self, request: &Request<'_>) -> bool {
+        let host = request.host().unwrap_or_default();
+        let fields = request.fields();
+        let mut origins = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"origin"));
+        origins.all(|origin| self.allows(origin.value, host, request.is_secured()))
+    }
+
     /// Whether a page of `origin` may connect to `host`.
     pub(super) fn allows(&self, origin: &[u8], host: &str, is_secured: bool) -> bool {
         match self {

@@ -1,0 +1,101 @@
+//! Topics: `/ws/{topic}`, `/events/{topic}` and `POST /publish/{topic}`.
+
+use ringmill::http::{Reply, Request};
+use ringmill::sse::EventOptions;
+use ringmill::topic::{Hub, Publication, Published, TopicCounters};
+use ringmill::websocket::{Accept, Endpoint, Handler, Message, Options, Origins, Ws};
+
+/// One worker's topics.
+pub(crate) struct Live {
+    hub: Hub,
+    endpoint: Endpoint<Room>,
+    origins: Origins,
+}
+
+impl Live {
+    pub(crate) fn new(hub: &Hub, options: &Options) -> Live {
+        let endpoint = Endpoint::with_options(Room, options.clone()).with_topics(hub);
+        Live { hub: hub.clone(), endpoint, origins: options.origins.clone() }
+    }
+
+    pub(crate) fn counters(&self) -> TopicCounters {
+        self.hub.topics().counters()
+    }
+
+    pub(crate) fn message_bytes_max(&self) -> u64 {
+        self.hub.topics().options().message_bytes_max as u64
+    }
+
+    /// `/ws/{topic}`: what is sent is published, and what is published is sent.
+    pub(crate) fn websocket(&self, request: &Request<'_>, reply: &mut Reply<'_>) {
+        match topic(request) {
+            Some(_) => self.endpoint.answer(request, reply),
+            None => no_topic(reply),
+        }
+    }
+
+    /// `/events/{topic}`: what is published, as server-sent events.
+    pub(crate) fn events(&self, request: &Request<'_>, reply: &mut Reply<'_>) {
+        match topic(request) {
+            Some(topic) => reply.events(request, &self.hub, topic, EventOptions::default()),
+            None => no_topic(reply),
+        }
+    }
+
+    /// `POST /publish/{topic}`: the body is a message. Only for pages of the same origins that may open a WebSocket: any page can have a
+    /// browser send a form.
+    pub(crate) fn publish(&self, request: &Request<'_>, reply: &mut Reply<'_>) {
+        let Some(topic) = topic(request) else { return no_topic(reply) };
+        if !self.origins.allow(request) {
+            return reply.status(403).text("403 Forbidden: pages of this origin may not publish here\n");
+        }
+        let publication = match std::str::from_utf8(request.body()) {
+            Ok(text) => Publication::text(text),
+            Err(_) => Publication::binary(request.body().to_vec()),
+        };
+        match self.hub.publish(topic, publication) {
+            Published::Done { .. } => reply.status(202).text("published\n"),
+            Published::TooLarge => {
+                reply.status(413).text("413 Content Too Large: longer than a message may be\n")
+            }
+            Published::NoTopic => no_topic(reply),
+            Published::Busy => reply
+                .status(503)
+                .field("retry-after", "1")
+                .text("503 Service Unavailable: too much is being published\n"),
+        }
+    }
+}
+
+/// The topic behind the route: of letters, digits and `.`, `_`, `~`, `-`, which need no encoding in a path.
+fn topic<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let (_, topic) = request.path()[1..].split_once('/')?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+    (ringmill::topic::is_name(topic) && topic.bytes().all(is_plain)).then_some(topic)
+}
+
+fn no_topic(reply: &mut Reply<'_>) {
+    reply.status(404).text("404 Not Found: a topic has 1 to 128 letters, digits, or any of . _ ~ -\n");
+}
+
+struct Room;
+
+impl Handler for Room {
+    type State = String;
+
+    fn accept(&mut self, request: &Request<'_>, _: &mut Accept<'_>) -> Option<String> {
+        topic(request).map(str::to_owned)
+    }
+
+    fn open(&mut self, topic: &mut String, ws: &mut Ws<'_>) {
+        ws.subscribe(topic);
+    }
+
+    fn message(&mut self, topic: &mut String, message: Message<'_>, ws: &mut Ws<'_>) {
+        match ws.publish(topic, message) {
+            Published::Done { .. } => {}
+            Published::Busy => ws.close(1013, "too much is being published"),
+            Published::TooLarge | Published::NoTopic => ws.close(1009, "longer than a message may be"),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Topics over sockets, on both drivers: WebSocket and server-sent events, over two workers.
+#![cfg(feature = "websocket")]
+
+mod common;
+
+use common::http::{get, receive, receive_chunk, receive_head};
+use common::ws::{self, Frame};
+use common::*;
+use ringmill::http::{self, Reply, Request};
+use ringmill::sse::EventOptions;
+use ringmill::topic::{Hub, Published, SlowPolicy, Start, Subscribe, TopicOptions, Topics};
+use ringmill::websocket::{Accept, Deflate, Endpoint, Handler, Message, Options, Ws};
+use ringmill::{Config, DriverChoice, Engine, Running};
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Subscribes to what the path says, and does what it is told.
+struct Site {
+    hub: Hub,
+    skipped: Arc<Mutex<Vec<String>>>,
+}
+
+impl Handler for Site {
+    type State = Subscribe;
+
+    fn accept(&mut self, request: &Request<'_>, _: &mut Accept<'_>) -> Option<Subscribe> {
+        let start = match request.query_value("start") {
+            Some("last") => Start::Last,
+            Some("oldest") => Start::Oldest,
+            Some(place) => Start::After(place.parse().ok()?),
+            None => Start::Now,
+        };
+        let when_slow = match request.query_value("slow") {
+            Some("skip") => SlowPolicy::Skip,
+            Some("latest") => SlowPolicy::Latest,
+            _ => SlowPolicy::Close,
+        };
+        Some(Subscribe { start, when_slow })
+    }
+
+    fn message(&mut self, how: &mut Subscribe, message: Message<'_>, ws: &mut Ws<'_>) {
+        let Message::Text(text) = message else { return };
+        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match verb {
+            "subscribe" => {
+                let is_subscribed = ws.subscribe_with(rest, *how);
+                ws.send(&format!("{is_subscribed}"));
+            }
+            "unsubscribe" => {
+                ws.unsubscribe(rest);
+                ws.send("done");
+            }
+            "count" => ws.send(&self.hub.subscribers(rest).to_string()),
+            topic => {
+                ws.publish(topic, rest);
+            }
+        }
+    }
+
+    fn skipped(&mut self, _: &mut Subscribe, topic: &str, messages: Option<u64>, _: &mut Ws<'_>) {
+        self.skipped.lock().unwrap().push(format!("{topic} {messages:?}"));
+    }
+}
+
+/// A running site.
+struct Served {
+    running: Running,
+    topics: Topics,
+    skipped: Arc<Mutex<Vec<String>>>,
+}
+
+fn serve_with(config: Config, limits: TopicOptions, options: Options, events: EventOptions) -> Served {
+    let topics = Topics::new(limits);
+    let skipped: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (hubs, told) = (topics.clone(), skipped.clone());
+    let running = Engine::builder()
+        .config(config)
+        .outbound(topics.service())
+        .listen("127.0.0.1:0", move |worker| {
+            let hub = hubs.hub(worker);
+            let site = Site { hub: hub.clone(), skipped: told.clone() };
+            let endpoint = Endpoint::with_options(site, options.clone()).with_topics(&hub);
+            let routes = move |request: &Request<'_>, reply: &mut Reply<'_>| match request.path() {
+                "/publish" => {
+                    let published = hub.publish("room", request.body());
+                    reply.text(&format!("{published:?}"));
+                }
+                path => reply.events(request, &hub, &path[1..], events),
+            };
+            http::server(routes).websocket("/ws", endpoint)
+        })
+        .start()
+        .expect("the engine starts");
+    Served { running, topics, skipped }
+}
+
+fn serve(driver: DriverChoice) -> Served {
+    let config = config(driver).with_workers(2);
+    serve_with(config, TopicOptions::default(), Options::default(), EventOptions::default())
+}
+
+impl Served {
+    fn address(&self) -> SocketAddr {
+        ip(&self.running.addresses()[0])
+    }
+
+    #[track_caller]
+    fn subscriber(&self, query: &str) -> TcpStream {
+        self.subscribed(ws::open(self.address(), &format!("/ws{query}")))
+    }
+
+    #[track_caller]
+    fn subscribed(&self, mut client: TcpStream) -> TcpStream {
+        client.ask(ws::text("subscribe room"), said("true"));
+        client
+    }
+
+    fn publisher(&self) -> TcpStream {
+        ws::open(self.address(), "/ws")
+    }
+
+    /// Subscribes to events, behind their greeting.
+    #[track_caller]
+    fn events(&self, query: &str, fields: &str) -> TcpStream {
+        let mut client = connect_to(self.address());
+        client.send(format!("GET /room{query} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"));
+        let head = receive_head(&mut client);
+        assert_eq!(head.status, 200);
+        assert_eq!(head.field("content-type"), Some("text/event-stream"));
+        assert_eq!(head.field("cache-control"), Some("no-cache, no-transform"));
+        assert_eq!(head.field("x-accel-buffering"), Some("no"));
+        let greeting = String::from_utf8(receive_chunk(&mut client).unwrap()).unwrap();
+        assert!(greeting.starts_with("retry: ") && greeting.ends_with("\n: hello\n\n"), "{greeting:?}");
+        client
+    }
+}
+
+fn said(text: &str) -> Vec<u8> {
+    ws::unmasked(0x81, text.as_bytes())
+}
+
+/// The next event: its id and the rest of it.
+#[track_caller]
+fn event(client: &mut TcpStream) -> (String, String) {
+    let event = String::from_utf8(receive_chunk(client).expect("an event")).unwrap();
+    let (id, rest) = event.strip_prefix("id: ").and_then(|event| event.split_once('\n')).unwrap();
+    (id.to_owned(), rest.to_owned())
+}
+
+#[test]
+fn what_is_published_reaches_all_on_every_worker_in_order() {
+    on_both_drivers(|driver| {
+        const SUBSCRIBERS: usize = 1000;
+        const MESSAGES: usize = 20;
+        let served = serve(driver);
+        let mut subscribers: Vec<TcpStream> = (0..SUBSCRIBERS).map(|_| served.subscriber("")).collect();
+        assert_eq!(served.topics.subscribers("room"), SUBSCRIBERS);
+        // Two publishers, on whatever worker they are.
+        let mut publishers = [served.publisher(), served.publisher()];
+        for publisher in &mut publishers {
+            publisher.ask(ws::text("count room"), said(&SUBSCRIBERS.to_string()));
+        }
+        for message in 0..MESSAGES {
+            for (number, publisher) in publishers.iter_mut().enumerate() {
+                publisher.send(ws::text(&format!("room {number}-{message:03}")));
+            }
+        }
+        let read = |client: &mut TcpStream| -> Vec<u8> {
+            let mut all = vec![0; 2 * MESSAGES * 7];
+            client.read_exact(&mut all).expect("all messages");
+            all
+        };
+        let first = read(&mut subscribers[0]);
+        let texts: Vec<String> =
+            first.chunks(7).map(|frame| String::from_utf8(frame[2..].to_vec()).unwrap()).collect();
+        for number in 0..2 {
+            let own: Vec<&String> =
+                texts.iter().filter(|text| text.starts_with(&format!("{number}-"))).collect();
+            assert!(own.len() == MESSAGES && own.is_sorted(), "in the order in which it was sent: {own:?}");
+        }
+        for subscriber in &mut subscribers[1..] {
+            assert!(read(subscriber) == first, "all see one order");
+        }
+        drop(subscribers);
+        eventually(0, || served.topics.subscribers("room"));
+        eventually(0, || served.topics.counters().subscribers);
+    });
+}
+
+#[test]
+fn subscriptions_begin_and_end() {
+    on_both_drivers(|driver| {
+        let served = serve(driver);
+        let mut client = served.publisher();
+        client.ask(ws::text("subscribe a"), said("true"));
+        client.ask(ws::text("subscribe a"), said("true"));
+        client.ask(ws::text("subscribe a b"), said("false"));
+        client.ask(ws::text("count a"), said("1"));
+        client.ask(ws::text("a one"), said("one"));
+        client.ask(ws::text("unsubscribe a"), said("done"));
+        client.send(ws::text("a two"));
+        client.ask(ws::text("count a"), said("0"));
+        // All of it at once: who is not there yet on the topic's home misses nothing that it publishes itself.
+        for number in 0..20 {
+            let topic = format!("t{number}");
+            client.send(
+                [ws::text(&format!("subscribe {topic}")), ws::text(&format!("{topic} {topic}"))].concat(),
+            );
+            client.expect(said("true"));
+            client.expect(said(&topic));
+        }
+        let limited = Options { subscriptions_max: 1, ..Options::default() };
+        let served = serve_with(config(driver), TopicOptions::default(), limited, EventOptions::default());
+        let mut client = served.publisher();
+        client.ask(ws::text("subscribe a"), said("true"));
+        client.ask(ws::text("subscribe b"), said("false"));
+    });
+}
+
+#[test]
+fn who_is_slow_is_closed_or_told_what_it_missed() {
+    on_both_drivers(|driver| {
+        let limits = TopicOptions { messages_max: 4, ..TopicOptions::default() };
+        let small = config(driver).with_workers(2);
+        let served = serve_with(small, limits, Options::default(), EventOptions::default());
+        let slow = |query: &str| {
+            let mut client = connect_narrow(served.address(), 4096);
+            ws::upgrade(&mut client, &format!("/ws{query}"), "");
+            served.subscribed(client)
+        };
+        let mut closed = slow("");
+        let mut skips = slow("?slow=skip");
+        let mut latest = slow("?slow=latest");
+        let mut fast = served.subscriber("");
+        let mut publisher = served.publisher();
+        let message = |number: usize| format!("{number:06}{}", "x".repeat(50_000));
+        for number in 0..200 {
+            publisher.send(ws::text(&format!("room {}", message(number))));
+            assert_eq!(ws::receive_message(&mut fast), Frame(0x81, message(number).into_bytes()));
+        }
+        let read = |client: &mut TcpStream| -> Vec<usize> {
+            let mut numbers: Vec<usize> = Vec::new();
+            while numbers.last() != Some(&199) {
+                let Frame(first, bytes) = ws::receive_message(client);
+                assert_eq!(first, 0x81);
+                numbers.push(std::str::from_utf8(&bytes[..6]).unwrap().parse().unwrap());
+            }
+            numbers
+        };
+        let numbers = read(&mut skips);
+        assert!(
+            numbers.is_sorted() && numbers.len() < 200 && numbers.ends_with(&[196, 197, 198, 199]),
+            "{numbers:?}"
+        );
+        let numbers = read(&mut latest);
+        assert!(numbers.is_sorted() && numbers.len() < 200, "{numbers:?}");
+        let mut frame = ws::receive_message(&mut closed);
+        while frame.0 == 0x81 {
+            frame = ws::receive_message(&mut closed);
+        }
+        assert_eq!(
+            frame,
+            Frame(0x88, [&4008u16.to_be_bytes()[..], b"messages are not read in time"].concat())
+        );
+        let skipped = served.skipped.lock().unwrap().clone();
+        assert_eq!(skipped.len(), 2, "{skipped:?}");
+        let counters = served.topics.counters();
+        assert!(counters.slow_closed == 1 && counters.skipped > 100, "{counters:?}");
+    });
+}
+
+#[test]
+fn those_who_never_read_cost_no_more_than_the_log() {
+    on_both_drivers(|driver| {
+        const SUBSCRIBERS: usize = 1000;
+        let served = serve(driver);
+        let mut readers: Vec<TcpStream> = (0..SUBSCRIBERS / 2).map(|_| served.subscriber("")).collect();
+        let stuck: Vec<TcpStream> = (0..SUBSCRIBERS / 2)
+            .map(|_| {
+                let mut client = connect_narrow(served.address(), 4096);
+                ws::upgrade(&mut client, "/ws?slow=skip", "");
+                served.subscribed(client)
+            })
+            .collect();
+        let mut publisher = served.publisher();
+        let mut round = |count: usize| {
+            for _ in 0..count {
+                let text = format!("room {}", "x".repeat(20_000));
+                publisher.send(ws::text(&text));
+                for reader in &mut readers {
+                    ws::receive(reader);
+                }
+            }
+        };
+        // Until all that can be queued for them is.
+        round(60);
+        let before = rss_anon_bytes();
+        round(60);
+        let grown = rss_anon_bytes().saturating_sub(before);
+        // 60 messages of 20 kB for 500 would be 600 MB.
+        assert!(grown < 50_000_000, "{grown} bytes");
+        drop(stuck);
+    });
+}
+
+#[test]
+fn events_go_on_where_a_client_was() {
+    on_both_drivers(|driver| {
+        let limits = TopicOptions { messages_max: 8, ..TopicOptions::default() };
+        let config = config(driver).with_workers(2);
+        let served = serve_with(config, limits, Options::default(), EventOptions::default());
+        let mut publisher = served.publisher();
+        let mut say = |text: &str| publisher.send(ws::text(&format!("room {text}")));
+        let mut client = served.events("", "");
+        eventually(1, || served.topics.subscribers("room"));
+        say("one");
+        let (first, data) = event(&mut client);
+        assert_eq!(data, "data: one\n\n");
+        // It leaves, while nothing is written.
+        drop(client);
+        eventually(0, || served.topics.subscribers("room"));
+        say("two");
+        say("three\nlines\n");
+        for fields in [format!("Last-Event-ID: {first}\r\n"), String::new()] {
+            let query = if fields.is_empty() { format!("?last={first}") } else { String::new() };
+            let mut client = served.events(&query, &fields);
+            assert_eq!(event(&mut client).1, "data: two\n\n");
+            assert_eq!(event(&mut client).1, "data: three\ndata: lines\ndata: \n\n");
+            // A half-close is leaving.
+            client.shutdown(Shutdown::Write).unwrap();
+            client.rest();
+            eventually(0, || served.topics.subscribers("room"));
+        }
+        (0..8).for_each(|number| say(&number.to_string()));
+        eventually(11, || served.topics.counters().published);
+        for place in [first.as_str(), "abc", "1-1"] {
+            let mut client = served.events("", &format!("Last-Event-ID: {place}\r\n"));
+            client.expect("1c\r\nevent: reset\ndata: unknown\n\n\r\n");
+            reset(client);
+            eventually(0, || served.topics.subscribers("room"));
+        }
+    });
+}
+
+#[test]
+fn events_end_with_a_drain_and_a_heartbeat_shows_who_is_there() {
+    on_both_drivers(|driver| {
+        let beats = EventOptions { heartbeat: Duration::from_millis(50), ..EventOptions::default() };
+        let served = serve_with(config(driver), TopicOptions::default(), Options::default(), beats);
+        let mut client = served.events("", "");
+        for _ in 0..3 {
+            assert_eq!(receive_chunk(&mut client).unwrap(), b": \n\n");
+        }
+        let mut bad = connect_to(served.address());
+        bad.send(get("/a%20b?%"));
+        assert_eq!(receive_head(&mut bad).status, 200);
+        let mut bad = connect_to(served.address());
+        bad.send(get(&format!("/{}", "n".repeat(129))));
+        assert_eq!(receive(&mut bad).status, 404);
+        let mut old = connect_to(served.address());
+        old.send("GET /room HTTP/1.0\r\n\r\n");
+        assert_eq!(receive_head(&mut old).field("transfer-encoding"), None);
+        served.running.handle().drain(PATIENCE);
+        while receive_chunk(&mut client).is_some() {}
+        client.expect_eof();
+        old.rest();
+        served.running.join().unwrap();
+    });
+}
+
+#[test]
+fn a_publisher_is_told_that_a_worker_is_busy() {
+    on_both_drivers(|driver| {
+        let limits = TopicOptions { topics_max: 1, message_bytes_max: 10, ..TopicOptions::default() };
+        let served = serve_with(config(driver), limits, Options::default(), EventOptions::default());
+        let mut client = connect_to(served.address());
+        let mut publish = |body: &str| {
+            client.send(http_post(body));
+            receive(&mut client).text().to_owned()
+        };
+        assert_eq!(publish("one"), format!("{:?}", Published::Done { offset: Some(0) }));
+        assert_eq!(publish("much too long"), "TooLarge");
+        let mut other = served.publisher();
+        other.ask(ws::text("count other"), said("0"));
+        other.send(ws::text("other one"));
+        eventually(1, || served.topics.counters().busy);
+    });
+}
+
+fn http_post(body: &str) -> String {
+    common::http::post("/publish", body)
+}
+
+#[test]
+fn a_message_is_compressed_once_for_all() {
+    on_both_drivers(|driver| {
+        let options = Options { deflate: Some(Deflate::default()), ..Options::default() };
+        let config = config(driver).with_workers(2);
+        let served = serve_with(config, TopicOptions::default(), options, EventOptions::default());
+        let open = |fields: &str| {
+            let mut client = connect_to(served.address());
+            ws::upgrade(&mut client, "/ws", fields);
+            served.subscribed(client)
+        };
+        let mut plain = open("");
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate";
+        let mut packed = [open(&format!("{offer}\r\n")), open(&format!("{offer}\r\n"))];
+        let mut narrow = open(&format!("{offer}; server_max_window_bits=9\r\n"));
+        let text = "all the same ".repeat(40);
+        plain.send(ws::text(&format!("room {text}")));
+        assert_eq!(ws::receive(&mut plain), Frame(0x81, text.clone().into_bytes()));
+        let [first, second] = packed.each_mut().map(ws::receive);
+        assert!(first == second && first.0 == 0xc1 && first.1.len() < 100, "{first:?}");
+        // It cannot read what refers to more than its window.
+        assert_eq!(ws::receive(&mut narrow), Frame(0x81, text.into_bytes()));
+    });
+}
