@@ -10,7 +10,7 @@ use super::subscription::Subscription;
 use ringmill_engine::{Dialer, Io, Tick, WorkerContext};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,8 @@ pub struct Topics(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) options: TopicOptions,
     pub(super) epoch: u64,
-    hasher: RandomState,
+    /// Not to be known to others: who knows it can send everything to one worker.
+    seed: u64,
     seats: OnceLock<Box<[Seat]>>,
     inboxes: OnceLock<Box<[Inbox]>>,
 }
@@ -81,10 +82,14 @@ impl Default for Topics {
 impl Topics {
     /// Topics with these limits.
     pub fn new(options: TopicOptions) -> Topics {
-        let hasher = RandomState::new();
-        let epoch = hasher.hash_one("epoch");
+        Topics::with_seed(options, RandomState::new().hash_one("topics"))
+    }
+
+    /// The same with a randomness of one's own, for tests.
+    #[doc(hidden)]
+    pub fn with_seed(options: TopicOptions, seed: u64) -> Topics {
         let (seats, inboxes) = (OnceLock::new(), OnceLock::new());
-        Topics(Arc::new(Shared { options, epoch, hasher, seats, inboxes }))
+        Topics(Arc::new(Shared { options, epoch: hash(seed, "epoch"), seed, seats, inboxes }))
     }
 
     /// What each worker needs besides its listeners, so that others can reach it: for `Builder::outbound`.
@@ -165,8 +170,14 @@ impl Shared {
 
     /// Which worker a topic is at home at.
     pub(super) fn home_of(&self, name: &str) -> usize {
-        (self.hasher.hash_one(name) % self.inboxes().len().max(1) as u64) as usize
+        (hash(self.seed, name) % self.inboxes().len().max(1) as u64) as usize
     }
+}
+
+fn hash(seed: u64, name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, name).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Hub {

@@ -9,7 +9,8 @@ pub struct HubService {
 }
 
 impl HubService {
-    pub(super) fn new(hub: Hub) -> HubService {
+    /// The service of this hub.
+    pub fn new(hub: Hub) -> HubService {
         HubService { hub }
     }
 }

@@ -91,7 +91,7 @@ fn who_is_slow_is_told_or_closed() {
     let mut all = [SlowPolicy::Close, SlowPolicy::Skip, SlowPolicy::Latest]
         .map(|policy| hub.subscribe("a", how(Start::Now, policy)).unwrap());
     for number in 0..7 {
-        hub.publish("a", &number.to_string());
+        hub.publish("a", number.to_string());
     }
     assert_eq!(shown(&all[0].next()), "lagged");
     assert_eq!(shown(&all[0].next()), "lagged");
@@ -106,9 +106,9 @@ fn limits() {
     let hub = alone(TopicOptions { worker_bytes_max: 2000, bytes_max: 1100, ..small() });
     assert_eq!(hub.publish("a b", "x"), Published::NoTopic);
     assert!(hub.subscribe("", Subscribe::default()).is_none());
-    assert_eq!(hub.publish("a", &"x".repeat(1001)), Published::TooLarge);
+    assert_eq!(hub.publish("a", "x".repeat(1001)), Published::TooLarge);
     for topic in ["a", "a", "b", "c"] {
-        assert!(matches!(hub.publish(topic, &"x".repeat(900)), Published::Done { .. }));
+        assert!(matches!(hub.publish(topic, "x".repeat(900)), Published::Done { .. }));
         assert!(hub.0.core.borrow().kept().2 <= 2000);
     }
     // The older one of the two that went to "a" is over its limit, the other one over everybody's, and it was forgotten.

@@ -5,6 +5,7 @@
 //! `RINGMILL_FIRST_SEED` on. One seed is `scenario.rs`; what clients say and must hear is `script.rs`.
 
 mod client;
+mod fanout;
 mod framed;
 mod lane;
 mod layers;

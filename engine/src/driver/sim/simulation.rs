@@ -107,8 +107,13 @@ impl Simulation {
 
     /// Adds a protocol without a listener to the first worker.
     pub fn outbound(&mut self, protocol: impl Layer) {
+        self.outbound_on(0, protocol);
+    }
+
+    /// The same on one worker.
+    pub fn outbound_on(&mut self, worker: usize, protocol: impl Layer) {
         let protocol = self.under_watch(protocol);
-        self.workers[0].add_outbound(Box::new(Typed::new(protocol)));
+        self.workers[worker].add_outbound(Box::new(Typed::new(protocol)));
     }
 
     fn under_watch<L: Layer>(&self, protocol: L) -> Miscalled<Watched<L>> {
