@@ -15,6 +15,7 @@ use ringmill_engine::{
 use ringmill_protocols::TlsStore;
 use ringmill_protocols::adapt::{BoxError, Http2Limits};
 use ringmill_protocols::http::Limits;
+use ringmill_protocols::topic::Topics;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,6 +92,7 @@ pub struct Serve<A> {
     drain: Duration,
     signal: Option<Signal>,
     on_start: Option<Box<OnStart>>,
+    topics: Vec<Topics>,
     problem: Option<Error>,
 }
 
@@ -119,6 +121,7 @@ impl<A: App> Serve<A> {
             drain: DRAIN_TIMEOUT,
             signal: None,
             on_start: None,
+            topics: Vec::new(),
             problem: None,
         };
         serve.listen(address)
@@ -165,6 +168,12 @@ impl<A: App> Serve<A> {
     /// Sets the number of workers.
     pub fn workers(mut self, workers: usize) -> Serve<A> {
         self.config.workers = Some(workers);
+        self
+    }
+
+    /// Has handlers publish to these topics, and answer with what is published ([`adapt::Feed`](crate::adapt::Feed)), on all workers.
+    pub fn topics(mut self, topics: &Topics) -> Serve<A> {
+        self.topics.push(topics.clone());
         self
     }
 
@@ -243,6 +252,9 @@ impl<A: App> Serve<A> {
         }
         let mut builder = Engine::builder().config(self.config).tokio(self.tokio);
         let limits = (self.limits, self.http2);
+        for topics in self.topics {
+            builder = builder.outbound(topics.service());
+        }
         for listener in self.listeners {
             builder = listen(builder, listener, self.make.clone(), limits.clone());
         }

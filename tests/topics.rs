@@ -417,3 +417,46 @@ fn a_message_is_compressed_once_for_all() {
         assert_eq!(ws::receive(&mut narrow), Frame(0x81, text.into_bytes()));
     });
 }
+
+#[test]
+fn an_axum_app_publishes_and_answers_with_events() {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::{get as on_get, post as on_post};
+    use ringmill::adapt::Feed;
+    on_both_drivers(|driver| {
+        let topics = Topics::default();
+        let (feeds, publishing) = (topics.clone(), topics.clone());
+        let how = Subscribe { start: Start::Oldest, ..Subscribe::default() };
+        let events = async move || {
+            let body = Body::new(Feed::new(&feeds, "room", how).into_body());
+            ([("content-type", "text/event-stream")], body)
+        };
+        let publish = async move |text: String| format!("{:?}", publishing.publish("room", text));
+        let app = Router::new().route("/events", on_get(events)).route("/publish", on_post(publish));
+        let config = config(driver).with_workers(2);
+        let serve = ringmill::serve("127.0.0.1:0", app).config(config).topics(&topics);
+        let running = serve.start().expect("the engine starts");
+        let address = ip(&running.addresses()[0]);
+        let mut readers: Vec<TcpStream> = (0..4)
+            .map(|_| {
+                let mut client = connect_to(address);
+                client.send(get("/events"));
+                client
+            })
+            .collect();
+        let mut client = connect_to(address);
+        client.send(http_post("one"));
+        assert!(receive(&mut client).text().starts_with("Done"));
+        eventually(4, || topics.subscribers("room"));
+        // This thread is none of the workers'.
+        assert_eq!(topics.publish("room", "two\nlines"), Published::Done { offset: None });
+        for reader in &mut readers {
+            assert_eq!(receive_head(reader).field("content-type"), Some("text/event-stream"));
+            assert_eq!(event(reader).1, "data: one\n\n");
+            assert_eq!(event(reader).1, "data: two\ndata: lines\n\n");
+        }
+        drop(readers);
+        eventually(0, || topics.subscribers("room"));
+    });
+}

@@ -109,7 +109,7 @@ impl Core {
     ) -> Result<u64, Busy> {
         let is_known = self.names.contains_key(name);
         if !is_known && self.topics.len() >= outside.options.topics_max {
-            Live::add(&outside.live.busy, 1);
+            outside.live.busy.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Err(Busy);
         }
         let index = self.home(name);
@@ -177,15 +177,15 @@ impl Core {
         (index, slot)
     }
 
-    /// The end of a subscription; how many others the topic has here.
-    pub(super) fn unsubscribe(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> usize {
+    /// The end of a subscription; how many others the topic has here, and what is to be dropped outside.
+    pub(super) fn unsubscribe(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> (usize, Notify) {
         let topic = &mut self.topics[index];
-        topic.subscribers.remove(slot);
+        let Subscriber { notify, .. } = topic.subscribers.remove(slot);
         topic.tidy();
         let left = topic.subscribers.len();
         self.forget_if_idle(index, outside);
         self.tell(outside);
-        left
+        (left, notify)
     }
 
     pub(super) fn subscribers(&self, index: usize) -> usize {
@@ -230,9 +230,9 @@ impl Core {
         Next::Skipped(Some(to - at))
     }
 
-    /// Replaces what is woken.
-    pub(super) fn set_notify(&mut self, index: usize, slot: usize, notify: Notify) {
-        self.topics[index].subscribers[slot].notify = notify;
+    /// Replaces what is woken. What was before is to be dropped outside: with a waker a whole future may go, and its subscriptions.
+    pub(super) fn set_notify(&mut self, index: usize, slot: usize, notify: Notify) -> Notify {
+        std::mem::replace(&mut self.topics[index].subscribers[slot].notify, notify)
     }
 
     /// Drops what is too old; whether something is left that will be.

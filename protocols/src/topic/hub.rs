@@ -131,6 +131,26 @@ impl Topics {
         })
     }
 
+    /// The hub of the worker whose thread this is.
+    pub fn here(&self) -> Option<Hub> {
+        let key = Arc::as_ptr(&self.0).addr();
+        HUBS.with_borrow(|hubs| {
+            let mut own = hubs.iter().filter(|(shared, ..)| *shared == key);
+            own.find_map(|(_, _, hub)| hub.upgrade()).map(Hub)
+        })
+    }
+
+    /// Publishes from any thread; see [`Hub::publish`].
+    pub fn publish(&self, topic: &str, message: impl Into<Publication>) -> Published {
+        let message = message.into();
+        match self.here() {
+            Some(hub) => hub.publish(topic, message),
+            None if !is_name(topic) => Published::NoTopic,
+            None if message.bytes.len() > self.0.options.message_bytes_max => Published::TooLarge,
+            None => self.0.send_home(&topic.into(), message),
+        }
+    }
+
     /// What is counted, over all workers.
     pub fn counters(&self) -> TopicCounters {
         let mut sum = TopicCounters::default();
@@ -168,6 +188,19 @@ impl Shared {
         self.inboxes.get().map_or(&[], |inboxes| inboxes)
     }
 
+    /// Leaves a message in the inbox of its topic's home, if there is one yet.
+    fn send_home(&self, name: &Arc<str>, publication: Publication) -> Published {
+        let inbox = self.inboxes().get(self.home_of(name));
+        if inbox.is_some_and(|inbox| inbox.publish(name, publication, &self.options)) {
+            return Published::Done { offset: None };
+        }
+        if let Some(seat) = self.seats().get(self.home_of(name)) {
+            // Counted by whoever is refused: rarely, so that it may be by several threads.
+            seat.live.busy.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Published::Busy
+    }
+
     /// Which worker a topic is at home at.
     pub(super) fn home_of(&self, name: &str) -> usize {
         (hash(self.seed, name) % self.inboxes().len().max(1) as u64) as usize
@@ -198,11 +231,7 @@ impl Hub {
         let name: Arc<str> = topic.into();
         let home = shared.home_of(topic);
         if home != self.0.worker {
-            if shared.inboxes()[home].publish(&name, publication, &shared.options) {
-                return Published::Done { offset: None };
-            }
-            Live::add(&self.live().busy, 1);
-            return Published::Busy;
+            return shared.send_home(&name, publication);
         }
         let placed = self.with(|core, outside| {
             let placed = core.place(&name, publication, outside);

@@ -30,7 +30,7 @@ impl Subscription {
         match self.next() {
             Next::Empty => {
                 let notify = Notify::Task(context.waker().clone());
-                self.hub.with(|core, _| core.set_notify(self.topic, self.slot, notify));
+                drop(self.hub.with(|core, _| core.set_notify(self.topic, self.slot, notify)));
                 Poll::Pending
             }
             next => Poll::Ready(next),
@@ -46,7 +46,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let name = self.topic();
-        let left = self.hub.with(|core, outside| core.unsubscribe(self.topic, self.slot, outside));
+        let (left, _notify) = self.hub.with(|core, outside| core.unsubscribe(self.topic, self.slot, outside));
         self.hub.count_subscribers(&name, left);
     }
 }
