@@ -145,7 +145,7 @@ impl Reply<'_> {
     /// ```
     pub fn events(&mut self, request: &Request<'_>, hub: &Hub, topic: &str, options: EventOptions) {
         let how = options.subscribe(request.field("last-event-id"), request.query_value("last"));
-        let Some(subscription) = hub.subscribe_io(topic, how, self.io_mut()) else {
+        let Some(subscription) = hub.subscribe_io(topic, how, &mut self.io) else {
             return self.status(404).text("404 Not Found: that is no name of a topic\n");
         };
         self.content_type("text/event-stream")

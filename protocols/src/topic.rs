@@ -34,6 +34,7 @@ mod hub;
 mod inbox;
 mod log;
 mod message;
+mod one;
 mod options;
 mod place;
 mod service;

@@ -39,6 +39,7 @@ mod options;
 mod receiving;
 mod sending;
 mod session;
+mod subscriptions;
 mod topics;
 mod ws;
 

@@ -1,15 +1,18 @@
 //! What Ringmill's server has beyond axum's: a notice of a shutdown for what has no end, deadlines of gRPC, WebSocket over HTTP/2,
-//! listeners that are bound already.
+//! listeners that are bound already, topics.
 
 use super::app::{Shared, app, wait};
 use super::common::*;
 use super::servers::{block_on, on_an_app};
 use super::*;
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use axum::routing::{any, post};
+use ringmill::adapt::Feed;
+use ringmill::topic::{Subscribe, Topics};
 use ringmill::{DriverChoice, Serve, Shutdown};
 
 /// Events until the server drains.
@@ -160,6 +163,45 @@ fn a_listener_that_is_bound_already_is_taken() {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             check(ringmill::serve(listener, app()), address);
+        });
+    });
+}
+
+/// Many subscriptions on one connection, which a browser could not have over HTTP/1.1.
+#[test]
+fn events_of_topics_over_http2() {
+    on_both_drivers(|driver| {
+        let topics = Topics::default();
+        let feeds = topics.clone();
+        let events = async move || Body::new(Feed::new(&feeds, "room", Subscribe::default()).into_body());
+        let app = Router::new().route("/events", get(events));
+        let serve =
+            ringmill::serve("127.0.0.1:0", app).config(config(driver).with_workers(2)).topics(&topics);
+        let running = serve.start().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = http2_client(ip(&running.addresses()[0])).await;
+            let mut bodies = Vec::new();
+            for _ in 0..20 {
+                let request = hyper::Request::builder().uri("http://test/events");
+                client.ready().await.unwrap();
+                let response = client.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+                bodies.push(response.into_body());
+            }
+            eventually(20, || topics.subscribers("room"));
+            for text in ["one", "two"] {
+                topics.publish("room", text);
+                for body in &mut bodies {
+                    let frame = tokio::time::timeout(LONG, body.frame()).await.unwrap().unwrap().unwrap();
+                    assert!(frame.data_ref().unwrap().ends_with(format!("\ndata: {text}\n\n").as_bytes()));
+                }
+            }
+            drop(bodies);
+            let since = Instant::now();
+            while topics.subscribers("room") > 0 && since.elapsed() < LONG {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(topics.subscribers("room"), 0);
         });
     });
 }

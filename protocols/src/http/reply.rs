@@ -16,13 +16,12 @@ use super::work::Work;
 use bytes::Bytes;
 use ringmill_engine::{Address, Facts, Io};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 /// The answer to one request: status, then fields, then a body. Each `body` method finishes it.
 ///
 /// Server, Date, Connection and the framing fields are the server's business.
 pub struct Reply<'a> {
-    pub(super) io: Io<'a>,
+    pub(crate) io: Io<'a>,
     pub(super) preamble: &'a mut Preamble,
     pub(super) state: &'a mut ReplyState,
 }
@@ -127,11 +126,6 @@ impl ReplyState {
         self.later.as_ref().is_some_and(|later| later.tunnel.is_some())
     }
 
-    /// After how long a source that is waiting has to show that the connection is there.
-    pub(super) fn heartbeat(&self) -> Option<Duration> {
-        self.source.as_ref().filter(|_| self.is_waiting).and_then(|source| source.heartbeat())
-    }
-
     /// The memory that its making takes.
     pub(super) fn work_bytes(&self) -> usize {
         self.later.as_ref().and_then(|later| later.work.as_ref()).map_or(0, |work| work.bytes())
@@ -156,7 +150,7 @@ impl ReplyState {
     }
 }
 
-impl<'a> Reply<'a> {
+impl Reply<'_> {
     /// Sets the status, 200 to 599; call it first. Out of range, or once fields were written, it is ignored and logged.
     pub fn status(&mut self, status: u16) -> &mut Self {
         if self.state.stage == Stage::Unsent && (200..600).contains(&status) {
@@ -399,10 +393,6 @@ impl<'a> Reply<'a> {
     #[cfg(feature = "tower")]
     pub(crate) fn io(&self) -> &Io<'_> {
         &self.io
-    }
-
-    pub(crate) fn io_mut(&mut self) -> &mut Io<'a> {
-        &mut self.io
     }
 
     /// What the layers below have learned of the connection.

@@ -7,9 +7,10 @@ use super::counters::Live;
 use super::inbox::{Inbox, Letter, Mail, Wish};
 use super::log::Log;
 use super::message::{Frame, Publication};
-use super::options::{SlowPolicy, Start, Subscribe, TopicOptions};
+use super::one::{Cursor, Notify, Role, Subscriber, Topic};
+use super::options::{SlowPolicy, Subscribe, TopicOptions};
 use super::place::Place;
-use ringmill_engine::{ConnId, Dialer, Tick};
+use ringmill_engine::{Dialer, Tick};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,46 +28,6 @@ pub(super) struct Core {
     forgotten: u64,
     /// Whom to wake once the mail is done with.
     touched: Vec<usize>,
-}
-
-struct Topic {
-    name: Arc<str>,
-    log: Log,
-    role: Role,
-    subscribers: Slab<Subscriber>,
-    /// Those that have read everything, so that the next message wakes them; and some that have left.
-    resting: Vec<usize>,
-    is_touched: bool,
-}
-
-enum Role {
-    /// Here it gets its order. These other workers have subscribers.
-    Home { interested: Vec<usize> },
-    /// Its home was asked for what follows what is here.
-    Mirror { is_synced: bool, is_asked: bool },
-}
-
-struct Subscriber {
-    notify: Notify,
-    cursor: Cursor,
-    when_slow: SlowPolicy,
-    is_resting: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Cursor {
-    /// It reads this one next.
-    At(u64),
-    /// Not known before the mirror is.
-    Waiting(Start),
-}
-
-/// How a subscriber is told that there is something to read.
-pub(super) enum Notify {
-    /// A connection of this worker.
-    Conn(ConnId),
-    Waker(ringmill_engine::Waker),
-    Task(std::task::Waker),
 }
 
 /// What there is to read.
@@ -169,7 +130,7 @@ impl Core {
         };
         let topic = &mut self.topics[index];
         let slot = topic.subscribers.insert(subscriber);
-        topic.cursor(slot, outside);
+        topic.cursor(slot, outside.epoch);
         // It is woken to read what there is.
         topic.rest(slot);
         topic.wake(outside.dialer);
@@ -199,8 +160,10 @@ impl Core {
     /// What a subscriber reads next.
     pub(super) fn next(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> Next {
         let topic = &mut self.topics[index];
-        let Some(at) = topic.cursor(slot, outside) else {
-            return topic.subscribers[slot].skip_unknown(topic.log.next(), outside.live);
+        let Some(at) = topic.cursor(slot, outside.epoch) else {
+            topic.subscribers[slot].cursor = Cursor::At(topic.log.next());
+            Live::add(&outside.live.resets, 1);
+            return Next::Skipped(None);
         };
         let Some(at) = at else {
             topic.rest(slot);
@@ -407,7 +370,7 @@ impl Core {
             let topic = &mut self.topics[index];
             let slots: Vec<usize> = topic.subscribers.iter().map(|(slot, _)| slot).collect();
             for slot in slots {
-                topic.cursor(slot, outside);
+                topic.cursor(slot, outside.epoch);
             }
         }
     }
@@ -461,76 +424,5 @@ impl Core {
     fn tell(&self, outside: Outside<'_>) {
         Live::set(&outside.live.topics, self.topics.len());
         Live::set(&outside.live.kept_bytes, self.bytes);
-    }
-}
-
-impl Topic {
-    /// Where a subscriber reads: `Some(None)` if nobody knows yet, `None` if it cannot go on where it was.
-    fn cursor(&mut self, slot: usize, outside: Outside<'_>) -> Option<Option<u64>> {
-        let subscriber = &mut self.subscribers[slot];
-        let start = match subscriber.cursor {
-            Cursor::At(at) => return Some(Some(at)),
-            Cursor::Waiting(start) => start,
-        };
-        if let Role::Mirror { is_synced: false, .. } = self.role {
-            return Some(None);
-        }
-        let (first, next) = (self.log.first(), self.log.next());
-        let at = match start {
-            Start::Now => next,
-            Start::Oldest => first,
-            Start::Last => first.max(next.saturating_sub(1)),
-            Start::After(Place { epoch, offset }) => {
-                let at = offset.checked_add(1).filter(|at| (first..=next).contains(at));
-                at.filter(|_| epoch == outside.epoch)?
-            }
-        };
-        subscriber.cursor = Cursor::At(at);
-        Some(Some(at))
-    }
-
-    /// It has read everything.
-    fn rest(&mut self, slot: usize) {
-        let subscriber = &mut self.subscribers[slot];
-        if !subscriber.is_resting {
-            subscriber.is_resting = true;
-            self.resting.push(slot);
-        }
-    }
-
-    /// Wakes all that rest.
-    fn wake(&mut self, dialer: Option<&Dialer>) {
-        for slot in self.resting.drain(..) {
-            let Some(subscriber) = self.subscribers.get_mut(slot).filter(|subscriber| subscriber.is_resting)
-            else {
-                continue;
-            };
-            subscriber.is_resting = false;
-            match &subscriber.notify {
-                Notify::Conn(conn) => {
-                    if let Some(dialer) = dialer {
-                        dialer.wake(*conn);
-                    }
-                }
-                Notify::Waker(waker) => waker.wake(),
-                Notify::Task(waker) => waker.wake_by_ref(),
-            }
-        }
-    }
-
-    /// Drops the places of those who have left, once there are many.
-    fn tidy(&mut self) {
-        if self.resting.len() > 2 * self.subscribers.len() + 16 {
-            let resting = self.subscribers.iter().filter(|(_, subscriber)| subscriber.is_resting);
-            self.resting = resting.map(|(slot, _)| slot).collect();
-        }
-    }
-}
-
-impl Subscriber {
-    fn skip_unknown(&mut self, next: u64, live: &Live) -> Next {
-        self.cursor = Cursor::At(next);
-        Live::add(&live.resets, 1);
-        Next::Skipped(None)
     }
 }

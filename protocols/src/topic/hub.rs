@@ -1,13 +1,12 @@
 //! A worker's hub: where its handlers publish and subscribe; and what all hubs of a program share.
 
-use super::core::{Core, Notify, Outside};
+use super::core::{Core, Outside};
 use super::counters::{Live, TopicCounters};
 use super::inbox::Inbox;
 use super::message::Publication;
-use super::options::{Subscribe, TopicOptions};
+use super::options::TopicOptions;
 use super::place::is_name;
-use super::subscription::Subscription;
-use ringmill_engine::{Dialer, Io, Tick, WorkerContext};
+use ringmill_engine::{Dialer, Tick, WorkerContext};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -45,7 +44,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) worker: usize,
     pub(super) core: RefCell<Core>,
-    dialer: RefCell<Option<Dialer>>,
+    pub(super) dialer: RefCell<Option<Dialer>>,
     is_ticking: RefCell<bool>,
 }
 
@@ -90,14 +89,6 @@ impl Topics {
     pub fn with_seed(options: TopicOptions, seed: u64) -> Topics {
         let (seats, inboxes) = (OnceLock::new(), OnceLock::new());
         Topics(Arc::new(Shared { options, epoch: hash(seed, "epoch"), seed, seats, inboxes }))
-    }
-
-    /// What each worker needs besides its listeners, so that others can reach it: for `Builder::outbound`.
-    pub fn service(
-        &self,
-    ) -> impl Fn(&WorkerContext) -> super::service::HubService + Send + Sync + 'static + use<> {
-        let topics = self.clone();
-        move |worker| super::service::HubService::new(topics.hub(worker))
     }
 
     /// The hub of this worker. To be called on its thread, as factories of protocols are.
@@ -184,7 +175,7 @@ impl Shared {
         self.seats.get().map_or(&[], |seats| seats)
     }
 
-    fn inboxes(&self) -> &[Inbox] {
+    pub(super) fn inboxes(&self) -> &[Inbox] {
         self.inboxes.get().map_or(&[], |inboxes| inboxes)
     }
 
@@ -240,35 +231,6 @@ impl Hub {
         });
         self.start_ticking();
         placed.map_or(Published::Busy, |offset| Published::Done { offset: Some(offset) })
-    }
-
-    /// Subscribes on behalf of a connection, whose `wake` is called when there is something to read. `None` if that is no name of a topic.
-    pub fn subscribe_io(&self, topic: &str, how: Subscribe, io: &mut Io<'_>) -> Option<Subscription> {
-        let has_dialer = self.0.dialer.borrow().is_some();
-        let notify = if has_dialer { Notify::Conn(io.id()) } else { Notify::Waker(io.waker()) };
-        self.subscribe_with(topic, how, notify)
-    }
-
-    /// Subscribes on behalf of a future: [`Subscription::poll_next`] keeps its waker. `None` if that is no name of a topic.
-    pub fn subscribe(&self, topic: &str, how: Subscribe) -> Option<Subscription> {
-        self.subscribe_with(topic, how, Notify::Task(std::task::Waker::noop().clone()))
-    }
-
-    fn subscribe_with(&self, topic: &str, how: Subscribe, notify: Notify) -> Option<Subscription> {
-        if !is_name(topic) {
-            return None;
-        }
-        let name: Arc<str> = topic.into();
-        let is_home = self.0.shared.home_of(topic) == self.0.worker;
-        if self.0.dialer.borrow().is_none() && self.0.shared.inboxes().len() > 1 {
-            tracing::error!("a topic was subscribed to on a worker without its service: Topics::service");
-        }
-        let (index, slot, count) = self.with(|core, outside| {
-            let (index, slot) = core.subscribe(&name, is_home, how, notify, outside);
-            (index, slot, core.subscribers(index))
-        });
-        self.count_subscribers(&name, count);
-        Some(Subscription::new(self.clone(), index, slot))
     }
 
     /// How many subscribers a topic has, on all workers.

@@ -1,11 +1,19 @@
 //! What a hub needs of its worker: to be rung for, and a timer. It has no connections.
 
-use super::hub::Hub;
-use ringmill_engine::{Dialer, Io, Protocol, Step, Tick};
+use super::hub::{Hub, Topics};
+use ringmill_engine::{Dialer, Io, Protocol, Step, Tick, WorkerContext};
 
 /// The service of a hub: [`Topics::service`](super::Topics::service).
 pub struct HubService {
     hub: Hub,
+}
+
+impl Topics {
+    /// What each worker needs besides its listeners, so that others can reach it: for `Builder::outbound`.
+    pub fn service(&self) -> impl Fn(&WorkerContext) -> HubService + Send + Sync + 'static + use<> {
+        let topics = self.clone();
+        move |worker| HubService::new(topics.hub(worker))
+    }
 }
 
 impl HubService {

@@ -1,8 +1,11 @@
 //! One subscription: a cursor into the log of its worker.
 
 pub use super::core::Next;
-use super::core::Notify;
 use super::hub::Hub;
+use super::one::Notify;
+use super::options::Subscribe;
+use super::place::is_name;
+use ringmill_engine::Io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -14,11 +17,38 @@ pub struct Subscription {
     slot: usize,
 }
 
-impl Subscription {
-    pub(super) fn new(hub: Hub, topic: usize, slot: usize) -> Subscription {
-        Subscription { hub, topic, slot }
+impl Hub {
+    /// Subscribes on behalf of a connection, whose `wake` is called when there is something to read. `None` if that is no name of a topic.
+    pub fn subscribe_io(&self, topic: &str, how: Subscribe, io: &mut Io<'_>) -> Option<Subscription> {
+        let has_dialer = self.0.dialer.borrow().is_some();
+        let notify = if has_dialer { Notify::Conn(io.id()) } else { Notify::Waker(io.waker()) };
+        self.subscribe_with(topic, how, notify)
     }
 
+    /// Subscribes on behalf of a future: [`Subscription::poll_next`] keeps its waker. `None` if that is no name of a topic.
+    pub fn subscribe(&self, topic: &str, how: Subscribe) -> Option<Subscription> {
+        self.subscribe_with(topic, how, Notify::Task(std::task::Waker::noop().clone()))
+    }
+
+    fn subscribe_with(&self, topic: &str, how: Subscribe, notify: Notify) -> Option<Subscription> {
+        if !is_name(topic) {
+            return None;
+        }
+        let name: Arc<str> = topic.into();
+        let is_home = self.0.shared.home_of(topic) == self.0.worker;
+        if self.0.dialer.borrow().is_none() && self.0.shared.inboxes().len() > 1 {
+            tracing::error!("a topic was subscribed to on a worker without its service: Topics::service");
+        }
+        let (index, slot, count) = self.with(|core, outside| {
+            let (index, slot) = core.subscribe(&name, is_home, how, notify, outside);
+            (index, slot, core.subscribers(index))
+        });
+        self.count_subscribers(&name, count);
+        Some(Subscription { hub: self.clone(), topic: index, slot })
+    }
+}
+
+impl Subscription {
     /// What there is to read. Behind [`Next::Empty`] whoever subscribed is woken when there is more.
     #[expect(clippy::should_implement_trait, reason = "it has no end")]
     pub fn next(&mut self) -> Next {

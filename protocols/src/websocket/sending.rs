@@ -8,7 +8,7 @@ use super::extension::Agreement;
 use super::frame::{Opcode, write_close, write_header};
 use super::message::{Message, SharedMessage};
 use super::options::Options;
-use super::topics::Subscriptions;
+use super::subscriptions::Subscriptions;
 use crate::topic::Hub;
 use bytes::Bytes;
 use ringmill_engine::Io;

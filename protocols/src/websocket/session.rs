@@ -24,10 +24,10 @@ pub(super) struct Shared<H> {
 
 /// One connection.
 pub(super) struct Session<H: Handler> {
-    shared: Rc<Shared<H>>,
+    pub(super) shared: Rc<Shared<H>>,
     /// `None` once the handler was told of the end.
     state: Option<H::State>,
-    sending: Sending,
+    pub(super) sending: Sending,
     receiving: Receiving,
     /// Memory was declared, so that it has to be taken back.
     is_holding: bool,
@@ -271,7 +271,7 @@ impl<H: Handler> Session<H> {
 
     /// Calls the handler, if it has not been told of the end.
     #[inline]
-    fn with_handler(
+    pub(super) fn with_handler(
         &mut self,
         io: &mut Io<'_>,
         call: impl FnOnce(&mut H, &mut H::State, &mut Ws<'_>),
@@ -359,21 +359,9 @@ impl<H: Handler> Session<H> {
             return Next::Close;
         }
         self.sending.pump(&self.shared.common, io);
-        while let Some(skipped) = self.sending.pump_topics(&self.shared.common, io) {
-            let told = self.with_handler(io, |handler, state, ws| {
-                handler.skipped(state, &skipped.topic, skipped.messages, ws);
-            });
-            if let Err(violation) = told {
-                self.fail(violation, io);
-                return Next::Close;
-            }
-        }
-        if self.sending.wants_room && !self.sending.is_busy() {
-            self.sending.wants_room = false;
-            if let Err(violation) = self.with_handler(io, |handler, state, ws| handler.room(state, ws)) {
-                self.fail(violation, io);
-                return Next::Close;
-            }
+        if let Err(violation) = self.catch_up(io) {
+            self.fail(violation, io);
+            return Next::Close;
         }
         self.account(io);
         if self.is_ended && !self.sending.is_busy() { Next::Close } else { self.next() }

@@ -1,34 +1,44 @@
 //! The topics that a connection subscribes to: their frames go out while the client reads, and wait in the topics' log meanwhile.
 
-use super::frame::{Opcode, write_header};
+use super::frame::{Opcode, Violation, write_header};
+use super::handler::Handler;
 use super::message::SharedMessage;
 use super::sending::{Common, Sending};
-use crate::topic::{Frame, Next, Subscription};
+use super::session::Session;
+use crate::topic::{Frame, Next};
 use bytes::Bytes;
 use ringmill_engine::Io;
 use std::sync::Arc;
 
-/// What a connection subscribes to.
-#[derive(Default)]
-pub(super) struct Subscriptions {
-    pub(super) list: Vec<Subscription>,
-    /// Whose turn it is.
-    turn: usize,
-}
-
 /// What the handler has to be told.
-pub(super) struct Skipped {
-    pub(super) topic: Arc<str>,
-    pub(super) messages: Option<u64>,
+struct Skipped {
+    topic: Arc<str>,
+    messages: Option<u64>,
 }
 
 /// What goes to many is compressed once, so that it is worth it sooner than what goes to one.
 const SHARED_BYTES_MIN: usize = 256;
 
+impl<H: Handler> Session<H> {
+    /// Sends what was published, and tells the handler what it has to know: what is missing, and that there is room.
+    pub(super) fn catch_up(&mut self, io: &mut Io<'_>) -> Result<(), Violation> {
+        while let Some(skipped) = self.sending.pump_topics(&self.shared.common, io) {
+            self.with_handler(io, |handler, state, ws| {
+                handler.skipped(state, &skipped.topic, skipped.messages, ws);
+            })?;
+        }
+        if self.sending.wants_room && !self.sending.is_busy() {
+            self.sending.wants_room = false;
+            self.with_handler(io, |handler, state, ws| handler.room(state, ws))?;
+        }
+        Ok(())
+    }
+}
+
 impl Sending {
     /// Sends what was published, while there is room: half of it is left for everything else. Stops where the handler has to be told
     /// something.
-    pub(super) fn pump_topics(&mut self, common: &Common, io: &mut Io<'_>) -> Option<Skipped> {
+    fn pump_topics(&mut self, common: &Common, io: &mut Io<'_>) -> Option<Skipped> {
         let mut topics = self.topics.take()?;
         let mut empty = 0;
         let mut told = None;

@@ -9,6 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 use std::time::Duration;
 
+impl ReplyState {
+    /// After how long a source that is waiting has to show that the connection is there.
+    pub(super) fn heartbeat(&self) -> Option<Duration> {
+        self.source.as_ref().filter(|_| self.is_waiting).and_then(|source| source.heartbeat())
+    }
+}
+
 impl Context {
     /// Goes on with an answer that was put off, and writes it once it is there. A flow while it is not, or if it failed.
     pub(super) fn attend(&mut self, reply: &mut ReplyState, io: &mut Io<'_>) -> Option<Flow> {

@@ -1,0 +1,112 @@
+//! One topic as a worker knows it: its log, who subscribes here, and who of them waits for the next message.
+
+use super::log::Log;
+use super::options::{SlowPolicy, Start};
+use super::place::Place;
+use ringmill_engine::{ConnId, Dialer};
+use slab::Slab;
+use std::sync::Arc;
+
+/// One topic.
+pub(super) struct Topic {
+    pub(super) name: Arc<str>,
+    pub(super) log: Log,
+    pub(super) role: Role,
+    pub(super) subscribers: Slab<Subscriber>,
+    /// Those that have read everything, so that the next message wakes them; and some that have left.
+    pub(super) resting: Vec<usize>,
+    pub(super) is_touched: bool,
+}
+
+pub(super) enum Role {
+    /// Here it gets its order. These other workers have subscribers.
+    Home { interested: Vec<usize> },
+    /// Its home was asked for what follows what is here.
+    Mirror { is_synced: bool, is_asked: bool },
+}
+
+pub(super) struct Subscriber {
+    pub(super) notify: Notify,
+    pub(super) cursor: Cursor,
+    pub(super) when_slow: SlowPolicy,
+    pub(super) is_resting: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Cursor {
+    /// It reads this one next.
+    At(u64),
+    /// Not known before the mirror is.
+    Waiting(Start),
+}
+
+/// How a subscriber is told that there is something to read.
+pub(super) enum Notify {
+    /// A connection of this worker.
+    Conn(ConnId),
+    Waker(ringmill_engine::Waker),
+    Task(std::task::Waker),
+}
+
+impl Topic {
+    /// Where a subscriber reads: `Some(None)` if nobody knows yet, `None` if it cannot go on where it was.
+    pub(super) fn cursor(&mut self, slot: usize, epoch: u64) -> Option<Option<u64>> {
+        let subscriber = &mut self.subscribers[slot];
+        let start = match subscriber.cursor {
+            Cursor::At(at) => return Some(Some(at)),
+            Cursor::Waiting(start) => start,
+        };
+        if let Role::Mirror { is_synced: false, .. } = self.role {
+            return Some(None);
+        }
+        let (first, next) = (self.log.first(), self.log.next());
+        let at = match start {
+            Start::Now => next,
+            Start::Oldest => first,
+            Start::Last => first.max(next.saturating_sub(1)),
+            Start::After(Place { epoch: said, offset }) => {
+                let at = offset.checked_add(1).filter(|at| (first..=next).contains(at));
+                at.filter(|_| said == epoch)?
+            }
+        };
+        subscriber.cursor = Cursor::At(at);
+        Some(Some(at))
+    }
+
+    /// It has read everything.
+    pub(super) fn rest(&mut self, slot: usize) {
+        let subscriber = &mut self.subscribers[slot];
+        if !subscriber.is_resting {
+            subscriber.is_resting = true;
+            self.resting.push(slot);
+        }
+    }
+
+    /// Wakes all that rest.
+    pub(super) fn wake(&mut self, dialer: Option<&Dialer>) {
+        for slot in self.resting.drain(..) {
+            let Some(subscriber) = self.subscribers.get_mut(slot).filter(|subscriber| subscriber.is_resting)
+            else {
+                continue;
+            };
+            subscriber.is_resting = false;
+            match &subscriber.notify {
+                Notify::Conn(conn) => {
+                    if let Some(dialer) = dialer {
+                        dialer.wake(*conn);
+                    }
+                }
+                Notify::Waker(waker) => waker.wake(),
+                Notify::Task(waker) => waker.wake_by_ref(),
+            }
+        }
+    }
+
+    /// Drops the places of those who have left, once there are many.
+    pub(super) fn tidy(&mut self) {
+        if self.resting.len() > 2 * self.subscribers.len() + 16 {
+            let resting = self.subscribers.iter().filter(|(_, subscriber)| subscriber.is_resting);
+            self.resting = resting.map(|(slot, _)| slot).collect();
+        }
+    }
+}
