@@ -28,6 +28,7 @@
 //! Read on in this order: [`Handler`] (what you write), `session.rs` (what calls it), `frame.rs` (frames, pure), `receiving.rs` and
 //! `sending.rs` (the two ways), `deflate.rs`; `handshake.rs` and `extension.rs` for how it begins.
 
+mod burst;
 mod deflate;
 mod endpoint;
 mod extension;

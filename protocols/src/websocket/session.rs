@@ -2,6 +2,7 @@
 //!
 //! A message that is whole in the input is unmasked and handed over where it is. One that is not is kept in a [`Partial`] as it comes.
 
+use super::burst::Burst;
 use super::frame::{Header, Opcode, Parsed, Rules, TOO_LARGE, Violation, is_control, parse, parse_close};
 use super::frame::{apply_mask, write_header};
 use super::handler::Handler;
@@ -50,16 +51,6 @@ enum Flow {
     Fail(Violation),
 }
 
-/// The pings of one call.
-struct Burst {
-    answered: u32,
-    /// The last one that was not answered.
-    last: Option<u8>,
-    payload: [u8; 125],
-}
-
-/// So many pings of one call are answered at once, and of all others the last (RFC 6455, 5.5.3).
-const PONGS_MAX: u32 = 16;
 /// A binary frame that is no longer than this waits with the engine until it is whole.
 const WAITING_BYTES_MAX: usize = 256;
 
@@ -77,7 +68,7 @@ impl<H: Handler> Session<H> {
     }
 
     fn data(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Step {
-        let mut burst = Burst { answered: 0, last: None, payload: [0; 125] };
+        let mut burst = Burst::default();
         let mut at = 0;
         let step = loop {
             let flow = if self.is_due() {
@@ -476,30 +467,6 @@ impl<H: Handler> Drop for Session<H> {
         open.set(open.get() - 1);
         if self.sending.context.is_some() {
             self.shared.common.codec.borrow_mut().contexts -= 1;
-        }
-    }
-}
-
-impl Burst {
-    fn ping(&mut self, payload: &[u8], io: &mut Io<'_>) {
-        if self.answered < PONGS_MAX {
-            self.answered += 1;
-            write_header(io.buffer(), Opcode::Pong, true, false, payload.len());
-            io.write(payload);
-        } else if let Some(place) = self.payload.get_mut(..payload.len()) {
-            place.copy_from_slice(payload);
-            self.last = Some(payload.len() as u8);
-        }
-    }
-
-    /// Answers the last one.
-    #[inline]
-    fn flush(&mut self, sending: &Sending, io: &mut Io<'_>) {
-        if let Some(bytes) = self.last.take()
-            && sending.may_answer()
-        {
-            write_header(io.buffer(), Opcode::Pong, true, false, usize::from(bytes));
-            io.write(&self.payload[..usize::from(bytes)]);
         }
     }
 }
