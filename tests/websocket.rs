@@ -703,3 +703,35 @@ fn memory_of_a_message_is_counted() {
         assert!(running.stats().total().memory_refused > 0);
     });
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn over_tls_it_is_the_same() {
+    use common::authority::{Authority, secure};
+    use ringmill::{Engine, Tls, TlsConfig, TlsStore};
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let store = TlsStore::new(TlsConfig::from_files(cert, key)).expect("a sound configuration");
+        let factory = move |_: &_| {
+            let options = Options { message_bytes_max: 16 << 20, ..Options::default() };
+            let endpoint = Endpoint::with_options(Site::default(), options);
+            Tls::new(http::server(|_, reply| reply.text("http")).websocket("/ws", endpoint), store.clone())
+        };
+        let builder = Engine::builder().config(config(driver)).listen("127.0.0.1:0", factory);
+        let running = builder.start().expect("the engine starts");
+        let config = authority.client(&[&rustls::version::TLS13]);
+        let open = || secure(ip(&running.addresses()[0]), &config, "localhost").expect("a handshake");
+        let mut client = open();
+        upgrade(&mut client, "/ws", "Origin: https://test\r\n");
+        client.ask(text("hello"), unmasked(0x81, b"hello"));
+        client.send(binary(&pattern(0, 5_000_000)));
+        assert_eq!(receive_message(&mut client), Frame(0x82, pattern(0, 5_000_000)));
+        client.ask(close(1000, ""), closing(1000, ""));
+        client.expect_eof();
+        // A page that was not loaded over TLS is of another origin.
+        let mut client = open();
+        client.send(handshake("/ws", "Origin: http://test\r\n"));
+        assert!(head(&mut client).starts_with("HTTP/1.1 403 "));
+    });
+}
