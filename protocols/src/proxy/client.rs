@@ -163,6 +163,7 @@ impl State {
             up: Pipe { bytes: up, ..Pipe::default() },
             is_kept: true,
             has_sent: false,
+            needs_new: false,
             is_repeatable,
             decoder: has_body.then(|| Decoder::new(head.framing)),
             is_chunked: head.framing == Framing::Chunked,

@@ -25,6 +25,8 @@ pub(super) struct Exchange {
     pub(super) is_kept: bool,
     /// Something of it was sent, on the connection that it has now.
     pub(super) has_sent: bool,
+    /// It was lost with a kept connection: another one may have ended as well, so it waits for one that is new.
+    pub(super) needs_new: bool,
     /// Sending it twice does what sending it once does (RFC 9110, 9.2.2), or it says so itself.
     pub(super) is_repeatable: bool,
     /// The rest of the request's body; `None` when it is complete.

@@ -97,16 +97,18 @@ impl State {
         let key = self.exchanges.insert(exchange);
         let endpoint = self.pool.choose(None, self.now);
         self.pool.endpoints[endpoint].earn(self.now);
-        self.dispatch(key, endpoint, true);
+        self.dispatch(key, endpoint);
         key
     }
 
-    fn dispatch(&mut self, key: usize, endpoint: usize, may_reuse: bool) {
+    fn dispatch(&mut self, key: usize, endpoint: usize) {
         let config = &self.config;
         let exchange = &mut self.exchanges[key];
         exchange.endpoint = endpoint;
         let to = &mut self.pool.endpoints[endpoint];
-        if may_reuse && let Some(upstream) = to.idle.pop() {
+        if !exchange.needs_new
+            && let Some(upstream) = to.idle.pop()
+        {
             self.attach(upstream, key);
             let conn = self.upstreams[upstream].conn;
             return self.wake(conn);
@@ -142,9 +144,11 @@ impl State {
         }
     }
 
-    /// The request that waits longest for a connection with this upstream.
-    pub(super) fn next_waiting(&mut self, endpoint: usize) -> Option<usize> {
-        self.pool.endpoints[endpoint].waiting.pop_front()
+    /// The request that waits longest for a connection with this upstream, of those that this one is good for.
+    pub(super) fn next_waiting(&mut self, endpoint: usize, is_new: bool) -> Option<usize> {
+        let waiting = &mut self.pool.endpoints[endpoint].waiting;
+        let at = waiting.iter().position(|key| is_new || !self.exchanges[*key].needs_new)?;
+        waiting.remove(at)
     }
 
     /// Gives an exchange this connection. Whoever calls has the connection's session write the request.
@@ -216,10 +220,9 @@ impl State {
             exchange.tries < HOPS_MAX
         };
         if is_safe {
-            // Others that were kept may have ended as well: only one that is new is known not to have.
-            let may_reuse = !exchange.has_sent && loss == Loss::Unasked;
+            exchange.needs_new = true;
             let endpoint = self.pool.choose(None, self.now);
-            self.dispatch(key, endpoint, may_reuse);
+            self.dispatch(key, endpoint);
         } else {
             self.fail(key, 502, "the upstream closed its connection before it had answered");
         }
@@ -275,13 +278,13 @@ impl State {
         if !matches!(refusal, Refusal::Limit | Refusal::Stopped) && to.avoid(self.now) {
             tracing::warn!("upstream {}: {refusal}", to.address);
         }
-        if let Some(key) = self.next_waiting(endpoint) {
+        if let Some(key) = self.next_waiting(endpoint, true) {
             let exchange = &mut self.exchanges[key];
             exchange.way = Way::Off;
             exchange.refusals = exchange.refusals.saturating_add(1);
             if usize::from(exchange.refusals) <= others && refusal != Refusal::Stopped {
                 let other = self.pool.choose(Some(endpoint), self.now);
-                self.dispatch(key, other, true);
+                self.dispatch(key, other);
             } else {
                 let (status, why) = match refusal {
                     Refusal::TimedOut => (504, "the upstream did not take a connection in time"),

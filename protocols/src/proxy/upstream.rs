@@ -43,9 +43,9 @@ impl State {
 
     /// A connection without a request: it gets the one that waits longest, or is kept.
     fn release(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
-        let Upstream { endpoint, opened, .. } = self.upstreams[upstream];
+        let Upstream { endpoint, opened, requests, .. } = self.upstreams[upstream];
         let is_old = io.now().since(opened) >= self.config.age_max;
-        if !is_old && let Some(key) = self.next_waiting(endpoint) {
+        if !is_old && let Some(key) = self.next_waiting(endpoint, requests == 0) {
             self.attach(upstream, key);
             // Its client's deadline was that of waiting.
             let client = self.exchanges[key].client;
@@ -53,7 +53,9 @@ impl State {
             return self.send(upstream, io);
         }
         let to = &mut self.pool.endpoints[endpoint];
-        if is_old || io.is_draining() || to.idle.len() >= self.config.keep_max {
+        // One that needs a new connection may be waiting for room.
+        let is_in_the_way = !to.waiting.is_empty() && to.open >= self.config.connections_max;
+        if is_old || is_in_the_way || io.is_draining() || to.idle.len() >= self.config.keep_max {
             return Next::Close;
         }
         to.idle.push(upstream);

@@ -1,0 +1,534 @@
+//! The reverse proxy on the simulated kernel: clients, a proxy and three upstreams that say, delay, cut and end what they like, under
+//! all faults. The oracle: each request is answered once, by its own reply; one that must not be repeated reaches upstreams
+//! once; what nobody breaks is answered with 200; and everybody comes to an end.
+
+use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Rng, Simulation};
+use ringmill_engine::event::Socket;
+use ringmill_engine::{Address, Config};
+use ringmill_protocols::http::client::reader::{Asked, Event, Reader};
+use ringmill_protocols::http::message::Slots;
+use ringmill_protocols::http::one::decoder::{BodyLimits, Decoded, Decoder};
+use ringmill_protocols::http::one::head::{HeadLimits, Outcome, parse_head};
+use ringmill_protocols::proxy::{Balance, Proxy, ProxyConfig};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const SEEDS: u64 = 400;
+const LIMITS: BodyLimits = BodyLimits { framing_bytes_max: 1024 };
+
+/// What a seed may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    /// Faults lose nothing and everybody is honest: every request is answered with 200.
+    Sound,
+    /// Upstreams end kept connections without a word: what may be repeated is answered with 200.
+    Stale,
+    /// Anything.
+    Wild,
+}
+
+fn addresses() -> Vec<Address> {
+    (1..=3).map(|port| Address::Ip(SocketAddr::from(([192, 0, 2, 1], port)))).collect()
+}
+
+/// Bytes that no other id has, of a length that follows from it.
+fn bytes_of(id: u64, salt: u64) -> Vec<u8> {
+    let mut rng = Rng::new(id * 2 + salt);
+    let bytes = match rng.below(4) {
+        0 => 0,
+        1 => rng.below(100),
+        2 => rng.below(5_000),
+        _ => rng.below(90_000),
+    };
+    let start = format!("{id}/{salt}:");
+    start.bytes().chain((0..bytes).map(|at| (at as u64 * 31 + id * 7 + salt) as u8)).collect()
+}
+
+fn method_of(id: u64) -> &'static str {
+    ["GET", "POST", "PUT", "HEAD"][(id % 4) as usize]
+}
+
+/// A body of such bytes, in chunks where `is_chunked` says so.
+fn framed(bytes: &[u8], is_chunked: bool, rng: &mut Rng) -> Vec<u8> {
+    if !is_chunked {
+        return [format!("Content-Length: {}\r\n\r\n", bytes.len()).as_bytes(), bytes].concat();
+    }
+    let mut out = b"Transfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (chunk, more) = rest.split_at((1 + rng.below(20_000)).min(rest.len()));
+        out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(b"\r\n");
+        rest = more;
+    }
+    out.extend_from_slice(b"0\r\n\r\n");
+    out
+}
+
+fn request(id: u64, rng: &mut Rng) -> Vec<u8> {
+    let method = method_of(id);
+    let head = format!("{method} /{id} HTTP/1.1\r\nHost: a\r\n");
+    if matches!(method, "GET" | "HEAD") {
+        return (head + "\r\n").into_bytes();
+    }
+    let is_chunked = rng.one_in(2);
+    [head.into_bytes(), framed(&bytes_of(id, 0), is_chunked, rng)].concat()
+}
+
+/// One client, with the requests it makes in order.
+struct Client {
+    peer: Peer,
+    ids: Vec<u64>,
+    /// Requests that were begun, and bytes of theirs that are still to be sent.
+    begun: usize,
+    to_send: Vec<u8>,
+    /// Whether requests are sent without waiting for replies.
+    is_pipelining: bool,
+    answered: usize,
+    reader: Reader,
+    input: Vec<u8>,
+    body: Vec<u8>,
+    status: u16,
+    /// Only the end of the upstream's connection ended the reply: a cut is not to be told from it.
+    may_be_cut: bool,
+    leaves: bool,
+    is_over: bool,
+}
+
+/// One connection of an upstream.
+struct Line {
+    peer: Peer,
+    input: Vec<u8>,
+    /// The request that is read: its id, the rest of its body, what came of it.
+    reading: Option<(u64, Decoder, Vec<u8>)>,
+    to_send: Vec<u8>,
+    /// It has answered the request that it reads.
+    is_early: bool,
+    /// Requests that were read in full.
+    count: usize,
+    /// After so many it ends without a word.
+    ends_after: usize,
+    ends_now: bool,
+    is_over: bool,
+}
+
+struct Run {
+    seed: u64,
+    mood: Mood,
+    rng: Rng,
+    lines: Vec<Line>,
+    clients: Vec<Client>,
+    /// How often the head of a request has reached an upstream.
+    reached: HashMap<u64, u32>,
+    statuses: HashMap<u16, u32>,
+    is_calm: bool,
+}
+
+impl Run {
+    fn pump_lines(&mut self, simulation: &Simulation) {
+        for address in addresses() {
+            while let Some(peer) = simulation.net().take_connection(&address) {
+                let (rng, mood) = (&mut self.rng, self.mood);
+                peer.set_window(1 + rng.below(100_000));
+                let ends_after = if mood == Mood::Sound { usize::MAX } else { 1 + rng.below(6) };
+                self.lines.push(Line {
+                    peer,
+                    input: Vec::new(),
+                    reading: None,
+                    to_send: Vec::new(),
+                    is_early: false,
+                    count: 0,
+                    ends_after,
+                    ends_now: false,
+                    is_over: false,
+                });
+            }
+        }
+        for line in &mut self.lines {
+            line.input.extend(line.peer.take());
+            if line.peer.is_at_end() && line.input.is_empty() && line.reading.is_none() {
+                line.peer.shutdown();
+                line.is_over = true;
+            }
+            if line.is_over {
+                continue;
+            }
+            let is_wild = self.mood == Mood::Wild && !self.is_calm;
+            line.read(self.seed, &mut self.reached, &mut self.rng, is_wild);
+            // As much as it likes at a time.
+            let bytes = match self.rng.below(4) {
+                0 => 0,
+                1 => self.rng.below(50),
+                _ => self.rng.below(30_000),
+            };
+            let bytes = bytes.min(line.to_send.len());
+            line.peer.send(&line.to_send.drain(..bytes).collect::<Vec<u8>>());
+            let is_cut = is_wild && self.rng.one_in(40);
+            if is_cut && self.rng.one_in(2) {
+                line.peer.reset();
+                line.is_over = true;
+            } else if line.to_send.is_empty() && line.ends_now || is_cut {
+                line.peer.shutdown();
+                line.is_over = true;
+            }
+        }
+    }
+
+    fn pump_clients(&mut self) {
+        let is_wild = self.mood == Mood::Wild && !self.is_calm;
+        for client in &mut self.clients {
+            if client.is_over {
+                continue;
+            }
+            let may_begin = client.begun == client.answered || client.is_pipelining;
+            if client.begun < client.ids.len() && may_begin {
+                let id = client.ids[client.begun];
+                client.to_send.extend(request(id, &mut self.rng));
+                client.begun += 1;
+            }
+            let bytes = self.rng.below(40_000).min(client.to_send.len());
+            client.peer.send(&client.to_send.drain(..bytes).collect::<Vec<u8>>());
+            if !self.rng.one_in(3) {
+                client.input.extend(client.peer.take());
+            }
+            client.read(self.seed, self.mood, &mut self.statuses);
+            if is_wild && client.leaves && self.rng.one_in(20) {
+                if self.rng.one_in(2) {
+                    client.peer.reset()
+                } else {
+                    client.peer.shutdown()
+                }
+                client.is_over = true;
+            }
+            if client.answered == client.ids.len() {
+                client.peer.shutdown();
+                client.is_over = true;
+            } else if client.peer.is_at_end() || client.peer.was_broken() {
+                assert!(
+                    self.mood != Mood::Sound,
+                    "seed {}: it ended before {:?}",
+                    self.seed,
+                    client.next_id()
+                );
+                client.peer.shutdown();
+                client.is_over = true;
+            }
+        }
+    }
+}
+
+impl Line {
+    fn read(&mut self, seed: u64, reached: &mut HashMap<u64, u32>, rng: &mut Rng, is_wild: bool) {
+        loop {
+            if self.count == usize::MAX {
+                // It has answered early, and listens no more.
+                return self.input.clear();
+            }
+            let Some((id, decoder, body)) = &mut self.reading else {
+                // One request at a time: behind it nothing may have been sent.
+                let mut slots = Slots::new();
+                let (id, framing, len) = match parse_head(&self.input, &mut slots, &HeadLimits::default()) {
+                    Outcome::Complete { head, len } => {
+                        let id: u64 = head.path.as_str()[1..].parse().expect("an id");
+                        assert_eq!(head.method.as_str(), method_of(id), "seed {seed}: {id}");
+                        (id, head.framing, len)
+                    }
+                    Outcome::Partial => return,
+                    Outcome::Malformed(reject) => panic!("seed {seed}: an upstream was sent {reject:?}"),
+                };
+                self.input.drain(..len);
+                let times = reached.entry(id).or_default();
+                *times += 1;
+                let may_repeat = method_of(id) != "POST";
+                assert!(*times <= if may_repeat { 2 } else { 1 }, "seed {seed}: {id} was sent {times} times");
+                self.reading = Some((id, Decoder::new(framing), Vec::new()));
+                if is_wild && rng.one_in(15) {
+                    // It answers before it was asked everything, and goes on reading, or ends.
+                    self.answer(id, rng, false);
+                    if !self.ends_now && rng.one_in(2) {
+                        self.is_early = true;
+                        continue;
+                    }
+                    self.ends_now = true;
+                    self.reading = None;
+                    self.input.clear();
+                    self.count = usize::MAX;
+                    return;
+                }
+                continue;
+            };
+            match decoder.decode(&self.input, &LIMITS) {
+                Decoded::Data { consumed, data } => {
+                    body.extend_from_slice(data);
+                    self.input.drain(..consumed);
+                }
+                Decoded::Partial { consumed } => {
+                    self.input.drain(..consumed);
+                    return;
+                }
+                Decoded::End { consumed, .. } => {
+                    let expected =
+                        if id.is_multiple_of(4) || *id % 4 == 3 { Vec::new() } else { bytes_of(*id, 0) };
+                    assert!(*body == expected, "seed {seed}: the body of {id} is another one's");
+                    let id = *id;
+                    self.input.drain(..consumed);
+                    self.reading = None;
+                    self.count += 1;
+                    assert!(
+                        self.input.is_empty() && !self.ends_now,
+                        "seed {seed}: it is sent more than it answers"
+                    );
+                    if std::mem::take(&mut self.is_early) {
+                        continue;
+                    }
+                    if self.count > self.ends_after {
+                        // A kept connection that ends when it is used again.
+                        self.ends_now = true;
+                        return;
+                    }
+                    self.answer(id, rng, is_wild);
+                }
+                Decoded::Malformed(reject) => panic!("seed {seed}: an upstream was sent {reject:?}"),
+            }
+        }
+    }
+
+    fn answer(&mut self, id: u64, rng: &mut Rng, is_wild: bool) {
+        let id_field = format!("X-Id: {id}\r\n");
+        for _ in 0..rng.below(3) {
+            self.to_send.extend(format!("HTTP/1.1 103 Hints\r\n{id_field}\r\n").bytes());
+        }
+        if is_wild && rng.one_in(15) {
+            let evil = [
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+                "HTTP/1.1 101 No\r\nConnection: upgrade\r\n\r\n",
+                "HTTP/1.1 200 OK\nX-Id: 0\n\n",
+                "nothing of the kind\r\n\r\n",
+            ];
+            self.to_send.extend(evil[rng.below(evil.len())].bytes());
+            return;
+        }
+        let body = bytes_of(id, 1);
+        let start = format!("HTTP/1.1 200 OK\r\n{id_field}");
+        if method_of(id) == "HEAD" {
+            self.to_send.extend(format!("{start}Content-Length: {}\r\n\r\n", body.len()).bytes());
+        } else if rng.one_in(6) {
+            // Until the end of the connection.
+            self.to_send.extend([start.as_bytes(), b"X-Until: end\r\n\r\n", &body].concat());
+            self.ends_now = true;
+        } else {
+            let is_chunked = rng.one_in(2);
+            self.to_send.extend([start.into_bytes(), framed(&body, is_chunked, rng)].concat());
+        }
+        if is_wild && !self.ends_now && rng.one_in(10) {
+            self.to_send.extend(b"HTTP/1.1 200 OK\r\nX-Id: 0\r\nContent-Length: 4\r\n\r\nevil");
+        }
+    }
+}
+
+impl Client {
+    fn next_id(&self) -> Option<u64> {
+        self.ids.get(self.answered).copied()
+    }
+
+    fn read(&mut self, seed: u64, mood: Mood, statuses: &mut HashMap<u16, u32>) {
+        let mut slots = Slots::new();
+        while let Some(id) = self.next_id() {
+            if self.begun == self.answered {
+                return assert!(self.input.is_empty(), "seed {seed}: an answer that nobody has asked for");
+            }
+            let is_head = method_of(id) == "HEAD";
+            let consumed = match self.reader.read(&self.input, &mut slots, &LIMITS) {
+                Event::Interim(response) => {
+                    let own = response.fields.value("x-id").expect("an id");
+                    assert_eq!(
+                        own,
+                        id.to_string().as_bytes(),
+                        "seed {seed}: an interim reply of another one"
+                    );
+                    response.bytes
+                }
+                Event::Head(response) => {
+                    self.status = response.status;
+                    self.may_be_cut = mood == Mood::Wild && response.fields.value("x-until").is_some();
+                    match (response.status, response.fields.value("x-id")) {
+                        (200, own) => {
+                            assert_eq!(
+                                own,
+                                Some(id.to_string().as_bytes()),
+                                "seed {seed}: another one's reply"
+                            );
+                        }
+                        // A leap of time may end any wait.
+                        (408 | 502..=504, None) => {
+                            // What is larger is not kept.
+                            let may_repeat = method_of(id) != "POST" && bytes_of(id, 0).len() < 60_000;
+                            let is_lost = mood == Mood::Wild || mood == Mood::Stale && !may_repeat;
+                            assert!(is_lost, "seed {seed}: {mood:?}: {} for {id}", response.status);
+                        }
+                        (status, own) => panic!("seed {seed}: {status} {own:?}"),
+                    }
+                    response.bytes
+                }
+                Event::Data { consumed, data } => {
+                    self.body.extend_from_slice(data);
+                    consumed
+                }
+                Event::Partial { consumed } => {
+                    self.input.drain(..consumed);
+                    return;
+                }
+                Event::End { consumed, .. } => {
+                    if self.status == 200 {
+                        let expected = if is_head { Vec::new() } else { bytes_of(id, 1) };
+                        let is_own =
+                            self.body == expected || self.may_be_cut && expected.starts_with(&self.body);
+                        let lens = (self.body.len(), expected.len());
+                        assert!(
+                            is_own,
+                            "seed {seed}: {mood:?}: the reply to {id} is another one's: {lens:?}"
+                        );
+                    }
+                    *statuses.entry(self.status).or_default() += 1;
+                    self.body.clear();
+                    self.answered += 1;
+                    self.begin_reply();
+                    consumed
+                }
+                Event::Bad(defect) => panic!("seed {seed}: the proxy said: {}", defect.0),
+            };
+            self.input.drain(..consumed);
+        }
+        assert!(self.input.is_empty(), "seed {seed}: more answers than requests");
+    }
+
+    fn begin_reply(&mut self) {
+        let is_head = self.next_id().is_some_and(|id| method_of(id) == "HEAD");
+        self.reader = Reader::new(Asked { is_head, ..Asked::default() });
+    }
+}
+
+fn clients(rng: &mut Rng, simulation: &Simulation, listener: Socket) -> Vec<Client> {
+    let (mut next_id, count) = (1, 1 + rng.below(6));
+    let mut client = || {
+        let peer = simulation.net().connect(listener).expect("it listens");
+        peer.set_window(1 + rng.below(60_000));
+        let count = 1 + rng.below(6) as u64;
+        let skip = rng.up_to(3);
+        let ids = (0..count).map(|n| next_id + skip + n).collect();
+        next_id += skip + count;
+        let mut client = Client {
+            peer,
+            ids,
+            begun: 0,
+            to_send: Vec::new(),
+            is_pipelining: rng.one_in(2),
+            answered: 0,
+            reader: Reader::new(Asked::default()),
+            input: Vec::new(),
+            body: Vec::new(),
+            status: 0,
+            may_be_cut: false,
+            leaves: rng.one_in(4),
+            is_over: false,
+        };
+        client.begin_reply();
+        client
+    };
+    (0..count).map(|_| client()).collect()
+}
+
+fn run(seed: u64) -> HashMap<u16, u32> {
+    let mut rng = Rng::new(seed);
+    let mood = [Mood::Sound, Mood::Stale, Mood::Wild, Mood::Wild][rng.below(4)];
+    let chaos = match mood {
+        Mood::Sound | Mood::Stale => [Chaos::CALM, Chaos::SHORT, Chaos::WILD][rng.below(3)],
+        Mood::Wild => Chaos::random(&mut rng),
+    };
+    let config = match rng.one_in(2) {
+        true => Config::default(),
+        false => Config {
+            output_high_water_bytes: 4000,
+            output_low_water_bytes: 1000,
+            recv_buffers: 8,
+            recv_buffer_bytes: 4096,
+            ..Config::default()
+        },
+    };
+    let proxy = ProxyConfig {
+        balance: [Balance::TwoChoices, Balance::RoundRobin][rng.below(2)],
+        connections_max: if mood == Mood::Wild { 1 + rng.below(3) } else { 500 },
+        queue_max: if mood == Mood::Wild { rng.below(4) } else { 1000 },
+        ..ProxyConfig::new(addresses())
+    };
+    let mut simulation = Simulation::new(seed, chaos, config);
+    let listener = simulation.listen(Proxy::new(proxy, seed));
+    for (n, address) in addresses().into_iter().enumerate() {
+        let is_deaf = mood == Mood::Wild && n > 0 && rng.one_in(4);
+        let deaf = [Answer::Silence, Answer::Fail(ringmill_engine::Errno(111))][rng.below(2)];
+        simulation.net().set_remote(address, if is_deaf { deaf } else { Answer::Accept });
+    }
+    simulation.start();
+    let clients = clients(&mut rng, &simulation, listener);
+    let mut run = Run {
+        seed,
+        mood,
+        rng,
+        lines: Vec::new(),
+        clients,
+        reached: HashMap::new(),
+        statuses: HashMap::new(),
+        is_calm: false,
+    };
+    let mut steps = 0;
+    while run.clients.iter().any(|client| !client.is_over) {
+        let time = Duration::from_micros(run.rng.up_to(3000));
+        simulation.run_for(time);
+        run.pump_lines(&simulation);
+        run.pump_clients();
+        steps += 1;
+        if steps == 3000 {
+            // No more faults: from here on nobody may be left waiting.
+            simulation.set_chaos(Chaos::CALM);
+            run.is_calm = true;
+        }
+        if steps > 3000 {
+            simulation.run_for(Duration::from_millis(50));
+        }
+        let waiting: Vec<_> =
+            run.clients.iter().filter(|client| !client.is_over).map(Client::next_id).collect();
+        assert!(steps < 8000, "seed {seed}: {mood:?}: {waiting:?} wait for ever\n{}", simulation.describe());
+    }
+    for line in &run.lines {
+        line.peer.shutdown();
+    }
+    simulation.set_chaos(Chaos::CALM);
+    simulation.drain(Duration::from_secs(5));
+    for _ in 0..20 {
+        simulation.run_for(Duration::from_secs(1));
+        run.lines.iter().for_each(|line| drop(line.peer.take()));
+        run.clients.iter().for_each(|client| drop(client.peer.take()));
+    }
+    simulation.check_ended();
+    run.statuses
+}
+
+#[test]
+fn each_request_is_answered_once_by_its_own_reply() {
+    if let Ok(seed) = std::env::var("RINGMILL_SEED") {
+        run(seed.parse().expect("a number"));
+        return;
+    }
+    let seeds = std::env::var("RINGMILL_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
+    let mut all = HashMap::<u16, u32>::new();
+    for seed in 0..seeds {
+        for (status, count) in run(seed) {
+            *all.entry(status).or_default() += count;
+        }
+    }
+    for status in [200, 502, 503] {
+        assert!(all.get(&status).is_some_and(|count| *count > 10), "hardly any {status}: {all:?}");
+    }
+}
