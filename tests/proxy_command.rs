@@ -69,6 +69,25 @@ fn tls_to_an_upstream_is_verified() {
     });
 }
 
+#[test]
+fn no_get_fails_when_an_upstream_is_killed() {
+    on_both_drivers(|driver| {
+        let mut upstreams: Vec<Program> = (0..3).map(|_| Program::serve(driver, &[])).collect();
+        let addresses: Vec<String> = upstreams.iter().map(|upstream| upstream.http().to_string()).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let program = proxy(driver, &addresses);
+        let mut load = ringmill();
+        load.args(["load", &format!("http://{}/plaintext", program.http()), "--connections", "32", "--json"]);
+        load.args(["--warmup", "0", "--duration", "3s"]);
+        let mut load = Program::start(load, "as fast as it goes");
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        drop(upstreams.pop());
+        assert!(load.wait().success(), "{:?}", load.lines());
+        eventually(true, || load.line_with("\"errors\": 0,").is_some());
+        assert!(program.line_with("Connection refused").is_some(), "nobody noticed: {:?}", program.lines());
+    });
+}
+
 /// Where there is a curl.
 #[test]
 fn curl_is_served_through_it() {

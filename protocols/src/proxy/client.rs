@@ -1,6 +1,6 @@
 //! The client's side: requests are read, checked and rewritten here, and replies taken from their exchange to the client.
 
-use super::exchange::{Exchange, Pipe, Stage, Way};
+use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{
     Client as Facts, asks_for_websocket, max_forwards, write_own_reply, write_request, write_trailers,
 };
@@ -148,10 +148,12 @@ impl State {
         if write_request(&mut up, head, &facts, &self.config.name, host).is_none() {
             return self.refuse((400, "Connection names too many fields"), is_head, io);
         }
-        let is_repeatable = matches!(
-            head.method,
-            Method::Get | Method::Head | Method::Options | Method::Put | Method::Delete
-        ) || head.fields.value("idempotency-key").is_some();
+        let repeats = match head.method {
+            Method::Get | Method::Head | Method::Options => Repeats::Always,
+            Method::Put | Method::Delete => Repeats::BehindKept,
+            _ if head.fields.value("idempotency-key").is_some() => Repeats::BehindKept,
+            _ => Repeats::Never,
+        };
         let asked = Asked { is_head, is_connect: false, upgrades: asks_for_websocket(head) };
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         let exchange = Exchange {
@@ -163,8 +165,9 @@ impl State {
             up: Pipe { bytes: up, ..Pipe::default() },
             is_kept: true,
             has_sent: false,
+            has_heard: false,
             needs_new: false,
-            is_repeatable,
+            repeats,
             decoder: has_body.then(|| Decoder::new(head.framing)),
             is_chunked: head.framing == Framing::Chunked,
             body_left: self.config.body_bytes_max,

@@ -49,8 +49,9 @@ pub struct ProxyConfig {
     pub idle_timeout: Duration,
     /// The same for a connection that speaks another protocol now, in both directions.
     pub tunnel_timeout: Duration,
-    /// How often a request may be sent. Beyond the first time only one that may be repeated, and only behind a kept connection
-    /// that ended without a byte of a reply. Attempts to connect are not counted here.
+    /// How often a request may be sent: beyond the first time only where its connection ended without a byte of a reply, and
+    /// it is GET, HEAD or OPTIONS; or PUT, DELETE or one with an `Idempotency-Key`, and that connection had been kept. A
+    /// fifth of the requests and three a second are repeated at most. Attempts to connect are not counted here.
     pub tries_max: u8,
     /// A request with more bytes than this is not kept, so it is sent once. At most 64 KiB.
     pub replay_bytes_max: usize,

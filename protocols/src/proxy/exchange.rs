@@ -25,10 +25,11 @@ pub(super) struct Exchange {
     pub(super) is_kept: bool,
     /// Something of it was sent, on the connection that it has now.
     pub(super) has_sent: bool,
+    /// Something of a reply has come, on that connection.
+    pub(super) has_heard: bool,
     /// It was lost with a kept connection: another one may have ended as well, so it waits for one that is new.
     pub(super) needs_new: bool,
-    /// Sending it twice does what sending it once does (RFC 9110, 9.2.2), or it says so itself.
-    pub(super) is_repeatable: bool,
+    pub(super) repeats: Repeats,
     /// The rest of the request's body; `None` when it is complete.
     pub(super) decoder: Option<Decoder>,
     /// The body is passed on in chunks.
@@ -54,6 +55,17 @@ pub(super) struct Exchange {
     pub(super) stage: Stage,
     /// For the client.
     pub(super) down: Pipe,
+}
+
+/// When a request may be sent once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// Never: it may have had its effect.
+    Never,
+    /// Behind a kept connection that ended: twice does what once does (RFC 9110, 9.2.2), or it says so itself.
+    BehindKept,
+    /// Whenever no reply has begun: it asks for no effect (RFC 9110, 9.2.1).
+    Always,
 }
 
 /// Where the request is.

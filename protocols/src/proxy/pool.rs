@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// An upstream that refused a connection is not chosen for so long, if there is another one.
 const AVOID: Duration = Duration::from_secs(1);
-/// Repeated requests that are saved up at most, in thousandths.
-const BUDGET_MAX: u64 = 10_000;
+/// Requests that may be repeated at the start, in thousandths.
+const BUDGET_START: u64 = 10_000;
 /// What each request adds to that: 20%.
 const BUDGET_REQUEST: u64 = 200;
 /// What each second adds: 3.
@@ -54,7 +54,7 @@ impl Pool {
             connecting: 0,
             in_flight: 0,
             avoid_until: Tick(0),
-            budget: BUDGET_MAX,
+            budget: BUDGET_START,
             budget_at: Tick(0),
         };
         let endpoints = addresses.iter().map(endpoint).collect();
@@ -104,12 +104,14 @@ impl Endpoint {
         is_news
     }
 
-    /// A request is sent to it for the first time.
-    pub(super) fn earn(&mut self, now: Tick) {
+    /// A request is sent to it for the first time. So many repeated ones are saved up at most: when it ends, it takes along what
+    /// was in progress, on all its connections.
+    pub(super) fn earn(&mut self, now: Tick, saved_max: usize) {
         let secs = now.since(self.budget_at).as_millis() as u64;
         self.budget_at = now;
         let earned = secs.saturating_mul(BUDGET_SEC) / 1000 + BUDGET_REQUEST;
-        self.budget = self.budget.saturating_add(earned).min(BUDGET_MAX);
+        self.budget =
+            self.budget.saturating_add(earned).min((saved_max as u64).saturating_mul(1000).max(BUDGET_START));
     }
 
     /// Whether a request may be repeated: an upstream that fails is not asked twice for everything.
@@ -185,10 +187,14 @@ mod tests {
         let endpoint = &mut pool.endpoints[0];
         assert_eq!((0..20).filter(|_| endpoint.spend()).count(), 10);
         for _ in 0..10 {
-            endpoint.earn(Tick(0));
+            endpoint.earn(Tick(0), 0);
         }
         assert_eq!((0..20).filter(|_| endpoint.spend()).count(), 2, "a fifth of the requests");
-        endpoint.earn(Tick(0).after(Duration::from_secs(1)));
+        endpoint.earn(Tick(0).after(Duration::from_secs(1)), 0);
         assert_eq!((0..20).filter(|_| endpoint.spend()).count(), 3, "and three a second");
+        for _ in 0..1000 {
+            endpoint.earn(Tick(0).after(Duration::from_secs(1)), 64);
+        }
+        assert_eq!((0..200).filter(|_| endpoint.spend()).count(), 64, "as many as may be in progress");
     }
 }

@@ -4,7 +4,7 @@
 //! Sessions reach each other through here alone: one changes an exchange, and wakes the other.
 
 use super::config::ProxyConfig;
-use super::exchange::{Exchange, Pipe, Stage, Way};
+use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{ToClient, write_own_reply};
 use super::pool::Pool;
 use crate::http::client::reader::Reader;
@@ -96,7 +96,7 @@ impl State {
     pub(super) fn begin(&mut self, exchange: Exchange) -> usize {
         let key = self.exchanges.insert(exchange);
         let endpoint = self.pool.choose(None, self.now);
-        self.pool.endpoints[endpoint].earn(self.now);
+        self.pool.endpoints[endpoint].earn(self.now, self.config.connections_max);
         self.dispatch(key, endpoint);
         key
     }
@@ -157,7 +157,7 @@ impl State {
         exchange.way = Way::On(upstream);
         exchange.wait_due = Tick::NEVER;
         exchange.up.taken = 0;
-        exchange.has_sent = false;
+        (exchange.has_sent, exchange.has_heard) = (false, false);
         exchange.tries = exchange.tries.saturating_add(1);
         exchange.reader = Reader::new(exchange.asked);
         let upstream = &mut self.upstreams[upstream];
@@ -212,10 +212,14 @@ impl State {
         }
         let endpoint = &mut self.pool.endpoints[exchange.endpoint];
         let is_safe = if exchange.has_sent {
-            // A connection that was kept may have ended before the request came: servers do that.
-            let is_stale = requests > 1 && loss == Loss::Ended;
-            let may_repeat = exchange.is_repeatable && exchange.is_kept && exchange.tries < tries_max;
-            is_stale && may_repeat && endpoint.spend()
+            let may_repeat = match exchange.repeats {
+                Repeats::Never => false,
+                // It may have ended before the request came: servers do that.
+                Repeats::BehindKept => requests > 1,
+                Repeats::Always => true,
+            };
+            let is_whole = exchange.is_kept && !exchange.has_heard && loss == Loss::Ended;
+            may_repeat && is_whole && exchange.tries < tries_max && endpoint.spend()
         } else {
             exchange.tries < HOPS_MAX
         };

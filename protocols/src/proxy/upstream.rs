@@ -123,6 +123,7 @@ impl State {
             self.lose(key, requests, Loss::Unasked);
             return Step::abort();
         }
+        self.exchanges[key].has_heard = true;
         if self.exchanges[key].is_tunnel() {
             return Step { consumed: input.len(), need: 0, next: self.tunnel(key, input, io) };
         }
