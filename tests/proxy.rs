@@ -334,6 +334,64 @@ fn an_early_answer_passes_and_ends_both_connections() {
 }
 
 #[test]
+fn an_event_passes_at_once() {
+    on_both_drivers(|driver| {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let upstream = Upstream::new(move |line| {
+            line.request();
+            line.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+            for n in 0..3 {
+                line.send(format!("data: {n}\n\n"));
+                wait.lock().unwrap().recv().unwrap();
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let mut client = connect(&running);
+        client.send(get("/events"));
+        assert_eq!(receive_head(&mut client).field("transfer-encoding"), Some("chunked"));
+        for n in 0..3 {
+            client.expect(format!("9\r\ndata: {n}\n\n\r\n"));
+            go.send(()).unwrap();
+        }
+        client.ask("", "0\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_hundred_slow_readers_cost_a_bounded_amount() {
+    const READERS: usize = 100;
+    const BYTES: usize = 8 << 20;
+    alone(|| {
+        on_both_drivers(|driver| {
+            let upstream = Upstream::new(|line| {
+                line.request();
+                line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n"));
+                for at in (0..BYTES).step_by(1 << 16) {
+                    if !line.try_send(pattern(at, 1 << 16)) {
+                        return;
+                    }
+                }
+                line.wait_for_end();
+            });
+            let running = before(driver, &[&upstream]);
+            let before = rss_anon_bytes();
+            let address = ip(&running.addresses()[0]);
+            let mut readers: Vec<TcpStream> = (0..READERS).map(|_| connect_narrow(address, 4096)).collect();
+            readers.iter_mut().for_each(|reader| reader.send(get("/")));
+            settled(|| running.stats().total().sent_bytes);
+            // High water, and 64 KiB that wait; a script has a thread and two buffers.
+            let each = (rss_anon_bytes() - before) / READERS;
+            assert!(each < 1 << 20, "{each} bytes for each of {READERS} readers of {BYTES}");
+            for reader in &mut readers[..5] {
+                assert_eq!(receive_head(reader).status, 200);
+                expect_pattern(reader, BYTES, 1 << 20);
+            }
+        });
+    });
+}
+
+#[test]
 fn a_client_of_http_1_0_is_given_no_chunks() {
     on_both_drivers(|driver| {
         let upstream = Upstream::new(|line| {

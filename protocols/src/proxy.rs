@@ -15,7 +15,7 @@
 //! other side alone. Connections with upstreams stay with the worker that made them and are used again; one on which anything
 //! comes unasked is closed.
 //!
-//! With TLS to upstreams, put it under [`Tls::with_peers`](crate::Tls): the tag of a connection is the number of its upstream.
+//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection is the number of its upstream.
 //! `Config::connect_timeout` of the engine is the time that a connection with an upstream may take.
 //!
 //! Read on: `client.rs` and `upstream.rs` are the two sides, which meet in an exchange (`exchange.rs`); `state.rs` gives exchanges
