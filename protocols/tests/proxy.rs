@@ -276,13 +276,14 @@ impl Line {
                     self.input.drain(..consumed);
                     self.reading = None;
                     self.count += 1;
+                    // What was answered early may have been followed already, once its rest was sent.
+                    if std::mem::take(&mut self.is_early) {
+                        continue;
+                    }
                     assert!(
                         self.input.is_empty() && !self.ends_now,
                         "seed {seed}: it is sent more than it answers"
                     );
-                    if std::mem::take(&mut self.is_early) {
-                        continue;
-                    }
                     if self.count > self.ends_after {
                         // A kept connection that ends when it is used again.
                         self.ends_now = true;
