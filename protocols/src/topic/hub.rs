@@ -51,7 +51,8 @@ pub(super) struct Inner {
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It has this offset; `None`: it is on its way to another worker, which is the topic's home and gives it one.
+    /// It has this offset; `None`: it is on its way to another worker, which is the topic's home and gives it one. (If it is the first of its
+    /// topic and that worker has as many topics as it may, it is dropped there, and counted as busy.)
     Done {
         /// Which message of the topic it is.
         offset: Option<u64>,
