@@ -40,7 +40,8 @@ pub(super) struct Endpoint {
     pub(super) in_flight: usize,
     avoid_until: Tick,
     budget: u64,
-    budget_at: Tick,
+    /// When it last earned something.
+    budget_at: Option<Tick>,
 }
 
 impl Pool {
@@ -55,7 +56,7 @@ impl Pool {
             in_flight: 0,
             avoid_until: Tick(0),
             budget: BUDGET_START,
-            budget_at: Tick(0),
+            budget_at: None,
         };
         let endpoints = addresses.iter().map(endpoint).collect();
         Pool { endpoints, balance, next: seed as usize, random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
@@ -107,9 +108,8 @@ impl Endpoint {
     /// A request is sent to it for the first time. So many repeated ones are saved up at most: when it ends, it takes along what
     /// was in progress, on all its connections.
     pub(super) fn earn(&mut self, now: Tick, saved_max: usize) {
-        let secs = now.since(self.budget_at).as_millis() as u64;
-        self.budget_at = now;
-        let earned = secs.saturating_mul(BUDGET_SEC) / 1000 + BUDGET_REQUEST;
+        let since = self.budget_at.replace(now).map_or(Duration::ZERO, |before| now.since(before));
+        let earned = (since.as_millis() as u64).saturating_mul(BUDGET_SEC) / 1000 + BUDGET_REQUEST;
         self.budget =
             self.budget.saturating_add(earned).min((saved_max as u64).saturating_mul(1000).max(BUDGET_START));
     }
