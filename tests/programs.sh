@@ -27,7 +27,7 @@ main() {
     cargo build --quiet --locked --manifest-path "$backend/Cargo.toml" --bin grpc
     programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
     if [[ ! -x $programs/ringmill || ! -x $programs/examples/custom_protocol ]]; then
-        echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --examples && cargo build --release --bins" >&2
+        echo "$programs lacks ringmill or examples/custom_protocol: cargo build --release --example custom_protocol && cargo build --release --bins" >&2
         exit 1
     fi
     drivers=${RINGMILL_TEST_DRIVERS:-uring poll}
