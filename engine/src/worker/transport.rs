@@ -102,8 +102,8 @@ impl<D: Driver> Worker<D> {
                 } else {
                     conn.end_stall()
                 }
-                // The hot path: everything was sent, and nothing waited for that but what was written since.
-                if conn.is_at_ease() {
+                // The hot path: everything was sent, and nothing waited for that but what was written since, which is not too much.
+                if conn.is_at_ease() && conn.duplex.outlet.pending_bytes() < self.shared.marks.output_high {
                     self.unflushed.list(index, conn);
                     return self.shared.recycle(output);
                 }
