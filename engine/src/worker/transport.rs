@@ -341,7 +341,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Sends what a send left over. Mostly the socket was full, so this one is waited for.
-    #[cold]
+    #[inline(never)]
     fn send_rest(&mut self, index: u32, output: Box<Output>) {
         let then = match self.conns[index as usize].after_send() {
             Then::Rest => Then::GoOn,
