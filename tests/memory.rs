@@ -9,9 +9,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 const MIB: usize = 1 << 20;
-/// Four times the receive buffers: what one turn may add beyond the budget before it is noticed, and what arrives
+/// Three times the receive buffers: what one turn may add beyond the budget before it is noticed, and what arrives
 /// until a pause takes effect, both in buffers that double; and one body's buffer that does.
-const SLACK_BYTES: u64 = 4 * 64 * 8192 + (1 << 20);
+const SLACK_BYTES: u64 = 3 * 64 * 8192 + (1 << 20);
 
 fn total(running: &Running) -> Counters {
     running.stats().total()

@@ -58,10 +58,22 @@ impl<D: Driver> Worker<D> {
             if self.life == Life::Running {
                 self.pause_accepting();
             }
+            self.hold_back();
         }
         if pressure >= Pressure::CloseIdle && self.shortage.shed_at <= self.shared.now {
             self.shortage.shed_at = self.shared.now.after(SHED_INTERVAL);
             self.shed();
+        }
+    }
+
+    /// Lets every connection feel the lower water marks at once: each would take one more receive otherwise before it
+    /// noticed, and its queue, which is full by then, would double for that.
+    fn hold_back(&mut self) {
+        for index in self.open_connections() {
+            if self.conns[index as usize].duplex.is_open() {
+                self.make_calls(index);
+                self.settle(index);
+            }
         }
     }
 
