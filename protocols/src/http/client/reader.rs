@@ -333,4 +333,6 @@ fn status_line(window: &[u8]) -> Result<StatusLine, Scan> {
 }
 
 #[cfg(test)]
+mod hyper;
+#[cfg(test)]
 mod tests;
