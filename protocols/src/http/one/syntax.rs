@@ -201,15 +201,18 @@ pub(super) fn is_authority_in(text: &[u8], at: usize, end: usize) -> bool {
     }
     match text.get(host_end) {
         _ if host_end == end => true,
-        Some(b':') if end - host_end <= SURE_PORT.len() => class_end(text, host_end + 1, DIGIT) >= end,
+        Some(b':') if end - host_end <= HIGHEST_PORT.len() => {
+            let is_sure = end - host_end < HIGHEST_PORT.len() || text[host_end..end] <= *HIGHEST_PORT;
+            class_end(text, host_end + 1, DIGIT) >= end && is_sure
+        }
         _ => is_rare_authority(&text[at..end]),
     }
 }
 
-/// With so many digits a port is below 65536.
-const SURE_PORT: &str = ":9999";
+/// Digits of the same number compare like the ports that they are; with fewer of them every port is lower.
+const HIGHEST_PORT: &[u8] = b":65535";
 
-/// Authorities with an IPv6 literal, percent-encoding or a long port, and bad ones.
+/// Authorities with an IPv6 literal, percent-encoding or a port with zeros before it, and bad ones.
 #[cold]
 fn is_rare_authority(text: &[u8]) -> bool {
     let is_port = |port: &[u8]| {
