@@ -17,6 +17,8 @@ pub mod client;
 mod content;
 pub(crate) mod date;
 mod field;
+#[cfg(feature = "tower")]
+pub(crate) mod foreign;
 mod handler;
 pub(crate) mod intake;
 mod later;

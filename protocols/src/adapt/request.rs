@@ -28,13 +28,12 @@ impl Arena {
 /// Why a request cannot be one of the `http` crate.
 pub(super) const TARGET: &str = "the request target holds a byte that stands in no URI (RFC 3986 section 2)";
 
-/// The request with this body, and without extensions. Its fields go into `headers`, which is empty.
+/// Makes the one, which is new, what the other is; but for body and extensions.
 pub(super) fn convert<B>(
     request: &Request<'_>,
-    body: B,
+    converted: &mut http::Request<B>,
     arena: &mut Arena,
-    mut headers: HeaderMap,
-) -> Result<http::Request<B>, &'static str> {
+) -> Result<(), &'static str> {
     let fields = request.fields();
     let text = fields.text();
     let mut copy = arena.copy(text);
@@ -42,6 +41,7 @@ pub(super) fn convert<B>(
         Some(at) if part.len() <= text.len() && at <= text.len() - part.len() => Some(at..at + part.len()),
         _ => None,
     };
+    let headers = converted.headers_mut();
     headers.reserve(fields.len());
     for field in fields.iter() {
         // Our parser has let through what these take, and a map holds more than a head may have.
@@ -62,15 +62,13 @@ pub(super) fn convert<B>(
         }
         None => Bytes::copy_from_slice(request.target_bytes()),
     };
-    let mut converted = http::Request::new(body);
     *converted.method_mut() = method(request.method()).ok_or("the method is no token")?;
     *converted.uri_mut() = uri(target).ok_or(TARGET)?;
     *converted.version_mut() = match request.version() {
         Version::Http10 => http::Version::HTTP_10,
         Version::Http11 => http::Version::HTTP_11,
     };
-    *converted.headers_mut() = headers;
-    Ok(converted)
+    Ok(())
 }
 
 /// Trailers, of which the decoder has checked every line.
@@ -106,9 +104,7 @@ fn uri(target: Bytes) -> Option<Uri> {
         return Uri::from_maybe_shared(target).ok();
     }
     // The way that nearly all go: no look for a scheme and an authority.
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(target).ok()?);
-    Uri::from_parts(parts).ok()
+    PathAndQuery::from_maybe_shared(target).ok().map(Uri::from)
 }
 
 #[cfg(test)]
@@ -121,7 +117,8 @@ mod tests {
         let mut slots = Slots::new();
         match parse_head(input.as_bytes(), &mut slots, &HeadLimits::default()) {
             Outcome::Complete { head, .. } => {
-                convert(&Request::new(&head, b"", b"", None), (), arena, HeaderMap::new())
+                let mut converted = http::Request::new(());
+                convert(&Request::new(&head, b"", b"", None), &mut converted, arena).map(|()| converted)
             }
             other => panic!("{other:?}"),
         }

@@ -1,13 +1,14 @@
-//! A response of the `http` crate as one of ours: its field lines, and its body in pieces as the client reads them.
+//! A response of the `http` crate as our answer: its field lines, and its body in pieces as the client reads them.
 //!
 //! What frames a message is the server's business: it is taken from the body where that knows its length, and never from two places.
 
 use super::service::BoxError;
 use super::upgrade::Wanted;
+use crate::http::foreign::Said;
 use crate::http::owned::reply::{Body, OwnedReply};
 use crate::http::{BodyWriter, Fill, Source};
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, header, response};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -22,49 +23,45 @@ pub(super) struct Asked {
     pub(super) wanted: Option<Wanted>,
 }
 
+impl Asked {
+    /// Whether an answer of this status gives the connection over.
+    pub(super) fn is_granted(self, status: StatusCode) -> bool {
+        self.wanted.is_some_and(|wanted| wanted.is_granted(status.as_u16()))
+    }
+}
+
 /// A body that is longer is not taken in one piece.
 const WHOLE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The answer without its body, and the length that its fields declare. `memory` is empty: the lines of the fields go there.
-pub(super) fn head(parts: &response::Parts, asked: Asked, memory: Vec<u8>) -> (OwnedReply, Option<u64>) {
-    let status = parts.status.as_u16();
-    let is_granted = asked.wanted.is_some_and(|wanted| wanted.is_granted(status));
-    if !is_granted && parts.status.is_informational() {
-        tracing::error!(
-            status,
-            "a service answered with what is no final answer here: the client is told 500"
-        );
-        return (failed(), None);
-    }
-    let mut answer = OwnedReply { fields: memory, ..OwnedReply::new() };
-    (answer.status, answer.has_type) = (status, true);
-    let (mut length, lines) = (None, &mut answer.fields);
-    lines.reserve(parts.headers.len() * 48);
-    for (name, value) in &parts.headers {
+/// Writes the lines of the fields, but for those that frame the message.
+pub(super) fn fields(headers: &HeaderMap, status: StatusCode, is_granted: bool, lines: &mut Vec<u8>) -> Said {
+    let mut said = Said::default();
+    lines.reserve(headers.len() * 48);
+    for (name, value) in headers {
         match *name {
-            header::CONTENT_LENGTH => {
-                length = value.to_str().ok().and_then(|text| text.parse().ok());
-                continue;
-            }
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
             header::CONNECTION if !is_granted => {
-                answer.closes |=
-                    value.as_bytes().to_ascii_lowercase().windows(5).any(|part| part == b"close");
+                said.closes |= value.as_bytes().to_ascii_lowercase().windows(5).any(|part| part == b"close");
                 continue;
             }
-            header::UPGRADE if !is_granted && status != 426 => continue,
-            header::TRANSFER_ENCODING => continue,
-            header::SERVER => answer.signed.server = true,
-            header::DATE => answer.signed.date = true,
+            header::UPGRADE if !is_granted && status != StatusCode::UPGRADE_REQUIRED => continue,
+            header::SERVER => said.server = true,
+            header::DATE => said.date = true,
             _ if is_hop_by_hop(name) => continue,
             _ => {}
         }
         write_line(lines, name, value.as_bytes());
     }
-    if status == 426 && parts.headers.contains_key(header::UPGRADE) {
+    if status == StatusCode::UPGRADE_REQUIRED && headers.contains_key(header::UPGRADE) {
         // Upgrade is one hop's business (RFC 9110, 7.8), which Connection has to say.
         lines.extend_from_slice(b"connection: upgrade\r\n");
     }
-    (answer, length)
+    said
+}
+
+/// The length that the fields declare.
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// The answer where there is none.
@@ -108,57 +105,50 @@ fn write_line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
 /// Where a body is while it is looked at: a place that is used again if it ends there.
 pub(super) type Place<B> = Pin<Box<Option<B>>>;
 
-/// The body of an answer with this head. `place` is empty before, and behind it.
-pub(super) fn body<B>(
-    (mut answer, declared): (OwnedReply, Option<u64>),
-    body: B,
-    asked: Asked,
-    place: &mut Place<B>,
-    context: &mut Context<'_>,
-) -> OwnedReply
+/// The body of an answer with these fields; `None` where it fails before it begins. `place` is empty before, and behind it.
+pub(super) fn body<B>(headers: &HeaderMap, body: B, asked: Asked, place: &mut Place<B>) -> Option<Body>
 where
     B: http_body::Body<Error: Into<BoxError>> + 'static,
 {
     let exact = body.size_hint().exact();
     if asked.is_head {
         // What GET would declare: of the field that says so, or of the body that is not sent.
-        let length = declared.or(exact.filter(|&length| length > 0));
-        answer.body = Body::Source(length, Box::new(Nothing));
-        return answer;
+        let length = declared_length(headers).or(exact.filter(|&length| length > 0));
+        return Some(Body::Source(length, Box::new(Nothing)));
     }
     if exact == Some(0) {
-        return answer;
+        return Some(Body::Whole(Bytes::new()));
     }
+    let length = exact.or_else(|| declared_length(headers));
     place.set(Some(body));
-    let Some(mut pinned) = place.as_mut().as_pin_mut() else { return answer };
-    let first = match pinned.as_mut().poll_frame(context) {
+    let pinned = place.as_mut().as_pin_mut()?;
+    // A body that is not ready is polled again before it is waited for, with the connection's waker.
+    let first = match pinned.poll_frame(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => Bytes::new(),
-        Poll::Ready(None) if exact.or(declared).is_none_or(|length| length == 0) => {
+        Poll::Ready(None) if length.is_none_or(|length| length == 0) => {
             place.set(None);
-            return answer;
+            return Some(Body::Whole(Bytes::new()));
         }
         Poll::Ready(None) => Bytes::new(),
         Poll::Ready(Some(Err(error))) => {
             place.set(None);
             let error: BoxError = error.into();
             tracing::debug!(error = &*error, "the body of an answer failed at once: the client is told 500");
-            return failed();
+            return None;
         }
         Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
             Ok(mut data) => data.copy_to_bytes(data.remaining()),
             Err(_) => Bytes::new(),
         },
     };
-    let length = first.len() as u64;
-    if exact == Some(length) && length <= WHOLE_BYTES_MAX {
+    let bytes = first.len() as u64;
+    if exact == Some(bytes) && bytes <= WHOLE_BYTES_MAX {
         place.set(None);
-        answer.body = Body::Whole(first);
-        return answer;
+        return Some(Body::Whole(first));
     }
     let body = std::mem::replace(place, Box::pin(None));
     let source = Frames { body, rest: first, takes_trailers: asked.takes_trailers };
-    answer.body = Body::Source(exact.or(declared), Box::new(source));
-    answer
+    Some(Body::Source(length, Box::new(source)))
 }
 
 /// The body of an answer that has none to send.
@@ -214,17 +204,17 @@ impl<B: http_body::Body<Error: Into<BoxError>>> Source for Frames<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::owned::reply::Signed;
-    use http::Response;
+    use http::{Response, response};
     use http_body_util::{Empty, Full, StreamBody};
 
     fn shown(response: response::Builder, asked: Asked) -> String {
         let (parts, ()) = response.body(()).unwrap().into_parts();
-        let (answer, length) = head(&parts, asked, Vec::new());
-        let fields = String::from_utf8(answer.fields).unwrap().replace("\r\n", ";");
-        let closes = if answer.closes { " closes" } else { "" };
-        let Signed { server, date } = answer.signed;
-        format!("{} {fields} {length:?}{closes} {server}{date}", answer.status)
+        let mut lines = Vec::new();
+        let said = fields(&parts.headers, parts.status, asked.is_granted(parts.status), &mut lines);
+        let lines = String::from_utf8(lines).unwrap().replace("\r\n", ";");
+        let length = declared_length(&parts.headers);
+        let closes = if said.closes { " closes" } else { "" };
+        format!("{} {lines} {length:?}{closes} {}{}", parts.status.as_u16(), said.server, said.date)
     }
 
     #[test]
@@ -249,30 +239,22 @@ mod tests {
         );
         let switch = ok().status(101).header("connection", "upgrade").header("upgrade", "websocket");
         check(switch, upgrade, "101 connection: upgrade;upgrade: websocket; None falsefalse");
-        check(ok().status(101).header("upgrade", "websocket"), plain, "500  None falsefalse");
         check(ok().status(999), plain, "999  None falsefalse");
-    }
-
-    fn made<B>(response: Response<B>, asked: Asked) -> (OwnedReply, Place<B>)
-    where
-        B: http_body::Body<Error: Into<BoxError>> + 'static,
-    {
-        let (parts, content) = response.into_parts();
-        let mut place = Box::pin(None);
-        let context = &mut Context::from_waker(Waker::noop());
-        (body(head(&parts, asked, Vec::new()), content, asked, &mut place, context), place)
     }
 
     fn told<B>(response: Response<B>, asked: Asked) -> String
     where
         B: http_body::Body<Error: Into<BoxError>> + 'static,
     {
-        let (answer, place) = made(response, asked);
+        let (parts, content) = response.into_parts();
+        let mut place = Box::pin(None);
+        let content = body(&parts.headers, content, asked, &mut place);
         assert!(place.is_none(), "the place can be used again");
-        match answer.body {
-            Body::Known(_, bytes) | Body::Whole(bytes) => format!("{} whole {}", answer.status, bytes.len()),
-            Body::Source(length, _) => format!("{} source {length:?}", answer.status),
-            Body::Tunnel(..) => "a tunnel".to_owned(),
+        match content {
+            Some(Body::Known(_, bytes) | Body::Whole(bytes)) => format!("whole {}", bytes.len()),
+            Some(Body::Source(length, _)) => format!("source {length:?}"),
+            Some(Body::Tunnel(..)) => "a tunnel".to_owned(),
+            None => "failed".to_owned(),
         }
     }
 
@@ -289,22 +271,22 @@ mod tests {
     fn lengths_come_from_bodies_where_they_know_them() {
         let (plain, head) = (Asked::default(), Asked { is_head: true, ..Asked::default() });
         let full = |length| Full::new(Bytes::from(vec![0; length]));
-        assert_eq!(told(Response::new(full(5)), plain), "200 whole 5");
-        assert_eq!(told(Response::new(full(0)), plain), "200 whole 0");
-        assert_eq!(told(Response::new(Empty::<Bytes>::new()), plain), "200 whole 0");
-        assert_eq!(told(Response::new(full(70_000)), plain), "200 source Some(70000)");
-        assert_eq!(told(Response::new(frames(&[3, 2])), plain), "200 source None");
-        assert_eq!(told(Response::new(frames(&[])), plain), "200 whole 0");
-        assert_eq!(told(declared("5", frames(&[3, 2])), plain), "200 source Some(5)");
-        assert_eq!(told(declared("9", full(5)), plain), "200 whole 5", "the body knows better");
-        assert_eq!(told(declared("9", full(0)), head), "200 source Some(9)");
-        assert_eq!(told(Response::new(full(5)), head), "200 source Some(5)");
-        assert_eq!(told(Response::new(full(0)), head), "200 source None");
+        assert_eq!(told(Response::new(full(5)), plain), "whole 5");
+        assert_eq!(told(Response::new(full(0)), plain), "whole 0");
+        assert_eq!(told(Response::new(Empty::<Bytes>::new()), plain), "whole 0");
+        assert_eq!(told(Response::new(full(70_000)), plain), "source Some(70000)");
+        assert_eq!(told(Response::new(frames(&[3, 2])), plain), "source None");
+        assert_eq!(told(Response::new(frames(&[])), plain), "whole 0");
+        assert_eq!(told(declared("5", frames(&[3, 2])), plain), "source Some(5)");
+        assert_eq!(told(declared("9", full(5)), plain), "whole 5", "the body knows better");
+        assert_eq!(told(declared("9", full(0)), head), "source Some(9)");
+        assert_eq!(told(Response::new(full(5)), head), "source Some(5)");
+        assert_eq!(told(Response::new(full(0)), head), "source None");
         let failing =
             StreamBody::new(futures_util::stream::iter([Err::<hyper::body::Frame<Bytes>, BoxError>(
                 "no".into(),
             )]));
-        assert_eq!(told(Response::new(failing), plain), "500 whole 26");
+        assert_eq!(told(Response::new(failing), plain), "failed");
     }
 
     #[test]

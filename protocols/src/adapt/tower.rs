@@ -13,7 +13,7 @@ use super::service::{Answer, BoxError, Introduce, Program};
 use super::upgrade::{Wanted, offer};
 use crate::http::intake::Intake;
 use crate::http::owned::reply::{self, OwnedReply};
-use crate::http::work::Work;
+use crate::http::work::{One, Work};
 use crate::http::{
     BodyWriter, Fill, Handler, Method, Peer, Plan, Reply, Request, Source, Streaming, Version,
 };
@@ -66,13 +66,12 @@ impl<S: Answer> Tower<S> {
     ) -> Result<Box<Exchange<S>>, &'static str> {
         let spare = self.spare.borrow_mut().pop();
         let mut exchange = spare.unwrap_or_else(|| Box::new(Exchange::new(Rc::downgrade(&self.spare))));
-        let mut converted = match convert(request, body, &mut self.arena, exchange.memory.take_map()) {
-            Ok(converted) => converted,
-            Err(reason) => {
-                exchange.retire();
-                return Err(reason);
-            }
-        };
+        let mut converted = http::Request::new(body);
+        *converted.headers_mut() = exchange.map.take().unwrap_or_default();
+        if let Err(reason) = convert(request, &mut converted, &mut self.arena) {
+            exchange.retire();
+            return Err(reason);
+        }
         exchange.asked = asked(request);
         let extensions = converted.extensions_mut();
         extensions.insert(exchange.peer.clone());
@@ -119,9 +118,9 @@ impl<S: Answer> Handler for Tower<S> {
                 return;
             }
         };
-        match exchange.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => {
-                exchange.memory.keep_lines(reply.put(answer));
+        match exchange.poll_response(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(response) => {
+                exchange.write(response, reply);
                 exchange.retire();
             }
             Poll::Pending => {
@@ -144,7 +143,7 @@ impl<S: Answer> Handler for Tower<S> {
                 let peer = exchange.peer.clone();
                 (exchange, Some(peer))
             }
-            Err(reason) => (Box::new(Box::pin(std::future::ready(refused(reason)))), None),
+            Err(reason) => (One::new(Box::pin(std::future::ready(refused(reason)))), None),
         };
         Some(Streaming { intake: Box::new(writer), work, peer, body_bytes_max: self.body_bytes_max })
     }
@@ -164,21 +163,27 @@ struct Exchange<S: Answer> {
     future: Pin<Box<Option<S::Future>>>,
     /// The service is not ready for the request yet.
     waiting: Option<Box<(S, http::Request<Body>)>>,
+    /// What it has made, if that was waited for.
+    made: Option<Made<S>>,
     body: Place<S::Body>,
-    memory: Memory,
+    /// That of an answer becomes that of the next request, as in hyper.
+    map: Option<HeaderMap>,
     asked: Asked,
     near: Option<Rc<Near>>,
     peer: Peer,
     spare: Weak<Places<S>>,
 }
 
+type Made<S> = Result<http::Response<<S as Answer>::Body>, BoxError>;
+
 impl<S: Answer> Exchange<S> {
     fn new(spare: Weak<Places<S>>) -> Exchange<S> {
         Exchange {
             future: Box::pin(None),
             waiting: None,
+            made: None,
             body: Box::pin(None),
-            memory: Memory::default(),
+            map: None,
             asked: Asked::default(),
             near: None,
             peer: Peer::default(),
@@ -197,10 +202,7 @@ impl<S: Answer> Exchange<S> {
         }
     }
 
-    fn poll_response(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<http::Response<S::Body>, BoxError>> {
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Made<S>> {
         if let Some(waiting) = &mut self.waiting {
             ready!(waiting.0.poll_ready(context)).map_err(Into::into)?;
         }
@@ -212,31 +214,57 @@ impl<S: Answer> Exchange<S> {
         future.poll(context).map_err(Into::into)
     }
 
-    fn answer(&mut self, response: http::Response<S::Body>, context: &mut Context<'_>) -> OwnedReply {
-        let (parts, body) = response.into_parts();
-        let (mut answer, length) = response::head(&parts, self.asked, self.memory.take_lines());
-        self.memory.keep_map(parts.headers);
-        let near = self.near.take();
-        if self.asked.wanted.is_some_and(|wanted| wanted.is_granted(answer.status)) {
-            let Some(near) = near else { return failed() };
-            answer.body = reply::Body::Tunnel(Box::new(Inflow(near.clone())), Box::new(Outflow(near)));
-            return answer;
+    fn write(&mut self, made: Made<S>, reply: &mut Reply<'_>) {
+        let (parts, body) = match made {
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                tracing::debug!(error = &*error, "a service failed: the client is told 500");
+                return reply.put(failed());
+            }
+        };
+        let (status, headers) = (parts.status, parts.headers);
+        let is_granted = self.asked.is_granted(status);
+        let content = match self.near.take() {
+            _ if status.is_informational() && !is_granted => {
+                tracing::error!(
+                    %status,
+                    "a service answered with what is no final answer here: the client is told 500"
+                );
+                None
+            }
+            near if is_granted => {
+                near.map(|near| reply::Body::Tunnel(Box::new(Inflow(near.clone())), Box::new(Outflow(near))))
+            }
+            _ => response::body(&headers, body, self.asked, &mut self.body),
+        };
+        let Some(content) = content else { return reply.put(failed()) };
+        reply.head(status.as_u16(), |lines| response::fields(&headers, status, is_granted, lines));
+        reply.content(content);
+        self.keep(headers);
+    }
+
+    /// Keeps memory for the next request.
+    fn keep(&mut self, mut map: HeaderMap) {
+        if map.capacity() <= KEPT_FIELDS_MAX {
+            map.clear();
+            self.map = Some(map);
         }
-        response::body((answer, length), body, self.asked, &mut self.body, context)
     }
 }
 
+/// What is larger is freed.
+const KEPT_FIELDS_MAX: usize = 32;
+
 impl<S: Answer> Work for Exchange<S> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<OwnedReply> {
-        let response = ready!(self.poll_response(context));
-        let answer = match response {
-            Ok(response) => self.answer(response, context),
-            Err(error) => {
-                tracing::debug!(error = &*error, "a service failed: the client is told 500");
-                failed()
-            }
-        };
-        Poll::Ready(answer)
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_response(context).map(|made| self.made = Some(made))
+    }
+
+    fn answer(mut self: Box<Self>, reply: &mut Reply<'_>) {
+        if let Some(made) = self.made.take() {
+            self.write(made, reply);
+        }
+        self.retire();
     }
 
     fn has_begun(&self) -> bool {
@@ -249,49 +277,13 @@ impl<S: Answer> Work for Exchange<S> {
 
     fn retire(mut self: Box<Self>) {
         self.future.set(None);
-        (self.waiting, self.near) = (None, None);
+        (self.waiting, self.made, self.near) = (None, None, None);
         self.peer.renew();
         // None where the server is gone.
         let Some(spare) = self.spare.upgrade() else { return };
         let spare = &mut *spare.borrow_mut();
         if spare.len() < SPARE_MAX {
             spare.push(self);
-        }
-    }
-}
-
-/// Memory that one request after the other uses: an answer's map of fields becomes that of the next request, as in hyper.
-#[derive(Default)]
-struct Memory {
-    map: HeaderMap,
-    /// Field lines of an answer.
-    lines: Vec<u8>,
-}
-
-/// What is larger is freed.
-const KEPT_FIELDS_MAX: usize = 32;
-const KEPT_LINES_MAX: usize = 2 * 1024;
-
-impl Memory {
-    fn take_map(&mut self) -> HeaderMap {
-        std::mem::take(&mut self.map)
-    }
-
-    fn keep_map(&mut self, mut map: HeaderMap) {
-        if map.capacity() <= KEPT_FIELDS_MAX {
-            map.clear();
-            self.map = map;
-        }
-    }
-
-    fn take_lines(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.lines)
-    }
-
-    fn keep_lines(&mut self, mut lines: Vec<u8>) {
-        if lines.capacity() <= KEPT_LINES_MAX {
-            lines.clear();
-            self.lines = lines;
         }
     }
 }

@@ -36,7 +36,8 @@ impl Typed {
     }
 }
 
-const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+/// The status line of nearly every reply.
+pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 impl Preamble {
     pub(super) fn new(server: &str) -> Preamble {
@@ -61,6 +62,7 @@ impl Preamble {
     }
 
     /// Those of Server and Date that are asked for.
+    #[cfg(feature = "tower")]
     pub(super) fn some_fields(&self, server: bool, date: bool) -> [&[u8]; 2] {
         let (own_server, own_date) = self.fields().split_at(self.server.len().min(self.fields().len()));
         [if server { own_server } else { b"" }, if date { own_date } else { b"" }]

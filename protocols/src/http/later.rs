@@ -40,6 +40,7 @@ trait Place: Work {
 struct Typed<M, F> {
     make: Rc<M>,
     future: Pin<Box<Option<F>>>,
+    made: Option<OwnedReply>,
     peer: Peer,
     request_bytes: usize,
     spare: Weak<RefCell<Vec<Box<dyn Place>>>>,
@@ -70,6 +71,7 @@ impl Async {
             Box::new(Typed {
                 make: make.clone(),
                 future: Box::pin(None),
+                made: None,
                 peer: Peer::default(),
                 request_bytes: 0,
                 spare: own.clone(),
@@ -88,10 +90,7 @@ impl Handler for Async {
         let mut place = spare.unwrap_or_else(|| (self.make)());
         place.begin(request);
         match place.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => {
-                reply.put(answer);
-                place.retire();
-            }
+            Poll::Ready(()) => place.answer(reply),
             Poll::Pending => {
                 let peer = place.peer();
                 reply.put_off(place, Some(peer));
@@ -122,8 +121,15 @@ where
     M: Fn(OwnedRequest) -> F + 'static,
     F: Future<Output = OwnedReply> + 'static,
 {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<OwnedReply> {
-        self.future.as_mut().as_pin_mut().expect("a request was begun").poll(context)
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let future = self.future.as_mut().as_pin_mut().expect("a request was begun");
+        future.poll(context).map(|answer| self.made = Some(answer))
+    }
+
+    fn answer(mut self: Box<Self>, reply: &mut Reply<'_>) {
+        let made = self.made.take();
+        self.retire();
+        made.into_iter().for_each(|answer| reply.put(answer));
     }
 
     fn bytes(&self) -> usize {
@@ -132,6 +138,7 @@ where
 
     fn retire(mut self: Box<Self>) {
         self.future.set(None);
+        self.made = None;
         self.peer.renew();
         // None where the server is gone.
         let Some(spare) = self.spare.upgrade() else { return };

@@ -6,13 +6,13 @@ use super::field::is_field;
 use super::intake::Intake;
 use super::message::{Head, Method, Version};
 use super::one::emit;
-use super::owned::reply::{Body, OwnedReply, Signed};
+use super::owned::reply::{Body, OwnedReply};
 use super::owned::request::OwnedRequest;
 use super::peer::Peer;
 use super::request::Request;
 use super::status::{RESET_CONTENT, is_bodiless};
 use super::successor::Successor;
-use super::work::Work;
+use super::work::{One, Work};
 use bytes::Bytes;
 use ringmill_engine::{Address, Facts, Io};
 use std::task::{Context, Poll, Waker};
@@ -44,9 +44,8 @@ pub(super) struct ReplyState {
     pub(super) later: Option<Box<Later>>,
     /// The source waits, and nobody but the client would miss it.
     pub(super) is_waiting: bool,
-    signed: Signed,
     /// A Content-Type was written.
-    has_type: bool,
+    pub(super) has_type: bool,
     pub(super) status: u16,
 }
 
@@ -101,7 +100,6 @@ impl ReplyState {
             source: None,
             later: None,
             is_waiting: false,
-            signed: Signed::default(),
             has_type: false,
             status: 200,
         }
@@ -143,7 +141,6 @@ impl ReplyState {
             source: None,
             later: None,
             is_waiting: false,
-            signed: Signed::default(),
             has_type: false,
             status,
         }
@@ -229,10 +226,10 @@ impl Reply<'_> {
         if !self.may_be_put_off() {
             return;
         }
-        let mut work = Box::new(Box::pin(future));
-        match work.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => drop(self.put(answer)),
-            Poll::Pending => self.put_off(work, None),
+        let mut future = Box::pin(future);
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => self.put(answer),
+            Poll::Pending => self.put_off(One::new(future), None),
         }
     }
 
@@ -261,20 +258,22 @@ impl Reply<'_> {
         later.peer = peer.or(later.peer.take());
     }
 
-    /// Writes an answer that was made as a value. Gives back the memory of its field lines.
-    pub(crate) fn put(&mut self, answer: OwnedReply) -> Vec<u8> {
-        if self.state.stage == Stage::Unsent {
-            self.state.signed = answer.signed;
-            if answer.status != 200 {
-                self.state.status = answer.status;
-            }
+    /// Writes an answer that was made as a value.
+    pub(crate) fn put(&mut self, answer: OwnedReply) {
+        if self.state.stage == Stage::Unsent && answer.status != 200 {
+            self.state.status = answer.status;
         }
         self.state.keep_alive &= !answer.closes;
         if !answer.fields.is_empty() && self.start() {
             self.state.has_type |= answer.has_type;
             self.io.write(&answer.fields);
         }
-        match answer.body {
+        self.content(answer.body);
+    }
+
+    /// What follows the fields.
+    pub(crate) fn content(&mut self, body: Body) {
+        match body {
             Body::Known(known, bytes) if bytes.len() <= COPIED_BYTES_MAX => self.known_type(known, &bytes),
             Body::Known(known, bytes) => {
                 if !self.state.has_type {
@@ -286,19 +285,6 @@ impl Reply<'_> {
             Body::Source(length, source) => self.stream_boxed(length, source),
             #[cfg(feature = "tower")]
             Body::Tunnel(intake, source) => self.give_over(intake, source),
-        }
-        answer.fields
-    }
-
-    /// Ends HTTP on this connection with the head that is written: no field frames what follows (RFC 9110, 7.8 and 9.3.6).
-    #[cfg(feature = "tower")]
-    fn give_over(&mut self, intake: Box<dyn Intake>, source: Box<dyn Source>) {
-        if self.start() {
-            self.io.write(b"\r\n");
-            self.state.keep_alive = false;
-            self.state.stage = Stage::Body(BodyLength::UntilClose);
-            self.state.source = Some(source);
-            self.state.later.get_or_insert_default().tunnel = Some(intake);
         }
     }
 
@@ -439,13 +425,7 @@ impl Reply<'_> {
         match self.state.stage {
             Stage::Unsent => {
                 self.state.stage = Stage::Fields;
-                let signed = self.state.signed;
-                if signed != Signed::default() {
-                    emit::write_status_line(self.io.buffer(), self.state.status);
-                    for fields in self.preamble.some_fields(!signed.server, !signed.date) {
-                        self.io.write(fields);
-                    }
-                } else if self.state.status == 200 {
+                if self.state.status == 200 {
                     self.io.buffer().extend_from_slice(self.preamble.ok());
                 } else {
                     let fields = self.preamble.fields();

@@ -36,12 +36,11 @@ impl Context {
         match polled {
             Ok(Poll::Pending) if reply.stage == Stage::Waiting => Some(Flow::Hold(0)),
             Ok(Poll::Pending) => Some(self.wait_for_handler(reply, io)),
-            Ok(Poll::Ready(answer)) => {
+            Ok(Poll::Ready(())) => {
                 before(io);
                 let later = self.end_wait(reply, io);
                 self.write_reply(reply, io, |reply| {
-                    later.and_then(|later| later.work).into_iter().for_each(|work| work.retire());
-                    reply.put(answer);
+                    later.and_then(|later| later.work).into_iter().for_each(|work| work.answer(reply));
                     reply.finish();
                 })
             }

@@ -17,17 +17,8 @@ pub struct OwnedReply {
     /// Field lines, checked.
     pub(crate) fields: Vec<u8>,
     pub(crate) has_type: bool,
-    /// Server and Date are among the fields.
-    pub(crate) signed: Signed,
     pub(crate) closes: bool,
     pub(crate) body: Body,
-}
-
-/// Which of the fields that the server adds are there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Signed {
-    pub(crate) server: bool,
-    pub(crate) date: bool,
 }
 
 /// What follows the head.
@@ -50,7 +41,7 @@ impl OwnedReply {
     /// A 200 with an empty body.
     pub fn new() -> OwnedReply {
         let (fields, body) = (Vec::new(), Body::Whole(Bytes::new()));
-        OwnedReply { status: 200, fields, has_type: false, signed: Signed::default(), closes: false, body }
+        OwnedReply { status: 200, fields, has_type: false, closes: false, body }
     }
 
     /// Sets the status, 200 to 599; any other is ignored and logged.
