@@ -27,9 +27,15 @@
 //!
 //! Read on in this order: [`Hub`] (what handlers use), `core.rs` (the topics of a worker), `log.rs`, `inbox.rs` (between workers). Messages
 //! go out by [`websocket`](crate::websocket) and [`sse`](crate::sse).
+//!
+//! With a [`Carrier`], such as a broker, messages go to other processes as well, and come to subscribers only by way of it (`carrier.rs`,
+//! `hearing.rs`, `envelope.rs`).
 
+mod carrier;
 mod core;
 mod counters;
+mod envelope;
+mod hearing;
 mod hub;
 mod inbox;
 mod log;
@@ -42,6 +48,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
+pub use carrier::{Arrivals, Carrier, InUse};
 pub use counters::TopicCounters;
 pub use hub::{Hub, Published, Topics};
 pub use message::{Frame, Publication};

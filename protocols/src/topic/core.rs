@@ -3,11 +3,12 @@
 //!
 //! A topic is there while somebody subscribes to it, or something of it is kept.
 
+use super::carrier::Carrier;
 use super::counters::Live;
 use super::inbox::{Inbox, Letter, Mail, Wish};
-use super::log::Log;
+use super::log::{End, Log};
 use super::message::{Frame, Publication};
-use super::one::{Cursor, Notify, Role, Subscriber, Topic};
+use super::one::{Cursor, Hearing, Notify, Role, Subscriber, Topic};
 use super::options::{SlowPolicy, Subscribe, TopicOptions};
 use super::place::Place;
 use ringmill_engine::{Dialer, Tick};
@@ -16,10 +17,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What a worker knows.
-#[derive(Default)]
 pub(super) struct Core {
-    names: HashMap<Arc<str>, usize>,
-    topics: Slab<Topic>,
+    pub(super) names: HashMap<Arc<str>, usize>,
+    pub(super) topics: Slab<Topic>,
+    /// Of which epoch those are that it is the home of.
+    pub(super) epoch: u64,
     /// Every message that is kept, in the order in which they came, by topic and offset; and some that are gone.
     order: VecDeque<(usize, u64)>,
     messages: usize,
@@ -51,16 +53,30 @@ pub(super) struct Busy;
 #[derive(Clone, Copy)]
 pub(super) struct Outside<'a> {
     pub(super) options: &'a TopicOptions,
-    pub(super) epoch: u64,
     pub(super) worker: usize,
     pub(super) inboxes: &'a [Inbox],
     pub(super) live: &'a Live,
     pub(super) dialer: Option<&'a Dialer>,
+    /// What carries messages to other processes.
+    pub(super) carrier: Option<&'a dyn Carrier>,
     /// Which worker a topic is at home at.
     pub(super) home_of: &'a dyn Fn(&str) -> usize,
 }
 
 impl Core {
+    pub(super) fn new(epoch: u64) -> Core {
+        Core {
+            names: HashMap::new(),
+            topics: Slab::new(),
+            epoch,
+            order: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            forgotten: 0,
+            touched: Vec::new(),
+        }
+    }
+
     /// The place of a message in a topic that this worker is the home of.
     pub(super) fn place(
         &mut self,
@@ -73,20 +89,30 @@ impl Core {
             outside.live.busy.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             return Err(Busy);
         }
-        let index = self.home(name);
-        let topic = &mut self.topics[index];
-        let offset = topic.log.next();
-        let frame = Arc::new(Frame::new(publication, Place { epoch: outside.epoch, offset }));
-        if let Role::Home { interested } = &topic.role {
+        let (index, _) = self.home(name);
+        Ok(self.put(index, publication, outside))
+    }
+
+    /// Gives a message its place in a topic whose home is here.
+    pub(super) fn put(&mut self, index: usize, publication: Publication, outside: Outside<'_>) -> u64 {
+        let offset = self.topics[index].log.next();
+        let frame = Frame::new(publication, Place { epoch: self.epoch, offset });
+        Live::add(&outside.live.published, 1);
+        self.spread(index, Arc::new(frame), outside);
+        offset
+    }
+
+    /// Appends to a topic whose home is here, and lets those know who mirror it.
+    pub(super) fn spread(&mut self, index: usize, frame: Arc<Frame>, outside: Outside<'_>) {
+        let topic = &self.topics[index];
+        if let Role::Home { interested, .. } = &topic.role {
             for worker in interested {
-                if !outside.inboxes[*worker].deliver(name, &frame, outside.options) {
+                if !outside.inboxes[*worker].deliver(&topic.name, &frame, outside.options) {
                     Live::add(&outside.live.gaps, 1);
                 }
             }
         }
-        Live::add(&outside.live.published, 1);
         self.append(index, frame, outside);
-        Ok(offset)
     }
 
     /// Does what others have left to do.
@@ -101,7 +127,11 @@ impl Core {
                     let _ = self.place(&name, publication, outside);
                 }
                 Letter::Deliver(name, frame) => self.deliver(&name, frame, outside),
-                Letter::History { name, frames, next } => self.fill(&name, frames, next, outside),
+                Letter::History { name, frames, end } => self.fill(&name, frames, end, outside),
+                Letter::Arrive(name, publication) => self.arrive(&name, publication, outside),
+                Letter::Began(name) => self.begin(&name, outside),
+                Letter::Missed(name) => self.miss(&name, outside),
+                Letter::Restart(epoch) => self.restart(epoch, outside),
             }
         }
         for name in mail.gaps {
@@ -121,7 +151,7 @@ impl Core {
         notify: Notify,
         outside: Outside<'_>,
     ) -> (usize, usize) {
-        let index = if is_home { self.home(name) } else { self.mirror(name, outside) };
+        let index = if is_home { self.wanted(name, outside) } else { self.mirror(name, outside) };
         let subscriber = Subscriber {
             notify,
             cursor: Cursor::Waiting(how.start),
@@ -130,11 +160,11 @@ impl Core {
         };
         let topic = &mut self.topics[index];
         let slot = topic.subscribers.insert(subscriber);
-        topic.cursor(slot, outside.epoch);
+        topic.cursor(slot);
         // It is woken to read what there is.
         topic.rest(slot);
         topic.wake(outside.dialer);
-        self.tell(outside);
+        self.wake_touched(outside);
         (index, slot)
     }
 
@@ -160,7 +190,7 @@ impl Core {
     /// What a subscriber reads next.
     pub(super) fn next(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> Next {
         let topic = &mut self.topics[index];
-        let Some(at) = topic.cursor(slot, outside.epoch) else {
+        let Some(at) = topic.cursor(slot) else {
             topic.subscribers[slot].cursor = Cursor::At(topic.log.next());
             Live::add(&outside.live.resets, 1);
             return Next::Skipped(None);
@@ -172,6 +202,10 @@ impl Core {
         let subscriber = &mut topic.subscribers[slot];
         if let Some(frame) = topic.log.at(at) {
             subscriber.cursor = Cursor::At(at + 1);
+            if frame.is_cut() {
+                Live::add(&outside.live.resets, 1);
+                return Next::Skipped(None);
+            }
             Live::add(&outside.live.delivered, 1);
             return Next::Frame(frame.clone());
         }
@@ -189,6 +223,10 @@ impl Core {
             SlowPolicy::Latest => first.max(topic.log.next().saturating_sub(1)),
         };
         subscriber.cursor = Cursor::At(to);
+        if topic.log.is_cut(at, to) {
+            Live::add(&outside.live.resets, 1);
+            return Next::Skipped(None);
+        }
         Live::add(&outside.live.skipped, to - at);
         Next::Skipped(Some(to - at))
     }
@@ -214,8 +252,9 @@ impl Core {
         for index in idle {
             self.forget_if_idle(index, outside);
         }
+        let is_lingering = self.end_lingering(now, outside);
         self.tell(outside);
-        self.messages > 0
+        self.messages > 0 || is_lingering
     }
 
     /// What is kept.
@@ -229,15 +268,26 @@ impl Core {
         self.topics[index].resting.len()
     }
 
-    fn home(&mut self, name: &Arc<str>) -> usize {
-        let role = || Role::Home { interested: Vec::new() };
-        self.topic(name, role).0
+    /// A topic that has its home here, and whether it is new.
+    fn home(&mut self, name: &Arc<str>) -> (usize, bool) {
+        self.topic(name, || Role::Home { interested: Vec::new(), hearing: Hearing::Not, heard_from: 0 })
+    }
+
+    /// The same for somebody who subscribes.
+    fn wanted(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
+        let (index, is_new) = self.home(name);
+        self.hear(index, is_new, outside);
+        index
     }
 
     fn mirror(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
         let (index, is_new) = self.topic(name, || Role::Mirror { is_synced: false, is_asked: false });
         if is_new {
             self.ask(index, outside);
+            // The home does the same, but maybe after what is published here next.
+            if let Some(carrier) = outside.carrier {
+                carrier.subscribe(name);
+            }
         }
         index
     }
@@ -248,7 +298,7 @@ impl Core {
         }
         let index = self.topics.insert(Topic {
             name: name.clone(),
-            log: Log::new(self.forgotten),
+            log: Log::new(self.forgotten, self.epoch),
             role: role(),
             subscribers: Slab::new(),
             resting: Vec::new(),
@@ -279,7 +329,9 @@ impl Core {
             }
             self.pop(index);
         }
+        // The last message is always kept: its topic is in use.
         while self.bytes > options.worker_bytes_max
+            && self.messages > 1
             && let Some((index, offset)) = self.order.pop_front()
         {
             if self.topics.get(index).is_some_and(|topic| topic.log.len() > 0 && topic.log.first() == offset)
@@ -308,18 +360,18 @@ impl Core {
     fn grant(&mut self, worker: usize, name: &Arc<str>, wish: Wish, outside: Outside<'_>) {
         match wish {
             Wish::From(offset) => {
-                let index = self.home(name);
+                let index = self.wanted(name, outside);
                 let topic = &mut self.topics[index];
-                if let Role::Home { interested } = &mut topic.role
+                if let Role::Home { interested, .. } = &mut topic.role
                     && !interested.contains(&worker)
                 {
                     interested.push(worker);
                 }
-                outside.inboxes[worker].history(name, topic.log.since(offset), topic.log.next());
+                outside.inboxes[worker].history(name, topic.log.since(offset), topic.log.end());
             }
             Wish::Nothing => {
                 let Some(&index) = self.names.get(name) else { return };
-                if let Role::Home { interested } = &mut self.topics[index].role {
+                if let Role::Home { interested, .. } = &mut self.topics[index].role {
                     interested.retain(|other| *other != worker);
                 }
                 self.forget_if_idle(index, outside);
@@ -341,17 +393,17 @@ impl Core {
     }
 
     /// What a mirror asked for.
-    fn fill(&mut self, name: &Arc<str>, frames: Vec<Arc<Frame>>, next: u64, outside: Outside<'_>) {
+    fn fill(&mut self, name: &Arc<str>, frames: Vec<Arc<Frame>>, end: End, outside: Outside<'_>) {
         let Some(&index) = self.names.get(name) else { return };
         let topic = &mut self.topics[index];
         let Role::Mirror { is_synced, is_asked } = &mut topic.role else { return };
         let is_first = !*is_synced;
         (*is_synced, *is_asked) = (true, false);
-        let first = next - frames.len() as u64;
+        let first = end.next - frames.len() as u64;
         if is_first || first > topic.log.next() {
             // What lies between is lost to everybody here, and each is told.
             let (messages, bytes) = (topic.log.len(), topic.log.bytes());
-            topic.log.jump(first);
+            topic.log.jump(first, end);
             self.messages -= messages;
             self.bytes -= bytes;
         }
@@ -365,12 +417,13 @@ impl Core {
                 self.append(index, frame, outside);
             }
         }
+        let topic = &mut self.topics[index];
+        topic.log.follow(end);
         if is_first {
             // Now everybody's place is known, and what follows does not change it.
-            let topic = &mut self.topics[index];
             let slots: Vec<usize> = topic.subscribers.iter().map(|(slot, _)| slot).collect();
             for slot in slots {
-                topic.cursor(slot, outside.epoch);
+                topic.cursor(slot);
             }
         }
     }
@@ -400,14 +453,19 @@ impl Core {
     }
 
     /// Forgets a topic that nobody wants and of which nothing is kept.
-    fn forget_if_idle(&mut self, index: usize, outside: Outside<'_>) {
+    pub(super) fn forget_if_idle(&mut self, index: usize, outside: Outside<'_>) {
         let Some(topic) = self.topics.get(index) else { return };
         if !topic.subscribers.is_empty() {
             return;
         }
         match &topic.role {
-            Role::Home { interested } if interested.is_empty() && topic.log.len() == 0 => {
-                self.forgotten = self.forgotten.max(topic.log.next());
+            Role::Home { interested, .. } if interested.is_empty() => {
+                if self.linger(index, outside) || self.topics[index].log.len() > 0 {
+                    return;
+                }
+                // What is not heard is missed: nobody goes on from there.
+                let unheard = u64::from(outside.carrier.is_some());
+                self.forgotten = self.forgotten.max(self.topics[index].log.next() + unheard);
             }
             Role::Home { .. } => return,
             Role::Mirror { .. } => {
@@ -415,6 +473,9 @@ impl Core {
                 self.bytes -= topic.log.bytes();
                 let home = (outside.home_of)(&topic.name);
                 outside.inboxes[home].wish(outside.worker, &topic.name, Wish::Nothing);
+                if let Some(carrier) = outside.carrier {
+                    carrier.unsubscribe(&topic.name);
+                }
             }
         }
         let topic = self.topics.remove(index);

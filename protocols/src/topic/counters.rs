@@ -12,6 +12,8 @@ pub(super) struct Live {
     pub(super) skipped: AtomicU64,
     pub(super) slow_closed: AtomicU64,
     pub(super) resets: AtomicU64,
+    pub(super) cuts: AtomicU64,
+    pub(super) unreadable: AtomicU64,
     pub(super) topics: AtomicU64,
     pub(super) subscribers: AtomicU64,
     pub(super) kept_bytes: AtomicU64,
@@ -37,6 +39,8 @@ impl Live {
         sum.skipped += self.skipped.load(Relaxed);
         sum.slow_closed += self.slow_closed.load(Relaxed);
         sum.resets += self.resets.load(Relaxed);
+        sum.cuts += self.cuts.load(Relaxed);
+        sum.unreadable += self.unreadable.load(Relaxed);
         sum.topics += self.topics.load(Relaxed);
         sum.subscribers += self.subscribers.load(Relaxed);
         sum.kept_bytes += self.kept_bytes.load(Relaxed);
@@ -51,7 +55,7 @@ pub struct TopicCounters {
     pub published: u64,
     /// Messages that were handed to a subscriber.
     pub delivered: u64,
-    /// Messages that were refused because the home of their topic was busy.
+    /// Messages that were refused because the home of their topic was busy, or because they could not be carried to other processes.
     pub busy: u64,
     /// Times that a worker's inbox was full, so that it had to fetch what it had missed of a topic.
     pub gaps: u64,
@@ -59,8 +63,12 @@ pub struct TopicCounters {
     pub skipped: u64,
     /// Slow subscribers that were closed.
     pub slow_closed: u64,
-    /// Subscribers that could not go on where they were.
+    /// Times that a subscriber could not go on where it was.
     pub resets: u64,
+    /// Times that something of a topic was missed of other processes, or may have been: all its subscribers are told.
+    pub cuts: u64,
+    /// Messages of other processes that could not be read, or are longer than they may be here.
+    pub unreadable: u64,
     /// Topics that there are, counted by each worker that knows them.
     pub topics: u64,
     /// Subscribers that there are.
@@ -80,6 +88,8 @@ impl TopicCounters {
             ("skipped", self.skipped),
             ("slow_closed", self.slow_closed),
             ("resets", self.resets),
+            ("cuts", self.cuts),
+            ("unreadable", self.unreadable),
             ("topics", self.topics),
             ("subscribers", self.subscribers),
             ("kept_bytes", self.kept_bytes),

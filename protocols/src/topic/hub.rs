@@ -1,7 +1,9 @@
 //! A worker's hub: where its handlers publish and subscribe; and what all hubs of a program share.
 
+use super::carrier::Carrier;
 use super::core::{Core, Outside};
 use super::counters::{Live, TopicCounters};
+use super::envelope;
 use super::inbox::Inbox;
 use super::message::Publication;
 use super::options::TopicOptions;
@@ -11,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +24,12 @@ pub struct Topics(pub(super) Arc<Shared>);
 /// What all hubs share.
 pub(super) struct Shared {
     pub(super) options: TopicOptions,
+    /// The first epoch.
     pub(super) epoch: u64,
+    /// How often another one has begun.
+    restarts: AtomicU64,
+    /// What carries messages to other processes.
+    pub(super) carrier: OnceLock<Arc<dyn Carrier>>,
     /// Not to be known to others: who knows it can send everything to one worker.
     seed: u64,
     seats: OnceLock<Box<[Seat]>>,
@@ -52,14 +60,15 @@ pub(super) struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// It has this offset; `None`: it is on its way to another worker, which is the topic's home and gives it one. (If it is the first of its
-    /// topic and that worker has as many topics as it may, it is dropped there, and counted as busy.)
+    /// topic and that worker has as many topics as it may, it is dropped there, and counted as busy.) With a carrier it is always `None`:
+    /// it was handed over, and gets its place where it comes back.
     Done {
         /// Which message of the topic it is.
         offset: Option<u64>,
     },
-    /// The topic's home is behind, or has too many topics: it is not published. Try again later.
+    /// The topic's home is behind, or has too many topics, or there is no connection to the broker: it is not published. Try again later.
     Busy,
-    /// It is longer than [`TopicOptions::message_bytes_max`].
+    /// It is longer than [`TopicOptions::message_bytes_max`], or than a broker takes.
     TooLarge,
     /// That is no name of a topic: [`is_name`].
     NoTopic,
@@ -88,8 +97,15 @@ impl Topics {
     /// The same with a randomness of one's own, for tests.
     #[doc(hidden)]
     pub fn with_seed(options: TopicOptions, seed: u64) -> Topics {
-        let (seats, inboxes) = (OnceLock::new(), OnceLock::new());
-        Topics(Arc::new(Shared { options, epoch: hash(seed, "epoch"), seed, seats, inboxes }))
+        Topics(Arc::new(Shared {
+            options,
+            epoch: hash(seed, "epoch"),
+            restarts: AtomicU64::new(0),
+            carrier: OnceLock::new(),
+            seed,
+            seats: OnceLock::new(),
+            inboxes: OnceLock::new(),
+        }))
     }
 
     /// The hub of this worker. To be called on its thread, as factories of protocols are.
@@ -114,7 +130,7 @@ impl Topics {
             let hub = Rc::new(Inner {
                 shared: self.0.clone(),
                 worker,
-                core: RefCell::default(),
+                core: RefCell::new(Core::new(self.0.epoch)),
                 dialer: RefCell::default(),
                 is_ticking: RefCell::new(false),
             });
@@ -134,12 +150,10 @@ impl Topics {
 
     /// Publishes from any thread; see [`Hub::publish`].
     pub fn publish(&self, topic: &str, message: impl Into<Publication>) -> Published {
-        let message = message.into();
-        match self.here() {
-            Some(hub) => hub.publish(topic, message),
-            None if !is_name(topic) => Published::NoTopic,
-            None if message.bytes.len() > self.0.options.message_bytes_max => Published::TooLarge,
-            None => self.0.send_home(&topic.into(), message),
+        match (self.0.hand_over(topic, message.into()), self.here()) {
+            (Ok(published), _) => published,
+            (Err(message), Some(hub)) => hub.enter(topic, message),
+            (Err(message), None) => self.0.send_home(&topic.into(), message),
         }
     }
 
@@ -180,17 +194,50 @@ impl Shared {
         self.inboxes.get().map_or(&[], |inboxes| inboxes)
     }
 
+    /// Hands a message to what carries it, if there is such a thing; `Err` with a message whose way is within the process.
+    fn hand_over(&self, topic: &str, publication: Publication) -> Result<Published, Publication> {
+        if !is_name(topic) {
+            return Ok(Published::NoTopic);
+        }
+        if publication.bytes.len() > self.options.message_bytes_max {
+            return Ok(Published::TooLarge);
+        }
+        let Some(carrier) = self.carrier.get() else { return Err(publication) };
+        let Some(payload) = envelope::encode(&publication) else { return Ok(Published::TooLarge) };
+        let published = carrier.publish(topic, payload);
+        if published == Published::Busy {
+            self.count_busy(topic);
+        }
+        Ok(published)
+    }
+
     /// Leaves a message in the inbox of its topic's home, if there is one yet.
     fn send_home(&self, name: &Arc<str>, publication: Publication) -> Published {
         let inbox = self.inboxes().get(self.home_of(name));
         if inbox.is_some_and(|inbox| inbox.publish(name, publication, &self.options)) {
             return Published::Done { offset: None };
         }
-        if let Some(seat) = self.seats().get(self.home_of(name)) {
-            // Counted by whoever is refused: rarely, so that it may be by several threads.
-            seat.live.busy.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
+        self.count_busy(name);
         Published::Busy
+    }
+
+    /// Counted by whoever is refused: rarely, so that it may be by several threads.
+    fn count_busy(&self, name: &str) {
+        if let Some(seat) = self.seats().get(self.home_of(name)) {
+            seat.live.busy.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counted by what carries messages, and nobody else.
+    pub(super) fn count_unreadable(&self, name: &str) {
+        if let Some(seat) = self.seats().get(self.home_of(name)) {
+            seat.live.unreadable.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn next_epoch(&self) -> u64 {
+        let restarts = self.restarts.fetch_add(1, Relaxed) + 1;
+        hash(self.seed, &format!("epoch {restarts}"))
     }
 
     /// Which worker a topic is at home at.
@@ -208,18 +255,15 @@ fn hash(seed: u64, name: &str) -> u64 {
 impl Hub {
     /// Publishes to a topic: a `&str`, a `String`, a `&[u8]` or a [`Publication`]. All who subscribe get it, the one who publishes included.
     pub fn publish(&self, topic: &str, message: impl Into<Publication>) -> Published {
-        self.enter(topic, message.into())
+        match self.0.shared.hand_over(topic, message.into()) {
+            Ok(published) => published,
+            Err(message) => self.enter(topic, message),
+        }
     }
 
-    /// Where a message enters. (One that came through a broker enters here as well, at the home of its topic.)
+    /// Where a message enters that is not carried: one that is comes to its topic's home by [`Arrivals`](super::Arrivals).
     fn enter(&self, topic: &str, publication: Publication) -> Published {
         let shared = &*self.0.shared;
-        if !is_name(topic) {
-            return Published::NoTopic;
-        }
-        if publication.bytes.len() > shared.options.message_bytes_max {
-            return Published::TooLarge;
-        }
         let name: Arc<str> = topic.into();
         let home = shared.home_of(topic);
         if home != self.0.worker {
@@ -277,6 +321,13 @@ impl Hub {
         }
     }
 
+    /// Somebody has left: what is still heard for a while comes to its end by ticks.
+    pub(super) fn look_later(&self) {
+        if self.0.shared.carrier.get().is_some() {
+            self.start_ticking();
+        }
+    }
+
     /// Has old messages looked for, if there are any messages.
     fn start_ticking(&self) {
         if !*self.0.is_ticking.borrow()
@@ -293,11 +344,11 @@ impl Hub {
         let dialer = self.0.dialer.borrow();
         let outside = Outside {
             options: &shared.options,
-            epoch: shared.epoch,
             worker: self.0.worker,
             inboxes: shared.inboxes(),
             live: self.live(),
             dialer: dialer.as_ref(),
+            carrier: shared.carrier.get().map(|carrier| &**carrier),
             home_of: &|name| shared.home_of(name),
         };
         call(&mut self.0.core.borrow_mut(), outside)

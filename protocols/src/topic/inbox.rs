@@ -4,6 +4,7 @@
 //! receiver is told of and fills from the topic's home. Who wants what is one entry for each worker and topic, however often it
 //! changes, so that it needs no limit; neither does history, which is asked for by one topic once at a time.
 
+use super::log::End;
 use super::message::{Frame, Publication};
 use super::options::TopicOptions;
 use ringmill_engine::Waker;
@@ -43,8 +44,19 @@ pub(super) enum Letter {
     Publish(Arc<str>, Publication),
     /// From there.
     Deliver(Arc<str>, Arc<Frame>),
-    /// The answer to a wish: what is kept from there on, and what comes next behind it.
-    History { name: Arc<str>, frames: Vec<Arc<Frame>>, next: u64 },
+    /// The answer to a wish: what is kept from there on, and how far the log has come.
+    History {
+        name: Arc<str>,
+        frames: Vec<Arc<Frame>>,
+        end: End,
+    },
+    /// To the topic's home, from other processes.
+    Arrive(Arc<str>, Publication),
+    /// From here on it is heard without a gap.
+    Began(Arc<str>),
+    /// Something of that was missed; of all topics, and another epoch begins.
+    Missed(Arc<str>),
+    Restart(u64),
 }
 
 impl Inbox {
@@ -57,14 +69,49 @@ impl Inbox {
     /// Takes a message to publish; `false` if it is full.
     pub(super) fn publish(&self, name: &Arc<str>, publication: Publication, options: &TopicOptions) -> bool {
         let bytes = publication.bytes.len();
+        self.take_in(bytes, options, || Letter::Publish(name.clone(), publication))
+    }
+
+    /// Takes a message of another process; `false` if it is full.
+    pub(super) fn arrive(&self, name: &Arc<str>, publication: Publication, options: &TopicOptions) -> bool {
+        let bytes = publication.bytes.len();
+        self.take_in(bytes, options, || Letter::Arrive(name.clone(), publication))
+    }
+
+    fn take_in(&self, bytes: usize, options: &TopicOptions, letter: impl FnOnce() -> Letter) -> bool {
         let mut mail = self.open();
         if !mail.fits(bytes, options) {
             return false;
         }
         mail.count(bytes);
-        mail.letters.push_back(Letter::Publish(name.clone(), publication));
+        mail.letters.push_back(letter());
         self.ring(mail);
         true
+    }
+
+    /// What is missed is always told, and once is enough.
+    pub(super) fn missed(&self, name: &Arc<str>) {
+        let mut mail = self.open();
+        if !matches!(mail.letters.back(), Some(Letter::Missed(last)) if last == name) {
+            mail.letters.push_back(Letter::Missed(name.clone()));
+            self.ring(mail);
+        }
+    }
+
+    /// There is one for each time that a topic is asked for.
+    pub(super) fn began(&self, name: &Arc<str>) {
+        let mut mail = self.open();
+        mail.letters.push_back(Letter::Began(name.clone()));
+        self.ring(mail);
+    }
+
+    pub(super) fn restart(&self, epoch: u64) {
+        let mut mail = self.open();
+        if matches!(mail.letters.back(), Some(Letter::Restart(_))) {
+            mail.letters.pop_back();
+        }
+        mail.letters.push_back(Letter::Restart(epoch));
+        self.ring(mail);
     }
 
     /// Takes a message to deliver; `false` if this is where a gap begins.
@@ -91,9 +138,9 @@ impl Inbox {
         self.ring(mail);
     }
 
-    pub(super) fn history(&self, name: &Arc<str>, frames: Vec<Arc<Frame>>, next: u64) {
+    pub(super) fn history(&self, name: &Arc<str>, frames: Vec<Arc<Frame>>, end: End) {
         let mut mail = self.open();
-        mail.letters.push_back(Letter::History { name: name.clone(), frames, next });
+        mail.letters.push_back(Letter::History { name: name.clone(), frames, end });
         self.ring(mail);
     }
 

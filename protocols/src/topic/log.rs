@@ -9,8 +9,19 @@ use std::time::Duration;
 /// The messages that a topic keeps.
 pub(super) struct Log {
     entries: VecDeque<Entry>,
-    next: u64,
     bytes: usize,
+    end: End,
+}
+
+/// How far a log has come.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    /// What the next message will be.
+    pub(super) next: u64,
+    /// Of which epoch it is now.
+    pub(super) epoch: u64,
+    /// The last cut of what is not kept any more.
+    pub(super) cut: Option<u64>,
 }
 
 struct Entry {
@@ -20,20 +31,36 @@ struct Entry {
 }
 
 impl Log {
-    pub(super) fn new(next: u64) -> Log {
-        Log { entries: VecDeque::new(), next, bytes: 0 }
+    pub(super) fn new(next: u64, epoch: u64) -> Log {
+        Log { entries: VecDeque::new(), bytes: 0, end: End { next, epoch, cut: None } }
+    }
+
+    #[inline]
+    pub(super) fn end(&self) -> End {
+        self.end
+    }
+
+    /// Whether something was missed between these two; the first one is not kept any more.
+    pub(super) fn is_cut(&self, from: u64, to: u64) -> bool {
+        let is_kept = |offset| self.at(offset).is_some_and(|frame| frame.is_cut());
+        self.end.cut.is_some_and(|cut| cut >= from) || (self.first()..to).any(is_kept)
+    }
+
+    /// It is a mirror of one of this epoch.
+    pub(super) fn follow(&mut self, end: End) {
+        self.end.epoch = end.epoch;
     }
 
     /// The oldest that is kept; `next` if there is none.
     #[inline]
     pub(super) fn first(&self) -> u64 {
-        self.next - self.entries.len() as u64
+        self.end.next - self.entries.len() as u64
     }
 
     /// What the next one will be.
     #[inline]
     pub(super) fn next(&self) -> u64 {
-        self.next
+        self.end.next
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,19 +80,25 @@ impl Log {
 
     pub(super) fn push(&mut self, frame: Arc<Frame>) {
         self.bytes += frame.cost();
-        self.next += 1;
+        self.end.epoch = frame.place().epoch;
+        self.end.next += 1;
         self.entries.push_back(Entry { frame, seen: None });
     }
 
-    /// Goes on elsewhere, with nothing kept.
-    pub(super) fn jump(&mut self, next: u64) {
+    /// Goes on elsewhere, with nothing kept: with the oldest that a log keeps which has come to this end.
+    pub(super) fn jump(&mut self, next: u64, end: End) {
         self.entries.clear();
-        (self.next, self.bytes) = (next, 0);
+        self.bytes = 0;
+        self.end = End { next, ..end };
     }
 
     /// Drops the oldest.
     pub(super) fn pop(&mut self) {
+        let first = self.first();
         if let Some(entry) = self.entries.pop_front() {
+            if entry.frame.is_cut() {
+                self.end.cut = Some(first);
+            }
             self.bytes -= entry.frame.cost();
         }
     }

@@ -25,13 +25,18 @@ impl Publication {
 
     /// With a name of the event, for server-sent events; WebSockets are not told it. A name with control characters is left out and logged.
     pub fn with_event(mut self, name: &str) -> Publication {
-        if name.chars().any(char::is_control) {
-            tracing::warn!("the name of an event has control characters: left out");
-        } else {
+        if is_event(name) {
             self.event = Some(name.into());
+        } else {
+            tracing::warn!("the name of an event has control characters: left out");
         }
         self
     }
+}
+
+/// Whether this can be the name of an event.
+pub(super) fn is_event(name: &str) -> bool {
+    !name.chars().any(char::is_control)
 }
 
 impl From<&str> for Publication {
@@ -62,6 +67,7 @@ impl From<&[u8]> for Publication {
 #[derive(Debug)]
 pub struct Frame {
     publication: Publication,
+    is_cut: bool,
     place: Place,
     event_bytes: OnceLock<Bytes>,
     /// With the size of the window.
@@ -72,12 +78,22 @@ pub struct Frame {
 impl Frame {
     pub(super) fn new(publication: Publication, place: Place) -> Frame {
         Frame {
+            is_cut: false,
             publication,
             place,
             event_bytes: OnceLock::new(),
             #[cfg(feature = "websocket")]
             deflated: OnceLock::new(),
         }
+    }
+
+    /// No message, but where some were missed: nobody gets it, and everybody who comes to it is told.
+    pub(super) fn cut(place: Place) -> Frame {
+        Frame { is_cut: true, ..Frame::new(Publication::binary(Bytes::new()), place) }
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Whether it is text.

@@ -3,7 +3,7 @@
 use super::log::Log;
 use super::options::{SlowPolicy, Start};
 use super::place::Place;
-use ringmill_engine::{ConnId, Dialer};
+use ringmill_engine::{ConnId, Dialer, Tick};
 use slab::Slab;
 use std::sync::Arc;
 
@@ -20,9 +20,24 @@ pub(super) struct Topic {
 
 pub(super) enum Role {
     /// Here it gets its order. These other workers have subscribers.
-    Home { interested: Vec<usize> },
+    Home {
+        interested: Vec<usize>,
+        hearing: Hearing,
+        /// The first message that was heard since it was asked for.
+        heard_from: u64,
+    },
     /// Its home was asked for what follows what is here.
     Mirror { is_synced: bool, is_asked: bool },
+}
+
+/// Whether what carries messages was asked for those of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// Not, or there is nothing that carries them.
+    Not,
+    Wanted,
+    /// Nobody wants them any more, since about then.
+    Lingers(Option<Tick>),
 }
 
 pub(super) struct Subscriber {
@@ -50,7 +65,7 @@ pub(super) enum Notify {
 
 impl Topic {
     /// Where a subscriber reads: `Some(None)` if nobody knows yet, `None` if it cannot go on where it was.
-    pub(super) fn cursor(&mut self, slot: usize, epoch: u64) -> Option<Option<u64>> {
+    pub(super) fn cursor(&mut self, slot: usize) -> Option<Option<u64>> {
         let subscriber = &mut self.subscribers[slot];
         let start = match subscriber.cursor {
             Cursor::At(at) => return Some(Some(at)),
@@ -63,10 +78,14 @@ impl Topic {
         let at = match start {
             Start::Now => next,
             Start::Oldest => first,
-            Start::Last => first.max(next.saturating_sub(1)),
+            // Behind a cut nobody knows which the last one was.
+            Start::Last => {
+                let last = first.max(next.saturating_sub(1));
+                if self.log.at(last).is_some_and(|frame| frame.is_cut()) { next } else { last }
+            }
             Start::After(Place { epoch: said, offset }) => {
                 let at = offset.checked_add(1).filter(|at| (first..=next).contains(at));
-                at.filter(|_| said == epoch)?
+                at.filter(|_| said == self.log.end().epoch)?
             }
         };
         subscriber.cursor = Cursor::At(at);

@@ -12,7 +12,8 @@ pub struct TopicOptions {
     pub bytes_max: usize,
     /// A message is kept for so long, and a second more.
     pub age_max: Duration,
-    /// The last message of a topic is kept however old it is ("retained"). Topics that have had a message are then never forgotten.
+    /// The last message of a topic is kept however old it is ("retained"). Topics that have had a message are then never forgotten. With a
+    /// carrier that holds while a topic is heard: what is kept when it is heard again may not be the last one, and is nobody's.
     pub keeps_last: bool,
     /// A longer message is not taken.
     pub message_bytes_max: usize,
@@ -25,6 +26,9 @@ pub struct TopicOptions {
     pub inbox_messages_max: usize,
     /// ...as they are beyond so many bytes.
     pub inbox_bytes_max: usize,
+    /// With a carrier ([`Topics::carry`](super::Topics::carry)): a topic that nobody subscribes to any more is heard for so long, and a second
+    /// more, so that who comes back has missed nothing.
+    pub linger: Duration,
 }
 
 impl Default for TopicOptions {
@@ -39,6 +43,7 @@ impl Default for TopicOptions {
             worker_bytes_max: 64 << 20,
             inbox_messages_max: 4096,
             inbox_bytes_max: 8 << 20,
+            linger: Duration::from_secs(60),
         }
     }
 }

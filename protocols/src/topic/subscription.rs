@@ -78,5 +78,6 @@ impl Drop for Subscription {
         let name = self.topic();
         let (left, _notify) = self.hub.with(|core, outside| core.unsubscribe(self.topic, self.slot, outside));
         self.hub.count_subscribers(&name, left);
+        self.hub.look_later();
     }
 }

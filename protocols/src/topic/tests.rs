@@ -1,5 +1,7 @@
 //! Hubs of several workers on one thread, step by step; at the end a model that knows nothing of logs or inboxes.
 
+mod carried;
+
 use super::*;
 use proptest::prelude::*;
 use ringmill_engine::Tick;

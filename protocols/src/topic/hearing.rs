@@ -1,0 +1,129 @@
+//! What a topic's home does with a carrier: which topics it hears, what arrives, and where something was missed. Pure, as the core is.
+//!
+//! A topic is heard from its first subscriber in the process on, and for a while after the last one has left, so that who comes back has
+//! missed nothing. In front of what is heard anew lies a cut.
+
+use super::core::{Core, Outside};
+use super::counters::Live;
+use super::message::{Frame, Publication};
+use super::one::{Hearing, Role};
+use super::place::Place;
+use ringmill_engine::Tick;
+use std::sync::Arc;
+
+impl Core {
+    /// Somebody wants a topic whose home is here: it is heard.
+    pub(super) fn hear(&mut self, index: usize, is_new: bool, outside: Outside<'_>) {
+        let (Some(carrier), topic) = (outside.carrier, &mut self.topics[index]) else { return };
+        let Role::Home { hearing, .. } = &mut topic.role else { return };
+        let was_heard = *hearing != Hearing::Not;
+        *hearing = Hearing::Wanted;
+        if !was_heard {
+            carrier.subscribe(&topic.name);
+            if !is_new {
+                self.cut(index, outside);
+            }
+            let topic = &mut self.topics[index];
+            if let Role::Home { heard_from, .. } = &mut topic.role {
+                *heard_from = topic.log.next();
+            }
+        }
+    }
+
+    /// What arrives from here on was asked for by the last who did. What came since then was on its way from before: a cut follows it.
+    pub(super) fn begin(&mut self, name: &Arc<str>, outside: Outside<'_>) {
+        let Some(index) = self.heard(name) else { return };
+        let topic = &self.topics[index];
+        if let Role::Home { heard_from, .. } = topic.role
+            && heard_from != topic.log.next()
+        {
+            self.cut(index, outside);
+        }
+    }
+
+    /// Nobody wants a topic whose home is here any more: whether it is not heard from now on, but a while later.
+    pub(super) fn linger(&mut self, index: usize, outside: Outside<'_>) -> bool {
+        let has_room = self.topics.len() <= outside.options.topics_max && !outside.options.linger.is_zero();
+        let topic = &mut self.topics[index];
+        let Role::Home { hearing, .. } = &mut topic.role else { return false };
+        match hearing {
+            Hearing::Not => return false,
+            Hearing::Wanted if has_room => *hearing = Hearing::Lingers(None),
+            Hearing::Lingers(_) => {}
+            Hearing::Wanted => {
+                *hearing = Hearing::Not;
+                if let Some(carrier) = outside.carrier {
+                    carrier.unsubscribe(&topic.name);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Ends what has lingered for long enough; whether something still does.
+    pub(super) fn end_lingering(&mut self, now: Tick, outside: Outside<'_>) -> bool {
+        let mut is_lingering = false;
+        let mut over = Vec::new();
+        for (index, topic) in &mut self.topics {
+            let Role::Home { hearing: hearing @ Hearing::Lingers(_), .. } = &mut topic.role else { continue };
+            match *hearing {
+                Hearing::Lingers(Some(since)) if now.since(since) >= outside.options.linger => {
+                    *hearing = Hearing::Not;
+                    if let Some(carrier) = outside.carrier {
+                        carrier.unsubscribe(&topic.name);
+                    }
+                    over.push(index);
+                    continue;
+                }
+                Hearing::Lingers(None) => *hearing = Hearing::Lingers(Some(now)),
+                _ => {}
+            }
+            is_lingering = true;
+        }
+        for index in over {
+            self.forget_if_idle(index, outside);
+        }
+        is_lingering
+    }
+
+    /// A message that was carried here. What is not heard any more may still arrive, and is nobody's.
+    pub(super) fn arrive(&mut self, name: &Arc<str>, publication: Publication, outside: Outside<'_>) {
+        if let Some(index) = self.heard(name) {
+            self.put(index, publication, outside);
+        }
+    }
+
+    /// Something of a topic was missed.
+    pub(super) fn miss(&mut self, name: &Arc<str>, outside: Outside<'_>) {
+        if let Some(index) = self.heard(name) {
+            self.cut(index, outside);
+        }
+    }
+
+    /// Something was missed of whatever topic: another epoch begins.
+    pub(super) fn restart(&mut self, epoch: u64, outside: Outside<'_>) {
+        self.epoch = epoch;
+        let homes = self.topics.iter().filter(|(_, topic)| matches!(topic.role, Role::Home { .. }));
+        let homes: Vec<usize> = homes.map(|(index, _)| index).collect();
+        for index in homes {
+            // One that went away because another one's message took its room is cut by being forgotten.
+            if self.topics.contains(index) {
+                self.cut(index, outside);
+            }
+        }
+    }
+
+    fn heard(&self, name: &Arc<str>) -> Option<usize> {
+        let index = *self.names.get(name)?;
+        let Role::Home { hearing, .. } = &self.topics[index].role else { return None };
+        (*hearing != Hearing::Not).then_some(index)
+    }
+
+    /// Lays a cut into a topic whose home is here.
+    fn cut(&mut self, index: usize, outside: Outside<'_>) {
+        let place = Place { epoch: self.epoch, offset: self.topics[index].log.next() };
+        Live::add(&outside.live.cuts, 1);
+        self.spread(index, Arc::new(Frame::cut(place)), outside);
+    }
+}
