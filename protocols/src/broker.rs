@@ -4,12 +4,14 @@
 //! arrives is offered to an [`Inbox`], in the order in which the broker sent it. What a process publishes comes back to it the same way
 //! and in no other, so that it sees what all others see.
 //!
+//! [`Topics::connect`](crate::topic::Topics::connect) has one carry topics.
+//!
 //! Delivery is at most once. While there is no connection, publishing is refused ([`Refused::Lost`]) and what others publish is missed; the
 //! inbox is told when that begins ([`Event::Lost`]) and when it is over ([`Event::Up`]), so that whoever counts on having seen
 //! everything can begin anew. One publisher's messages keep their order everywhere. Redis gives all messages of a topic one order; two
 //! servers of NATS, or two connections to one, may see those of different publishers in different orders.
 //!
-//! Read on in this order: `seam.rs` (what users see besides), `run.rs` (the life of the connection), `nats.rs`, `redis.rs`.
+//! Read on in this order: `seam.rs` (what users see besides), `topics.rs` (topics that are carried), `run.rs` (the life of the connection), `nats.rs`, `redis.rs`.
 
 mod feed;
 #[cfg(feature = "broker-nats")]
@@ -19,6 +21,7 @@ mod redis;
 mod run;
 mod seam;
 mod server;
+mod topics;
 
 use bytes::Bytes;
 use seam::{Command, State};
@@ -28,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
+pub use topics::ConnectError;
 
 /// A connection to a broker, which is made again whenever it is lost. Dropping it ends it.
 pub struct Broker {
@@ -51,7 +55,7 @@ impl Broker {
     pub fn start(server: Server, options: Options, inbox: Arc<dyn Inbox>) -> std::io::Result<Broker> {
         let (commands, waiting) = mpsc::channel(options.outgoing_max.max(1));
         let (changes, changed) = mpsc::unbounded_channel();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State::new());
         let link = Link { commands, changes, state: state.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("ringmill-broker".into()).spawn(move || {
@@ -82,9 +86,11 @@ impl Link {
     /// Publishes a message, from any thread, without waiting.
     ///
     /// # Errors
-    /// It is not published: there is no connection, or too much waits already.
+    /// It is not published: there is no connection, or too much waits already, or it is too long.
     pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), Refused> {
-        let taken = if self.state.is_up.load(Ordering::Relaxed) {
+        let taken = if payload.len() > self.state.payload_max.load(Ordering::Relaxed) {
+            Err(Refused::TooLarge)
+        } else if self.state.is_up.load(Ordering::Relaxed) {
             let command = Command::Publish(topic.into(), payload);
             self.commands.try_send(command).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => Refused::Busy,
@@ -99,13 +105,14 @@ impl Link {
         taken
     }
 
-    /// From now on messages of this topic arrive; at once if there is a connection, and else when there is one again. Who asks is
-    /// responsible for how many topics there may be.
+    /// From now on messages of this topic arrive; at once if there is a connection, and else when there is one again. What the same thread
+    /// publishes after this arrives as well. Who asks is responsible for how many topics there may be, and that each call has its
+    /// [`unsubscribe`](Link::unsubscribe).
     pub fn subscribe(&self, topic: &str) {
         let _ = self.changes.send(Command::Subscribe(topic.into()));
     }
 
-    /// From now on they need not arrive any more.
+    /// They need not arrive any more, unless somebody else has subscribed.
     pub fn unsubscribe(&self, topic: &str) {
         let _ = self.changes.send(Command::Unsubscribe(topic.into()));
     }

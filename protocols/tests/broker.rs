@@ -270,6 +270,7 @@ fn messages_that_are_not_taken_are_lost_with_notice_and_memory_is_bounded() {
         slow.until_up();
         publish(&fast.link(), "a", &"x".repeat(2001));
         publish(&fast.link(), "a", "end");
+        assert_eq!(slow.next(), Event::Missed { topic: "a".into() });
         while slow.next() != (Event::Message { topic: "a".into(), payload: Bytes::from_static(b"end") }) {}
         assert_eq!(slow.link().counters().too_large, 1);
     });
@@ -284,5 +285,71 @@ fn more_than_the_broker_takes_is_refused() {
         let refused = (0..10_000).any(|_| node.link().publish("a", payload.clone()) == Err(Refused::Busy));
         assert!(refused);
         assert!(node.link().counters().refused > 0);
+    });
+}
+
+#[test]
+fn what_comes_behind_a_subscription_has_no_gap_however_often_there_was_another() {
+    const ROUNDS: usize = 40;
+    on_both_brokers(|server| {
+        let (reader, writer) = (Node::start(&server, quick()), Node::start(&server, quick()));
+        reader.until_up();
+        writer.until_up();
+        let link = writer.link();
+        let is_over = Arc::new(AtomicUsize::new(0));
+        let over = is_over.clone();
+        let writing = std::thread::spawn(move || {
+            let mut number = 0;
+            while over.load(Ordering::Relaxed) == 0 {
+                publish(&link, "a", &number.to_string());
+                number += 1;
+                if number % 16 == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+        });
+        let mut next = None;
+        for round in 0..ROUNDS {
+            reader.link().subscribe("a");
+            let mut messages = 0;
+            let mut is_begun = false;
+            while messages < 20 {
+                match reader.next() {
+                    Event::Subscribed { .. } => (next, is_begun) = (None, true),
+                    Event::Message { payload, .. } => {
+                        let number: u64 = std::str::from_utf8(&payload).unwrap().parse().unwrap();
+                        assert!(next.is_none_or(|next| next == number), "{number} and not {next:?}");
+                        next = Some(number + 1);
+                        messages += usize::from(is_begun);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            reader.link().unsubscribe("a");
+            // Now and then there is a gap in time as well.
+            if round % 4 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        is_over.store(1, Ordering::Relaxed);
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_message_that_the_broker_does_not_take_is_refused_and_costs_nobody_the_connection() {
+    on_both_brokers(|server| {
+        let node = Node::start(&server, quick());
+        node.until_up();
+        node.subscribe("a");
+        let payload = Bytes::from(vec![b'x'; (1 << 20) + 1]);
+        let is_nats = server.program == "nats-server";
+        assert_eq!(node.link().publish("a", payload) == Err(Refused::TooLarge), is_nats);
+        publish(&node.link(), "a", "after");
+        if !is_nats {
+            assert!(matches!(node.next(), Event::Message { .. }));
+        }
+        assert_eq!(node.message().1, "after");
+        assert_eq!(node.link().counters().connections, 1);
     });
 }

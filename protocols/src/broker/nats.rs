@@ -7,13 +7,21 @@ use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// A server that does not answer in this time is gone.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// One connection.
 pub(super) struct Nats {
     client: Client,
     prefix: String,
+    /// What nobody else uses.
+    nonce: u64,
     /// Each hands on what one subscription brings; ending it ends the subscription.
     forwarding: BTreeMap<Arc<str>, JoinHandle<()>>,
     feed: Feed,
@@ -40,7 +48,8 @@ impl Nats {
             .connect(url)
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Nats { client, prefix: options.prefix.clone(), forwarding: BTreeMap::new(), feed })
+        let nonce = RandomState::new().hash_one("flush");
+        Ok(Nats { client, prefix: options.prefix.clone(), nonce, forwarding: BTreeMap::new(), feed })
     }
 
     pub(super) async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
@@ -75,8 +84,28 @@ impl Nats {
         Ok(())
     }
 
+    pub(super) fn payload_max(&self) -> usize {
+        match self.client.server_info().max_payload {
+            0 => usize::MAX,
+            bytes => bytes,
+        }
+    }
+
+    /// What comes back last shows that the server has done all that was asked for before.
     pub(super) async fn flush(&mut self) -> Result<(), Reason> {
-        self.client.flush().await.map_err(|error| error.to_string())
+        let reason = |error: &dyn std::fmt::Display| error.to_string();
+        // No topic is called so: their names have one part behind the prefix.
+        let subject = format!("{}.flush.{:x}", self.prefix, self.nonce);
+        let mut back = self.client.subscribe(subject.clone()).await.map_err(|error| reason(&error))?;
+        self.client.publish(subject, Bytes::new()).await.map_err(|error| reason(&error))?;
+        match timeout(ANSWER_WITHIN, back.next()).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err("the broker has closed the connection".to_owned()),
+            Err(_) => Err(format!(
+                "no answer in {ANSWER_WITHIN:?}: may this user subscribe and publish to {}.>?",
+                self.prefix
+            )),
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink};
 use redis::{AsyncCommands, AsyncConnectionConfig, Client};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +24,16 @@ pub(super) struct Redis {
     topics: Arc<Mutex<HashMap<String, Arc<str>>>>,
     /// Hands on what arrives.
     forwarding: JoinHandle<()>,
+    fence: Fence,
+    /// Messages may be on their way that were unsubscribed from.
+    has_let_go: bool,
+}
+
+/// A channel of its own, by which it is known that all that was on its way has arrived.
+struct Fence {
+    channel: String,
+    sent: u64,
+    seen: watch::Receiver<u64>,
 }
 
 /// A server that does not answer a question in this time is gone.
@@ -37,7 +49,12 @@ impl Redis {
             .set_response_timeout(Some(ANSWER_WITHIN));
         let publishing =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(reason)?;
-        let (subscribing, mut messages) = client.get_async_pubsub().await.map_err(reason)?.split();
+        let (mut subscribing, mut messages) = client.get_async_pubsub().await.map_err(reason)?.split();
+        // No topic is called so: their names have one part behind the prefix.
+        let channel = format!("{}.fence.{:x}", options.prefix, RandomState::new().hash_one("fence"));
+        in_time(subscribing.subscribe(&channel)).await?;
+        let (passed, seen) = watch::channel(0);
+        let fence = Fence { channel: channel.clone(), sent: 0, seen };
         let topics: Arc<Mutex<HashMap<String, Arc<str>>>> = Arc::default();
         let (known, mut asking) = (topics.clone(), publishing.clone());
         let forwarding = tokio::spawn(async move {
@@ -49,6 +66,10 @@ impl Redis {
                 let Some(message) = message else {
                     return feed.end("the broker has closed the connection, or does not answer");
                 };
+                if message.get_channel_name() == channel {
+                    passed.send_modify(|passed| *passed += 1);
+                    continue;
+                }
                 let topic = {
                     let known = known.lock().unwrap_or_else(PoisonError::into_inner);
                     known.get(message.get_channel_name()).cloned()
@@ -63,10 +84,20 @@ impl Redis {
                 }
             }
         });
-        Ok(Redis { publishing, subscribing, prefix: options.prefix.clone(), topics, forwarding })
+        let prefix = options.prefix.clone();
+        Ok(Redis { publishing, subscribing, prefix, topics, forwarding, fence, has_let_go: false })
     }
 
     pub(super) async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
+        if std::mem::take(&mut self.has_let_go) {
+            // What is still on its way is not of this subscription.
+            self.fence.sent += 1;
+            in_time(self.publishing.publish::<_, _, ()>(&self.fence.channel, "")).await?;
+            let passed = self.fence.seen.wait_for(|seen| *seen >= self.fence.sent);
+            if timeout(ANSWER_WITHIN, passed).await.is_err() {
+                return Err(format!("no answer in {ANSWER_WITHIN:?}"));
+            }
+        }
         let channel = subject(&self.prefix, topic);
         self.topics().insert(channel.clone(), topic.clone());
         in_time(self.subscribing.subscribe(channel)).await
@@ -75,6 +106,7 @@ impl Redis {
     pub(super) async fn unsubscribe(&mut self, topic: &str) -> Result<(), Reason> {
         let channel = subject(&self.prefix, topic);
         self.topics().remove(&channel);
+        self.has_let_go = true;
         in_time(self.subscribing.unsubscribe(channel)).await
     }
 

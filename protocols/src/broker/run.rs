@@ -4,7 +4,7 @@ use super::feed::{Feed, Incoming, Reason};
 use super::seam::{Command, Event, Inbox, Options, State};
 use super::server::{Kind, Server};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +27,35 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// So many messages are published before others are looked at.
 const BATCH_MAX: usize = 64;
 
+/// The topics that are wanted, each by how many.
+#[derive(Default)]
+struct Wanted(BTreeMap<Arc<str>, usize>);
+
+impl Wanted {
+    /// Whether this is the first one.
+    fn add(&mut self, topic: &Arc<str>) -> bool {
+        let count = self.0.entry(topic.clone()).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Whether a message is of the subscription that there is, and not of one that ended before it arrived.
+    fn is_current(&self, topic: &Arc<str>) -> bool {
+        self.0.get_key_value(topic).is_some_and(|(wanted, _)| Arc::ptr_eq(wanted, topic))
+    }
+
+    /// Whether this was the last one.
+    fn remove(&mut self, topic: &str) -> bool {
+        let Some(count) = self.0.get_mut(topic) else { return false };
+        *count -= 1;
+        let is_last = *count == 0;
+        if is_last {
+            self.0.remove(topic);
+        }
+        is_last
+    }
+}
+
 /// Keeps a connection until it is told to end.
 pub(super) async fn run(
     server: &Server,
@@ -36,7 +65,7 @@ pub(super) async fn run(
     state: &State,
     inbox: &dyn Inbox,
 ) {
-    let mut wanted = BTreeSet::new();
+    let mut wanted = Wanted::default();
     let mut wait = options.retry_after;
     // Nothing is lost before there was anything.
     let mut is_lost = false;
@@ -83,14 +112,14 @@ fn unit_of_chance() -> f64 {
 async fn until_changed<T>(
     what: impl Future<Output = T>,
     changes: &mut mpsc::UnboundedReceiver<Command>,
-    wanted: &mut BTreeSet<Arc<str>>,
+    wanted: &mut Wanted,
 ) -> Option<T> {
     let mut what = pin!(what);
     loop {
         tokio::select! {
             done = &mut what => return Some(done),
             change = changes.recv() => match change {
-                Some(Command::Subscribe(topic)) => { wanted.insert(topic); }
+                Some(Command::Subscribe(topic)) => { wanted.add(&topic); }
                 Some(Command::Unsubscribe(topic)) => { wanted.remove(&topic); }
                 Some(Command::Publish(..)) => {}
                 Some(Command::End) | None => return None,
@@ -122,17 +151,19 @@ impl Linked<'_> {
     /// Until the connection ends, which is an error, or everything does.
     async fn serve(
         mut self,
-        wanted: &mut BTreeSet<Arc<str>>,
+        wanted: &mut Wanted,
         mut incoming: mpsc::Receiver<Incoming>,
         server: &Server,
     ) -> Result<(), Reason> {
-        for topic in &*wanted {
+        for topic in wanted.0.keys() {
             self.connection.subscribe(topic).await?;
         }
+        // Up to here messages are missed, and not one behind it.
         self.connection.flush().await?;
+        self.state.payload_max.store(self.connection.payload_max(), Ordering::Relaxed);
         self.state.connections.fetch_add(1, Ordering::Relaxed);
         self.state.is_up.store(true, Ordering::Relaxed);
-        tracing::info!(%server, topics = wanted.len(), "connected to the broker");
+        tracing::info!(%server, topics = wanted.0.len(), "connected to the broker");
         deliver(self.inbox, Event::Up).await;
         let ended = self.exchange(wanted, &mut incoming).await;
         self.state.is_up.store(false, Ordering::Relaxed);
@@ -145,41 +176,66 @@ impl Linked<'_> {
 
     async fn exchange(
         &mut self,
-        wanted: &mut BTreeSet<Arc<str>>,
+        wanted: &mut Wanted,
         incoming: &mut mpsc::Receiver<Incoming>,
     ) -> Result<(), Reason> {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             tokio::select! {
                 arrived = incoming.recv() => match arrived {
+                    Some((topic, _)) if !wanted.is_current(&topic) => {}
                     Some((topic, payload)) if payload.len() <= self.options.message_bytes_max => {
                         self.state.received.fetch_add(1, Ordering::Relaxed);
                         deliver(self.inbox, Event::Message { topic, payload }).await;
                     }
-                    Some(_) => _ = self.state.too_large.fetch_add(1, Ordering::Relaxed),
+                    Some((topic, payload)) => {
+                        self.state.too_large.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%topic, bytes = payload.len(), "a message is longer than they may be here: dropped");
+                        deliver(self.inbox, Event::Missed { topic }).await;
+                    }
                     None => return Err(self.feed.reason()),
                 },
-                change = self.changes.recv() => match change {
-                    Some(Command::Subscribe(topic)) => if wanted.insert(topic.clone()) {
-                        self.connection.subscribe(&topic).await?;
-                    },
-                    Some(Command::Unsubscribe(topic)) => if wanted.remove(&topic) {
-                        self.connection.unsubscribe(&topic).await?;
-                    },
-                    Some(Command::Publish(..)) => {}
-                    Some(Command::End) | None => {
-                        let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
-                        return Ok(());
-                    }
+                change = self.changes.recv() => if self.change(change, wanted).await? {
+                    let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
+                    return Ok(());
                 },
                 taken = self.commands.recv_many(&mut batch, BATCH_MAX) => {
                     if taken == 0 {
                         return Ok(());
                     }
+                    // Who has subscribed before it published gets that.
+                    let mut ends = false;
+                    while !ends && let Ok(change) = self.changes.try_recv() {
+                        ends = self.change(Some(change), wanted).await?;
+                    }
                     self.publish(&mut batch).await?;
+                    if ends {
+                        let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
+                        return Ok(());
+                    }
                 }
             }
         }
+    }
+
+    /// Does what was asked for; whether that is to end.
+    async fn change(&mut self, change: Option<Command>, wanted: &mut Wanted) -> Result<bool, Reason> {
+        match change {
+            Some(Command::Subscribe(topic)) => {
+                if wanted.add(&topic) {
+                    self.connection.subscribe(&topic).await?;
+                    deliver(self.inbox, Event::Subscribed { topic }).await;
+                }
+            }
+            Some(Command::Unsubscribe(topic)) => {
+                if wanted.remove(&topic) {
+                    self.connection.unsubscribe(&topic).await?;
+                }
+            }
+            Some(Command::Publish(..)) => {}
+            Some(Command::End) | None => return Ok(true),
+        }
+        Ok(false)
     }
 
     async fn publish_rest(&mut self, batch: &mut Vec<Command>) -> Result<(), Reason> {
@@ -240,6 +296,16 @@ impl Connection {
             Connection::Nats(nats) => nats.publish(messages).await,
             #[cfg(feature = "broker-redis")]
             Connection::Redis(redis) => redis.publish(messages).await,
+        }
+    }
+
+    /// The longest message that it takes.
+    fn payload_max(&self) -> usize {
+        match self {
+            #[cfg(feature = "broker-nats")]
+            Connection::Nats(nats) => nats.payload_max(),
+            #[cfg(feature = "broker-redis")]
+            Connection::Redis(_) => usize::MAX,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What workers ask for.
@@ -27,6 +27,16 @@ pub enum Event {
         /// What.
         payload: Bytes,
     },
+    /// A topic was subscribed to: messages of it before this are of an earlier subscription.
+    Subscribed {
+        /// Which one.
+        topic: Arc<str>,
+    },
+    /// Somebody published something that is longer than [`Options::message_bytes_max`]: it was dropped.
+    Missed {
+        /// Where to.
+        topic: Arc<str>,
+    },
 }
 
 /// Where events go.
@@ -48,6 +58,9 @@ pub enum Refused {
     /// More is being published than the broker takes.
     #[error("the broker does not take messages as fast as they are published")]
     Busy,
+    /// The broker takes no message of this length.
+    #[error("the broker takes no message of this length")]
+    TooLarge,
 }
 
 /// Limits and waits of a [`Broker`].
@@ -57,7 +70,7 @@ pub struct Options {
     pub outgoing_max: usize,
     /// So many messages may wait to be taken by the inbox, and with NATS as many of each topic. More are dropped, which is told as a loss.
     pub incoming_max: usize,
-    /// Longer messages are not handed over. They are counted ([`Counters::too_large`]).
+    /// Longer messages are not handed over. It is told ([`Event::Missed`]), and they are counted ([`Counters::too_large`]).
     pub message_bytes_max: usize,
     /// A connection that is not there after this time has failed.
     pub connect_within: Duration,
@@ -74,7 +87,7 @@ impl Default for Options {
         Options {
             outgoing_max: 1024,
             incoming_max: 8192,
-            message_bytes_max: 1 << 20,
+            message_bytes_max: 2 << 20,
             connect_within: Duration::from_secs(5),
             retry_after: Duration::from_millis(100),
             retry_after_max: Duration::from_secs(5),
@@ -102,10 +115,27 @@ pub struct Counters {
     pub too_large: u64,
 }
 
+impl Counters {
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("is_up", self.is_up.into()),
+            ("connections", self.connections),
+            ("published", self.published),
+            ("refused", self.refused),
+            ("dropped", self.dropped),
+            ("received", self.received),
+            ("too_large", self.too_large),
+        ]
+        .into_iter()
+    }
+}
+
 /// The same, being counted.
-#[derive(Default)]
 pub(super) struct State {
     pub(super) is_up: AtomicBool,
+    /// The longest message that the broker takes.
+    pub(super) payload_max: AtomicUsize,
     pub(super) connections: AtomicU64,
     pub(super) published: AtomicU64,
     pub(super) refused: AtomicU64,
@@ -115,8 +145,21 @@ pub(super) struct State {
 }
 
 impl State {
+    pub(super) fn new() -> State {
+        State {
+            is_up: AtomicBool::new(false),
+            payload_max: AtomicUsize::new(usize::MAX),
+            connections: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn counters(&self) -> Counters {
-        let State { is_up, connections, published, refused, dropped, received, too_large } = self;
+        let State { is_up, connections, published, refused, dropped, received, too_large, .. } = self;
         let [connections, published, refused, dropped, received, too_large] =
             [connections, published, refused, dropped, received, too_large]
                 .map(|count| count.load(Ordering::Relaxed));

@@ -37,6 +37,10 @@ impl FromStr for Server {
             Some("nats" | "tls") => Kind::Nats,
             #[cfg(feature = "broker-redis")]
             Some("redis") => Kind::Redis,
+            #[cfg(not(feature = "broker-nats"))]
+            Some("nats" | "tls") => return Err(left_out("broker-nats", url)),
+            #[cfg(not(feature = "broker-redis"))]
+            Some("redis") => return Err(left_out("broker-redis", url)),
             _ => return Err(ServerError(format!("no broker's address: {}. Write {KNOWN}", hidden(url)))),
         };
         #[cfg(feature = "broker-nats")]
@@ -63,11 +67,20 @@ impl FromStr for Server {
 #[cfg(all(feature = "broker-nats", feature = "broker-redis"))]
 const KNOWN: &str = "nats://host:4222, tls://host:4222 or redis://host:6379";
 #[cfg(all(feature = "broker-nats", not(feature = "broker-redis")))]
-const KNOWN: &str = "nats://host:4222 or tls://host:4222 (this program was built without broker-redis)";
+const KNOWN: &str = "nats://host:4222 or tls://host:4222";
 #[cfg(all(not(feature = "broker-nats"), feature = "broker-redis"))]
-const KNOWN: &str = "redis://host:6379 (this program was built without broker-nats)";
+const KNOWN: &str = "redis://host:6379";
 #[cfg(not(any(feature = "broker-nats", feature = "broker-redis")))]
-const KNOWN: &str = "none: this program was built without broker-nats and broker-redis";
+const KNOWN: &str = "none: this program was built without brokers";
+
+/// A broker that this program does not know.
+#[cfg(not(all(feature = "broker-nats", feature = "broker-redis")))]
+fn left_out(feature: &str, url: &str) -> ServerError {
+    let url = hidden(url);
+    ServerError(format!(
+        "{url}: this program was built without {feature}. Build it with --features {feature}, or write {KNOWN}"
+    ))
+}
 
 /// An address for logs: without what may be a password.
 fn hidden(url: &str) -> String {
@@ -133,6 +146,11 @@ mod tests {
             check("redis://:secret@127.0.0.1:6379/0", "redis://127.0.0.1:6379/0");
             check("redis://:secret@127.0.0.1:port", "no address of Redis: redis://127.0.0.1:port");
         }
+        #[cfg(not(feature = "broker-redis"))]
+        check(
+            "redis://:secret@b.example",
+            "redis://b.example: this program was built without broker-redis. Build ",
+        );
         check("kafka://user:secret@b.example", "no broker's address: kafka://b.example. Write ");
         check("b.example", "no broker's address: b.example. Write ");
     }
