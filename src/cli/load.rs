@@ -4,6 +4,7 @@
 //! up at the end. What is sent and how a response is judged is in `load/wire.rs`, when in `load/pace.rs`.
 
 mod client;
+mod fan;
 mod pace;
 mod report;
 mod secure;
@@ -17,8 +18,11 @@ mod worker;
 
 use clap::Args;
 use client::Client;
+use fan::{Fan, FanOptions};
 use report::Report;
-use ringmill::{Address, Builder, Config, DriverChoice, Engine, Pin, Running, Tls, TlsPeer, WorkerContext};
+use ringmill::{
+    Address, Builder, Config, DriverChoice, Engine, Pin, Protocol, Running, Tls, TlsPeer, WorkerContext,
+};
 use ringmill_console::options::{self, Workers};
 use ringmill_console::terminal::{self, NotWritten};
 use secure::Secure;
@@ -33,8 +37,8 @@ use std::time::{Duration, Instant};
 use tally::Tally;
 use target::{Scheme, Target};
 use template::{Header, RawFile, Templates};
-use websocket::WebSocket;
-use wire::{Echo, Expected, ExpectedBody, Http, Wire};
+use websocket::{Handshake, WebSocket};
+use wire::{Echo, Expected, ExpectedBody, Http};
 use worker::{Live, Setup};
 
 /// Options of `ringmill load`.
@@ -103,6 +107,9 @@ pub(crate) struct Load {
     #[arg(long)]
     deflate: bool,
 
+    #[command(flatten)]
+    fan: FanOptions,
+
     /// A response with another status is an error [default: 200 to 299]
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..=599))]
     expect_status: Option<u16>,
@@ -157,6 +164,10 @@ Examples:
       a new connection with a full TLS handshake for every request; without --no-resume they are resumed
   ringmill load ws://127.0.0.1:8080/ws --size 20 --pipeline 16
       messages to a WebSocket that sends them back, 16 of them on their way on each connection
+  ringmill load ws://127.0.0.1:8080/ws/room --fan 1001 --cpu-of $(pidof ringmill)
+      one publishes, a thousand read: a message follows when all have the one before, or by --rate
+  ringmill load http://127.0.0.1:8080/events/room --fan 1001 --rate 10
+      the same with server-sent events, ten messages a second
   ringmill load tcp://127.0.0.1:7 --size 1KiB --pipeline 8
   ringmill load udp://127.0.0.1:7 --connections 16 --pipeline 16
       our own echo takes such a load with ringmill serve --udp-echo-rate 0
@@ -172,7 +183,7 @@ pub(crate) enum LoadError {
         "{address} is neither loopback nor in a private network: load only what is yours, and say so with --allow-public"
     )]
     Public { address: SocketAddr },
-    #[error("cannot connect to {}", failures(tried))]
+    #[error("cannot connect to {}", target::failures(tried))]
     Connect { tried: Vec<(SocketAddr, std::io::Error)> },
     #[error("cannot read {}: {source}", path.display())]
     File { path: std::path::PathBuf, source: std::io::Error },
@@ -195,25 +206,11 @@ pub(crate) enum LoadError {
 /// Requests under way on one connection, in bytes: what a worker may have to keep for each.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
-/// All addresses that were tried, each with what came of it, and what may help.
-fn failures(tried: &[(SocketAddr, std::io::Error)]) -> String {
-    let each: Vec<String> = tried.iter().map(|(address, error)| format!("{address}: {error}")).collect();
-    let hint = tried.iter().map(|(_, error)| hint(error)).find(|hint| !hint.is_empty());
-    each.join("; ") + hint.unwrap_or_default()
-}
-
-fn hint(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => " (nobody listens there: is the server running?)",
-        std::io::ErrorKind::TimedOut => " (no answer: is a firewall in between?)",
-        _ => "",
-    }
-}
-
 impl Load {
     /// Runs the load and prints the result.
     pub(crate) fn run(self) -> Result<ExitCode, LoadError> {
         self.check()?;
+        let connections = self.fan.connections().unwrap_or(self.connections);
         let descriptors = ringmill::raise_descriptor_limit();
         let mut addresses = self.target.resolve(self.allow_public)?;
         if self.sources > 1 {
@@ -229,17 +226,17 @@ impl Load {
             Scheme::Http | Scheme::Ws | Scheme::Tcp => Duration::from_secs(10),
         });
         let peer = match self.target.is_secure {
-            true => Some(self.secure.peer(&self.target, self.connections, timeout)?),
+            true => Some(self.secure.peer(&self.target, connections, timeout)?),
             false => None,
         };
         let workers =
             self.workers.0.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         // A worker without a connection would only look busy.
-        let workers = workers.min(self.connections as usize);
+        let workers = workers.min(connections as usize);
         // The engine leaves as many to each worker.
         let room = descriptors.saturating_sub(64 * workers as u64);
-        if u64::from(self.connections) > room {
-            let problem = format!("{} connections need more descriptors than there are", self.connections);
+        if u64::from(connections) > room {
+            let problem = format!("{connections} connections need more descriptors than there are");
             return Err(LoadError::Options(format!("{problem}: room is for {room}; raise `ulimit -n`")));
         }
         let address = match (self.target.scheme, addresses.as_slice()) {
@@ -269,7 +266,7 @@ impl Load {
         let setup = Arc::new(Setup {
             address: Address::Ip(address),
             workers,
-            connections: self.connections as usize,
+            connections: connections as usize,
             pipeline: self.pipeline as usize,
             requests_per_connection: self.requests_per_connection,
             sources: self.sources,
@@ -319,6 +316,7 @@ impl Load {
         {
             return Err(LoadError::Options(format!("{option} is for https:// and wss:// only")));
         }
+        self.fan.check(self)?;
         if self.deflate && self.target.scheme != Scheme::Ws {
             return Err(LoadError::Options("--deflate is for ws:// and wss:// only".to_owned()));
         }
@@ -364,6 +362,11 @@ impl Load {
         templates: Templates,
     ) -> Result<Builder, LoadError> {
         let setup = setup.clone();
+        if self.fan.connections().is_some() {
+            let (plan, peer) = (Arc::new(self.fan.plan(self)?), setup.peer.clone());
+            let client = move |worker: &WorkerContext| Fan::new(plan.clone(), setup.clone(), worker.index);
+            return Ok(outbound(builder, client, peer));
+        }
         match self.target.scheme {
             Scheme::Http => {
                 let templates = Arc::new(templates);
@@ -378,7 +381,8 @@ impl Load {
             }
             Scheme::Ws => {
                 let payload = payload(self.size as usize);
-                let wire = WebSocket::new(&self.target, &self.headers, payload, self.deflate);
+                let handshake = Handshake::new(&self.target, &self.headers, self.deflate);
+                let wire = WebSocket::new(handshake, payload);
                 let peer = setup.peer.clone();
                 let client =
                     move |worker: &WorkerContext| Client::new(wire.clone(), setup.clone(), worker.index);
@@ -421,7 +425,7 @@ impl Load {
         let mut missing = setup.workers;
         let mut line = report::ProgressLine::new(setup);
         // A worker that is alive hands in within its time and the last wait; the rest is for a slow machine.
-        let deadline = Instant::now() + self.warmup + self.duration + Duration::from_secs(30);
+        let deadline = Instant::now() + self.warmup + self.duration + setup.timeout + Duration::from_secs(30);
         while missing > 0 {
             match handed_in.recv_timeout(report::ProgressLine::INTERVAL) {
                 Ok(tally) => {
@@ -451,9 +455,9 @@ impl Load {
 }
 
 /// Adds clients, over TLS where there is a server for it.
-fn outbound<W: Wire>(
+fn outbound<P: Protocol + 'static>(
     builder: Builder,
-    client: impl Fn(&WorkerContext) -> Client<W> + Send + Sync + 'static,
+    client: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     peer: Option<TlsPeer>,
 ) -> Builder {
     match peer {

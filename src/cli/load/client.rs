@@ -212,11 +212,7 @@ impl<W: Wire> Client<W> {
         if self.clock.is_measured(self.now) {
             self.tally.handshakes.count(secure.is_resumed);
         }
-        self.tally.agreed.get_or_insert_with(|| Agreed {
-            version: secure.version,
-            cipher_suite: secure.cipher_suite,
-            alpn: secure.alpn.as_deref().map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
-        });
+        self.tally.agreed.get_or_insert_with(|| Agreed::new(secure));
     }
 
     /// A handshake failed.

@@ -20,14 +20,18 @@ pub(super) fn announce(load: &Load, setup: &Setup, address: SocketAddr, running:
     if load.target.scheme == Scheme::Udp {
         text = format!("{} at {address}: {} sockets", url(load), setup.connections);
     }
+    if load.fan.connections().is_some() {
+        text = format!("{} at {address}: 1 publisher, {} readers", url(load), setup.connections - 1);
+    }
     if setup.pipeline > 1 {
-        let _ = write!(text, " with {} requests each", setup.pipeline);
+        let what = if load.fan.connections().is_some() { "messages under way" } else { "requests each" };
+        let _ = write!(text, " with {} {what}", setup.pipeline);
     }
     if let Some(requests) = setup.requests_per_connection {
         let _ = write!(text, ", closed after {requests} request(s)");
     }
     let _ = match setup.rate {
-        Some(rate) => write!(text, "; {rate} requests a second, timed from when they are due"),
+        Some(rate) => write!(text, "; {rate} a second, timed from when they are due"),
         None => write!(text, "; as fast as it goes"),
     };
     let _ = write!(text, "; {:?} after {:?} of warm-up", load.duration, load.warmup);
@@ -131,6 +135,8 @@ pub(super) struct Report {
     connects: u64,
     /// Null without TLS.
     tls: Option<Tls>,
+    /// Null without --fan; with it, requests are deliveries.
+    fan: Option<FanOut>,
     sent_bytes: u64,
     received_bytes: u64,
     /// Microseconds; from the time a request was due, in an open loop, else from when it was sent.
@@ -138,6 +144,30 @@ pub(super) struct Report {
     /// CPU time of the load's own workers, all of the run.
     cpu_seconds: f64,
     cpu_us_per_request: f64,
+}
+
+/// A fan-out.
+#[derive(Serialize)]
+struct FanOut {
+    readers: usize,
+    /// Messages in the measured time.
+    published: u64,
+    /// CPU time of the process that was watched, from when all readers were there until all had the last message.
+    watched_cpu_seconds: Option<f64>,
+    watched_cpu_us_per_delivery: Option<f64>,
+}
+
+impl FanOut {
+    fn new(setup: &Setup, tally: &Tally) -> FanOut {
+        let seconds = tally.watched_cpu.map(|cpu| cpu.as_secs_f64());
+        FanOut {
+            readers: setup.connections - 1,
+            published: tally.published,
+            watched_cpu_seconds: seconds,
+            watched_cpu_us_per_delivery: seconds
+                .map(|seconds| ratio(seconds * 1e6, tally.requests_all as f64)),
+        }
+    }
 }
 
 /// TLS, as the first handshake agreed on it, and the handshakes.
@@ -238,6 +268,7 @@ impl Report {
             errors_by_kind: kinds.map(|((_, name), count)| ((*name).to_owned(), count.into())).collect(),
             statuses: statuses.map(|(digit, count)| (format!("{digit}xx"), (*count).into())).collect(),
             connects: tally.connects,
+            fan: load.fan.connections().map(|_| FanOut::new(setup, &tally)),
             tls: tally.agreed.map(|agreed| Tls::new(agreed, tally.handshakes, tally.handshakes_all, seconds)),
             sent_bytes: tally.sent_bytes,
             received_bytes: tally.received_bytes,
@@ -264,10 +295,14 @@ impl Report {
         };
         let latency = &self.latency_us;
         let from = if self.rate.is_some() { "due" } else { "sent" };
+        let what = if self.fan.is_some() { "deliveries" } else { "requests" };
         add(format_args!(
-            "requests    {} in {:.2} s: {:.1} a second",
+            "{what:<11} {} in {:.2} s: {:.1} a second",
             self.requests, self.duration_seconds, self.requests_per_second
         ));
+        if let Some(fan) = &self.fan {
+            add(format_args!("published   {} messages to {} readers", fan.published, fan.readers));
+        }
         let rows = [
             ("mean", latency.mean),
             ("p50", latency.p50),
@@ -303,8 +338,14 @@ impl Report {
                 tls.handshakes_total
             ));
         }
+        if let Some(fan) = &self.fan
+            && let (Some(seconds), Some(us)) = (fan.watched_cpu_seconds, fan.watched_cpu_us_per_delivery)
+        {
+            add(format_args!("its CPU     {seconds:.2} s, {us:.2} us a delivery"));
+        }
+        let each = if self.fan.is_some() { "delivery" } else { "request" };
         add(format_args!(
-            "own CPU     {:.2} s, {:.2} us a request",
+            "own CPU     {:.2} s, {:.2} us a {each}",
             self.cpu_seconds, self.cpu_us_per_request
         ));
         if self.unsent > 0 {

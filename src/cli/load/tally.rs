@@ -1,6 +1,7 @@
 //! What a worker counts and measures, and how the parts become one. Plain data: each worker has its own.
 
 use hdrhistogram::Histogram;
+use ringmill::Secure;
 use std::time::Duration;
 
 /// What can go wrong with a request or a connection.
@@ -65,6 +66,16 @@ pub(super) struct Agreed {
     pub(super) alpn: Option<String>,
 }
 
+impl Agreed {
+    pub(super) fn new(secure: &Secure) -> Agreed {
+        Agreed {
+            version: secure.version,
+            cipher_suite: secure.cipher_suite,
+            alpn: secure.alpn.as_deref().map(|alpn| String::from_utf8_lossy(alpn).into_owned()),
+        }
+    }
+}
+
 /// The counts and latencies of one worker, or of all.
 pub(super) struct Tally {
     /// Good responses within the measured time.
@@ -73,6 +84,10 @@ pub(super) struct Tally {
     pub(super) requests_all: u64,
     /// Requests sent.
     pub(super) sent: u64,
+    /// Messages of a fan-out within the measured time; requests are then their deliveries.
+    pub(super) published: u64,
+    /// What CPU time the watched process took for all of them.
+    pub(super) watched_cpu: Option<Duration>,
     /// Requests that were due by the schedule and could not even be sent by the end.
     pub(super) unsent: u64,
     /// By kind, in the order of `Failure::ALL`.
@@ -106,6 +121,8 @@ impl Tally {
             requests: 0,
             requests_all: 0,
             sent: 0,
+            published: 0,
+            watched_cpu: None,
             unsent: 0,
             failures: Default::default(),
             first_failure: None,
@@ -134,6 +151,8 @@ impl Tally {
         self.requests += other.requests;
         self.requests_all += other.requests_all;
         self.sent += other.sent;
+        self.published += other.published;
+        self.watched_cpu = self.watched_cpu.or(other.watched_cpu);
         self.unsent += other.unsent;
         for (sum, part) in self.failures.iter_mut().zip(other.failures) {
             *sum += part;

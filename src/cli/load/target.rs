@@ -131,6 +131,21 @@ pub(super) fn first_that_answers(
     Err(LoadError::Connect { tried })
 }
 
+/// All addresses that were tried, each with what came of it, and what may help.
+pub(super) fn failures(tried: &[(SocketAddr, std::io::Error)]) -> String {
+    let each: Vec<String> = tried.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    let hint = tried.iter().map(|(_, error)| hint(error)).find(|hint| !hint.is_empty());
+    each.join("; ") + hint.unwrap_or_default()
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => " (nobody listens there: is the server running?)",
+        std::io::ErrorKind::TimedOut => " (no answer: is a firewall in between?)",
+        _ => "",
+    }
+}
+
 /// Loopback, private, link-local, unique local: where only one's own machines are.
 fn is_for_tests(ip: IpAddr) -> bool {
     match ip.to_canonical() {

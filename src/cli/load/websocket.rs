@@ -14,11 +14,10 @@ use std::sync::Arc;
 /// Messages of one payload, each of which comes back.
 #[derive(Clone)]
 pub(super) struct WebSocket {
-    handshake: Arc<[u8]>,
+    handshake: Handshake,
     /// The same each time: a frame, masked. (Who measures has no proxies to protect from it; RFC 6455, 10.3.)
     frame: Arc<[u8]>,
     payload: Arc<[u8]>,
-    deflates: bool,
     /// How the payload comes back compressed. It was inflated once.
     deflated: Option<Vec<u8>>,
 }
@@ -44,8 +43,16 @@ pub(super) struct Reader {
     is_closing: bool,
 }
 
-impl WebSocket {
-    pub(super) fn new(target: &Target, headers: &[Header], payload: Arc<[u8]>, deflates: bool) -> WebSocket {
+/// What a connection begins with.
+#[derive(Clone)]
+pub(super) struct Handshake {
+    pub(super) request: Arc<[u8]>,
+    /// It offers compression.
+    pub(super) deflates: bool,
+}
+
+impl Handshake {
+    pub(super) fn new(target: &Target, headers: &[Header], deflates: bool) -> Handshake {
         let mut head = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", target.path, target.authority);
         head += &format!("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n");
         head += "Sec-WebSocket-Version: 13\r\n";
@@ -55,12 +62,30 @@ impl WebSocket {
         }
         headers.iter().for_each(|header| head += &header.line());
         head += "\r\n";
-        let packed = if deflates { compress_once(&payload) } else { None };
+        Handshake { request: head.into_bytes().into(), deflates }
+    }
+
+    /// Reads the answer: how much of the input it was, once it is there.
+    pub(super) fn read(&self, input: &[u8]) -> Result<Option<usize>, Malformed> {
+        let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else {
+            return if input.len() > 16 << 10 { Err(Malformed) } else { Ok(None) };
+        };
+        let head = str::from_utf8(&input[..end + 4]).map_err(|_| Malformed)?;
+        let accept =
+            format!("\r\nsec-websocket-accept: {}\r\n", accept_key(KEY.as_bytes()).to_ascii_lowercase());
+        let is_good = head.starts_with("HTTP/1.1 101 ") && head.to_ascii_lowercase().contains(&accept);
+        let is_agreed = self.deflates || !head.to_ascii_lowercase().contains("\r\nsec-websocket-extensions:");
+        if is_good && is_agreed { Ok(Some(end + 4)) } else { Err(Malformed) }
+    }
+}
+
+impl WebSocket {
+    pub(super) fn new(handshake: Handshake, payload: Arc<[u8]>) -> WebSocket {
+        let packed = if handshake.deflates { compress_once(&payload) } else { None };
         let mut frame = Vec::new();
         let sent = packed.as_deref().unwrap_or(&payload);
         write_masked(&mut frame, Opcode::Binary, true, packed.is_some(), MASK, sent);
-        let handshake = head.into_bytes().into();
-        WebSocket { handshake, frame: frame.into(), payload, deflates, deflated: None }
+        WebSocket { handshake, frame: frame.into(), payload, deflated: None }
     }
 
     /// Takes a control frame that is there in full; its length.
@@ -81,7 +106,7 @@ impl WebSocket {
     fn header(&self, reader: &Reader, input: &[u8]) -> Result<Option<FrameHeader>, Malformed> {
         let rules = Rules {
             from_client: false,
-            may_deflate: self.deflates,
+            may_deflate: self.handshake.deflates,
             in_message: reader.in_message,
             bytes_max: 2 * self.payload.len() as u64 + 1024,
         };
@@ -128,19 +153,11 @@ impl Wire for WebSocket {
     }
 
     fn opening(&self) -> Option<&[u8]> {
-        Some(&self.handshake)
+        Some(&self.handshake.request)
     }
 
     fn read_opening(&mut self, input: &[u8]) -> Result<Option<usize>, Malformed> {
-        let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else {
-            return if input.len() > 16 << 10 { Err(Malformed) } else { Ok(None) };
-        };
-        let head = str::from_utf8(&input[..end + 4]).map_err(|_| Malformed)?;
-        let accept =
-            format!("\r\nsec-websocket-accept: {}\r\n", accept_key(KEY.as_bytes()).to_ascii_lowercase());
-        let is_good = head.starts_with("HTTP/1.1 101 ") && head.to_ascii_lowercase().contains(&accept);
-        let is_agreed = self.deflates || !head.to_ascii_lowercase().contains("\r\nsec-websocket-extensions:");
-        if is_good && is_agreed { Ok(Some(end + 4)) } else { Err(Malformed) }
+        self.handshake.read(input)
     }
 
     fn write(&self, _: u16, out: &mut Vec<u8>) {
@@ -213,7 +230,7 @@ mod tests {
 
     fn wire(deflates: bool) -> WebSocket {
         let target = "ws://a/ws".parse().expect("a URL");
-        WebSocket::new(&target, &[], (0..251).cycle().take(1000).collect(), deflates)
+        WebSocket::new(Handshake::new(&target, &[], deflates), (0..251).cycle().take(1000).collect())
     }
 
     fn frame(opcode: Opcode, is_final: bool, is_deflated: bool, payload: &[u8]) -> Vec<u8> {

@@ -47,6 +47,11 @@ impl Live {
 }
 
 impl Setup {
+    /// Whether somebody wants it to end early.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
     /// Connections of one worker.
     pub(super) fn share(&self, worker: usize) -> usize {
         self.connections / self.workers + usize::from(worker < self.connections % self.workers)
@@ -141,7 +146,7 @@ impl Clock {
 
     /// Looks whether the run is over by time or by order.
     pub(super) fn advance(&mut self, now: Tick, requests: u64) {
-        if self.is_running() && (now >= self.to || self.setup.stop.load(Relaxed)) {
+        if self.is_running() && (now >= self.to || self.setup.is_stopped()) {
             self.to = self.to.min(now);
             self.stage = Stage::Ending { until: now.after(LAST_WAIT) };
         }
