@@ -251,6 +251,47 @@ fn workers_hosted_by_tokio_are_compared_with_others() {
     });
 }
 
+#[test]
+fn websockets_are_compared_by_message_by_delivery_and_by_memory() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let out = directory.0.join("out");
+        let name = if driver == DriverChoice::Uring { "ringmill" } else { "ringmill-poll" };
+        let profiles = "ws-echo-64,ws-pipelined-16,ws-fan-1000,ws-fan-1000-deflate,ws-idle,ws-subscribed";
+        let what = ["--only", name, "--profile", profiles, "--idle-connections", "50"];
+        let how = ["--pairs", "1", "--duration", "300ms", "--latency-rounds", "0", "--mode", "shared"];
+        let (code, output, errors) = compare(&[&what[..], &how, &["--out", out.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{output} {errors}");
+        let results = results(&out);
+        for profile in ["ws-echo-64", "ws-pipelined-16", "ws-fan-1000", "ws-fan-1000-deflate"] {
+            let row = &rows(&results, profile)[0];
+            let topic = profile.starts_with("ws-fan");
+            let reply = &row["replies"][0];
+            assert_eq!(reply["path"], if topic { "/ws/compare" } else { "/ws" });
+            assert!(reply["status_line"].to_string().contains(" 101 "), "{reply}");
+            if topic {
+                let requests = row["rounds"][0]["sample"]["requests"].as_u64().unwrap();
+                assert_eq!(requests % 1000, 0, "each message has reached each of them: {row:#}");
+            }
+        }
+        for idle in ["ws_idle", "ws_subscribed"] {
+            let row = &results[idle]["rows"][0];
+            assert!(row["requested"]["bytes"].is_number() && row["opened"]["bytes"].is_number(), "{row:#}");
+        }
+    });
+}
+
+#[test]
+fn without_bun_it_is_said_what_to_install() {
+    let directory = Directory::new();
+    let mut command = ringmill();
+    command.args(["compare", "--only", "bun", "--profile", "ws-echo-64", "--out"]);
+    command.arg(directory.0.join("out")).env("PATH", "/nonesuch");
+    let (code, _, errors) = common::program::run(command);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("bun: bun is not installed (npm install --global bun)"), "{errors}");
+}
+
 /// Peers whose program for the app is this very test, told to be it.
 fn peers_of_this_test(folder: &Path) -> String {
     let programs = folder.join("target/release");

@@ -1,14 +1,19 @@
 //! The contenders: what each is, what it can and cannot do, and the command that starts it.
 
+mod all;
+pub(super) mod bun;
+pub(super) mod nginx;
+
 use super::h2load;
 use super::identity::Identity;
 use super::pinned::Starter;
 use super::process::Launcher;
-use super::profile::{DOWNLOAD_BYTES, LARGE_BYTES, MIXED_BYTES, Profile, pattern};
+use super::profile::{Ask, Profile};
 use super::results::ListenerOptions;
+pub(super) use all::CONTENDERS;
 use anyhow::{Context, Result};
 use std::net::SocketAddrV4;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// A server that can be compared.
@@ -45,6 +50,12 @@ pub(super) enum Kind {
     App { program: &'static str, arguments: &'static [&'static str], grpc: Grpc },
     /// The nginx that is installed.
     Nginx,
+    /// A program of the peers that sends WebSocket messages back.
+    Echo { program: &'static str },
+    /// The program of the peers that sends what one WebSocket says to all of them.
+    BlindFan { arguments: &'static [&'static str], deflates: bool },
+    /// The Bun that is installed.
+    Bun,
 }
 
 /// How a program comes to speak gRPC, which is HTTP/2.
@@ -57,179 +68,10 @@ pub(super) enum Grpc {
     Told(&'static str),
 }
 
+const WEBSOCKET_ONLY: &str = "it speaks WebSocket only";
+
 /// What the ratios are taken against.
 pub(super) const BASELINE: &str = "ringmill";
-
-pub(super) static CONTENDERS: [Contender; 21] = [
-    Contender {
-        name: BASELINE,
-        what: "Ringmill on io_uring",
-        kind: Kind::Ringmill { driver: "uring" },
-        package: None,
-        quick: true,
-        sets_options: true,
-    },
-    Contender {
-        name: "ringmill-poll",
-        what: "Ringmill on epoll",
-        kind: Kind::Ringmill { driver: "poll" },
-        package: None,
-        quick: true,
-        sets_options: true,
-    },
-    Contender {
-        name: "ringmill-plain",
-        what: "Ringmill on io_uring without TLS: what TLS costs",
-        kind: Kind::RingmillPlain { driver: "uring" },
-        package: None,
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "ringmill-hosted",
-        what: "Ringmill on io_uring, its workers hosted by tokio: what that costs",
-        kind: Kind::RingmillHosted { driver: "uring" },
-        package: None,
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "ringmill-hosted-poll",
-        what: "the same on epoll",
-        kind: Kind::RingmillHosted { driver: "poll" },
-        package: None,
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "ringmill-axum",
-        what: "an app of axum on Ringmill on io_uring: the same as axum's and axum-percore's",
-        kind: Kind::App { program: "ringmill_app", arguments: &["--driver", "uring"], grpc: Grpc::Always },
-        package: None,
-        quick: false,
-        sets_options: false,
-    },
-    Contender {
-        name: "ringmill-axum-poll",
-        what: "the same on epoll",
-        kind: Kind::App { program: "ringmill_app", arguments: &["--driver", "poll"], grpc: Grpc::Always },
-        package: None,
-        quick: false,
-        sets_options: false,
-    },
-    Contender {
-        name: "blind-uring",
-        what: "the limit: one fixed reply for every N bytes, on io_uring; no server",
-        kind: Kind::Blind { program: "blind_uring" },
-        package: Some("io-uring"),
-        quick: true,
-        sets_options: true,
-    },
-    Contender {
-        name: "blind-epoll",
-        what: "the limit on epoll",
-        kind: Kind::Blind { program: "blind_epoll" },
-        package: None,
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "blind-udp",
-        what: "the limit for UDP: recvmmsg and sendmmsg",
-        kind: Kind::Datagrams { program: "blind_udp" },
-        package: None,
-        quick: false,
-        sets_options: false,
-    },
-    Contender {
-        name: "tokio",
-        what: "tokio by hand with httparse, one current-thread runtime a worker",
-        kind: Kind::Site { program: "tokio_hand" },
-        package: Some("tokio"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "monoio",
-        what: "monoio by hand with httparse, on io_uring",
-        kind: Kind::Site { program: "monoio_hand" },
-        package: Some("monoio"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "tokio-uring",
-        what: "tokio-uring by hand with httparse",
-        kind: Kind::Site { program: "tokio_uring_hand" },
-        package: Some("tokio-uring"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "may-minihttp",
-        what: "may_minihttp, stackful coroutines",
-        kind: Kind::Site { program: "may_minihttp" },
-        package: Some("may_minihttp"),
-        quick: false,
-        sets_options: false,
-    },
-    Contender {
-        name: "hyper",
-        what: "hyper on one current-thread tokio runtime a worker, with SO_REUSEPORT",
-        kind: Kind::Site { program: "hyper_percore" },
-        package: Some("hyper"),
-        quick: true,
-        sets_options: true,
-    },
-    Contender {
-        name: "hyper-tls",
-        what: "hyper on tokio-rustls with aws-lc-rs, one current-thread tokio runtime a worker",
-        kind: Kind::SiteTls { program: "hyper_tls" },
-        package: Some("tokio-rustls"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "ntex",
-        what: "ntex on its own io_uring runtime (feature neon-uring)",
-        kind: Kind::Site { program: "ntex_uring" },
-        package: Some("ntex"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "actix-web",
-        what: "actix-web",
-        kind: Kind::Site { program: "actix_web" },
-        package: Some("actix-web"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "axum",
-        what: "axum as its README shows, on tokio's multi-threaded runtime",
-        kind: Kind::App { program: "axum_readme", arguments: &[], grpc: Grpc::Never },
-        package: Some("axum"),
-        quick: true,
-        sets_options: true,
-    },
-    Contender {
-        name: "axum-percore",
-        what: "the app of axum on hyper, one current-thread tokio runtime a worker, with SO_REUSEPORT",
-        kind: Kind::App { program: "axum_percore", arguments: &[], grpc: Grpc::Told("--http2") },
-        package: Some("hyper"),
-        quick: false,
-        sets_options: true,
-    },
-    Contender {
-        name: "nginx",
-        what: "nginx as installed, one process",
-        kind: Kind::Nginx,
-        package: None,
-        quick: false,
-        sets_options: false,
-    },
-];
 
 impl Contender {
     pub(super) fn named(name: &str) -> Result<&'static Contender, String> {
@@ -256,7 +98,11 @@ impl Contender {
         if matches!(profile, Pending | PendingIdle | GrpcUnary) {
             return self.cannot_app(profile);
         }
+        if profile.is_websocket() {
+            return self.cannot_websocket(profile);
+        }
         match self.kind {
+            Kind::Echo { .. } | Kind::BlindFan { .. } | Kind::Bun => Some(WEBSOCKET_ONLY),
             Kind::Ringmill { .. } => None,
             Kind::RingmillPlain { .. } => Some("it is ringmill there"),
             Kind::RingmillHosted { .. } if matches!(profile, UdpEcho | Download | Upload | Mixed) => {
@@ -276,6 +122,24 @@ impl Contender {
                 Some("it cannot count what it receives without a program behind it")
             }
             Kind::Nginx => None,
+        }
+    }
+
+    fn cannot_websocket(&self, profile: Profile) -> Option<&'static str> {
+        let has_topics = profile.ask() != Ask::Echo;
+        match self.kind {
+            Kind::Ringmill { .. } | Kind::Bun => None,
+            Kind::Echo { .. } if has_topics => Some("it has no topics"),
+            Kind::Echo { .. } => None,
+            Kind::BlindFan { .. } if !has_topics || profile.is_idle() => Some("it can do a fan-out only"),
+            Kind::BlindFan { deflates: true, .. } if !profile.ask().is_compressed() => Some("it compresses"),
+            Kind::BlindFan { deflates: false, .. } if profile.ask().is_compressed() => {
+                Some("it does not compress")
+            }
+            Kind::BlindFan { .. } => None,
+            Kind::RingmillPlain { .. } => Some("it is ringmill there"),
+            Kind::RingmillHosted { .. } => Some("what hosting costs shows with HTTP"),
+            _ => Some("no WebSocket of it is compared"),
         }
     }
 
@@ -306,6 +170,7 @@ impl Contender {
             Kind::Blind { .. } | Kind::Datagrams { .. } | Kind::Site { .. } | Kind::App { .. } => {
                 Some("it speaks no TLS")
             }
+            Kind::Echo { .. } | Kind::BlindFan { .. } | Kind::Bun => Some(WEBSOCKET_ONLY),
         }
     }
 
@@ -321,8 +186,11 @@ impl Contender {
         if is_tcp && !options.is_default() && !self.sets_options {
             return Some("compare cannot set --congestion or --defer-accept for it".to_owned());
         }
-        if self.kind == Kind::Nginx && nginx().is_none() {
+        if self.kind == Kind::Nginx && nginx::program().is_none() {
             return Some("nginx is not installed (on Debian: apt-get install nginx)".to_owned());
+        }
+        if self.kind == Kind::Bun && bun::program().is_none() {
+            return Some("bun is not installed (npm install --global bun)".to_owned());
         }
         None
     }
@@ -334,11 +202,14 @@ impl Contender {
             | Kind::Datagrams { program }
             | Kind::Site { program }
             | Kind::SiteTls { program }
+            | Kind::Echo { program }
             | Kind::App { program, .. } => Some(program),
+            Kind::BlindFan { .. } => Some("blind_fan"),
             Kind::Ringmill { .. }
             | Kind::RingmillPlain { .. }
             | Kind::RingmillHosted { .. }
-            | Kind::Nginx => None,
+            | Kind::Nginx
+            | Kind::Bun => None,
         }
     }
 
@@ -398,6 +269,9 @@ impl Contender {
                 } else {
                     command.arg("--listen").arg(target.to_string());
                 }
+                if profile.ask().is_compressed() {
+                    command.arg("--ws-deflate");
+                }
                 set_options(&mut command, site.listener, profile);
                 command
             }
@@ -429,7 +303,18 @@ impl Contender {
                 }
                 command
             }
-            Kind::Nginx => nginx_command(site, profile, target)?,
+            Kind::Echo { program } => {
+                let mut command = peer(program);
+                command.args(["--workers", "1"]);
+                command
+            }
+            Kind::BlindFan { arguments, .. } => {
+                let mut command = peer("blind_fan");
+                command.args(arguments);
+                command
+            }
+            Kind::Nginx => nginx::command(site, profile, target)?,
+            Kind::Bun => bun::command(site, profile, target)?,
         })
     }
 }
@@ -451,52 +336,10 @@ fn set_options(command: &mut Command, options: &ListenerOptions, profile: Profil
     }
 }
 
-/// Where nginx is installed: in the path, or where distributions put servers.
-pub(super) fn nginx() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|folder| folder.join("nginx")).find(|file| file.is_file())
-}
-
-/// Fills in the configuration of the peers, and writes the files that nginx serves.
-fn nginx_command(site: &Site<'_>, profile: Profile, target: SocketAddrV4) -> Result<Command> {
-    let program = nginx().context("nginx is not installed")?;
-    let template = site.peers.context("nginx's configuration is in benches/peers")?.join("nginx.conf");
-    let template = std::fs::read_to_string(&template).with_context(|| template.display().to_string())?;
-    let root = site.scratch.join("nginx");
-    let bytes = root.join("bytes");
-    std::fs::create_dir_all(&bytes).with_context(|| bytes.display().to_string())?;
-    for size in MIXED_BYTES.into_iter().chain([LARGE_BYTES, DOWNLOAD_BYTES]) {
-        let file = bytes.join(size.to_string());
-        std::fs::write(&file, pattern(size)).with_context(|| file.display().to_string())?;
-    }
-    let (tls, certificate) = match site.identity.filter(|_| profile.is_tls()) {
-        Some(Identity { cert, key, .. }) => {
-            let files = format!(
-                "ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate \"{}\"; ssl_certificate_key \"{}\";",
-                cert.display(),
-                key.display()
-            );
-            ("ssl", files)
-        }
-        None => ("", String::new()),
-    };
-    let configuration = template
-        .replace("@TLS@", tls)
-        .replace("@CERTIFICATE@", &certificate)
-        .replace("@LISTEN@", &target.to_string())
-        .replace("@ROOT@", &root.to_string_lossy())
-        .replace("@PID@", &root.join("pid").to_string_lossy());
-    let file = root.join("nginx.conf");
-    std::fs::write(&file, configuration).with_context(|| file.display().to_string())?;
-    let mut command = site.launcher.command(&[site.cpu], program, Starter::Us);
-    command.arg("-p").arg(&root).arg("-c").arg(file);
-    Ok(command)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     #[test]
     fn names_are_found_and_bad_ones_list_the_good() {
@@ -561,6 +404,11 @@ mod tests {
         assert!(hosted.contains("--driver poll --pin 0 --tokio --listen 127.0.0.1:9"), "{hosted}");
         let app = arguments("ringmill-axum", Profile::GrpcUnary);
         assert!(app.ends_with("--listen 127.0.0.1:9 --workers 1 --driver uring"), "{app}");
+        let fan = arguments("ringmill", Profile::WsFanDeflate);
+        assert!(fan.contains("--listen 127.0.0.1:9 --ws-deflate"), "{fan}");
+        assert!(!arguments("ringmill", Profile::WsFan).contains("deflate"));
+        let fan = arguments("blind-fan-uring", Profile::WsFan);
+        assert!(fan.ends_with("blind_fan --listen 127.0.0.1:9 --uring"), "{fan}");
         for (profile, expected) in [(Profile::GrpcUnary, true), (Profile::Pending, false)] {
             assert_eq!(arguments("axum-percore", profile).ends_with(" --http2"), expected);
         }

@@ -107,6 +107,7 @@ pub(super) fn loaded(output: &str, scratch: &Path, order: &Order) -> Result<Load
         requests: said.done,
         requests_per_second: said.done as f64 / order.duration.as_secs_f64(),
         latency_us: latency(&log)?,
+        server_cpu_ns: None,
     })
 }
 

@@ -10,6 +10,7 @@ use super::process::Interrupt;
 use super::profile::Profile;
 use super::results::Memory;
 use super::server::Server;
+use super::websocket;
 use anyhow::{Context, Result, ensure};
 use std::net::{SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ pub(super) enum Traffic {
 /// The request that a connection may have had.
 pub(super) fn request(contender: &Contender, profile: Profile, target: SocketAddrV4) -> Vec<u8> {
     let path = profile.ask().paths().remove(0);
+    if profile.is_websocket() {
+        return websocket::handshake(&path, target, false);
+    }
     let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n").into_bytes();
     match contender.kind {
         Kind::Blind { .. } => vec![b'x'; request.len()],

@@ -28,6 +28,7 @@ mod run;
 mod server;
 mod syscalls;
 mod table;
+mod websocket;
 
 pub use options::Compare;
 pub use pinned::RunPinned;

@@ -84,6 +84,7 @@ impl Clients {
         let Order { shape, target, .. } = *order;
         let scheme = match shape.ask {
             Ask::Datagram => "udp",
+            ask if ask.is_websocket() => "ws",
             _ if order.is_secure => "https",
             _ => "http",
         };
@@ -95,7 +96,8 @@ impl Clients {
         command.arg(format!("{scheme}://{target}{path}"));
         let cpus: Vec<String> = self.cpus.iter().map(usize::to_string).collect();
         let workers = u32::try_from(self.cpus.len()).unwrap_or(1).min(shape.connections);
-        command.arg("--connections").arg(shape.connections.to_string());
+        let is_fan = matches!(shape.ask, Ask::FanOut | Ask::FanOutDeflated);
+        command.arg(if is_fan { "--fan" } else { "--connections" }).arg(shape.connections.to_string());
         command.arg("--workers").arg(workers.to_string());
         command.arg("--duration").arg(format!("{}ms", order.duration.as_millis()));
         command.args(["--warmup", "0s", "--pin", &cpus.join(",")]);
@@ -133,6 +135,15 @@ impl Clients {
             }
             Ask::Datagram => {
                 command.arg("--size").arg(DATAGRAM_BYTES.to_string());
+            }
+            Ask::Echo | Ask::FanOut | Ask::FanOutDeflated => {
+                command.arg("--size").arg(shape.ask.message_bytes().to_string());
+                if shape.ask.is_compressed() {
+                    command.arg("--deflate");
+                }
+                if let Some(server) = order.server.filter(|_| is_fan) {
+                    command.arg("--cpu-of").arg(server.to_string());
+                }
             }
             Ask::Large | Ask::Download => {
                 let path = shape.ask.paths().remove(0);
@@ -195,6 +206,7 @@ impl Clients {
             is_secure: false,
             duration: CAPTURE_TIMEOUT,
             rate: None,
+            server: None,
         };
         let mut command = self.command(&order, Starter::Us)?;
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -254,6 +266,14 @@ struct Report {
     latency_us: Latency,
     #[serde(default)]
     tls: Option<Tls>,
+    #[serde(default)]
+    fan: Option<Fan>,
+}
+
+/// A fan-out.
+#[derive(Deserialize)]
+struct Fan {
+    watched_cpu_seconds: Option<f64>,
 }
 
 /// Handshakes, in all.
@@ -295,6 +315,10 @@ fn parse(output: &str, order: &Order) -> Result<Loaded> {
         requests: report.requests.max(report.requests_total),
         requests_per_second: report.requests_per_second,
         latency_us: report.latency_us,
+        server_cpu_ns: report
+            .fan
+            .and_then(|fan| fan.watched_cpu_seconds)
+            .map(|seconds| (seconds * 1e9) as u64),
     })
 }
 
@@ -336,6 +360,7 @@ mod tests {
             is_secure: profile.is_tls(),
             duration: Duration::from_millis(1500),
             rate: None,
+            server: Some(77),
         }
     }
 
@@ -366,7 +391,9 @@ mod tests {
         assert_eq!((loaded.requests, loaded.requests_per_second), (1000, 500.0));
         assert_eq!(loaded.latency_us.named()[3], ("p99.9", 4.0));
         let loaded = parse(&GOOD.replace("\"errors\"", "\"requests_total\":1003,\"errors\"")).unwrap();
-        assert_eq!(loaded.requests, 1003);
+        assert_eq!((loaded.requests, loaded.server_cpu_ns), (1003, None));
+        let fan = GOOD.replace("\"errors\"", "\"fan\":{\"watched_cpu_seconds\":0.25},\"errors\"");
+        assert_eq!(parse(&fan).unwrap().server_cpu_ns, Some(250_000_000));
     }
 
     #[test]
@@ -433,6 +460,18 @@ mod tests {
             fields.concat()
         );
         check(Profile::NineFields, None, &expected);
+        check(
+            Profile::WsPipelined16,
+            None,
+            "load ws://127.0.0.1:80/ws --connections 64 --workers 1 --duration 1500ms --warmup 0s --pin 1 --pipeline 16 \
+             --size 20 --json",
+        );
+        check(
+            Profile::WsFanDeflate,
+            None,
+            "load ws://127.0.0.1:80/ws/compare --fan 1001 --workers 1 --duration 1500ms --warmup 0s --pin 1 \
+             --size 512 --deflate --cpu-of 77 --json",
+        );
         check(
             Profile::UdpEcho,
             None,

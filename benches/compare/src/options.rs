@@ -89,6 +89,10 @@ Examples:
       what TLS costs; needs no peers
   ringmill compare --only ringmill-axum,axum,axum-percore --profile keep-alive-64,pending,grpc-unary
       one app of axum on three servers; gRPC needs h2load (on Debian: apt-get install nghttp2-client)
+  ringmill compare --only ringmill,tungstenite,fastwebsockets,bun --profile ws-echo-64,ws-pipelined-16
+      WebSocket; Bun takes part where it is installed (npm install --global bun)
+  ringmill compare --only ringmill,blind-fan,blind-fan-uring --profile ws-fan-1000
+      messages to a thousand readers, next to nothing but the sends
   ringmill compare --full --out results
   ringmill compare --list
 
@@ -151,8 +155,8 @@ impl Compare {
     /// Whether latency at fixed rates is measured in a profile.
     pub(super) fn has_latency(&self, profile: Profile, settings: &Settings) -> bool {
         let everywhere = self.full || self.latency_rounds.is_some();
-        // h2load times no request from when it was due.
-        let can = profile != Profile::GrpcUnary;
+        // h2load times no request from when it was due, and the rate of a fan-out is one of messages.
+        let can = !matches!(profile, Profile::GrpcUnary | Profile::WsFan | Profile::WsFanDeflate);
         settings.latency_rounds > 0 && can && (everywhere || profile == Profile::KeepAlive64)
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Order {
     pub(super) duration: Duration,
     /// Requests a second in all; `None` for as fast as it goes.
     pub(super) rate: Option<f64>,
+    /// The server's process, where there is one.
+    pub(super) server: Option<u32>,
 }
 
 /// What the client reports.
@@ -24,4 +26,6 @@ pub(super) struct Loaded {
     pub(super) requests: u64,
     pub(super) requests_per_second: f64,
     pub(super) latency_us: Latency,
+    /// What the server took for them, where the client has looked: connecting is not in it.
+    pub(super) server_cpu_ns: Option<u64>,
 }

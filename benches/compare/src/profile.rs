@@ -26,6 +26,12 @@ pub(super) enum Profile {
     Pending,
     PendingIdle,
     GrpcUnary,
+    WsEcho64,
+    WsPipelined16,
+    WsFan,
+    WsFanDeflate,
+    WsIdle,
+    WsSubscribed,
 }
 
 /// Sizes of the 20 bodies of `mixed`, in bytes: as the files of a site are spread, from an icon to a picture.
@@ -91,10 +97,16 @@ pub(super) enum Ask {
     Pending,
     /// A gRPC call: a message there, and one back.
     Unary,
+    /// A WebSocket message that comes back.
+    Echo,
+    /// A WebSocket message that goes to all others.
+    FanOut,
+    /// The same, compressed.
+    FanOutDeflated,
 }
 
 impl Profile {
-    pub(super) const ALL: [Profile; 20] = [
+    pub(super) const ALL: [Profile; 26] = [
         Profile::KeepAlive64,
         Profile::KeepAlive512,
         Profile::Pipelined16,
@@ -115,6 +127,12 @@ impl Profile {
         Profile::Pending,
         Profile::PendingIdle,
         Profile::GrpcUnary,
+        Profile::WsEcho64,
+        Profile::WsPipelined16,
+        Profile::WsFan,
+        Profile::WsFanDeflate,
+        Profile::WsIdle,
+        Profile::WsSubscribed,
     ];
 
     /// Those of `--quick`.
@@ -143,6 +161,12 @@ impl Profile {
             Profile::Pending => "pending",
             Profile::PendingIdle => "pending-idle",
             Profile::GrpcUnary => "grpc-unary",
+            Profile::WsEcho64 => "ws-echo-64",
+            Profile::WsPipelined16 => "ws-pipelined-16",
+            Profile::WsFan => "ws-fan-1000",
+            Profile::WsFanDeflate => "ws-fan-1000-deflate",
+            Profile::WsIdle => "ws-idle",
+            Profile::WsSubscribed => "ws-subscribed",
         }
     }
 
@@ -178,6 +202,18 @@ impl Profile {
                 "anonymous memory of a connection that does nothing, before and after such a request"
             }
             Profile::GrpcUnary => "gRPC calls of 13 bytes, 32 at a time on each of 8 HTTP/2 connections",
+            Profile::WsEcho64 => "WebSocket echo of 20 bytes on 64 connections",
+            Profile::WsPipelined16 => "WebSocket echo of 20 bytes on 64 connections, 16 in flight on each",
+            Profile::WsFan => {
+                "messages of 64 bytes to 1,000 WebSockets of one topic; a request is a delivery"
+            }
+            Profile::WsFanDeflate => {
+                "messages of 512 bytes, compressed, to 1,000 WebSockets of one topic; a request is a delivery"
+            }
+            Profile::WsIdle => {
+                "anonymous memory of a WebSocket that does nothing, before and after its handshake"
+            }
+            Profile::WsSubscribed => "the same of one that subscribes to a topic",
         }
     }
 
@@ -217,7 +253,16 @@ impl Profile {
             Profile::NineFields => Shape { fields: BROWSER_FIELDS, ..plain },
             Profile::Pending => keep_alive(Ask::Pending, 64),
             Profile::GrpcUnary => Shape { pipeline: 32, ..keep_alive(Ask::Unary, 8) },
-            Profile::Idle | Profile::TlsIdle | Profile::PendingIdle => return None,
+            Profile::WsEcho64 => keep_alive(Ask::Echo, 64),
+            Profile::WsPipelined16 => Shape { pipeline: 16, ..keep_alive(Ask::Echo, 64) },
+            // One of them publishes.
+            Profile::WsFan => keep_alive(Ask::FanOut, 1001),
+            Profile::WsFanDeflate => keep_alive(Ask::FanOutDeflated, 1001),
+            Profile::Idle
+            | Profile::TlsIdle
+            | Profile::PendingIdle
+            | Profile::WsIdle
+            | Profile::WsSubscribed => return None,
         })
     }
 
@@ -226,6 +271,8 @@ impl Profile {
         match self.shape() {
             Some(shape) => shape.ask,
             None if self == Profile::PendingIdle => Ask::Pending,
+            None if self == Profile::WsIdle => Ask::Echo,
+            None if self == Profile::WsSubscribed => Ask::FanOut,
             None => Ask::Plaintext,
         }
     }
@@ -240,7 +287,12 @@ impl Profile {
     }
 
     pub(super) fn is_idle(self) -> bool {
-        matches!(self, Profile::Idle | Profile::TlsIdle | Profile::PendingIdle)
+        use Profile::*;
+        matches!(self, Idle | TlsIdle | PendingIdle | WsIdle | WsSubscribed)
+    }
+
+    pub(super) fn is_websocket(self) -> bool {
+        self.ask().is_websocket()
     }
 
     pub(super) fn is_about_tcp_requests(self) -> bool {
@@ -277,6 +329,8 @@ impl Ask {
             Ask::Datagram => Vec::new(),
             Ask::Pending => vec!["/pending".to_owned()],
             Ask::Unary => vec!["/site.Texts/Echo".to_owned()],
+            Ask::Echo => vec!["/ws".to_owned()],
+            Ask::FanOut | Ask::FanOutDeflated => vec!["/ws/compare".to_owned()],
         }
     }
 
@@ -292,6 +346,26 @@ impl Ask {
             Ask::Upload => UPLOAD_BYTES.to_string().into_bytes(),
             Ask::Datagram => Vec::new(),
             Ask::Unary => MESSAGE.to_vec(),
+            Ask::Echo | Ask::FanOut | Ask::FanOutDeflated => pattern(self.message_bytes()),
+        }
+    }
+
+    pub(super) fn is_websocket(self) -> bool {
+        matches!(self, Ask::Echo | Ask::FanOut | Ask::FanOutDeflated)
+    }
+
+    /// Of WebSocket messages, which are to go out compressed.
+    pub(super) fn is_compressed(self) -> bool {
+        self == Ask::FanOutDeflated
+    }
+
+    /// Bytes of a WebSocket message.
+    pub(super) fn message_bytes(self) -> usize {
+        match self {
+            Ask::Echo => 20,
+            Ask::FanOut => 64,
+            Ask::FanOutDeflated => 512,
+            _ => 0,
         }
     }
 

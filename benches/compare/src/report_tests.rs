@@ -96,6 +96,8 @@ fn results() -> Results {
         idle: Some(idle),
         tls_idle: None,
         pending_idle: None,
+        ws_idle: None,
+        ws_subscribed: None,
         environment: Environment { cpu: "Some <CPU>".to_owned(), ..Environment::default() },
         warnings: vec!["noisy & loud".to_owned()],
         interrupted: false,

@@ -21,6 +21,8 @@ pub(super) struct Results {
     pub(super) idle: Option<IdleResult>,
     pub(super) tls_idle: Option<IdleResult>,
     pub(super) pending_idle: Option<IdleResult>,
+    pub(super) ws_idle: Option<IdleResult>,
+    pub(super) ws_subscribed: Option<IdleResult>,
     pub(super) environment: Environment,
     /// What a reader should know before believing the figures.
     pub(super) warnings: Vec<String>,
@@ -220,7 +222,7 @@ pub(super) struct IdleRow {
     pub(super) contender: &'static str,
     /// Connections that were only opened; with TLS, with their handshake.
     pub(super) opened: Memory,
-    /// Connections that had one request.
+    /// Connections that had one request; of WebSocket, their handshake.
     pub(super) requested: Memory,
 }
 
@@ -319,9 +321,10 @@ pub(super) fn samples(rounds: &[Round]) -> impl Iterator<Item = &Sample> {
 }
 
 impl Results {
-    /// Memory of idle connections: without TLS, with it, and after a request whose handler waited.
+    /// Memory of idle connections: without TLS, with it, after a request whose handler waited, and of WebSockets.
     pub(super) fn idles(&self) -> impl Iterator<Item = &IdleResult> {
-        self.idle.iter().chain(&self.tls_idle).chain(&self.pending_idle)
+        let websockets = self.ws_idle.iter().chain(&self.ws_subscribed);
+        self.idle.iter().chain(&self.tls_idle).chain(&self.pending_idle).chain(websockets)
     }
 }
 

@@ -72,7 +72,8 @@ impl Bench<'_> {
         let Some(shape) = profile.shape() else { return Ok(()) };
         let plan = |server: &Server, duration, rate| {
             let is_secure = server.identity.is_some();
-            Order { shape, target: server.target, is_secure, duration, rate }
+            let pid = Some(server.process.pid());
+            Order { shape, target: server.target, is_secure, duration, rate, server: pid }
         };
         let duration = Duration::from_secs_f64(self.settings.seconds);
         for server in servers.iter() {
@@ -164,7 +165,7 @@ impl Bench<'_> {
         let used = Usage::of(server.process.pid())?.since(before);
         let machine = MachineTime::read()?;
         let requests = loaded.requests as f64;
-        let cpu_us = used.cpu_ns as f64 / 1000.0 / requests;
+        let cpu_us = loaded.server_cpu_ns.unwrap_or(used.cpu_ns) as f64 / 1000.0 / requests;
         // The exact time divides as the ticks do.
         let ticks = (used.user_ticks + used.system_ticks).max(1) as f64;
         let user_us = cpu_us * used.user_ticks as f64 / ticks;

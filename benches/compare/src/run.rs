@@ -1,7 +1,7 @@
 //! A whole comparison: builds, starts, measures profile by profile, and writes after each what there is so far.
 
 use super::build::Peers;
-use super::contender::{self, Contender, Kind, Site};
+use super::contender::{Contender, Kind, Site, bun, nginx};
 use super::environment::Environment;
 use super::identity::Identity;
 use super::idle::{self, Traffic};
@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use ringmill_console::statistics::PAIRS_MIN;
 use ringmill_console::terminal::{self, Output};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -120,6 +120,8 @@ impl Run<'_> {
                 let place = match profile {
                     Profile::TlsIdle => &mut results.tls_idle,
                     Profile::PendingIdle => &mut results.pending_idle,
+                    Profile::WsIdle => &mut results.ws_idle,
+                    Profile::WsSubscribed => &mut results.ws_subscribed,
                     _ => &mut results.idle,
                 };
                 *place = Some(idle);
@@ -319,7 +321,8 @@ fn begin(
         what: contender.what,
         version: match (contender.kind, contender.package) {
             _ if contender.is_ringmill() => env!("CARGO_PKG_VERSION").to_owned(),
-            (Kind::Nginx, _) => nginx_version(),
+            (Kind::Nginx, _) => nginx::version(),
+            (Kind::Bun, _) => bun::version(),
             (_, Some(package)) => {
                 versions.get(package).map_or_else(String::new, |version| format!("{package} {version}"))
             }
@@ -348,6 +351,8 @@ fn begin(
         idle: None,
         tls_idle: None,
         pending_idle: None,
+        ws_idle: None,
+        ws_subscribed: None,
         environment,
         warnings,
         interrupted: false,
@@ -373,14 +378,6 @@ fn repeat(arguments: impl Iterator<Item = String>, mode: Mode) -> String {
         }
     });
     quoted.collect::<Vec<_>>().join(" ")
-}
-
-fn nginx_version() -> String {
-    let program = contender::nginx().unwrap_or_else(|| PathBuf::from("nginx"));
-    // It says so on standard error.
-    let said = std::process::Command::new(program).arg("-v").output();
-    said.map(|output| String::from_utf8_lossy(&output.stderr).trim().replace("nginx version: ", ""))
-        .unwrap_or_default()
 }
 
 fn check_congestion(name: &str) -> Result<()> {

@@ -7,6 +7,7 @@ use super::proc;
 use super::process::{Interrupt, Process, log_end};
 use super::profile::{Ask, DATAGRAM_BYTES, Profile};
 use super::results::Reply;
+use super::websocket;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io;
@@ -93,6 +94,9 @@ impl Server {
             let reply = h2load::one_call(site.launcher, site.scratch, site.cpu, self.target, interrupt)?;
             return Ok(vec![reply]);
         }
+        if ask.is_websocket() {
+            return Ok(vec![websocket::exchange(self.target, ask).map_err(told)?]);
+        }
         let mut replies = Vec::new();
         for path in ask.paths() {
             let request = match self.contender.kind {
@@ -150,6 +154,14 @@ fn request(ask: Ask, path: &str, target: SocketAddrV4) -> Vec<u8> {
     .into_bytes();
     request.extend(body);
     request
+}
+
+/// What a WebSocket did wrong is told as such.
+fn told(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<websocket::Wrong>() {
+        Ok(wrong) => WrongReply(wrong.to_string()).into(),
+        Err(error) => error,
+    }
 }
 
 /// The server answered, and not as it should.

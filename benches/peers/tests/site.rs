@@ -317,3 +317,95 @@ fn datagrams_come_back() {
         assert_eq!(&buffer[..count], b"there and back", "{program}");
     }
 }
+
+/// A WebSocket by hand: its handshake with the one key that the blind one knows.
+fn websocket(peer: &Peer, deflates: bool) -> BufReader<TcpStream> {
+    let mut stream = BufReader::new(peer.connect());
+    let extension = if deflates {
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    } else {
+        ""
+    };
+    let request = format!(
+        "GET /ws/a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: cmluZ21pbGwgYnkgbG9hZA==\r\n{extension}\r\n"
+    );
+    stream.get_mut().write_all(request.as_bytes()).unwrap();
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "closed after {head:?}");
+    }
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("vusQnpZXmljK/pgC8Omn/zo7Agg="), "{head}");
+    assert_eq!(head.contains("permessage-deflate"), deflates, "{head}");
+    stream
+}
+
+/// A short message of text, masked.
+fn message(text: &str) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let masked = text
+        .bytes()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask);
+    let header = [0x81, 0x80 | text.len() as u8];
+    header.into_iter().chain(mask).chain(masked).collect()
+}
+
+fn short_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut header = [0; 2];
+    stream.read_exact(&mut header).unwrap();
+    let mut payload = vec![0; header[1].into()];
+    stream.read_exact(&mut payload).unwrap();
+    (header[0], payload)
+}
+
+#[test]
+fn websockets_echo() {
+    for program in [
+        env!("CARGO_BIN_EXE_tungstenite_ws"),
+        env!("CARGO_BIN_EXE_fastwebsockets_ws"),
+    ] {
+        let peer = Peer::start(program, &["--workers", "2"]);
+        let mut stream = websocket(&peer, false);
+        let texts = ["one", "", "three"];
+        let burst: Vec<u8> = texts.iter().flat_map(|text| message(text)).collect();
+        stream.get_mut().write_all(&burst).unwrap();
+        for text in texts {
+            assert_eq!(short_frame(&mut stream), (0x81, text.into()), "{program}");
+        }
+    }
+}
+
+#[test]
+fn a_blind_fan_sends_everybody_the_same() {
+    let mut ways = vec![&[][..], &["--deflate"]];
+    match io_uring::IoUring::new(2) {
+        Ok(_) => ways.push(&["--uring"]),
+        Err(error) => eprintln!("blind_fan --uring was not tested: no io_uring here: {error}"),
+    }
+    let text = "and again and again and again and again";
+    for arguments in ways {
+        let deflates = arguments == ["--deflate"];
+        let peer = Peer::start(env!("CARGO_BIN_EXE_blind_fan"), arguments);
+        let mut readers = [0; 3].map(|_| websocket(&peer, deflates));
+        for _ in 0..2 {
+            readers[1].get_mut().write_all(&message(text)).unwrap();
+            for reader in &mut readers {
+                let (first, payload) = short_frame(reader);
+                if !deflates {
+                    assert_eq!((first, payload), (0x81, text.into()), "{arguments:?}");
+                    continue;
+                }
+                let mut inflated = [0; 256];
+                let mut inflater = zlib_rs::Inflate::new(false, 15);
+                inflater
+                    .decompress(&payload, &mut inflated, zlib_rs::InflateFlush::SyncFlush)
+                    .unwrap();
+                let inflated = &inflated[..inflater.total_out() as usize];
+                assert_eq!((first, inflated), (0xc1, text.as_bytes()));
+                assert!(payload.len() < text.len());
+            }
+        }
+    }
+}
