@@ -15,29 +15,51 @@
 //! other side alone. Connections with upstreams stay with the worker that made them and are used again; one on which anything
 //! comes unasked is closed.
 //!
-//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection is the number of its upstream.
+//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection is the number of its server.
 //! `Config::connect_timeout` of the engine is the time that a connection with an upstream may take.
 //!
 //! Read on: `client.rs` and `upstream.rs` are the two sides, which meet in an exchange (`exchange.rs`); `state.rs` gives exchanges
-//! their connections; `fields.rs` rewrites heads and `pool.rs` chooses, both pure.
+//! their connections; `fields.rs` rewrites heads and `pool.rs` chooses, both pure. Several upstreams and routes are a [`Plan`]
+//! (`plan.rs`, `route.rs`, `normal.rs`), which may be followed by another one; what all listeners of a worker share is one `State`.
 
 mod client;
 mod config;
 mod exchange;
 mod fields;
+mod groups;
+mod normal;
+mod own;
+mod plan;
+mod plans;
 mod pool;
+mod route;
 mod state;
 mod upstream;
 
 pub use config::{Balance, ProxyConfig};
+pub use normal::Unclear;
+pub use plan::{Explained, Front, Plan, PlannedUpstream, Refused};
+pub use plans::Plans;
+pub use route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
 
 use client::Client;
-use exchange::HELD_BYTES;
-use ringmill_engine::{CloseReason, Dialer, Io, Next, Protocol, Refusal, Step};
+use groups::Place;
+use ringmill_engine::{CloseReason, Dialer, Io, Next, Protocol, Refusal, Step, WorkerContext};
 use state::State;
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
 
-/// The proxy of one worker.
-pub struct Proxy(State);
+/// The proxy of one worker, for one listener or none.
+pub struct Proxy {
+    /// What all listeners of the worker share that follow the same plans.
+    state: Rc<RefCell<State>>,
+    /// Where the next plan comes from, for the one that connects.
+    plans: Option<Plans>,
+    /// Connections with upstreams are this value's.
+    connects: bool,
+    https_port: Option<u16>,
+}
 
 /// The state of one connection, of a client or with an upstream.
 pub struct Session(Side);
@@ -52,18 +74,32 @@ impl Proxy {
     ///
     /// # Panics
     /// If there is no upstream.
-    pub fn new(mut config: ProxyConfig, seed: u64) -> Proxy {
-        assert!(!config.upstreams.is_empty(), "a proxy needs at least one upstream");
-        // A name that cannot stand in a field would break every head.
-        if config.name.is_empty() || !config.name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            config.name = "ringmill".to_owned();
-        }
-        config.replay_bytes_max = config.replay_bytes_max.min(HELD_BYTES);
-        Proxy(State::new(config, seed))
+    pub fn new(config: ProxyConfig, seed: u64) -> Proxy {
+        let state = State::new(Arc::new(Plan::one(config)), seed);
+        Proxy { state: Rc::new(RefCell::new(state)), plans: None, connects: true, https_port: None }
     }
 
-    fn look_at_clock(&mut self, io: &Io<'_>) {
-        self.0.look_at_clock(io.now(), io.unix_secs());
+    /// The part of a proxy that opens connections with upstreams. It is to be added without a listener (`Builder::outbound`), so that it
+    /// is there as long as the worker, under `Tls::client` where upstreams are secured.
+    pub fn outbound(plans: &Plans, worker: &WorkerContext) -> Proxy {
+        Proxy { plans: Some(plans.clone()), connects: true, ..Proxy::listening(plans, worker) }
+    }
+
+    /// The part that clients connect to; all listeners of a worker share upstreams.
+    pub fn listening(plans: &Plans, worker: &WorkerContext) -> Proxy {
+        Proxy { state: plans.state(worker), plans: None, connects: false, https_port: None }
+    }
+
+    /// Clients whose connection is not secured are sent on to HTTPS, on this port.
+    pub fn with_https_port(self, https_port: Option<u16>) -> Proxy {
+        Proxy { https_port, ..self }
+    }
+
+    /// Calls do not nest, so nobody else has it.
+    fn state(&self, io: &Io<'_>) -> RefMut<'_, State> {
+        let mut state = self.state.borrow_mut();
+        state.look_at_clock(io.now(), io.unix_secs());
+        state
     }
 }
 
@@ -71,38 +107,50 @@ impl Protocol for Proxy {
     type Session = Session;
 
     fn start(&mut self, dialer: Dialer) {
-        self.0.dialer = Some(dialer);
+        if !self.connects {
+            return;
+        }
+        if let Some(plans) = &self.plans {
+            plans.ring_for(dialer.waker());
+        }
+        self.state.borrow_mut().dialer = Some(dialer);
+        // A plan that was published before the bell was known.
+        self.rung();
+    }
+
+    fn rung(&mut self) {
+        if let Some(plans) = &self.plans {
+            self.state.borrow_mut().follow(plans.current());
+        }
     }
 
     fn open(&mut self, io: &mut Io<'_>) -> Session {
-        self.look_at_clock(io);
-        self.0.wait_for_request(io);
-        Session(Side::Client(Client::new()))
+        self.state(io).wait_for_request(io);
+        Session(Side::Client(Client::new(self.https_port)))
     }
 
     fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Session {
-        self.look_at_clock(io);
-        // The tag is the one that was given with the address: the number of an upstream.
-        Session(Side::Upstream(self.0.upstream_open(tag as usize, io)))
+        // The tag is the one that was given with the address.
+        Session(Side::Upstream(self.state(io).upstream_open(Place::of_tag(tag), io)))
     }
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
-        self.0.refused(tag as usize, refusal);
+        self.state.borrow_mut().refused(Place::of_tag(tag), refusal);
     }
 
     fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
-        self.look_at_clock(io);
+        let mut state = self.state(io);
         match &mut session.0 {
-            Side::Client(client) => self.0.client_data(client, input, io),
-            Side::Upstream(upstream) => self.0.upstream_data(*upstream, input, io),
+            Side::Client(client) => state.client_data(client, input, io),
+            Side::Upstream(upstream) => state.upstream_data(*upstream, input, io),
         }
     }
 
     fn wake(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
-        self.look_at_clock(io);
+        let mut state = self.state(io);
         match &mut session.0 {
-            Side::Client(client) => self.0.serve(client, io),
-            Side::Upstream(upstream) => self.0.send(*upstream, io),
+            Side::Client(client) => state.serve(client, io),
+            Side::Upstream(upstream) => state.send(*upstream, io),
         }
     }
 
@@ -111,51 +159,54 @@ impl Protocol for Proxy {
     }
 
     fn eof(&mut self, session: &mut Session, rest: &mut [u8], io: &mut Io<'_>) -> Next {
-        self.look_at_clock(io);
+        let mut state = self.state(io);
         match &mut session.0 {
-            Side::Client(client) => self.0.client_eof(client, rest, io),
-            Side::Upstream(upstream) => self.0.upstream_eof(*upstream, io),
+            Side::Client(client) => state.client_eof(client, rest, io),
+            Side::Upstream(upstream) => state.upstream_eof(*upstream, io),
         }
     }
 
     fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
         match &session.0 {
-            Side::Client(client) => self.0.client_gone(client),
+            Side::Client(client) => self.state.borrow_mut().client_gone(client),
             // What it sent before its end is still to be read.
             Side::Upstream(_) => Next::Pause,
         }
     }
 
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
-        self.look_at_clock(io);
+        let mut state = self.state(io);
         match &mut session.0 {
-            Side::Client(client) => self.0.client_timeout(client, io),
-            Side::Upstream(upstream) => self.0.upstream_timeout(*upstream),
+            Side::Client(client) => state.client_timeout(client, io),
+            Side::Upstream(upstream) => state.upstream_timeout(*upstream),
         }
     }
 
     fn drain(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        let mut state = self.state.borrow_mut();
         match &session.0 {
-            Side::Client(client) => self.0.client_drain(client, io),
-            Side::Upstream(upstream) => self.0.upstream_drain(*upstream),
+            Side::Client(client) => state.client_drain(client, io),
+            Side::Upstream(upstream) => state.upstream_drain(*upstream),
         }
     }
 
     fn shed(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+        let state = self.state.borrow();
         match &session.0 {
-            Side::Client(client) => self.0.client_shed(client),
-            Side::Upstream(upstream) => self.0.upstream_shed(*upstream),
+            Side::Client(client) => state.client_shed(client),
+            Side::Upstream(upstream) => state.upstream_shed(*upstream),
         }
     }
 
     fn closed(&mut self, session: Session, _: CloseReason) {
+        let mut state = self.state.borrow_mut();
         match session.0 {
             Side::Client(client) => {
                 if let Some(key) = client.exchange {
-                    self.0.end(key);
+                    state.end(key);
                 }
             }
-            Side::Upstream(upstream) => self.0.upstream_closed(upstream),
+            Side::Upstream(upstream) => state.upstream_closed(upstream),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The client's side: requests are read, checked and rewritten here, and replies taken from their exchange to the client.
 
-use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
+use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way};
 use super::fields::{
-    Client as Facts, asks_for_websocket, max_forwards, write_own_reply, write_request, write_trailers,
+    Client as Facts, Onward, asks_for_websocket, max_forwards, write_own_reply, write_request, write_trailers,
 };
+use super::groups::Place;
+use super::route::Target;
 use super::state::State;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::message::{Expect, Framing, Head, Method, Version};
@@ -24,6 +26,8 @@ pub(super) struct Client {
     searched: u16,
     requests: u32,
     peer: Option<Peer>,
+    /// Where plain requests are sent on to, if they are.
+    pub(super) https_port: Option<u16>,
 }
 
 /// Who the client is: asked for once.
@@ -34,7 +38,7 @@ struct Peer {
 }
 
 /// What came of looking at a head.
-enum Begun {
+pub(super) enum Begun {
     /// So many bytes: it is an exchange now.
     Exchange(usize),
     /// So many bytes: it was answered.
@@ -44,14 +48,14 @@ enum Begun {
 }
 
 impl Client {
-    pub(super) fn new() -> Client {
-        Client { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0, peer: None }
+    pub(super) fn new(https_port: Option<u16>) -> Client {
+        Client { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0, peer: None, https_port }
     }
 }
 
 impl State {
     pub(super) fn wait_for_request(&self, io: &mut Io<'_>) {
-        let limits = &self.config.limits;
+        let limits = &self.plan.front.limits;
         io.set_timeout(if io.is_draining() { limits.drain_grace } else { limits.keep_alive_timeout });
     }
 
@@ -68,6 +72,10 @@ impl State {
             } else if at == input.len() {
                 self.wait_for_request(io);
                 return Step::consumed(at);
+            } else if io.room_bytes() == 0 {
+                // Answers of our own wait to be taken.
+                io.notify_drained();
+                return Step { consumed: at, need: 0, next: Next::Pause };
             }
             match self.take_head(client, &input[at..], io) {
                 Begun::Exchange(bytes) | Begun::Answered(bytes) => at += bytes,
@@ -79,7 +87,7 @@ impl State {
 
     /// Looks at a request's head.
     fn take_head(&mut self, client: &mut Client, input: &[u8], io: &mut Io<'_>) -> Begun {
-        let limits = &self.config.limits;
+        let limits = &self.plan.front.limits;
         if input == b"\r\n" {
             // An empty line behind the last body (RFC 9112, 2.2) does not begin a head.
             self.wait_for_request(io);
@@ -123,10 +131,7 @@ impl State {
         if matches!(head.method, Method::Connect | Method::Trace) {
             return self.refuse((501, "CONNECT and TRACE are not passed on"), is_head, io);
         }
-        if matches!(head.framing, Framing::Length(length) if length > self.config.body_bytes_max) {
-            return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
-        }
-        let is_last = self.config.limits.requests_max.is_some_and(|max| client.requests >= max);
+        let is_last = self.plan.front.limits.requests_max.is_some_and(|max| client.requests >= max);
         let keep_alive = head.keep_alive && !is_last;
         let is_http10 = head.version == Version::Http10;
         if head.method == Method::Options
@@ -140,12 +145,39 @@ impl State {
             );
             return if keep_alive { Begun::Answered(len) } else { Begun::Close };
         }
+        match self.send_to_https(client, head, is_secured) {
+            None => {}
+            Some(Ok(to)) => return self.redirect(308, &to, (head, len, keep_alive), io),
+            Some(Err(unclear)) => return self.refuse((400, unclear.reason()), is_head, io),
+        }
+        let (method, host) = (head.method.as_str(), head.host.map(|host| host.as_bytes()));
+        let way = match self.plan.way(method, host, head.path.as_bytes(), is_secured) {
+            Ok(way) => way,
+            Err(refused) => return self.turn_away(&refused, (head, len, keep_alive), io),
+        };
+        let (front, route) = (&self.plan.front, self.plan.routes.get(way.route));
+        let group = match &route.target {
+            Target::Upstream(number) => self.groups.planned(*number),
+            Target::Reply(said) => return self.answer(said, None, (head, len, keep_alive), io),
+            Target::Redirect { status, to } => {
+                let to = Target::location(to, &way.path, head.query.map(|query| query.as_bytes()));
+                return self.redirect(*status, &to, (head, len, keep_alive), io);
+            }
+        };
+        let Some(group) = group else {
+            return self.refuse((502, "this route leads nowhere"), is_head, io);
+        };
         let Peer { ip, is_trusted } = *client.peer.get_or_insert_with(|| self.ask_for_peer(io));
-        let mut up = self.buffer();
-        // Where the request names no host, any upstream's will do.
-        let host = self.pool.endpoints.first().map_or("", |endpoint| endpoint.host.as_str());
+        let body_bytes_max = route.body_bytes_max.unwrap_or(front.body_bytes_max);
+        if matches!(head.framing, Framing::Length(length) if length > body_bytes_max) {
+            return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
+        }
+        let place = Place { group, server: 0 };
+        let mut up = self.spare.pop().unwrap_or_default();
+        // Where the request names no host, any server's will do.
+        let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: &self.groups[place].host };
         let facts = Facts { ip, is_trusted, is_secured };
-        if write_request(&mut up, head, &facts, &self.config.name, host).is_none() {
+        if write_request(&mut up, head, &to, &facts, &front.name).is_none() {
             return self.refuse((400, "Connection names too many fields"), is_head, io);
         }
         let repeats = match head.method {
@@ -158,7 +190,7 @@ impl State {
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         let exchange = Exchange {
             client: io.id(),
-            endpoint: 0,
+            place,
             way: Way::Off,
             tries: 0,
             refusals: 0,
@@ -170,7 +202,7 @@ impl State {
             repeats,
             decoder: has_body.then(|| Decoder::new(head.framing)),
             is_chunked: head.framing == Framing::Chunked,
-            body_left: self.config.body_bytes_max,
+            body_left: body_bytes_max,
             arrived_bytes: 0,
             body_due: Tick::NEVER,
             wait_due: Tick::NEVER,
@@ -192,7 +224,7 @@ impl State {
         let peer = io.peer();
         let ip = peer.as_ref().and_then(|peer| peer.ip()).map(|address| address.ip().to_canonical());
         let is_trusted =
-            peer.is_some_and(|peer| self.config.trusted.iter().any(|network| network.contains(&peer)));
+            peer.is_some_and(|peer| self.plan.front.trusted.iter().any(|network| network.contains(&peer)));
         Peer { ip, is_trusted }
     }
 
@@ -202,7 +234,7 @@ impl State {
             client.head_began = io.now();
         }
         client.searched = u16::try_from(input.len()).unwrap_or(u16::MAX);
-        let limits = &self.config.limits;
+        let limits = &self.plan.front.limits;
         let rate = u64::from(limits.head_bytes_per_sec_min.max(1));
         let earned = Duration::from_secs(input.len() as u64 / rate);
         io.set_deadline(Some(client.head_began.after(limits.head_timeout).after(earned)));
@@ -211,16 +243,16 @@ impl State {
 
     /// Answers what cannot be served, and closes: nobody knows where the next request begins, or whether to take it.
     #[cold]
-    fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
+    pub(super) fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
         write_own_reply(io.buffer(), said, &self.date, false, (is_head, false));
         Begun::Close
     }
 
     /// Takes what there is of a request's body, or of a tunnel. Returns how many bytes are done.
     fn take_body(&mut self, key: usize, input: &[u8]) -> usize {
-        let limits = &self.config.limits.body;
-        let keeps_bytes_max = self.config.replay_bytes_max;
+        let limits = &self.plan.front.limits.body;
         let exchange = &mut self.exchanges[key];
+        let keeps_bytes_max = self.groups.config(exchange.place.group).replay_bytes_max.min(HELD_BYTES);
         let (mut at, before) = (0, exchange.up.bytes.len());
         if exchange.stage == Stage::Tunnel {
             exchange.up.bytes.extend_from_slice(input);
@@ -334,7 +366,7 @@ impl State {
 
     /// For what an exchange's client waits, and what it is waited for.
     fn wait_for_more(&mut self, key: usize, io: &mut Io<'_>) -> Next {
-        let limits = &self.config.limits;
+        let limits = &self.plan.front.limits;
         let exchange = &mut self.exchanges[key];
         io.hold(exchange.up.bytes.capacity() + exchange.down.bytes.capacity());
         let reads = exchange.reads_client();
@@ -345,13 +377,13 @@ impl State {
             exchange.body_due = io.now().after(limits.body_idle_timeout);
         }
         let due = match exchange.is_tunnel() {
-            true => io.now().after(self.config.tunnel_timeout),
+            true => io.now().after(self.groups.config(exchange.place.group).tunnel_timeout),
             false => exchange.body_due.min(exchange.wait_due),
         };
         io.set_deadline(Some(due).filter(|due| *due != Tick::NEVER));
         // It may have ended while its request was still being read.
         let has_left = exchange.decoder.is_none() && !exchange.is_tunnel() && io.is_peer_gone();
-        if has_left && !self.config.half_close {
+        if has_left && !self.plan.front.half_close {
             return Next::Close;
         }
         if reads { Next::Continue } else { Next::Pause }
@@ -368,7 +400,7 @@ impl State {
             }
             return Next::Close;
         };
-        let (now, bytes_min) = (io.now(), self.config.limits.body_bytes_min());
+        let (now, bytes_min) = (io.now(), self.plan.front.limits.body_bytes_min());
         let exchange = &mut self.exchanges[key];
         if exchange.is_tunnel() {
             return Next::Close;
@@ -390,7 +422,7 @@ impl State {
             // A head that dripped in was not looked at with every drop: it may have been malformed for long.
             if !rest.is_empty()
                 && let Outcome::Malformed(reject) =
-                    parse_head(rest, &mut self.slots, &self.config.limits.head)
+                    parse_head(rest, &mut self.slots, &self.plan.front.limits.head)
             {
                 let is_head = rest.strip_prefix(b"\r\n").unwrap_or(rest).starts_with(b"HEAD ");
                 self.refuse((reject.status(), reject.reason()), is_head, io);
@@ -415,7 +447,7 @@ impl State {
         let Some(key) = client.exchange else { return Next::Close };
         let exchange = &self.exchanges[key];
         let is_taken = exchange.decoder.is_some() || exchange.is_tunnel();
-        if is_taken || self.config.half_close { Next::Pause } else { Next::Close }
+        if is_taken || self.plan.front.half_close { Next::Pause } else { Next::Close }
     }
 
     pub(super) fn client_drain(&mut self, client: &Client, io: &mut Io<'_>) -> Next {

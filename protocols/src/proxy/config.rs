@@ -17,7 +17,7 @@ pub enum Balance {
 }
 
 /// How a [`Proxy`](crate::proxy::Proxy) runs. Numbers are for each worker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfig {
     /// Where requests go. At least one.
     pub upstreams: Vec<Address>,

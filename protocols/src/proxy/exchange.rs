@@ -2,6 +2,7 @@
 //! Pure data; who fills and empties it is `client.rs` and `upstream.rs`.
 
 use super::fields::ToClient;
+use super::groups::Place;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::one::decoder::Decoder;
 use ringmill_engine::{ConnId, Tick};
@@ -11,8 +12,8 @@ pub(super) const HELD_BYTES: usize = 64 * 1024;
 
 pub(super) struct Exchange {
     pub(super) client: ConnId,
-    /// Which upstream was chosen.
-    pub(super) endpoint: usize,
+    /// Which server was chosen, of which upstream.
+    pub(super) place: Place,
     pub(super) way: Way,
     /// How often it was given a connection.
     pub(super) tries: u8,

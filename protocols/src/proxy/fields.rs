@@ -92,26 +92,33 @@ pub(super) fn asks_for_websocket(head: &Head<'_, '_>) -> bool {
         && head.fields.value("upgrade").is_some_and(is_websocket)
 }
 
-/// Writes a request as it is passed on; `None` if `Connection` names too many fields. `host` is for a request of HTTP/1.0 that
-/// has none.
+/// What a request is asked for, further on.
+pub(super) struct Onward<'a> {
+    pub(super) path: &'a [u8],
+    pub(super) host: Option<&'a [u8]>,
+    /// For a request of HTTP/1.0 that has none.
+    pub(super) else_host: &'a str,
+}
+
+/// Writes a request as it is passed on; `None` if `Connection` names too many fields.
 pub(super) fn write_request(
     out: &mut Vec<u8>,
     head: &Head<'_, '_>,
+    to: &Onward<'_>,
     client: &Client,
     name: &str,
-    host: &str,
 ) -> Option<()> {
     let named = Named::of(head.fields)?;
     let is_options = head.method == Method::Options;
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.path.as_bytes());
+    out.extend_from_slice(to.path);
     if let Some(query) = head.query {
         out.push(b'?');
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(head.host.map_or(host.as_bytes(), |host| host.as_bytes()));
+    out.extend_from_slice(to.host.unwrap_or(to.else_host.as_bytes()));
     out.extend_from_slice(b"\r\n");
     let mut takes_trailers = false;
     let mut forwarded = Forwarded::default();
@@ -147,7 +154,7 @@ pub(super) fn write_request(
         }
         write_line(out, field.name, field.value);
     }
-    forwarded.finish(out, head, client);
+    forwarded.finish(out, to.host, client);
     write_via(out, head.version, name);
     match head.framing {
         Framing::None => {}
@@ -197,7 +204,7 @@ impl Forwarded {
         write_line(out, b"x-forwarded-for", value);
     }
 
-    fn finish(&self, out: &mut Vec<u8>, head: &Head<'_, '_>, client: &Client) {
+    fn finish(&self, out: &mut Vec<u8>, host: Option<&[u8]>, client: &Client) {
         let mut write = |arguments: std::fmt::Arguments<'_>| {
             out.write_fmt(arguments).expect("memory takes what is written");
         };
@@ -213,10 +220,10 @@ impl Forwarded {
             let scheme = if client.is_secured { "https" } else { "http" };
             write(format_args!("x-forwarded-proto: {scheme}\r\n"));
         }
-        if let Some(host) = head.host
+        if let Some(host) = host
             && !self.has_host
         {
-            write_line(out, b"x-forwarded-host", host.as_bytes());
+            write_line(out, b"x-forwarded-host", host);
         }
     }
 }
@@ -377,9 +384,14 @@ mod tests {
             panic!("no head: {input:?}")
         };
         let mut out = Vec::new();
-        let written = write_request(&mut out, &head, client, "p", "fallback");
+        let written = write_request(&mut out, &head, &onward(&head), client, "p");
         let out = written.map_or("refused".to_owned(), |()| String::from_utf8(out).unwrap());
         assert_eq!(out.replace("\r\n", "~"), expected, "{input:?}");
+    }
+
+    fn onward<'a>(head: &Head<'_, 'a>) -> Onward<'a> {
+        let host = head.host.map(|host| host.as_bytes());
+        Onward { path: head.path.as_bytes(), host, else_host: "fallback" }
     }
 
     fn client(is_trusted: bool) -> Client {
@@ -484,7 +496,7 @@ mod tests {
             };
             assert_eq!(asks_for_websocket(&head), passes, "{input:?}");
             let mut out = Vec::new();
-            write_request(&mut out, &head, &client(false), "p", "");
+            write_request(&mut out, &head, &onward(&head), &client(false), "p");
             assert_eq!(
                 String::from_utf8(out).unwrap().ends_with("upgrade: websocket\r\n\r\n"),
                 passes,

@@ -3,14 +3,15 @@
 //!
 //! Sessions reach each other through here alone: one changes an exchange, and wakes the other.
 
-use super::config::ProxyConfig;
 use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{ToClient, write_own_reply};
-use super::pool::Pool;
+use super::groups::{Groups, Place};
+use super::plan::Plan;
 use crate::http::client::reader::Reader;
 use crate::http::message::Slots;
 use ringmill_engine::{ConnId, Dialer, Refusal, Tick};
 use slab::Slab;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Buffers that are kept for the next exchange, and how large they may be, in bytes.
@@ -20,8 +21,8 @@ const SPARE_BYTES_MAX: usize = 16 * 1024;
 const HOPS_MAX: u8 = 16;
 
 pub(super) struct State {
-    pub(super) config: ProxyConfig,
-    pub(super) pool: Pool,
+    pub(super) plan: Arc<Plan>,
+    pub(super) groups: Groups,
     pub(super) exchanges: Slab<Exchange>,
     pub(super) upstreams: Slab<Upstream>,
     pub(super) dialer: Option<Dialer>,
@@ -31,13 +32,13 @@ pub(super) struct State {
     /// The field, with its line end.
     pub(super) date: Vec<u8>,
     date_secs: u64,
-    spare: Vec<Vec<u8>>,
+    pub(super) spare: Vec<Vec<u8>>,
 }
 
 /// A connection with an upstream.
 pub(super) struct Upstream {
     pub(super) conn: ConnId,
-    pub(super) endpoint: usize,
+    pub(super) place: Place,
     pub(super) exchange: Option<usize>,
     /// Requests that it was given.
     pub(super) requests: u32,
@@ -56,10 +57,10 @@ pub(super) enum Loss {
 }
 
 impl State {
-    pub(super) fn new(config: ProxyConfig, seed: u64) -> State {
+    pub(super) fn new(plan: Arc<Plan>, seed: u64) -> State {
         State {
-            pool: Pool::new(&config.upstreams, config.balance, seed),
-            config,
+            groups: Groups::new(&plan, seed),
+            plan,
             exchanges: Slab::new(),
             upstreams: Slab::new(),
             dialer: None,
@@ -92,20 +93,39 @@ impl State {
         }
     }
 
-    /// Gives a new exchange a connection, or has it wait for one.
+    /// Another plan holds.
+    pub(super) fn follow(&mut self, plan: Arc<Plan>) {
+        let idle = self.groups.follow(&plan);
+        self.plan = plan;
+        for upstream in idle {
+            let conn = self.upstreams[upstream].conn;
+            self.wake(conn);
+        }
+    }
+
+    /// Gives a new exchange a connection, or has it wait for one. Of its place the upstream is known.
     pub(super) fn begin(&mut self, exchange: Exchange) -> usize {
+        let group = exchange.place.group;
         let key = self.exchanges.insert(exchange);
-        let endpoint = self.pool.choose(None, self.now);
-        self.pool.endpoints[endpoint].earn(self.now, self.config.connections_max);
-        self.dispatch(key, endpoint);
+        self.groups.group(group).exchanges += 1;
+        let place = self.choose(group, None);
+        let saved_max = self.groups.config(group).connections_max;
+        self.groups[place].earn(self.now, saved_max);
+        self.dispatch(key, place);
         key
     }
 
-    fn dispatch(&mut self, key: usize, endpoint: usize) {
-        let config = &self.config;
+    fn choose(&mut self, group: usize, but: Option<usize>) -> Place {
+        Place { group, server: self.groups.group(group).pool.choose(but, self.now) }
+    }
+
+    fn dispatch(&mut self, key: usize, place: Place) {
+        let config = self.groups.config(place.group);
+        let (connections_max, queue_max) = (config.connections_max, config.queue_max);
+        let wait_due = self.now.after(config.queue_timeout);
         let exchange = &mut self.exchanges[key];
-        exchange.endpoint = endpoint;
-        let to = &mut self.pool.endpoints[endpoint];
+        exchange.place = place;
+        let to = &mut self.groups[place];
         if !exchange.needs_new
             && let Some(upstream) = to.idle.pop()
         {
@@ -113,8 +133,8 @@ impl State {
             let conn = self.upstreams[upstream].conn;
             return self.wake(conn);
         }
-        let may_connect = to.open < config.connections_max;
-        if !may_connect && to.waiting.len() >= config.queue_max {
+        let may_connect = to.open < connections_max;
+        if !may_connect && to.waiting.len() >= queue_max {
             return self.fail(
                 key,
                 503,
@@ -122,31 +142,32 @@ impl State {
             );
         }
         if exchange.wait_due == Tick::NEVER {
-            exchange.wait_due = self.now.after(config.queue_timeout);
+            exchange.wait_due = wait_due;
         }
         exchange.way = Way::Waiting;
         to.waiting.push_back(key);
         // It has a deadline now, which its session sets.
         let client = exchange.client;
         self.wake(client);
-        self.connect_more(endpoint);
+        self.connect_more(place);
     }
 
     /// Connects, as long as more requests wait than attempts are made.
-    pub(super) fn connect_more(&mut self, endpoint: usize) {
-        let to = &mut self.pool.endpoints[endpoint];
-        while to.connecting < to.waiting.len() && to.open < self.config.connections_max {
+    pub(super) fn connect_more(&mut self, place: Place) {
+        let connections_max = self.groups.config(place.group).connections_max;
+        let to = &mut self.groups[place];
+        while to.connecting < to.waiting.len() && to.open < connections_max {
             to.connecting += 1;
             to.open += 1;
             if let Some(dialer) = &self.dialer {
-                dialer.connect(&to.address, endpoint as u64);
+                dialer.connect(&to.address, place.tag());
             }
         }
     }
 
     /// The request that waits longest for a connection with this upstream, of those that this one is good for.
-    pub(super) fn next_waiting(&mut self, endpoint: usize, is_new: bool) -> Option<usize> {
-        let waiting = &mut self.pool.endpoints[endpoint].waiting;
+    pub(super) fn next_waiting(&mut self, place: Place, is_new: bool) -> Option<usize> {
+        let waiting = &mut self.groups[place].waiting;
         let at = waiting.iter().position(|key| is_new || !self.exchanges[*key].needs_new)?;
         waiting.remove(at)
     }
@@ -163,7 +184,7 @@ impl State {
         let upstream = &mut self.upstreams[upstream];
         upstream.exchange = Some(key);
         upstream.requests = upstream.requests.saturating_add(1);
-        self.pool.endpoints[upstream.endpoint].in_flight += 1;
+        self.groups[upstream.place].in_flight += 1;
     }
 
     /// Takes the connection from an exchange. What becomes of the connection is the caller's.
@@ -175,12 +196,12 @@ impl State {
                 if let Some(upstream) = self.upstreams.get_mut(upstream) {
                     upstream.exchange = None;
                 }
-                let endpoint = &mut self.pool.endpoints[exchange.endpoint];
+                let endpoint = &mut self.groups[exchange.place];
                 endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
             }
             Way::Waiting => {
                 exchange.way = Way::Off;
-                self.pool.endpoints[exchange.endpoint].waiting.retain(|waiting| *waiting != key);
+                self.groups[exchange.place].waiting.retain(|waiting| *waiting != key);
             }
             Way::Off => {}
         }
@@ -202,15 +223,16 @@ impl State {
     /// An exchange has lost its connection, which had so many requests: it gets another one where that is safe.
     pub(super) fn lose(&mut self, key: usize, requests: u32, loss: Loss) {
         self.detach(key);
-        let tries_max = self.config.tries_max;
         let exchange = &mut self.exchanges[key];
+        let tries_max = self.groups.config(exchange.place.group).tries_max;
         if exchange.is_tunnel() {
             return self.end_tunnel(key);
         }
         if exchange.stage != Stage::Unanswered {
             return self.fail(key, 502, "");
         }
-        let endpoint = &mut self.pool.endpoints[exchange.endpoint];
+        let group = exchange.place.group;
+        let endpoint = &mut self.groups[exchange.place];
         let is_safe = if exchange.has_sent {
             let may_repeat = match exchange.repeats {
                 Repeats::Never => false,
@@ -225,8 +247,8 @@ impl State {
         };
         if is_safe {
             exchange.needs_new = true;
-            let endpoint = self.pool.choose(None, self.now);
-            self.dispatch(key, endpoint);
+            let place = self.choose(group, None);
+            self.dispatch(key, place);
         } else {
             self.fail(key, 502, "the upstream closed its connection before it had answered");
         }
@@ -265,6 +287,9 @@ impl State {
     pub(super) fn end(&mut self, key: usize) {
         self.forsake(key);
         let exchange = self.exchanges.remove(key);
+        let group = exchange.place.group;
+        self.groups.group(group).exchanges -= 1;
+        self.groups.forget_if_done(group);
         for Pipe { mut bytes, .. } in [exchange.up, exchange.down] {
             if self.spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
                 bytes.clear();
@@ -274,20 +299,20 @@ impl State {
     }
 
     /// An attempt to connect has failed: the request that waits longest is told, or tries another upstream.
-    pub(super) fn refused(&mut self, endpoint: usize, refusal: Refusal) {
-        let others = self.pool.endpoints.len() - 1;
-        let Some(to) = self.pool.endpoints.get_mut(endpoint) else { return };
+    pub(super) fn refused(&mut self, place: Place, refusal: Refusal) {
+        let others = self.groups.group(place.group).pool.endpoints.len() - 1;
+        let to = &mut self.groups[place];
         to.connecting = to.connecting.saturating_sub(1);
         to.open = to.open.saturating_sub(1);
         if !matches!(refusal, Refusal::Limit | Refusal::Stopped) && to.avoid(self.now) {
             tracing::warn!("upstream {}: {refusal}", to.address);
         }
-        if let Some(key) = self.next_waiting(endpoint, true) {
+        if let Some(key) = self.next_waiting(place, true) {
             let exchange = &mut self.exchanges[key];
             exchange.way = Way::Off;
             exchange.refusals = exchange.refusals.saturating_add(1);
             if usize::from(exchange.refusals) <= others && refusal != Refusal::Stopped {
-                let other = self.pool.choose(Some(endpoint), self.now);
+                let other = self.choose(place.group, Some(place.server));
                 self.dispatch(key, other);
             } else {
                 let (status, why) = match refusal {
@@ -300,6 +325,7 @@ impl State {
                 self.fail(key, status, why);
             }
         }
-        self.connect_more(endpoint);
+        self.connect_more(place);
+        self.groups.forget_if_done(place.group);
     }
 }

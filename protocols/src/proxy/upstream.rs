@@ -3,6 +3,7 @@
 
 use super::exchange::Stage;
 use super::fields::{ReplyTo, ToClient, write_interim, write_reply, write_trailers};
+use super::groups::Place;
 use super::state::{Loss, State, Upstream};
 use crate::http::client::reader::{Defect, Event};
 use crate::http::one::emit;
@@ -21,17 +22,17 @@ enum Read {
 
 impl State {
     /// A connection that was asked for is there.
-    pub(super) fn upstream_open(&mut self, endpoint: usize, io: &mut Io<'_>) -> usize {
+    pub(super) fn upstream_open(&mut self, place: Place, io: &mut Io<'_>) -> usize {
         let upstream = Upstream {
             conn: io.id(),
-            endpoint,
+            place,
             exchange: None,
             requests: 0,
             opened: io.now(),
             is_forsaken: false,
         };
         let upstream = self.upstreams.insert(upstream);
-        let to = &mut self.pool.endpoints[endpoint];
+        let to = &mut self.groups[place];
         to.connecting = to.connecting.saturating_sub(1);
         if self.release(upstream, io) != Next::Continue {
             // Only a call can close, and this asks for one at once.
@@ -43,23 +44,27 @@ impl State {
 
     /// A connection without a request: it gets the one that waits longest, or is kept.
     fn release(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
-        let Upstream { endpoint, opened, requests, .. } = self.upstreams[upstream];
-        let is_old = io.now().since(opened) >= self.config.age_max;
-        if !is_old && let Some(key) = self.next_waiting(endpoint, requests == 0) {
+        let Upstream { place, opened, requests, .. } = self.upstreams[upstream];
+        let config = self.groups.config(place.group);
+        let (connections_max, keep_max) = (config.connections_max, config.keep_max);
+        let (keep_timeout, is_old) = (config.keep_timeout, io.now().since(opened) >= config.age_max);
+        if !is_old && let Some(key) = self.next_waiting(place, requests == 0) {
             self.attach(upstream, key);
             // Its client's deadline was that of waiting.
             let client = self.exchanges[key].client;
             self.wake(client);
             return self.send(upstream, io);
         }
-        let to = &mut self.pool.endpoints[endpoint];
+        let is_leaving = self.groups.is_leaving(place.group);
+        let to = &mut self.groups[place];
         // One that needs a new connection may be waiting for room.
-        let is_in_the_way = !to.waiting.is_empty() && to.open >= self.config.connections_max;
-        if is_old || is_in_the_way || io.is_draining() || to.idle.len() >= self.config.keep_max {
+        let is_in_the_way = !to.waiting.is_empty() && to.open >= connections_max;
+        let is_unwanted = is_old || is_leaving || is_in_the_way;
+        if is_unwanted || io.is_draining() || to.idle.len() >= keep_max {
             return Next::Close;
         }
         to.idle.push(upstream);
-        io.set_timeout(self.config.keep_timeout);
+        io.set_timeout(keep_timeout);
         Next::Continue
     }
 
@@ -68,7 +73,11 @@ impl State {
         if self.upstreams[upstream].is_forsaken {
             return Next::Abort;
         }
-        let Some(key) = self.upstreams[upstream].exchange else { return Next::Continue };
+        let Upstream { place, exchange, .. } = self.upstreams[upstream];
+        let Some(key) = exchange else {
+            return if self.groups.is_leaving(place.group) { Next::Close } else { Next::Continue };
+        };
+        let config = self.groups.config(place.group);
         let exchange = &mut self.exchanges[key];
         // Below high water: the engine would not read the reply above it, and both would wait.
         let room = io.room_bytes().saturating_sub(1);
@@ -90,16 +99,16 @@ impl State {
             exchange.up.is_held = false;
         }
         match exchange.stage {
-            Stage::Tunnel => io.set_timeout(self.config.tunnel_timeout),
+            Stage::Tunnel => io.set_timeout(config.tunnel_timeout),
             Stage::TunnelEnding if exchange.up.len() == 0 => {
                 self.end_tunnel(key);
                 return Next::Close;
             }
-            Stage::Unanswered if exchange.is_sent() => io.set_timeout(self.config.first_byte_timeout),
+            Stage::Unanswered if exchange.is_sent() => io.set_timeout(config.first_byte_timeout),
             // While the request is being sent, its client has a deadline, or what is sent has.
             Stage::Unanswered => io.set_deadline(None),
             Stage::Body(_) if exchange.down.is_held => io.set_deadline(None),
-            Stage::Body(_) => io.set_timeout(self.config.idle_timeout),
+            Stage::Body(_) => io.set_timeout(config.idle_timeout),
             Stage::TunnelEnding | Stage::Done | Stage::Cut { .. } => {}
         }
         let is_paused = exchange.down.is_held;
@@ -129,13 +138,14 @@ impl State {
         }
         let read = self.read_reply(key, input, io);
         let exchange = &mut self.exchanges[key];
+        let idle_timeout = self.groups.config(exchange.place.group).idle_timeout;
         let client = exchange.client;
         match read {
             Read::On(consumed) => {
                 let is_held = exchange.down.is_held;
                 match exchange.stage {
                     _ if is_held => io.set_deadline(None),
-                    Stage::Body(_) => io.set_timeout(self.config.idle_timeout),
+                    Stage::Body(_) => io.set_timeout(idle_timeout),
                     _ => {}
                 }
                 self.wake(client);
@@ -162,13 +172,13 @@ impl State {
     }
 
     fn address_of(&self, upstream: usize) -> &Address {
-        &self.pool.endpoints[self.upstreams[upstream].endpoint].address
+        &self.groups[self.upstreams[upstream].place].address
     }
 
     /// Passes on what comes of another protocol.
     fn tunnel(&mut self, key: usize, input: &[u8], io: &mut Io<'_>) -> Next {
-        io.set_timeout(self.config.tunnel_timeout);
         let exchange = &mut self.exchanges[key];
+        io.set_timeout(self.groups.config(exchange.place.group).tunnel_timeout);
         exchange.down.bytes.extend_from_slice(input);
         exchange.down.is_held = exchange.down.is_full();
         let (client, is_held) = (exchange.client, exchange.down.is_held);
@@ -186,7 +196,7 @@ impl State {
                 exchange.down.is_held = true;
                 return Read::On(at);
             }
-            match exchange.reader.read(&input[at..], &mut self.slots, &self.config.limits.body) {
+            match exchange.reader.read(&input[at..], &mut self.slots, &self.plan.front.limits.body) {
                 Event::Interim(response) => {
                     at += response.bytes;
                     let passes = match response.status {
@@ -207,7 +217,7 @@ impl State {
                         is_http10: exchange.is_http10,
                         keep_alive: exchange.keep_alive,
                         date: &self.date,
-                        name: &self.config.name,
+                        name: &self.plan.front.name,
                     };
                     if let Err(defect) = write_reply(&mut exchange.down.bytes, &response, &to) {
                         return Read::Bad(defect);
@@ -310,13 +320,14 @@ impl State {
     }
 
     pub(super) fn upstream_closed(&mut self, upstream: usize) {
-        let Upstream { endpoint, exchange, requests, .. } = self.upstreams.remove(upstream);
-        let to = &mut self.pool.endpoints[endpoint];
+        let Upstream { place, exchange, requests, .. } = self.upstreams.remove(upstream);
+        let to = &mut self.groups[place];
         to.open = to.open.saturating_sub(1);
         to.idle.retain(|idle| *idle != upstream);
         if let Some(key) = exchange {
             self.lose(key, requests, Loss::Ended);
         }
-        self.connect_more(endpoint);
+        self.connect_more(place);
+        self.groups.forget_if_done(place.group);
     }
 }

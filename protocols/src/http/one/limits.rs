@@ -5,7 +5,7 @@ use super::head::HeadLimits;
 use std::time::Duration;
 
 /// The limits and timeouts of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of the request head: beyond them the answer is 414 or 431.
     pub head: HeadLimits,

@@ -1,0 +1,173 @@
+//! The upstreams of a worker: those of the plan that holds, and earlier ones that still have something to do. Pure.
+
+use super::config::ProxyConfig;
+use super::plan::{Plan, PlannedUpstream};
+use super::pool::{Endpoint, Pool};
+use slab::Slab;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+/// Where a server is: in which upstream, and which of its servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) group: usize,
+    pub(super) server: usize,
+}
+
+/// One upstream.
+pub(super) struct Group {
+    is_of: PlannedUpstream,
+    pub(super) pool: Pool,
+    /// Requests that are given to it, until they end.
+    pub(super) exchanges: usize,
+    /// No plan has it any more.
+    is_leaving: bool,
+}
+
+/// All upstreams.
+pub(super) struct Groups {
+    all: Slab<Group>,
+    /// Those of the plan, by their numbers in it.
+    planned: Vec<usize>,
+    seed: u64,
+}
+
+impl Groups {
+    pub(super) fn new(plan: &Plan, seed: u64) -> Groups {
+        let mut groups = Groups { all: Slab::new(), planned: Vec::new(), seed };
+        groups.follow(plan);
+        groups
+    }
+
+    /// Another plan holds. Says which connections are of no use any more: idle ones of upstreams that are in it no longer.
+    pub(super) fn follow(&mut self, plan: &Plan) -> Vec<usize> {
+        let before = std::mem::take(&mut self.planned);
+        for upstream in &plan.upstreams {
+            let same = |key: &&usize| self.all[**key].is_like(upstream);
+            let key = before.iter().find(same).copied().unwrap_or_else(|| {
+                let pool = Pool::new(&upstream.config.upstreams, upstream.config.balance, self.seed);
+                self.all.insert(Group { is_of: upstream.clone(), pool, exchanges: 0, is_leaving: false })
+            });
+            self.planned.push(key);
+        }
+        let mut idle = Vec::new();
+        let left: Vec<usize> = before.into_iter().filter(|key| !self.planned.contains(key)).collect();
+        for key in left {
+            let group = &mut self.all[key];
+            group.is_leaving = true;
+            group.pool.endpoints.iter_mut().for_each(|endpoint| idle.append(&mut endpoint.idle));
+            self.forget_if_done(key);
+        }
+        idle
+    }
+
+    /// Where the upstream with this number in the plan is.
+    pub(super) fn planned(&self, number: usize) -> Option<usize> {
+        self.planned.get(number).copied()
+    }
+
+    pub(super) fn group(&mut self, key: usize) -> &mut Group {
+        &mut self.all[key]
+    }
+
+    pub(super) fn config(&self, key: usize) -> &Arc<ProxyConfig> {
+        &self.all[key].is_of.config
+    }
+
+    pub(super) fn is_leaving(&self, key: usize) -> bool {
+        self.all[key].is_leaving
+    }
+
+    /// What an upstream is in its plan.
+    pub(super) fn planned_as(&self, key: usize) -> Option<&PlannedUpstream> {
+        self.all.get(key).map(|group| &group.is_of)
+    }
+
+    /// An upstream that is in no plan goes with the last thing it had to do.
+    pub(super) fn forget_if_done(&mut self, key: usize) {
+        let Some(group) = self.all.get(key).filter(|group| group.is_leaving && group.exchanges == 0) else {
+            return;
+        };
+        if group.pool.endpoints.iter().all(|endpoint| endpoint.open == 0) {
+            self.all.remove(key);
+        }
+    }
+}
+
+impl Group {
+    fn is_like(&self, planned: &PlannedUpstream) -> bool {
+        self.is_of.name == planned.name && self.is_of.id == planned.id && self.is_of.config == planned.config
+    }
+}
+
+impl Place {
+    /// The tag of a connection with this server.
+    pub(super) fn tag(self) -> u64 {
+        (self.group as u64) << 32 | self.server as u64
+    }
+
+    pub(super) fn of_tag(tag: u64) -> Place {
+        Place { group: (tag >> 32) as usize, server: (tag & u64::from(u32::MAX)) as usize }
+    }
+}
+
+impl Index<Place> for Groups {
+    type Output = Endpoint;
+
+    fn index(&self, place: Place) -> &Endpoint {
+        &self.all[place.group].pool.endpoints[place.server]
+    }
+}
+
+impl IndexMut<Place> for Groups {
+    fn index_mut(&mut self, place: Place) -> &mut Endpoint {
+        &mut self.all[place.group].pool.endpoints[place.server]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::plan::Front;
+
+    fn plan(upstreams: &[(&str, u32, u16)]) -> Plan {
+        let planned = upstreams.iter().map(|(name, id, port)| {
+            let servers = vec![format!("127.0.0.1:{port}").parse().unwrap()];
+            PlannedUpstream { name: (*name).to_owned(), id: *id, config: Arc::new(ProxyConfig::new(servers)) }
+        });
+        let front = Front::from(&ProxyConfig::new(Vec::new()));
+        Plan::new(front, planned.collect(), Vec::new())
+    }
+
+    #[test]
+    fn what_stays_the_same_keeps_its_place() {
+        let mut groups = Groups::new(&plan(&[("a", 0, 1), ("b", 0, 2), ("c", 0, 3)]), 1);
+        let [a, b, c] = [0, 1, 2].map(|number| groups.planned(number).unwrap());
+        // In another order, one gone, one with another server, one secured otherwise.
+        assert_eq!(groups.follow(&plan(&[("c", 1, 3), ("b", 0, 9), ("a", 0, 1)])), []);
+        assert_eq!(groups.planned(2), Some(a));
+        assert_ne!(groups.planned(1), Some(b));
+        assert_ne!(groups.planned(0), Some(c));
+        assert_eq!(groups.planned(3), None);
+        assert_eq!(groups.all.len(), 3, "nothing was to be done for the others");
+    }
+
+    #[test]
+    fn what_is_gone_goes_with_its_last_connection_and_request() {
+        let mut groups = Groups::new(&plan(&[("a", 0, 1)]), 1);
+        let place = Place { group: groups.planned(0).unwrap(), server: 0 };
+        assert_eq!(Place::of_tag(place.tag()), place);
+        (groups[place].open, groups.group(place.group).exchanges) = (2, 1);
+        groups[place].idle.push(7);
+        assert_eq!(groups.follow(&plan(&[("a", 0, 2)])), [7], "the idle one is of no use");
+        assert!(groups.is_leaving(place.group) && groups[place].idle.is_empty());
+        groups[place].open = 0;
+        groups.forget_if_done(place.group);
+        assert!(groups.planned_as(place.group).is_some(), "a request is still there");
+        groups.group(place.group).exchanges = 0;
+        groups.forget_if_done(place.group);
+        assert!(groups.planned_as(place.group).is_none());
+        groups.forget_if_done(groups.planned(0).unwrap());
+        assert_eq!(groups.all.len(), 1);
+    }
+}

@@ -1,0 +1,289 @@
+//! What a proxy does, as one immutable value: routes, upstreams, and what clients may do. How workers come to the next one is
+//! `plans.rs`.
+
+use super::config::ProxyConfig;
+use super::normal::{Host, Path, Unclear};
+use super::route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
+use crate::http::Limits;
+use crate::layer::proxy::Network;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// What clients may do, whatever route their requests take.
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// Heads, bodies, and how long they may take.
+    pub limits: Limits,
+    /// The largest request body in bytes where its route says nothing: beyond it the answer is 413.
+    pub body_bytes_max: u64,
+    /// Who may say who the client is.
+    pub trusted: Vec<Network>,
+    /// What stands in `Via`.
+    pub name: String,
+    /// A client that has ended its stream is still answered.
+    pub half_close: bool,
+}
+
+impl From<&ProxyConfig> for Front {
+    fn from(config: &ProxyConfig) -> Front {
+        // A name that cannot stand in a field would break every head.
+        let is_name = !config.name.is_empty() && config.name.bytes().all(|byte| byte.is_ascii_graphic());
+        Front {
+            limits: config.limits.clone(),
+            body_bytes_max: config.body_bytes_max,
+            trusted: config.trusted.clone(),
+            name: if is_name { config.name.clone() } else { "ringmill".to_owned() },
+            half_close: config.half_close,
+        }
+    }
+}
+
+/// An upstream of a plan: servers that are as good as each other.
+#[derive(Clone, Debug)]
+pub struct PlannedUpstream {
+    /// Its name in the plan.
+    pub name: String,
+    /// What makes it another one although it is called and configured the same: whom its connections are secured with, for
+    /// instance ([`Plans::server_of`](crate::proxy::Plans::server_of)).
+    pub id: u32,
+    /// Its servers, and how they are used. What concerns clients ([`Front`]) is not read.
+    pub config: Arc<ProxyConfig>,
+}
+
+/// What a proxy does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) front: Front,
+    pub(super) upstreams: Vec<PlannedUpstream>,
+    pub(super) routes: Routes,
+    /// Paths and hosts are put into their normal form.
+    is_routed: bool,
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(super) struct Way<'a> {
+    pub(super) route: usize,
+    /// The path as it is passed on.
+    pub(super) path: Cow<'a, [u8]>,
+    /// The host as it is passed on, where the request names one.
+    pub(super) host: Option<Cow<'a, [u8]>>,
+}
+
+/// Why a request goes nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its target is none for all readers.
+    Unclear(Unclear),
+    /// No route takes it.
+    Missed(Missed),
+}
+
+impl Plan {
+    /// A plan. Target numbers of routes are places in `upstreams`.
+    ///
+    /// # Panics
+    /// If a route names an upstream that is not there, or an upstream has no server.
+    pub fn new(front: Front, upstreams: Vec<PlannedUpstream>, routes: Vec<Route>) -> Plan {
+        for route in &routes {
+            let number = if let Target::Upstream(number) = route.target { number } else { 0 };
+            assert!(
+                number == 0 || number < upstreams.len(),
+                "a route leads to an upstream that is not there"
+            );
+        }
+        let has_servers = |upstream: &PlannedUpstream| !upstream.config.upstreams.is_empty();
+        assert!(upstreams.iter().all(has_servers), "a proxy needs at least one upstream");
+        Plan { front, upstreams, routes: Routes::new(routes), is_routed: true }
+    }
+
+    /// All requests go to one upstream, with their paths as they are: nothing depends on them.
+    pub fn one(config: ProxyConfig) -> Plan {
+        let front = Front::from(&config);
+        let route = Route {
+            host: HostPattern::Any,
+            path: PathPattern::Prefix(String::new()),
+            methods: Vec::new(),
+            target: Target::Upstream(0),
+            body_bytes_max: None,
+        };
+        let upstreams = vec![PlannedUpstream { name: String::new(), id: 0, config: Arc::new(config) }];
+        Plan { is_routed: false, ..Plan::new(front, upstreams, vec![route]) }
+    }
+
+    /// Where a request goes. An absent or empty host is none.
+    pub(super) fn way<'a>(
+        &self,
+        method: &str,
+        host: Option<&'a [u8]>,
+        path: &'a [u8],
+        is_secured: bool,
+    ) -> Result<Way<'a>, Refused> {
+        if !self.is_routed {
+            let (path, host) = (Cow::Borrowed(path), host.map(Cow::Borrowed));
+            return Ok(Way { route: 0, path, host });
+        }
+        let path = Path::new(path).map_err(Refused::Unclear)?;
+        let named = host.filter(|host| !host.is_empty());
+        let named = named.map(|host| Host::new(host, if is_secured { 443 } else { 80 })).transpose();
+        let named = named.map_err(Refused::Unclear)?;
+        let name = named.as_ref().map_or(&b""[..], Host::name);
+        let found = self.routes.find(name, &path.text, method);
+        if let Some(revealed) = path.revealed() {
+            let revealed = revealed.map_err(Refused::Unclear)?;
+            if self.routes.find(name, &revealed, method) != found {
+                return Err(Refused::Unclear(Unclear::Slash));
+            }
+        }
+        let route = found.map_err(Refused::Missed)?;
+        let host = named.map_or(host.map(Cow::Borrowed), |named| Some(named.text));
+        Ok(Way { route, path: path.text, host })
+    }
+
+    /// What would become of a request, for who wants to know.
+    pub fn explain(
+        &self,
+        method: &str,
+        host: &str,
+        path: &str,
+        is_secured: bool,
+    ) -> Result<Explained<'_>, Refused> {
+        let way = self.way(method, Some(host.as_bytes()), path.as_bytes(), is_secured)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let route = self.routes.get(way.route);
+        let upstream = match route.target {
+            Target::Upstream(number) => self.upstreams.get(number),
+            Target::Reply(_) | Target::Redirect { .. } => None,
+        };
+        Ok(Explained {
+            number: way.route,
+            route,
+            upstream,
+            path: text(&way.path),
+            host: way.host.map(|host| text(&host)).unwrap_or_default(),
+            front: &self.front,
+        })
+    }
+
+    /// Its upstreams.
+    pub fn upstreams(&self) -> &[PlannedUpstream] {
+        &self.upstreams
+    }
+
+    /// Its routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub struct Explained<'a> {
+    /// Which route it takes, from 0.
+    pub number: usize,
+    /// The route itself.
+    pub route: &'a Route,
+    /// Where it leads, if it leads to an upstream.
+    pub upstream: Option<&'a PlannedUpstream>,
+    /// The path in the form in which it is passed on.
+    pub path: String,
+    /// The host likewise.
+    pub host: String,
+    /// What holds for all clients.
+    pub front: &'a Front,
+}
+
+impl Target {
+    /// Where a redirect leads: a URL without a path keeps the request's.
+    pub(super) fn location(to: &str, path: &[u8], query: Option<&[u8]>) -> Vec<u8> {
+        let mut location = to.as_bytes().to_vec();
+        let has_path = to.split_once("://").map_or(to, |(_, rest)| rest).contains(['/', '?', '#']);
+        if !has_path {
+            location.extend_from_slice(if path == b"*" { b"/" } else { path });
+            if let Some(query) = query {
+                location.push(b'?');
+                location.extend_from_slice(query);
+            }
+        }
+        location
+    }
+}
+
+impl FixedReply {
+    /// What a proxy says itself.
+    pub(super) fn text(status: u16, body: impl Into<bytes::Bytes>) -> FixedReply {
+        FixedReply { status, content_type: "text/plain".to_owned(), body: body.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(routes: &[(&str, &str)]) -> Plan {
+        let servers = vec!["127.0.0.1:1".parse().unwrap()];
+        let config = Arc::new(ProxyConfig::new(servers));
+        let upstream = |id| PlannedUpstream { name: format!("u{id}"), id, config: config.clone() };
+        let routes = routes.iter().enumerate().map(|(n, (host, path))| Route {
+            host: host.parse().unwrap(),
+            path: PathPattern::prefix(path).unwrap(),
+            methods: Vec::new(),
+            target: Target::Upstream(n),
+            body_bytes_max: None,
+        });
+        let routes: Vec<Route> = routes.collect();
+        Plan::new(Front::from(&*config), (0..routes.len() as u32).map(upstream).collect(), routes)
+    }
+
+    #[test]
+    fn what_a_route_is_chosen_by_is_what_is_passed_on() {
+        let plan = plan(&[("*", "/"), ("*", "/api"), ("a.test", "/"), ("a.test", "/admin")]);
+        let check = |host: &str, path: &str, expected: Result<(usize, &str, &str), Unclear>| {
+            let way = plan.explain("GET", host, path, false);
+            let way = way.as_ref().map(|way| (way.number, way.host.as_str(), way.path.as_str()));
+            let way = way.map_err(|refused| match refused {
+                Refused::Unclear(unclear) => *unclear,
+                Refused::Missed(missed) => panic!("{host} {path}: {missed:?}"),
+            });
+            assert_eq!(way, expected, "{host} {path}");
+        };
+        check("b", "/", Ok((0, "b", "/")));
+        check("B.", "//api/../api/./x", Ok((1, "b", "/api/x")));
+        check("A.Test:80", "/%61dmin", Ok((3, "a.test", "/admin")));
+        check("a.test.:81", "/admin/..", Ok((2, "a.test:81", "/")));
+        check("", "/api", Ok((1, "", "/api")));
+        // Both readings take the same route.
+        check("b", "/x%2fy", Ok((0, "b", "/x%2Fy")));
+        check("b", "/api/x%2fy", Ok((1, "b", "/api/x%2Fy")));
+        check("b", "/api/x%2f..%2fy", Ok((1, "b", "/api/x%2F..%2Fy")));
+        // They do not.
+        check("b", "/api%2fx", Err(Unclear::Slash));
+        check("b", "/x/..%2fapi", Err(Unclear::Slash));
+        check("a.test", "/x%2f..%2fadmin", Err(Unclear::Slash));
+        check("a.test", "/x%5c..%5cadmin", Err(Unclear::Slash));
+        check("a.test", "/..%2f", Err(Unclear::AboveRoot));
+        check("a b", "/", Err(Unclear::Host));
+        check("a:x", "/", Err(Unclear::Port));
+    }
+
+    #[test]
+    fn one_upstream_gets_everything_as_it_came() {
+        let plan = Plan::one(ProxyConfig::new(vec!["127.0.0.1:1".parse().unwrap()]));
+        let way = plan.explain("GET", "A.:80", "//a/../%2f", false).unwrap();
+        assert_eq!((way.number, way.host.as_str(), way.path.as_str()), (0, "A.:80", "//a/../%2f"));
+    }
+
+    #[test]
+    fn redirects_keep_what_they_do_not_name() {
+        let check = |to: &str, path: &str, query: Option<&str>, expected: &str| {
+            let location = Target::location(to, path.as_bytes(), query.map(str::as_bytes));
+            assert_eq!(str::from_utf8(&location), Ok(expected), "{to}");
+        };
+        check("https://b.test", "/a", None, "https://b.test/a");
+        check("https://b.test:81", "/a", Some("c"), "https://b.test:81/a?c");
+        check("https://b.test", "*", None, "https://b.test/");
+        check("https://b.test/", "/a", Some("c"), "https://b.test/");
+        check("https://b.test/x?y", "/a", Some("c"), "https://b.test/x?y");
+        check("/x", "/a", Some("c"), "/x");
+    }
+}

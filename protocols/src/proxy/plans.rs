@@ -1,0 +1,88 @@
+//! How the workers of a proxy come to its next plan.
+//!
+//! A plan is made by whoever has the time, and published: each worker takes it up between two calls. What did not change goes on: an
+//! upstream with the same name and configuration keeps its connections, and every request and tunnel keeps the upstream that
+//! it has.
+
+use super::groups::Place;
+use super::plan::Plan;
+use super::state::State;
+use ringmill_engine::{Waker, WorkerContext};
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The plan of a running proxy, for all its workers. Clones are the same one.
+#[derive(Clone)]
+pub struct Plans(Arc<Shared>);
+
+struct Shared {
+    current: Mutex<Arc<Plan>>,
+    /// Those of the workers.
+    bells: Mutex<Vec<Waker>>,
+}
+
+/// By whose plans it goes, on which worker, and it itself.
+type Known = (usize, usize, Weak<RefCell<State>>);
+
+thread_local! {
+    /// The proxies of this thread, by their plans and the worker.
+    static PROXIES: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Plans {
+    /// The first plan.
+    pub fn new(plan: Plan) -> Plans {
+        Plans(Arc::new(Shared { current: Mutex::new(Arc::new(plan)), bells: Mutex::default() }))
+    }
+
+    /// From now on this plan holds. Requests that have begun go on as they are.
+    pub fn publish(&self, plan: Plan) {
+        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+        self.0.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake);
+    }
+
+    /// The plan that holds.
+    pub fn current(&self) -> Arc<Plan> {
+        self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn ring_for(&self, waker: Waker) {
+        self.0.bells.lock().unwrap_or_else(PoisonError::into_inner).push(waker);
+    }
+
+    /// What all listeners of this worker share.
+    pub(super) fn state(&self, worker: &WorkerContext) -> Rc<RefCell<State>> {
+        let key = (Arc::as_ptr(&self.0).addr(), worker.index);
+        PROXIES.with_borrow_mut(|proxies| {
+            proxies.retain(|(.., state)| state.strong_count() > 0);
+            let known = proxies.iter().find(|(plans, index, _)| (*plans, *index) == key);
+            known.and_then(|(.., state)| state.upgrade()).unwrap_or_else(|| {
+                let state = State::new(self.current(), worker.index as u64);
+                let state = Rc::new(RefCell::new(state));
+                proxies.push((key.0, key.1, Rc::downgrade(&state)));
+                state
+            })
+        })
+    }
+}
+
+impl Plans {
+    /// Of which upstream a connection with this tag is ([`PlannedUpstream::id`]), and of which of its servers. To be asked on the thread of
+    /// the worker that has it.
+    pub fn server_of(&self, tag: u64) -> Option<(u32, usize)> {
+        let key = Arc::as_ptr(&self.0).addr();
+        let state = PROXIES.with_borrow(|proxies| {
+            let own = proxies.iter().filter(|(plans, ..)| *plans == key);
+            own.filter_map(|(.., state)| state.upgrade()).next()
+        })?;
+        let place = Place::of_tag(tag);
+        state.borrow().groups.planned_as(place.group).map(|upstream| (upstream.id, place.server))
+    }
+}
+
+impl std::fmt::Debug for Plans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plans({:?})", self.current())
+    }
+}
