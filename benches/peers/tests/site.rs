@@ -389,6 +389,8 @@ fn a_blind_fan_sends_everybody_the_same() {
         let deflates = arguments == ["--deflate"];
         let peer = Peer::start(env!("CARGO_BIN_EXE_blind_fan"), arguments);
         let mut readers = [0; 3].map(|_| websocket(&peer, deflates));
+        // Who is no WebSocket yet is sent nothing.
+        let mut late = peer.connect();
         for _ in 0..2 {
             readers[1].get_mut().write_all(&message(text)).unwrap();
             for reader in &mut readers {
@@ -407,5 +409,8 @@ fn a_blind_fan_sends_everybody_the_same() {
                 assert!(payload.len() < text.len());
             }
         }
+        late.set_nonblocking(true).unwrap();
+        let error = late.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
 }

@@ -165,7 +165,7 @@ impl Server {
     fn send_all(&mut self, opcode: u8, payload: &[u8]) -> Result<()> {
         if let Some((packer, space)) = &mut self.packer {
             for place in &mut self.connections {
-                let Some(connection) = place else { continue };
+                let Some(connection) = open(place) else { continue };
                 let bytes = pack(packer, payload, space)?;
                 let frame = frame(opcode | 0x40, &space[..bytes]);
                 if !is_sent(connection.stream.write(&frame), &frame) {
@@ -178,14 +178,14 @@ impl Server {
         match &mut self.ring {
             None => {
                 for place in &mut self.connections {
-                    let Some(connection) = place else { continue };
+                    let Some(connection) = open(place) else { continue };
                     if !is_sent(connection.stream.write(&frame), &frame) {
                         *place = None;
                     }
                 }
             }
             Some(ring) => {
-                for connection in self.connections.iter().flatten() {
+                for connection in self.connections.iter_mut().filter_map(open) {
                     let to = types::Fd(connection.stream.as_raw_fd());
                     // Done when the submission is: nothing of `frame` is needed later.
                     let entry = opcode::Send::new(to, frame.as_ptr(), frame.len() as u32)
@@ -210,6 +210,11 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The connection, once it is a WebSocket.
+fn open(place: &mut Option<Connection>) -> Option<&mut Connection> {
+    place.as_mut().filter(|connection| connection.is_open)
 }
 
 fn is_sent(result: io::Result<usize>, frame: &[u8]) -> bool {
