@@ -73,6 +73,11 @@ impl Bell {
         self.order(|orders| orders.stop = true);
     }
 
+    /// Has the worker look at what is to change.
+    pub(crate) fn order_changes(&self) {
+        self.order(|_| {});
+    }
+
     fn order(&self, change: impl FnOnce(&mut Orders)) {
         change(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner));
         self.ring(&self.has_orders, Whom::Worker);

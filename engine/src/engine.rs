@@ -5,7 +5,10 @@
 //! leaves later moves connections that are being opened.
 
 mod job;
+mod later;
 mod spawn;
+
+pub use later::Listeners;
 
 use crate::address::Address;
 use crate::bell::Bell;
@@ -269,6 +272,8 @@ pub struct Running {
     threads: Vec<JoinHandle<Result<(), Error>>>,
     /// Where workers wait for their sockets, while the engine starts.
     starts: Vec<mpsc::Sender<job::Sockets>>,
+    /// There when all of it has started.
+    listeners: Option<Listeners>,
 }
 
 impl Running {
@@ -285,6 +290,11 @@ impl Running {
     /// Where the stream listeners are, in the order they were added; port 0 has become a real port.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// A way to change listeners while the engine runs; `None` if a worker has ended already.
+    pub fn listeners(&self) -> Option<Listeners> {
+        self.listeners.clone()
     }
 
     /// Where the datagram sockets are, in the order they were added.

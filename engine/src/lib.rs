@@ -96,7 +96,7 @@ pub use bell::{ConnId, Waker};
 pub use config::{Config, DriverChoice, ListenOptions, Pin};
 pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
 pub use dialer::{Dialer, Refusal};
-pub use engine::{Builder, Engine, Handle, Running, WorkerContext};
+pub use engine::{Builder, Engine, Handle, Listeners, Running, WorkerContext};
 pub use error::Error;
 pub use event::Errno;
 #[cfg(feature = "tokio")]

@@ -13,6 +13,7 @@ mod datagrams;
 #[cfg(feature = "tokio")]
 mod hosted;
 mod leap;
+mod listeners;
 mod outbound;
 mod pressure;
 mod starved;
@@ -35,6 +36,8 @@ use crate::token::{Kind, Token};
 use accept::Listener;
 use datagrams::DatagramSocket;
 use leap::Leap;
+use listeners::Changes;
+pub(crate) use listeners::{Change, Make};
 use outbound::Outbound;
 use pressure::Shortage;
 use slab::Slab;
@@ -54,6 +57,7 @@ pub(crate) struct Worker<D: Driver> {
     conns: Slab<Conn>,
     services: Vec<Box<dyn Service>>,
     listeners: Vec<Listener>,
+    changes: Changes,
     datagrams: Vec<DatagramSocket>,
     outbound: Outbound,
     shared: Shared,
@@ -115,6 +119,7 @@ impl<D: Driver> Worker<D> {
             conns: Slab::new(),
             services: Vec::new(),
             listeners: Vec::new(),
+            changes: Changes::default(),
             datagrams: Vec::new(),
             outbound: Outbound::new(),
             shared,
@@ -355,6 +360,7 @@ impl<D: Driver> Worker<D> {
         if stop {
             self.stop();
         }
+        self.follow_changes();
     }
 
     /// Accept no more, tell every session, and end when the last connection is gone or the time is over.

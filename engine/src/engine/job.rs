@@ -14,7 +14,7 @@ use crate::host::{self, TokioOptions};
 use crate::seam::datagram::Datagram;
 use crate::session::service::Service;
 use crate::sys;
-use crate::worker::Worker;
+use crate::worker::{Change, Worker};
 use std::future::poll_fn;
 use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) connections_max: usize,
     pub(super) protocols: Protocols,
     pub(super) bell: Arc<Bell>,
+    /// What is to change while it runs.
+    pub(super) changes: mpsc::Receiver<Change>,
     pub(super) choice: Choice,
     #[cfg(feature = "tokio")]
     pub(super) tokio: Option<TokioOptions>,
@@ -118,6 +120,7 @@ impl Job {
         // No sockets come where another worker failed, or an address cannot be had; who asked hears of it there.
         let Ok(sockets) = start.recv() else { return Ok(()) };
         let mut worker = made.worker(driver, &self.context, self.connections_max, self.bell, sockets);
+        worker.take_changes_from(self.changes);
         let ended = worker.run();
         stats.stopped();
         ended.map_err(|errno| stopped(self.context.index, errno))
@@ -138,6 +141,7 @@ impl Job {
         // What factories have spawned goes on meanwhile: another worker's factory may wait for it.
         let Some(sockets) = host::receive(start).await else { return Ok(()) };
         let mut worker = made.worker(driver, &self.context, self.connections_max, self.bell, sockets);
+        worker.take_changes_from(self.changes);
         let ended = worker.run_hosted().await;
         stats.stopped();
         ended.map_err(|errno| stopped(self.context.index, errno))

@@ -1,6 +1,7 @@
 //! Choosing the driver, starting the threads, binding when all of them are made, and handing over the sockets.
 
 use super::job::{Choice, Job, Protocols, Sockets};
+use super::later::{Inner, Listeners};
 use super::{Builder, DatagramClients, DatagramListener, Stream};
 use super::{Handle, Running, ServiceFactory, WorkerContext};
 use crate::address::Address;
@@ -43,7 +44,7 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     if !problems.is_empty() {
         return Err(Error::Config { problems });
     }
-    let listeners = Listeners {
+    let listeners = ToBind {
         streams: without_overlaps(streams, |stream| &stream.address, |stream| stream.options.only_v6)?,
         datagrams: without_overlaps(datagrams, |listener| &listener.address, |_| false)?,
     };
@@ -67,20 +68,26 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         cpus: cpus.clone(),
         threads: Vec::new(),
         starts: Vec::new(),
+        listeners: None,
     };
     let connections_max =
         config.connections_max.unwrap_or_else(|| connections_max(workers, listeners.backlog()));
     let config = Arc::new(Config { connections_max: Some(connections_max), ..config });
+    let (mut contexts, mut orders) = (Vec::with_capacity(workers), Vec::with_capacity(workers));
     let (prepared, all_prepared) = mpsc::channel();
     for (index, bell) in bells.into_iter().enumerate() {
         let context =
             WorkerContext { index, workers, cpu: cpus[index], stats: stats.clone(), config: config.clone() };
+        contexts.push(context.clone());
+        let (order, changes) = mpsc::channel();
+        orders.push(order);
         let protocols = listeners.protocols(&outbound, &datagram_clients);
         let job = Job {
             context,
             connections_max,
             protocols,
             bell,
+            changes,
             choice,
             #[cfg(feature = "tokio")]
             tokio: tokio.clone(),
@@ -113,6 +120,10 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     let patience = Patience::new(config.bind_patience);
     listeners.refuse_taken(&patience)?;
     let all_sockets = listeners.bind(&mut running, &config, clients.into_values(), &patience)?;
+    let open = running.addresses.iter().cloned().map(Some).collect();
+    let services = running.addresses.len() + outbound.len();
+    let handle = running.handle.clone();
+    running.listeners = Some(Listeners::new(Inner { handle, contexts, orders, open, services }));
     for (start, sockets) in running.starts.drain(..).zip(all_sockets) {
         // A worker that has ended meanwhile has told the others, and its error is in its thread's result.
         let _ = start.send(sockets);
@@ -135,12 +146,12 @@ fn host_options(builder: &Builder) -> Result<Option<TokioOptions>, Error> {
 }
 
 /// What is to be bound. Each comes with whether it leaves IPv4 to another.
-struct Listeners {
+struct ToBind {
     streams: Vec<(Stream, bool)>,
     datagrams: Vec<(DatagramListener, bool)>,
 }
 
-impl Listeners {
+impl ToBind {
     fn refuse_taken(&self, patience: &Patience) -> Result<(), Error> {
         for (stream, only_v6) in self.streams.iter().filter(|(stream, _)| stream.bound.is_none()) {
             bind::refuse_taken(&stream.address, true, *only_v6, patience)?;

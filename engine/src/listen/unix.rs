@@ -27,6 +27,12 @@ impl UnixPaths {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path);
     }
 
+    /// The file at this path alone.
+    pub(crate) fn remove_one(&self, path: &Path) {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|unix| unix.path != absolute);
+    }
+
     pub(crate) fn remove(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -22,6 +22,8 @@ pub(super) struct Listener {
     /// Which protocol.
     service: u16,
     state: Accept,
+    /// It is to be closed when its queue is empty.
+    is_leaving: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,15 @@ impl Listener {
         self.socket
     }
 
+    pub(super) fn service(&self) -> u16 {
+        self.service
+    }
+
+    /// From now on another protocol; the one before is returned.
+    pub(super) fn replace_service(&mut self, service: u16) -> u16 {
+        std::mem::replace(&mut self.service, service)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.state == Accept::Closed
     }
@@ -54,9 +65,22 @@ impl Listener {
 impl<D: Driver> Worker<D> {
     /// Adds a listening socket, which the worker closes in the end, and the protocol behind it.
     pub(crate) fn add_listener(&mut self, socket: Socket, service: Box<dyn Service>) {
-        let index = self.services.len() as u16;
-        self.listeners.push(Listener { socket, service: index, state: Accept::Paused });
+        self.push_listener(socket, self.services.len() as u16);
         self.services.push(service);
+    }
+
+    pub(super) fn push_listener(&mut self, socket: Socket, service: u16) {
+        self.listeners.push(Listener { socket, service, state: Accept::Paused, is_leaving: false });
+    }
+
+    /// Takes in what has queued up, and then closes a listener.
+    pub(super) fn remove_listener(&mut self, index: usize) {
+        self.listeners[index].is_leaving = true;
+        match (self.listeners[index].state, self.life) {
+            (Accept::Armed, _) => self.cancel_accept(index),
+            (Accept::Paused, Life::Running) if self.accept_at == Tick::NEVER => self.accept_rest(index),
+            (Accept::Paused | Accept::Cancelling | Accept::Emptying | Accept::Closed, _) => {}
+        }
     }
 
     pub(super) fn arm_accept(&mut self, index: usize) {
@@ -88,7 +112,11 @@ impl<D: Driver> Worker<D> {
             }
         }
         if self.listeners[index].state == Accept::Paused {
+            let is_leaving = self.listeners[index].is_leaving;
             match self.life {
+                Life::Running if is_leaving && is_emptied => self.close_listener(index),
+                Life::Running if is_leaving && self.accept_at == Tick::NEVER => self.accept_rest(index),
+                Life::Running if is_leaving => {}
                 Life::Running if self.may_accept() => self.arm_accept(index),
                 Life::Running => {}
                 Life::Draining(_) if is_emptied => self.close_listener(index),
@@ -110,6 +138,7 @@ impl<D: Driver> Worker<D> {
         for index in 0..self.listeners.len() {
             if self.listeners[index].state == Accept::Paused {
                 match self.life {
+                    Life::Running if self.listeners[index].is_leaving => self.accept_rest(index),
                     Life::Running if self.may_accept() => self.arm_accept(index),
                     Life::Draining(_) => self.accept_rest(index),
                     Life::Running | Life::Stopping(_) => {}

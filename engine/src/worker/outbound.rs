@@ -65,6 +65,11 @@ impl Outbound {
         self.attempts.iter().map(|(_, attempt)| attempt.token)
     }
 
+    /// Whether an attempt is this protocol's.
+    pub(super) fn is_connecting(&self, service: u16) -> bool {
+        self.attempts.iter().any(|(_, attempt)| attempt.service == service)
+    }
+
     pub(super) fn next_due(&self) -> Tick {
         self.next_due
     }
@@ -113,14 +118,18 @@ impl<D: Driver> Worker<D> {
         self.services.push(service);
     }
 
+    /// Starts the service that was added last.
+    pub(super) fn start_service(&mut self, service: u16) {
+        let waker = Waker::new(self.shared.bell.clone(), Whom::Service(service));
+        self.outbound.wakers.push(waker.clone());
+        let dialer = Dialer::new(self.shared.requests.clone(), service, waker);
+        let started = self.services[usize::from(service)].notice(Notice::Start(dialer));
+        self.count_panic(started);
+    }
+
     pub(super) fn start_services(&mut self) {
         for index in 0..self.services.len() {
-            let service = index as u16;
-            let waker = Waker::new(self.shared.bell.clone(), Whom::Service(service));
-            self.outbound.wakers.push(waker.clone());
-            let dialer = Dialer::new(self.shared.requests.clone(), service, waker);
-            let started = self.services[index].notice(Notice::Start(dialer));
-            self.count_panic(started);
+            self.start_service(index as u16);
         }
         for index in 0..self.datagrams.len() {
             self.call_datagrams(index, |protocol, io| protocol.start(io));

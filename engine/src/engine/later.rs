@@ -1,0 +1,168 @@
+//! Listeners of a running engine: some come, others take another protocol, and others go, while everything that is open goes on.
+
+use super::{Handle, WorkerContext};
+use crate::address::Address;
+use crate::config::ListenOptions;
+use crate::error::Error;
+use crate::listen::bind;
+use crate::listen::patience::Patience;
+use crate::listen::unix;
+use crate::seam::layer::Layer;
+use crate::session::service::{Service, Typed};
+use crate::worker::{Change, Make};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+/// Protocols that an engine makes in its life: each has a number of sixteen bits, and needs some bytes when it is gone.
+const SERVICES_MAX: usize = 60_000;
+
+/// Changes the stream listeners of a running engine ([`Running::listeners`](crate::Running::listeners)). Clones are the same. Calls may take
+/// as long as a turn of the slowest worker.
+#[derive(Clone)]
+pub struct Listeners(Arc<Mutex<Inner>>);
+
+pub(super) struct Inner {
+    pub(super) handle: Handle,
+    pub(super) contexts: Vec<WorkerContext>,
+    pub(super) orders: Vec<mpsc::Sender<Change>>,
+    /// By their numbers on all workers.
+    pub(super) open: Vec<Option<Address>>,
+    pub(super) services: usize,
+}
+
+impl Listeners {
+    pub(super) fn new(inner: Inner) -> Listeners {
+        Listeners(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Listens on another address, and says which that is where port 0 was asked for. Sockets are bound, and each worker has its
+    /// protocol, before anybody can connect: if anything fails, nobody has noticed.
+    pub fn add<P: Layer>(
+        &self,
+        address: &Address,
+        options: ListenOptions,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Result<Address, Error> {
+        let mut inner = self.lock();
+        inner.make(factory)?;
+        let listening = inner.listen(address, options);
+        if listening.is_err() {
+            inner.order(|| Change::Forget);
+        }
+        listening
+    }
+
+    /// Connections that come to an address from now on are served by another protocol. Says whether anybody listens there.
+    pub fn replace<P: Layer>(
+        &self,
+        address: &Address,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Result<bool, Error> {
+        let mut inner = self.lock();
+        let Some(number) = inner.find(address) else { return Ok(false) };
+        inner.make(factory)?;
+        inner.order(|| Change::Replace(number));
+        Ok(true)
+    }
+
+    /// Listens no more on an address, as [`Listeners::add`] or [`Running::addresses`](crate::Running::addresses) gave it. Who has connected
+    /// already is served. Says whether anybody listened there.
+    pub fn remove(&self, address: &Address) -> bool {
+        let mut inner = self.lock();
+        let Some(number) = inner.find(address) else { return false };
+        inner.open[number] = None;
+        if let Address::Unix(path) = address {
+            inner.handle.unix_paths.remove_one(path);
+        }
+        inner.order(|| Change::Remove(number));
+        true
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn find(&self, address: &Address) -> Option<usize> {
+        self.open.iter().position(|open| open.as_ref() == Some(address))
+    }
+
+    /// Has every worker make a protocol. Where that fails it is forgotten again.
+    fn make<P: Layer>(
+        &mut self,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        if self.services >= SERVICES_MAX {
+            let problem = "its listeners have changed too often: start the engine anew".to_owned();
+            return Err(Error::Config { problems: vec![problem] });
+        }
+        self.services += 1;
+        let factory = Arc::new(factory);
+        let mut waiting = Vec::new();
+        for (orders, context) in self.orders.iter().zip(&self.contexts) {
+            let (factory, context) = (factory.clone(), context.clone());
+            let make: Make =
+                Box::new(move || -> Box<dyn Service> { Box::new(Typed::new(factory(&context))) });
+            let (done, is_done) = mpsc::channel();
+            // A worker that has ended says so by dropping the sender.
+            let _ = orders.send(Change::Make(make, done));
+            waiting.push(is_done);
+        }
+        self.ring();
+        let made: Vec<bool> = waiting.into_iter().map(|is_done| is_done.recv().unwrap_or(false)).collect();
+        match made.iter().position(|is_made| !is_made) {
+            None => Ok(()),
+            Some(worker) => {
+                self.order(|| Change::Forget);
+                Err(Error::Factory { worker })
+            }
+        }
+    }
+
+    fn listen(&mut self, address: &Address, options: ListenOptions) -> Result<Address, Error> {
+        if let Some(problem) = unix::problem(address, &options) {
+            return Err(Error::Config { problems: vec![problem] });
+        }
+        if self.find(address).is_some() {
+            return Err(Error::Config { problems: vec![format!("{address} is listed twice")] });
+        }
+        let open = self.open.iter().flatten().filter_map(Address::ip);
+        let port = address.ip().filter(|ip| ip.is_ipv6() && ip.port() != 0).map(|ip| ip.port());
+        let is_beside_v4 = open.into_iter().any(|ip| ip.is_ipv4() && Some(ip.port()) == port);
+        let options = ListenOptions { only_v6: options.only_v6 || is_beside_v4, ..options };
+        let workers = self.orders.len();
+        let patience = Patience::new(
+            self.contexts.first().map(|context| context.config.bind_patience).unwrap_or_default(),
+        );
+        bind::refuse_taken(address, true, options.only_v6, &patience)?;
+        let (address, sockets) = match address {
+            Address::Ip(ip) => {
+                let bound = bind::streams(*ip, &options, workers)?;
+                bind::listen(&bound, options.backlog)?;
+                (bound.address, bound.sockets)
+            }
+            Address::Unix(_) | Address::Abstract(_) => {
+                let (sockets, path) = unix::bind(address, &options, workers, &patience)?;
+                path.into_iter().for_each(|path| self.handle.unix_paths.add(path));
+                (address.clone(), sockets)
+            }
+        };
+        for (orders, socket) in self.orders.iter().zip(sockets) {
+            let _ = orders.send(Change::Add(socket));
+        }
+        self.ring();
+        self.open.push(Some(address.clone()));
+        Ok(address)
+    }
+
+    fn ring(&self) {
+        self.handle.bells.iter().for_each(|bell| bell.order_changes());
+    }
+
+    fn order(&self, change: impl Fn() -> Change) {
+        for orders in &self.orders {
+            let _ = orders.send(change());
+        }
+        self.ring();
+    }
+}

@@ -1,0 +1,135 @@
+//! Listeners that come, change and go while the worker runs. Orders come by a channel, and the bell says that there are some.
+//!
+//! All workers get the same orders in the same sequence, so that a listener has the same number everywhere. A protocol is made
+//! first, on this thread; only when all workers have theirs is it given a socket, or takes another protocol's place. What is
+//! open goes on with the protocol that it has.
+
+use super::{Life, Worker};
+use crate::driver::Driver;
+use crate::event::Socket;
+use crate::seam::io::Io;
+use crate::seam::layer::{Call, Notice, Origin};
+use crate::seam::step::Step;
+use crate::session::calls::Panicked;
+use crate::session::life::CloseReason;
+use crate::session::service::Service;
+use crate::session::shared::Shared;
+use std::os::fd::IntoRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+
+/// What makes a protocol on the worker's thread.
+pub(crate) type Make = Box<dyn FnOnce() -> Box<dyn Service> + Send>;
+
+/// One order.
+pub(crate) enum Change {
+    /// Make a protocol, start it, and say whether that went well.
+    Make(Make, mpsc::Sender<bool>),
+    /// What was made listens here.
+    Add(socket2::Socket),
+    /// What was made takes the connections of this listener from now on.
+    Replace(usize),
+    /// What was made is not needed: it failed elsewhere.
+    Forget,
+    /// This listener accepts what has queued up, and is closed.
+    Remove(usize),
+}
+
+/// Where a worker finds its orders.
+#[derive(Default)]
+pub(super) struct Changes {
+    orders: Option<mpsc::Receiver<Change>>,
+    /// The protocol that was made last.
+    made: u16,
+    /// Protocols without a listener, which may still have connections.
+    retired: Vec<u16>,
+}
+
+impl<D: Driver> Worker<D> {
+    /// From now on it follows these orders.
+    pub(crate) fn take_changes_from(&mut self, orders: mpsc::Receiver<Change>) {
+        self.changes.orders = Some(orders);
+    }
+
+    pub(super) fn follow_changes(&mut self) {
+        let Some(orders) = self.changes.orders.take() else { return };
+        for change in orders.try_iter() {
+            match change {
+                Change::Make(make, done) => {
+                    // Who asked may have given up.
+                    let _ = done.send(self.make_service(make));
+                }
+                Change::Add(socket) => {
+                    self.push_listener(Socket(socket.into_raw_fd()), self.changes.made);
+                    let index = self.listeners.len() - 1;
+                    match self.life {
+                        Life::Running if self.may_accept() => self.arm_accept(index),
+                        Life::Running => {}
+                        Life::Draining(_) | Life::Stopping(_) => self.close_listeners(),
+                    }
+                }
+                Change::Replace(index) => {
+                    let before = self.listeners[index].replace_service(self.changes.made);
+                    self.changes.retired.push(before);
+                }
+                Change::Forget => self.changes.retired.push(self.changes.made),
+                Change::Remove(index) => {
+                    self.changes.retired.push(self.listeners[index].service());
+                    self.remove_listener(index);
+                }
+            }
+        }
+        self.changes.orders = Some(orders);
+        self.drop_retired();
+    }
+
+    /// Whether it is there. If not, another one stands in its place, so that numbers stay the same on all workers.
+    fn make_service(&mut self, make: Make) -> bool {
+        let made = catch_unwind(AssertUnwindSafe(make));
+        let is_made = made.is_ok();
+        self.changes.made = self.services.len() as u16;
+        self.services.push(made.unwrap_or_else(|_| Box::new(Gone)));
+        self.start_service(self.changes.made);
+        is_made && self.life == Life::Running
+    }
+
+    /// Frees protocols that nobody needs any more.
+    fn drop_retired(&mut self) {
+        let mut retired = std::mem::take(&mut self.changes.retired);
+        retired.retain(|service| {
+            let is_needed = self.conns.iter().any(|(_, conn)| conn.link.service == *service)
+                || self.outbound.is_connecting(*service)
+                || self.parked.iter().any(|(parked, _)| parked == service)
+                || self
+                    .listeners
+                    .iter()
+                    .any(|listener| !listener.is_closed() && listener.service() == *service);
+            if !is_needed {
+                self.services[usize::from(*service)] = Box::new(Gone);
+            }
+            is_needed
+        });
+        self.changes.retired = retired;
+    }
+}
+
+/// In the place of a protocol that is gone. It has no session, and whoever rings for it is heard by nobody.
+struct Gone;
+
+impl Service for Gone {
+    fn open(&mut self, _: Origin, _: &mut Io<'_>) -> Result<u32, Panicked> {
+        Err(Panicked)
+    }
+
+    fn call(&mut self, _: u32, _: Call<'_>, _: &mut Io<'_>) -> Result<Step, Panicked> {
+        Ok(Step::close())
+    }
+
+    fn close(&mut self, _: u32, _: CloseReason, _: &mut Shared) -> Result<(), Panicked> {
+        Ok(())
+    }
+
+    fn notice(&mut self, _: Notice) -> Result<(), Panicked> {
+        Ok(())
+    }
+}

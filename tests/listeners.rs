@@ -1,0 +1,172 @@
+//! Listeners of a running engine over real sockets, on both drivers: they come, change and go, and nobody who is connected notices.
+
+mod common;
+
+use common::http::{get, receive};
+use common::*;
+use ringmill::http::{self, Reply, Request};
+use ringmill::{Address, DriverChoice, Echo, Engine, Error, ListenOptions, Listeners, Running};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Two workers that say `text`.
+fn saying(driver: DriverChoice, text: &'static str) -> (Running, Listeners) {
+    let config = config(driver).with_workers(2);
+    let builder = Engine::builder().config(config).listen("127.0.0.1:0", move |_| says(text));
+    let running = builder.start().unwrap();
+    let listeners = running.listeners().unwrap();
+    (running, listeners)
+}
+
+fn says(text: &'static str) -> http::Server<impl FnMut(&Request<'_>, &mut Reply<'_>)> {
+    http::server(move |_: &Request<'_>, reply: &mut Reply<'_>| reply.text(text))
+}
+
+fn any() -> Address {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+#[track_caller]
+fn ask(client: &mut TcpStream, expected: &str) {
+    client.send(get("/"));
+    assert_eq!(receive(client).text(), expected);
+}
+
+/// So many connections that each of two workers has some.
+fn connected(address: SocketAddr) -> Vec<TcpStream> {
+    (0..16).map(|_| connect_to(address)).collect()
+}
+
+#[test]
+fn a_listener_comes_and_goes() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "first");
+        let address = listeners.add(&any(), ListenOptions::default(), |_| says("second")).unwrap();
+        let mut second = connected(ip(&address));
+        let mut first = connected(ip(&running.addresses()[0]));
+        second.iter_mut().for_each(|client| ask(client, "second"));
+        first.iter_mut().for_each(|client| ask(client, "first"));
+        assert!(listeners.remove(&address));
+        assert!(!listeners.remove(&address), "it is gone");
+        eventually(true, || TcpStream::connect(ip(&address)).is_err());
+        second.iter_mut().for_each(|client| ask(client, "second"));
+        first.iter_mut().for_each(|client| ask(client, "first"));
+        // And the same address once more, with another protocol.
+        assert_eq!(listeners.add(&address, ListenOptions::default(), |_| Echo::default()).unwrap(), address);
+        for mut client in connected(ip(&address)) {
+            client.ask("echo", "echo");
+        }
+        let handle = running.handle();
+        handle.drain(Duration::from_secs(10));
+        drop((first, second));
+        running.join().unwrap();
+    });
+}
+
+#[test]
+fn a_listener_may_change_its_protocol() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "before");
+        let address = running.addresses()[0].clone();
+        let mut before = connected(ip(&address));
+        before.iter_mut().for_each(|client| ask(client, "before"));
+        assert!(listeners.replace(&address, |_| says("behind")).unwrap());
+        // Each worker has it within a turn.
+        std::thread::sleep(Duration::from_millis(50));
+        connected(ip(&address)).iter_mut().for_each(|client| ask(client, "behind"));
+        before.iter_mut().for_each(|client| ask(client, "before"));
+        assert!(!listeners.replace(&any(), |_| says("never")).unwrap());
+        for _ in 0..200 {
+            assert!(listeners.replace(&address, |_| says("again")).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        connected(ip(&address)).iter_mut().for_each(|client| ask(client, "again"));
+        before.iter_mut().for_each(|client| ask(client, "before"));
+    });
+}
+
+#[test]
+fn what_cannot_be_had_changes_nothing() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "first");
+        let own = running.addresses()[0].clone();
+        let twice = listeners.add(&own, ListenOptions::default(), |_| says("twice"));
+        assert!(matches!(&twice, Err(Error::Config { .. })), "{twice:?}");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = Address::Ip(taken.local_addr().map(|address| (taken, address)).unwrap().1);
+        let _held = std::net::TcpListener::bind(ip(&taken));
+        let refused = listeners.add(&taken, ListenOptions::default(), |_| says("never"));
+        assert!(matches!(&refused, Err(Error::Listen { .. })), "{refused:?}");
+        let broken = listeners.add(&any(), ListenOptions::default(), |worker| {
+            assert!(worker.index == 0, "this one does not want to");
+            says("never")
+        });
+        assert!(matches!(&broken, Err(Error::Factory { worker: 1 })), "{broken:?}");
+        let address = listeners.add(&any(), ListenOptions::default(), |_| says("second")).unwrap();
+        connected(ip(&address)).iter_mut().for_each(|client| ask(client, "second"));
+        connected(ip(&own)).iter_mut().for_each(|client| ask(client, "first"));
+    });
+}
+
+#[test]
+fn a_unix_listener_takes_its_file_along() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "first");
+        let directory = Directory::new();
+        let path = directory.file("socket");
+        let address: Address = format!("unix:{path}").parse().unwrap();
+        for round in 0..3 {
+            listeners.add(&address, ListenOptions::default(), |_| Echo::default()).unwrap();
+            let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            client.ask("echo", "echo");
+            assert!(listeners.remove(&address), "round {round}");
+            assert!(!std::path::Path::new(&path).exists(), "round {round}");
+            client.ask("echo", "echo");
+        }
+        drop(running);
+    });
+}
+
+/// Whoever is let in by the kernel is served, however often a listener closes.
+#[test]
+fn no_connection_is_lost_when_a_listener_goes() {
+    on_both_drivers(|driver| {
+        let (_running, listeners) = saying(driver, "first");
+        let address = listeners.add(&any(), ListenOptions::default(), |_| says("second")).unwrap();
+        let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        match TcpStream::connect(ip(&address)) {
+                            Ok(stream) => {
+                                ask(&mut with_patience(stream), "second");
+                                served.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Err(_) => return,
+                        }
+                    }
+                });
+            }
+            eventually(true, || served.load(Ordering::Relaxed) > 200);
+            assert!(listeners.remove(&address));
+            eventually(true, || TcpStream::connect(ip(&address)).is_err());
+            is_over.store(true, Ordering::Relaxed);
+        });
+    });
+}
+
+/// The engine ends while somebody wants to change it.
+#[test]
+fn an_engine_that_ends_takes_no_more_listeners() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "first");
+        running.handle().stop();
+        running.join().unwrap();
+        let late = listeners.add(&any(), ListenOptions::default(), |_| says("late"));
+        assert!(late.is_err(), "{late:?}");
+        let address = any();
+        assert!(!listeners.remove(&address));
+    });
+}
