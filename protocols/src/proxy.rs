@@ -25,6 +25,7 @@
 mod client;
 mod config;
 mod exchange;
+mod explain;
 mod fields;
 mod groups;
 mod normal;
@@ -37,8 +38,9 @@ mod state;
 mod upstream;
 
 pub use config::{Balance, ProxyConfig};
+pub use explain::{Explained, explain};
 pub use normal::Unclear;
-pub use plan::{Explained, Front, Plan, PlannedUpstream, Refused};
+pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;
 pub use route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
 
@@ -56,13 +58,20 @@ pub struct Proxy {
     state: Rc<RefCell<State>>,
     /// Where the next plan comes from, for the one that connects.
     plans: Option<Plans>,
-    /// Connections with upstreams are this value's.
-    connects: bool,
+    /// Which connections with upstreams are this value's.
+    connects: Connects,
     https_port: Option<u16>,
 }
 
 /// The state of one connection, of a client or with an upstream.
 pub struct Session(Side);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connects {
+    None,
+    Plain,
+    Secured,
+}
 
 enum Side {
     Client(Client),
@@ -76,18 +85,29 @@ impl Proxy {
     /// If there is no upstream.
     pub fn new(config: ProxyConfig, seed: u64) -> Proxy {
         let state = State::new(Arc::new(Plan::one(config)), seed);
-        Proxy { state: Rc::new(RefCell::new(state)), plans: None, connects: true, https_port: None }
+        Proxy {
+            state: Rc::new(RefCell::new(state)),
+            plans: None,
+            connects: Connects::Plain,
+            https_port: None,
+        }
     }
 
     /// The part of a proxy that opens connections with upstreams. It is to be added without a listener (`Builder::outbound`), so that it
-    /// is there as long as the worker, under `Tls::client` where upstreams are secured.
+    /// is there as long as the worker.
     pub fn outbound(plans: &Plans, worker: &WorkerContext) -> Proxy {
-        Proxy { plans: Some(plans.clone()), connects: true, ..Proxy::listening(plans, worker) }
+        let connects = Connects::Plain;
+        Proxy { plans: Some(plans.clone()), connects, ..Proxy::listening(plans, worker) }
+    }
+
+    /// The same for upstreams that are secured: it stands under `Tls::client`.
+    pub fn secured(plans: &Plans, worker: &WorkerContext) -> Proxy {
+        Proxy { connects: Connects::Secured, ..Proxy::listening(plans, worker) }
     }
 
     /// The part that clients connect to; all listeners of a worker share upstreams.
     pub fn listening(plans: &Plans, worker: &WorkerContext) -> Proxy {
-        Proxy { state: plans.state(worker), plans: None, connects: false, https_port: None }
+        Proxy { state: plans.state(worker), plans: None, connects: Connects::None, https_port: None }
     }
 
     /// Clients whose connection is not secured are sent on to HTTPS, on this port.
@@ -107,8 +127,13 @@ impl Protocol for Proxy {
     type Session = Session;
 
     fn start(&mut self, dialer: Dialer) {
-        if !self.connects {
-            return;
+        match self.connects {
+            Connects::None => return,
+            Connects::Plain => {}
+            Connects::Secured => {
+                self.state.borrow_mut().secure_dialer = Some(dialer);
+                return;
+            }
         }
         if let Some(plans) = &self.plans {
             plans.ring_for(dialer.waker());

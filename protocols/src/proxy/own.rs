@@ -41,15 +41,11 @@ impl State {
         (head, len, keep_alive): (&Head<'_, '_>, usize, bool),
         io: &mut Io<'_>,
     ) -> Begun {
-        let (status, field, why) = match refused {
-            Refused::Unclear(unclear) => {
-                let is_head = head.method == Method::Head;
-                return self.refuse((400, unclear.reason()), is_head, io);
-            }
-            Refused::Missed(Missed::Nothing) => (404, None, "nothing is served under this host and path"),
-            Refused::Missed(Missed::Method(allowed)) => {
-                (405, Some(("allow", allowed.as_bytes())), "not with this method")
-            }
+        let (status, why) = refused.answer();
+        let field = match refused {
+            Refused::Unclear(_) => return self.refuse((status, why), head.method == Method::Head, io),
+            Refused::Missed(Missed::Nothing) => None,
+            Refused::Missed(Missed::Method(allowed)) => Some(("allow", allowed.as_bytes())),
         };
         let said = FixedReply::text(status, format!("{status} {}: {why}\n", reason(status)));
         self.answer(&said, field, (head, len, keep_alive), io)

@@ -46,6 +46,8 @@ pub struct PlannedUpstream {
     /// What makes it another one although it is called and configured the same: whom its connections are secured with, for
     /// instance ([`Plans::server_of`](crate::proxy::Plans::server_of)).
     pub id: u32,
+    /// Its connections are opened by the part of the proxy that stands under TLS ([`Proxy::secured`](crate::proxy::Proxy::secured)).
+    pub is_secured: bool,
     /// Its servers, and how they are used. What concerns clients ([`Front`]) is not read.
     pub config: Arc<ProxyConfig>,
 }
@@ -79,6 +81,17 @@ pub enum Refused {
     Missed(Missed),
 }
 
+impl Refused {
+    /// What is answered: a status, and why.
+    pub fn answer(&self) -> (u16, &'static str) {
+        match self {
+            Refused::Unclear(unclear) => (400, unclear.reason()),
+            Refused::Missed(Missed::Nothing) => (404, "nothing is served under this host and path"),
+            Refused::Missed(Missed::Method(_)) => (405, "nothing is served there with this method"),
+        }
+    }
+}
+
 impl Plan {
     /// A plan. Target numbers of routes are places in `upstreams`.
     ///
@@ -107,7 +120,8 @@ impl Plan {
             target: Target::Upstream(0),
             body_bytes_max: None,
         };
-        let upstreams = vec![PlannedUpstream { name: String::new(), id: 0, config: Arc::new(config) }];
+        let upstreams =
+            vec![PlannedUpstream { name: String::new(), id: 0, is_secured: false, config: Arc::new(config) }];
         Plan { is_routed: false, ..Plan::new(front, upstreams, vec![route]) }
     }
 
@@ -140,57 +154,20 @@ impl Plan {
         Ok(Way { route, path: path.text, host })
     }
 
-    /// What would become of a request, for who wants to know.
-    pub fn explain(
-        &self,
-        method: &str,
-        host: &str,
-        path: &str,
-        is_secured: bool,
-    ) -> Result<Explained<'_>, Refused> {
-        let way = self.way(method, Some(host.as_bytes()), path.as_bytes(), is_secured)?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let route = self.routes.get(way.route);
-        let upstream = match route.target {
-            Target::Upstream(number) => self.upstreams.get(number),
-            Target::Reply(_) | Target::Redirect { .. } => None,
-        };
-        Ok(Explained {
-            number: way.route,
-            route,
-            upstream,
-            path: text(&way.path),
-            host: way.host.map(|host| text(&host)).unwrap_or_default(),
-            front: &self.front,
-        })
-    }
-
     /// Its upstreams.
     pub fn upstreams(&self) -> &[PlannedUpstream] {
         &self.upstreams
+    }
+
+    /// What clients may do.
+    pub fn front(&self) -> &Front {
+        &self.front
     }
 
     /// Its routes.
     pub fn routes(&self) -> &Routes {
         &self.routes
     }
-}
-
-/// What becomes of a request.
-#[derive(Debug)]
-pub struct Explained<'a> {
-    /// Which route it takes, from 0.
-    pub number: usize,
-    /// The route itself.
-    pub route: &'a Route,
-    /// Where it leads, if it leads to an upstream.
-    pub upstream: Option<&'a PlannedUpstream>,
-    /// The path in the form in which it is passed on.
-    pub path: String,
-    /// The host likewise.
-    pub host: String,
-    /// What holds for all clients.
-    pub front: &'a Front,
 }
 
 impl Target {
@@ -223,7 +200,8 @@ mod tests {
     fn plan(routes: &[(&str, &str)]) -> Plan {
         let servers = vec!["127.0.0.1:1".parse().unwrap()];
         let config = Arc::new(ProxyConfig::new(servers));
-        let upstream = |id| PlannedUpstream { name: format!("u{id}"), id, config: config.clone() };
+        let upstream =
+            |id| PlannedUpstream { name: format!("u{id}"), id, is_secured: false, config: config.clone() };
         let routes = routes.iter().enumerate().map(|(n, (host, path))| Route {
             host: host.parse().unwrap(),
             path: PathPattern::prefix(path).unwrap(),
@@ -235,12 +213,17 @@ mod tests {
         Plan::new(Front::from(&*config), (0..routes.len() as u32).map(upstream).collect(), routes)
     }
 
+    fn text<'a>(way: &'a Way<'_>) -> (usize, &'a str, &'a str) {
+        let host = way.host.as_deref().map_or("", |host| str::from_utf8(host).unwrap());
+        (way.route, host, str::from_utf8(&way.path).unwrap())
+    }
+
     #[test]
     fn what_a_route_is_chosen_by_is_what_is_passed_on() {
         let plan = plan(&[("*", "/"), ("*", "/api"), ("a.test", "/"), ("a.test", "/admin")]);
         let check = |host: &str, path: &str, expected: Result<(usize, &str, &str), Unclear>| {
-            let way = plan.explain("GET", host, path, false);
-            let way = way.as_ref().map(|way| (way.number, way.host.as_str(), way.path.as_str()));
+            let way = plan.way("GET", Some(host.as_bytes()), path.as_bytes(), false);
+            let way = way.as_ref().map(text);
             let way = way.map_err(|refused| match refused {
                 Refused::Unclear(unclear) => *unclear,
                 Refused::Missed(missed) => panic!("{host} {path}: {missed:?}"),
@@ -269,8 +252,8 @@ mod tests {
     #[test]
     fn one_upstream_gets_everything_as_it_came() {
         let plan = Plan::one(ProxyConfig::new(vec!["127.0.0.1:1".parse().unwrap()]));
-        let way = plan.explain("GET", "A.:80", "//a/../%2f", false).unwrap();
-        assert_eq!((way.number, way.host.as_str(), way.path.as_str()), (0, "A.:80", "//a/../%2f"));
+        let way = plan.way("GET", Some(b"A.:80"), b"//a/../%2f", false).unwrap();
+        assert_eq!(text(&way), (0, "A.:80", "//a/../%2f"));
     }
 
     #[test]

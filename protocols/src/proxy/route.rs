@@ -232,6 +232,25 @@ impl Routes {
         }
     }
 
+    /// The numbers of all routes that match a host and a path, whatever the method, in the order in which they are looked at. Both are in normal form.
+    pub fn matching(&self, host: &str, path: &str) -> Vec<usize> {
+        let is_below =
+            |name: &str| host.strip_suffix(name).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
+        let matches = |route: &Route| match &route.host {
+            HostPattern::Any => Some((0, 0)),
+            HostPattern::Exact(name) => (name == host).then_some((2, 0)),
+            HostPattern::Below(name) => is_below(name).then_some((1, name.len())),
+        };
+        let rank = |n: usize| {
+            let route = &self.all[n];
+            let host = matches(route).filter(|_| route.path.matches(path.as_bytes()))?;
+            Some((host, route.path.rank(), !route.methods.is_empty()))
+        };
+        let mut all: Vec<usize> = (0..self.all.len()).filter(|n| rank(*n).is_some()).collect();
+        all.sort_by_key(|n| std::cmp::Reverse(rank(*n)));
+        all
+    }
+
     fn first<'a>(
         &'a self,
         list: &[usize],
@@ -309,6 +328,11 @@ mod tests {
             let [method, host, path] = [(); 3].map(|()| parts.next().unwrap());
             let host = if host == "-" { "" } else { host };
             let found = routes.find(host.as_bytes(), path.as_bytes(), method);
+            let first = found.clone().unwrap();
+            let for_method = |n: &usize| {
+                routes.get(*n).methods.is_empty() || routes.get(*n).methods.iter().any(|one| one == method)
+            };
+            assert_eq!(routes.matching(host, path).into_iter().find(for_method), Some(first), "{request}");
             assert_eq!(found.map(|n| ROUTES[n]), Ok(expected), "{request}");
         };
         check("GET shop.test /", "shop.test /");

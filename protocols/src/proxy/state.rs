@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) exchanges: Slab<Exchange>,
     pub(super) upstreams: Slab<Upstream>,
     pub(super) dialer: Option<Dialer>,
+    /// For connections that are secured.
+    pub(super) secure_dialer: Option<Dialer>,
     pub(super) slots: Slots,
     /// The time of the last call.
     pub(super) now: Tick,
@@ -64,6 +66,7 @@ impl State {
             exchanges: Slab::new(),
             upstreams: Slab::new(),
             dialer: None,
+            secure_dialer: None,
             slots: Slots::new(),
             now: Tick(0),
             date: Vec::new(),
@@ -155,11 +158,13 @@ impl State {
     /// Connects, as long as more requests wait than attempts are made.
     pub(super) fn connect_more(&mut self, place: Place) {
         let connections_max = self.groups.config(place.group).connections_max;
+        let is_secured = self.groups.is_secured(place.group);
+        let dialer = if is_secured { &self.secure_dialer } else { &self.dialer };
         let to = &mut self.groups[place];
         while to.connecting < to.waiting.len() && to.open < connections_max {
             to.connecting += 1;
             to.open += 1;
-            if let Some(dialer) = &self.dialer {
+            if let Some(dialer) = dialer {
                 dialer.connect(&to.address, place.tag());
             }
         }
