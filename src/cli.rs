@@ -1,10 +1,13 @@
 //! The command line: one file a subcommand, or a crate: `ringmill-compare` and `ringmill-doctor`.
 
+mod check;
+mod front;
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 mod load;
 mod log;
 mod proxy;
 mod routes;
+mod run;
 mod serve;
 mod signals;
 
@@ -29,6 +32,10 @@ pub(crate) enum Command {
     Serve(Box<serve::Serve>),
     /// Put HTTP/1.1 servers behind one address: a reverse proxy that balances, retries and streams
     Proxy(Box<proxy::Proxy>),
+    /// Say all that is wrong with a file for `serve --config`
+    Check(check::Check),
+    /// Say what becomes of a request by such a file: its route, why, its upstream, limits, fields that change
+    Explain(check::Explain),
     /// Say what the machine could do better for a server, and change it when told to
     Doctor(Box<ringmill_doctor::Doctor>),
     /// Put load on a server: HTTP/1.1 or HTTPS, TCP echo or UDP echo, and report rate and latency
@@ -108,8 +115,10 @@ fn variables(command: &clap::Command) -> Vec<OsString> {
 impl Command {
     fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         match self {
-            Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS),
             Command::Proxy(proxy) => proxy.run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Command::Check(check) => check.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Load(load) => load.run().map_err(Into::into),
             Command::Doctor(doctor) => doctor.run(),
             Command::Compare(compare) => compare.run().map_err(with_causes),

@@ -5,6 +5,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
+mod config;
 
 use ringmill_console::terminal;
 use std::process::ExitCode;

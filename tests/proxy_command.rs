@@ -16,7 +16,7 @@ fn proxy(driver: DriverChoice, arguments: &[&str]) -> Program {
     let mut command = ringmill();
     command.args(["proxy", "127.0.0.1:0", "--workers", "1", "--pin", "off", "--driver", &driver.to_string()]);
     command.args(arguments);
-    Program::start(command, "worker(s); driver")
+    Program::start(command, "worker(s) on CPU")
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `ringmill proxy`: a reverse proxy without a file, from options to a clean end. What it does with requests is
 //! `ringmill::proxy`.
 
+use super::run::run;
 use super::signals::Orders;
+use crate::config::text::{Server, address_or_port};
 use clap::Args;
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
@@ -25,7 +27,7 @@ pub(crate) struct Proxy {
     /// Where requests go: PORT (of 127.0.0.1), IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH, http://HOST[:PORT] or
     /// https://HOST[:PORT], whose certificate must be good. Names are looked up once, at the start
     #[arg(value_name = "UPSTREAM", required = true)]
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Server>,
 
     /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one
     #[arg(long, value_name = "NAME", env = "RINGMILL_BALANCE", default_value = "two-choices")]
@@ -137,14 +139,6 @@ Examples:
 #[derive(Clone, Debug)]
 struct Listen(Address);
 
-/// A server that requests go to.
-#[derive(Clone, Debug)]
-struct Upstream {
-    address: Address,
-    /// The name that its certificate must have, where it speaks TLS.
-    secure_name: Option<String>,
-}
-
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum BalanceName {
     TwoChoices,
@@ -155,47 +149,7 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Listen, String> {
-        let text = if text.parse::<u16>().is_ok() { format!("127.0.0.1:{text}") } else { text.to_owned() };
-        text.parse()
-            .map(Listen)
-            .map_err(|error: ringmill::BadAddress| format!("{error}; a number alone is a port of 127.0.0.1"))
-    }
-}
-
-impl FromStr for Upstream {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Upstream, String> {
-        let Some((scheme, authority)) = text.split_once("://") else {
-            let Listen(address) = text.parse()?;
-            return no_port_zero(text, address).map(|address| Upstream { address, secure_name: None });
-        };
-        let default_port = match scheme {
-            "http" => 80,
-            "https" => 443,
-            other => return Err(format!("unknown scheme {other:?}: expected http or https")),
-        };
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
-        if authority.contains(['/', '?', '#', '@']) {
-            return Err("an upstream is a host and perhaps a port: requests bring their paths".to_owned());
-        }
-        let has_port =
-            authority.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
-        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
-        let address = with_port.parse().map_err(|error: ringmill::BadAddress| error.to_string())?;
-        let host =
-            with_port.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
-        let address = no_port_zero(text, address)?;
-        Ok(Upstream { address, secure_name: (scheme == "https").then_some(host) })
-    }
-}
-
-fn no_port_zero(text: &str, address: Address) -> Result<Address, String> {
-    match address.ip() {
-        Some(ip) if ip.port() == 0 => {
-            Err(format!("{text} has port 0, where nobody can be: give the server's"))
-        }
-        _ => Ok(address),
+        address_or_port(text).map(Listen)
     }
 }
 
@@ -205,23 +159,13 @@ impl Proxy {
         let drain = self.drain;
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
-        let upstreams: Vec<String> = self.upstreams.iter().map(Upstream::to_string).collect();
+        let upstreams: Vec<String> = self.upstreams.iter().map(Server::to_string).collect();
         let running = self.start()?;
-        orders.follow(running.handle(), drain, None)?;
-        for address in running.addresses() {
-            tracing::info!("listening on {address} for {}", upstreams.join(", "));
-        }
-        tracing::info!(
-            "{} worker(s); driver {} ({}); {descriptors} descriptors",
-            running.cpus().len(),
-            running.driver(),
-            running.driver_reason()
-        );
-        let stats = running.stats().clone();
-        running.join()?;
-        let total = stats.total();
-        tracing::info!(accepted = total.accepted, requests = total.requests, panics = total.panics, "ended");
-        Ok(())
+        run(running, orders, drain, descriptors, None, |running| {
+            for address in running.addresses() {
+                tracing::info!("listening on {address} for {}", upstreams.join(", "));
+            }
+        })
     }
 
     fn start(self) -> Result<Running, Error> {
@@ -291,57 +235,10 @@ impl Proxy {
         let config = TlsClientConfig::default().with_handshake_timeout(self.connect_timeout);
         let config = self.upstream_ca.iter().fold(config, TlsClientConfig::with_roots);
         let client = TlsClient::new(config).map_err(|error| problem(error.to_string()))?;
-        let peer = |upstream: &Upstream| {
+        let peer = |upstream: &Server| {
             let name = upstream.secure_name.as_deref();
             name.map(|name| client.peer(name).map_err(|error| problem(error.to_string()))).transpose()
         };
         self.upstreams.iter().map(peer).collect()
-    }
-}
-
-impl std::fmt::Display for Upstream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.secure_name {
-            Some(name) => write!(f, "{} (TLS as {name})", self.address),
-            None => write!(f, "{}", self.address),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn upstreams_are_read() {
-        let check = |text: &str, expected: &str| {
-            let read = text.parse::<Upstream>().map_or_else(|error| error, |upstream| upstream.to_string());
-            assert!(read.contains(expected), "{text}: {read}");
-        };
-        check("3000", "127.0.0.1:3000");
-        check("10.0.0.5:3000", "10.0.0.5:3000");
-        check("http://10.0.0.5", "10.0.0.5:80");
-        check("http://10.0.0.5:81/", "10.0.0.5:81");
-        check("https://127.0.0.1", "127.0.0.1:443 (TLS as 127.0.0.1)");
-        check("https://[::1]:8443", "[::1]:8443 (TLS as ::1)");
-        check("https://[::1]", "[::1]:443 (TLS as ::1)");
-        check("unix:/run/app.sock", "unix:/run/app.sock");
-        check("ftp://a", "unknown scheme \"ftp\": expected http or https");
-        check("http://127.0.0.1/path", "requests bring their paths");
-        check("127.0.0.1", "expected IP:PORT");
-        check("127.0.0.1:0", "port 0");
-        check("0", "port 0");
-    }
-
-    #[test]
-    fn a_number_is_a_port_of_this_machine() {
-        let check = |text: &str, expected: &str| {
-            let read =
-                text.parse::<Listen>().map_or_else(|error| error, |Listen(address)| address.to_string());
-            assert!(read.contains(expected), "{text}: {read}");
-        };
-        check("8080", "127.0.0.1:8080");
-        check("0.0.0.0:80", "0.0.0.0:80");
-        check("65536", "a number alone is a port of 127.0.0.1");
     }
 }

@@ -5,7 +5,8 @@ mod redirect;
 mod websocket;
 
 use super::routes::{Live, Routes, RoutesOptions};
-use super::signals::Orders;
+use super::run::run;
+use super::signals::{Orders, Reload};
 use clap::Args;
 use https::{Https, HttpsOptions};
 use redirect::Redirect;
@@ -17,6 +18,7 @@ use ringmill::{
     TokioOptions, UdpEcho, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
+use std::path::PathBuf;
 use std::time::Duration;
 use websocket::WebSocketOptions;
 
@@ -24,6 +26,11 @@ use websocket::WebSocketOptions;
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Serve {
+    /// Serve as this file says, a reverse proxy with routes and upstreams, instead of the bundled handlers; with no other option.
+    /// `ringmill check` says all that is wrong with a file, SIGHUP has it read again; what may stand in it is in tuning/FILE.md
+    #[arg(long, value_name = "FILE", env = "RINGMILL_CONFIG", exclusive = true)]
+    config: Option<PathBuf>,
+
     /// HTTP address: IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH or unix:@NAME (abstract); repeat for several
     #[arg(
         long,
@@ -173,12 +180,17 @@ Examples:
       for a reverse proxy that runs as www-data
   ringmill serve --listen 0.0.0.0:8080 --proxy-protocol 10.0.0.5,10.0.0.6
       behind two balancers that send the PROXY protocol; /peer shows the client's address
+  ringmill serve --config ringmill.toml
+      a reverse proxy by a file
   ringmill serve --tcp-echo 127.0.0.1:7 --udp-echo 127.0.0.1:7
   RINGMILL_DRIVER=poll RINGMILL_LOG=debug ringmill serve
       every option is also an environment variable";
 
 impl Serve {
-    pub(crate) fn run(self) -> Result<(), Error> {
+    pub(crate) fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        if let Some(file) = &self.config {
+            return super::front::serve(file);
+        }
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
         // Before anybody can see that we run: who sees it may rely on the handlers.
@@ -186,12 +198,16 @@ impl Serve {
         let https = Https::new(&self.https, &self.listen)?;
         let store = https.as_ref().map(|https| https.store.clone());
         let running = self.start(https.as_ref())?;
-        orders.follow(running.handle(), drain, store.filter(|store| store.has_files()))?;
-        announce(&running, https.as_ref(), descriptors);
-        let stats = running.stats().clone();
-        running.join()?;
-        let total = stats.total();
-        tracing::info!(accepted = total.accepted, requests = total.requests, panics = total.panics, "ended");
+        let reload = store.filter(|store| store.has_files()).map(|store| Reload {
+            every: None,
+            run: Box::new(move |_| {
+                // What is wrong, or new, it says itself.
+                if let Ok(false) = store.reload() {
+                    tracing::info!("SIGHUP: the files of TLS hold the same as before");
+                }
+            }),
+        });
+        run(running, orders, drain, descriptors, reload, |running| announce(running, https.as_ref()))?;
         Ok(())
     }
 
@@ -312,8 +328,8 @@ impl Front {
     }
 }
 
-/// Says where the server is and how it runs.
-fn announce(running: &Running, https: Option<&Https>, descriptors: u64) {
+/// Says where the server is.
+fn announce(running: &Running, https: Option<&Https>) {
     let secured = https.map_or(0..0, |https| https.after..https.after + https.addresses.len());
     for (n, address) in running.addresses().iter().enumerate() {
         let what = if secured.contains(&n) { "TLS" } else { "listening" };
@@ -325,13 +341,4 @@ fn announce(running: &Running, https: Option<&Https>, descriptors: u64) {
     for address in running.datagram_addresses() {
         tracing::info!("datagrams on {address}");
     }
-    let cpus: Vec<String> =
-        running.cpus().iter().map(|cpu| cpu.map_or("any".to_owned(), |cpu| cpu.to_string())).collect();
-    tracing::info!(
-        "{} worker(s) on CPU {}; driver {} ({}); {descriptors} descriptors",
-        cpus.len(),
-        cpus.join(","),
-        running.driver(),
-        running.driver_reason()
-    );
 }

@@ -1,13 +1,20 @@
 //! Signals of `ringmill serve` and `ringmill proxy`: what each orders.
 
 use crate::cli::log;
-use ringmill::{Error, Handle, TlsStore};
+use ringmill::{Error, Handle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
+
+/// What has files read again.
+pub(super) struct Reload {
+    /// It is asked without an order as well, so often.
+    pub(super) every: Option<Duration>,
+    /// Told whether it was ordered.
+    pub(super) run: Box<dyn FnMut(bool) + Send>,
+}
 
 /// The signals that are listened to.
 pub(super) struct Orders {
@@ -26,16 +33,16 @@ impl Orders {
         Ok(Orders { signals, has_terminal: has_terminal() })
     }
 
-    /// SIGHUP has the files of `store` read again; where there are none, or because the terminal was closed, it drains. SIGTERM and
+    /// SIGHUP has files read again; where there are none, or because the terminal was closed, it drains. SIGTERM and
     /// SIGINT drain, a second one ends the process. SIGHUP is no second order to end: a closing terminal may send it
     /// twice, and systemd's SendSIGHUP= right behind SIGTERM.
     pub(super) fn follow(
         mut self,
         handle: Handle,
         drain: Duration,
-        store: Option<Arc<TlsStore>>,
+        reload: Option<Reload>,
     ) -> Result<(), Error> {
-        let reload = store.map(reloader).transpose().map_err(no_signals)?;
+        let reload = reload.map(reloader).transpose().map_err(no_signals)?;
         let watch = move || {
             let mut ordered = false;
             for signal in self.signals.forever() {
@@ -66,13 +73,18 @@ impl Orders {
 }
 
 /// Reads files again whenever it is told to. On a thread of its own: files may be slow, and an order to end does not wait for them.
-fn reloader(store: Arc<TlsStore>) -> std::io::Result<SyncSender<()>> {
+fn reloader(mut reload: Reload) -> std::io::Result<SyncSender<()>> {
     let (sender, receiver) = sync_channel(1);
     let run = move || {
-        while receiver.recv().is_ok() {
-            // What is wrong, or new, it says itself.
-            if let Ok(false) = store.reload() {
-                tracing::info!("SIGHUP: the files of TLS hold the same as before");
+        loop {
+            let ordered = match reload.every {
+                Some(every) => receiver.recv_timeout(every),
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match ordered {
+                Ok(()) => (reload.run)(true),
+                Err(RecvTimeoutError::Timeout) => (reload.run)(false),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     };

@@ -1,0 +1,200 @@
+//! `ringmill check` and `ringmill explain`: what is wrong with a file, and what becomes of a request. Neither serves anything.
+
+use crate::config::{Known, Listen, Settled, Source, reference};
+use clap::Args;
+use ringmill::Address;
+use ringmill::proxy::{Explained, Target, explain};
+use ringmill_console::terminal;
+use std::error::Error;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Options of `ringmill check`.
+#[derive(Args)]
+pub(crate) struct Check {
+    /// The file
+    #[arg(value_name = "FILE", required_unless_present = "reference")]
+    file: Option<PathBuf>,
+
+    /// Print what may stand in a file, as Markdown
+    #[arg(long, conflicts_with = "file")]
+    reference: bool,
+}
+
+/// Options of `ringmill explain`.
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// Method of the request, such as GET
+    #[arg(value_name = "METHOD")]
+    method: String,
+
+    /// URL of the request, such as https://example.com/api?x=y
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// The file
+    #[arg(long, value_name = "FILE", env = "RINGMILL_CONFIG")]
+    config: PathBuf,
+
+    /// A field of the request, as "Name: value"; repeat for several
+    #[arg(long, value_name = "FIELD")]
+    field: Vec<String>,
+
+    /// Address of the client
+    #[arg(long, value_name = "IP", default_value = "192.0.2.1")]
+    client: IpAddr,
+}
+
+/// Reads a file; all that is wrong with it is the error.
+pub(super) fn settled(path: &Path) -> Result<(Settled, Known), Box<dyn Error>> {
+    let source = Source::open(path)?;
+    let mut known = Known::default();
+    match source.settle(&mut known) {
+        Ok(settled) => Ok((settled, known)),
+        Err(problems) => {
+            let (all, count) = (problems.render(&source), problems.0.len());
+            let problems = if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
+            Err(format!("{} cannot be served: {problems}\n\n{all}", path.display()).into())
+        }
+    }
+}
+
+impl Check {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let Some(file) = self.file else {
+            terminal::print(&reference())?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        let (Settled { listen, plan, .. }, _) = settled(&file)?;
+        let counts = (listen.len(), plan.routes().all().len(), plan.upstreams().len());
+        let said = format!(
+            "{} is good: {} listener(s), {} route(s), {} upstream(s)\n",
+            file.display(),
+            counts.0,
+            counts.1,
+            counts.2
+        );
+        terminal::print(&said)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Explain {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let (settled, _) = settled(&self.config)?;
+        let (scheme, rest) = self.url.split_once("://").ok_or("a URL begins with http:// or https://")?;
+        let is_secured = match scheme {
+            "http" => false,
+            "https" => true,
+            other => return Err(format!("unknown scheme {other:?}: expected http or https").into()),
+        };
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let fields: String = self.field.iter().map(|field| format!("{field}\r\n")).collect();
+        let request = format!("{} {target} HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n", self.method);
+        let listening: Vec<&Listen> =
+            settled.listen.iter().filter(|listen| listen.tls.is_empty() != is_secured).collect();
+        let mut said = String::new();
+        row(&mut said, "listener", &describe(&listening, scheme));
+        let elsewhere = listening.first().and_then(|listen| listen.https_port);
+        if let Some(port) = elsewhere.filter(|_| !is_secured) {
+            row(
+                &mut said,
+                "answer",
+                &format!("308, the same URL with https and port {port} (`redirect_to_https`)"),
+            );
+            terminal::print(&said)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let peer = Address::Ip(SocketAddr::new(self.client, 0));
+        let is_trusted = settled.plan.front().trusted.iter().any(|network| network.contains(&peer));
+        match explain(&settled.plan, request.as_bytes(), self.client, (is_secured, is_trusted)) {
+            Err((status, why)) => row(&mut said, "answer", &format!("{status}: {why}")),
+            Ok(explained) => tell(&mut said, &settled, &explained, &request),
+        }
+        terminal::print(&said)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn row(said: &mut String, what: &str, text: &str) {
+    let _ = writeln!(said, "{what:<10}{text}");
+}
+
+fn describe(listening: &[&Listen], scheme: &str) -> String {
+    match listening {
+        [] => format!("none: no address of the file speaks {scheme}"),
+        all => all.iter().map(|listen| listen.address.to_string()).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn tell(said: &mut String, settled: &Settled, explained: &Explained<'_>, request: &str) {
+    let Explained { number, route, upstream, location, path, host, head, front } = explained;
+    let place = |number: usize| settled.places[number] + 1;
+    let routes = settled.plan.routes();
+    let describe = |number: usize| {
+        let route = routes.get(number);
+        let methods = if route.methods.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", route.methods.join(" or "))
+        };
+        format!("route {}: {}, {}{methods}", place(number), route.host, route.path)
+    };
+    row(said, "route", &describe(*number));
+    row(said, "why", &format!("asked for host {host:?} and path {path:?}, which are in normal form"));
+    let mut is_before = true;
+    for other in routes.matching(host, path) {
+        if other == *number {
+            is_before = false;
+            continue;
+        }
+        let why = if is_before { "not for this method" } else { "matches too, and comes behind it" };
+        row(said, "", &format!("{}: {why}", describe(other)));
+    }
+    match (&route.target, location) {
+        (Target::Redirect { status, .. }, Some(location)) => {
+            row(said, "answer", &format!("{status}, to {location}"))
+        }
+        (Target::Reply(reply), _) => {
+            let (status, bytes) = (reply.status, reply.body.len());
+            row(said, "answer", &format!("{status}, {bytes} bytes of {}", reply.content_type));
+        }
+        _ => {}
+    }
+    let Some(upstream) = upstream else { return };
+    let config = &upstream.config;
+    let servers: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    row(said, "upstream", &format!("{}: {}", upstream.name, servers.join(", ")));
+    let body = match route.body_bytes_max.unwrap_or(front.body_bytes_max) {
+        u64::MAX => "no limit of the body".to_owned(),
+        max => format!("{max} bytes of body"),
+    };
+    let connections =
+        format!("{} connections a server and worker, {} waiting", config.connections_max, config.queue_max);
+    row(said, "limits", &format!("{body}; {connections} for {:?}", config.queue_timeout));
+    let (connect, first) = (settled.engine.connect_timeout, config.first_byte_timeout);
+    let times = format!("connect {connect:?}, first byte {first:?}, idle {:?}", config.idle_timeout);
+    row(
+        said,
+        "",
+        &format!("{times}, WebSocket {:?}; sent {} time(s) at most", config.tunnel_timeout, config.tries_max),
+    );
+    let before: Vec<&str> = request.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    let same = |one: &str, other: &str| {
+        one.split_once(':')
+            .zip(other.split_once(':'))
+            .is_some_and(|(one, other)| one.0.eq_ignore_ascii_case(other.0) && one.1.trim() == other.1.trim())
+    };
+    row(said, "request", head.lines().next().unwrap_or_default());
+    let after: Vec<&str> = head.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    for line in before.iter().filter(|line| !after.iter().any(|after| same(after, line))) {
+        row(said, "", &format!("- {line}"));
+    }
+    for line in &after {
+        let mark = if before.iter().any(|before| same(before, line)) { ' ' } else { '+' };
+        row(said, "", &format!("{mark} {line}"));
+    }
+}

@@ -1,0 +1,274 @@
+//! `ringmill serve --config`: a reverse proxy by a file, from start to end; and what becomes of it when the file changes.
+//!
+//! A change is prepared on the thread of signals: the file is read and checked, certificates are loaded, sockets bound, protocols made.
+//! Only then the plan is published. Whatever fails before that leaves everything as it was.
+
+use super::run::run;
+use super::signals::{Orders, Reload};
+use crate::config::{Known, Listen, Settled, Source, StartOnly};
+use ringmill::layer::proxy::Prefixed;
+use ringmill::proxy::{Plans, Proxy};
+use ringmill::{
+    Address, Builder, Engine, Error, Layer, ListenOptions, Listeners, Tls, TlsStore, WorkerContext,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often files of certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(10);
+
+/// Serves by a file until a signal ends it.
+pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let descriptors = ringmill::raise_descriptor_limit();
+    // Before anybody can see that we run: who sees it may rely on the handlers.
+    let orders = Orders::listen()?;
+    let (settled, known) = super::check::settled(path)?;
+    let Settled { engine, drain, watch, listen, plan, server, .. } = settled;
+    let plans = Plans::new(plan);
+    let (peers, servers) = (known.peers.clone(), plans.clone());
+    let outbound = plans.clone();
+    let builder = Engine::builder().config(engine).outbound(move |worker| Proxy::outbound(&outbound, worker));
+    let mut builder = builder.outbound(move |worker| {
+        let (peers, servers) = (peers.clone(), servers.clone());
+        let proxy = Proxy::secured(&servers, worker);
+        Tls::client(proxy, move |tag| peers.of(servers.server_of(tag)?))
+    });
+    let mut current = Vec::new();
+    for listen in listen {
+        let store = store(&listen)?;
+        builder = stack(&listen, store.as_ref(), &plans, Start(builder, listen.address.clone()));
+        current.push(Listening { address: listen.address.clone(), listen, store });
+    }
+    let running = builder.start()?;
+    for (listening, address) in current.iter_mut().zip(running.addresses()) {
+        listening.address = address.clone();
+    }
+    let Some(listeners) = running.listeners() else { return Ok(running.join()?) };
+    let says: Vec<String> = current.iter().map(Listening::says).collect();
+    let stamp = Stamp::of(path);
+    let mut front = Front { path: path.to_owned(), known, plans, listeners, current, server, stamp };
+    let reload = Reload { every: watch, run: Box::new(move |is_ordered| front.look(is_ordered)) };
+    run(running, orders, drain, descriptors, Some(reload), |_| {
+        says.iter().for_each(|line| tracing::info!("{line}"))
+    })?;
+    Ok(())
+}
+
+/// What is served now.
+struct Front {
+    path: PathBuf,
+    known: Known,
+    plans: Plans,
+    listeners: Listeners,
+    current: Vec<Listening>,
+    server: StartOnly,
+    /// Of the file, when it was last read.
+    stamp: Option<Stamp>,
+}
+
+struct Listening {
+    listen: Listen,
+    store: Option<Arc<TlsStore>>,
+    /// Where it is: port 0 has become a real one.
+    address: Address,
+}
+
+impl Listening {
+    fn says(&self) -> String {
+        match &self.store {
+            None => format!("listening on {}", self.address),
+            Some(store) => format!("TLS on {}; certificates: {}", self.address, store.summary()),
+        }
+    }
+}
+
+fn store(listen: &Listen) -> Result<Option<Arc<TlsStore>>, Error> {
+    let Some(config) = listen.tls_config() else { return Ok(None) };
+    let store = TlsStore::new(config)?;
+    let failed = |source| Error::Worker { worker: 0, step: "watching the files of TLS", source };
+    store.watch(CERTIFICATES).map_err(failed)?;
+    Ok(Some(store))
+}
+
+impl Front {
+    /// Follows the file where that was ordered, or where it has changed.
+    fn look(&mut self, is_ordered: bool) {
+        let stamp = Stamp::of(&self.path);
+        if !is_ordered && (stamp.is_none() || stamp == self.stamp) {
+            return;
+        }
+        self.stamp = stamp;
+        let followed = self.follow();
+        let path = self.path.display();
+        match followed {
+            Ok(changed) if changed.is_empty() => tracing::info!("{path} was read again; all listeners stay"),
+            Ok(changed) => tracing::info!("{path} was read again; {}", changed.join(", ")),
+            Err(problem) => {
+                tracing::error!("{path} cannot be followed, so what held before holds on: {problem}")
+            }
+        }
+    }
+
+    /// What changed about listeners, in words.
+    fn follow(&mut self) -> Result<Vec<String>, String> {
+        let source = Source::open(&self.path)?;
+        let settled = source.settle(&mut self.known);
+        let settled = settled.map_err(|problems| format!("\n{}", problems.render(&source)))?;
+        if settled.server != self.server {
+            return Err("[server] is another one, which needs a restart".to_owned());
+        }
+        let mut left = std::mem::take(&mut self.current);
+        let prepared = self.prepare(settled.listen, &mut left);
+        let (stay, changed, new) = match prepared {
+            Ok(prepared) => prepared,
+            Err((before, problem)) => {
+                self.current = before;
+                return Err(problem);
+            }
+        };
+        let mut says = Vec::new();
+        self.plans.publish(settled.plan);
+        self.current = stay;
+        for listening in self.current.iter().filter_map(|listening| listening.store.as_ref()) {
+            // It says itself what is new, or wrong.
+            let _ = listening.reload();
+        }
+        for listening in changed {
+            let sink = Replace(&self.listeners, &listening.address);
+            let done = stack(&listening.listen, listening.store.as_ref(), &self.plans, sink);
+            match done {
+                Ok(_) => says.push(format!("{} changes", listening.address)),
+                Err(error) => tracing::error!("{} stays as it was: {error}", listening.address),
+            }
+            self.current.push(listening);
+        }
+        says.extend(new.iter().map(Listening::says));
+        self.current.extend(new);
+        for gone in left {
+            self.listeners.remove(&gone.address);
+            says.push(format!("{} is closed", gone.address));
+        }
+        Ok(says)
+    }
+
+    /// Sorts what is asked for into what stays, what changes and what is new, which listens already. What is left of `left` is not
+    /// asked for any more. If anything fails, all is as it was: the error has it.
+    fn prepare(
+        &self,
+        asked: Vec<Listen>,
+        left: &mut Vec<Listening>,
+    ) -> Result<Prepared, (Vec<Listening>, String)> {
+        let (mut stay, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let mut olds = Vec::new();
+        for listen in asked {
+            let old = left.iter().position(|old| old.listen.address == listen.address);
+            if let Some(at) = old
+                && left[at].listen == listen
+            {
+                stay.push(left.remove(at));
+                continue;
+            }
+            let made = store(&listen).map_err(|error| error.to_string()).and_then(|store| {
+                let address = match old {
+                    Some(at) => left[at].address.clone(),
+                    None => {
+                        let sink = Add(&self.listeners, &listen.address);
+                        stack(&listen, store.as_ref(), &self.plans, sink)
+                            .map_err(|error| error.to_string())?
+                    }
+                };
+                Ok(Listening { listen, store, address })
+            });
+            match (made, old) {
+                (Ok(made), Some(at)) => {
+                    olds.push(left.remove(at));
+                    changed.push(made);
+                }
+                (Ok(made), None) => new.push(made),
+                (Err(problem), _) => {
+                    for listening in new {
+                        self.listeners.remove(&listening.address);
+                    }
+                    stay.append(left);
+                    stay.append(&mut olds);
+                    return Err((stay, problem));
+                }
+            }
+        }
+        Ok((stay, changed, new))
+    }
+}
+
+/// What stays, what changes, and what is new.
+type Prepared = (Vec<Listening>, Vec<Listening>, Vec<Listening>);
+
+/// Who takes what makes the protocols of a listener.
+trait Sink {
+    type Taken;
+
+    fn take<L: Layer>(self, factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static) -> Self::Taken;
+}
+
+/// An engine that has not started.
+struct Start(Builder, Address);
+/// One that runs.
+struct Add<'a>(&'a Listeners, &'a Address);
+/// The same; somebody listens there.
+struct Replace<'a>(&'a Listeners, &'a Address);
+
+impl Sink for Start {
+    type Taken = Builder;
+
+    fn take<L: Layer>(self, factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static) -> Builder {
+        self.0.listen(self.1, factory)
+    }
+}
+
+impl Sink for Add<'_> {
+    type Taken = Result<Address, Error>;
+
+    fn take<L: Layer>(
+        self,
+        factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
+    ) -> Result<Address, Error> {
+        self.0.add(self.1, ListenOptions::default(), factory)
+    }
+}
+
+impl Sink for Replace<'_> {
+    type Taken = Result<bool, Error>;
+
+    fn take<L: Layer>(
+        self,
+        factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
+    ) -> Result<bool, Error> {
+        self.0.replace(self.1, factory)
+    }
+}
+
+/// What stands on each other behind an address.
+fn stack<S: Sink>(listen: &Listen, store: Option<&Arc<TlsStore>>, plans: &Plans, sink: S) -> S::Taken {
+    let (plans, https_port, proxies) = (plans.clone(), listen.https_port, listen.proxies.clone());
+    let proxy = move |worker: &WorkerContext| Proxy::listening(&plans, worker).with_https_port(https_port);
+    match (store.cloned(), proxies.is_empty()) {
+        (None, true) => sink.take(proxy),
+        (None, false) => sink.take(move |worker| Prefixed::new(proxy(worker), proxies.clone())),
+        (Some(store), true) => sink.take(move |worker| Tls::new(proxy(worker), store.clone())),
+        (Some(store), false) => {
+            sink.take(move |worker| Prefixed::new(Tls::new(proxy(worker), store.clone()), proxies.clone()))
+        }
+    }
+}
+
+/// What tells that a file has changed: device, inode, size, time.
+#[derive(PartialEq, Eq)]
+struct Stamp(u64, u64, u64, i64, i64);
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Stamp> {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(path).ok()?;
+        Some(Stamp(file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+    }
+}

@@ -1,0 +1,352 @@
+//! What may stand in the file: one type for each table, from which it is read, checked and described
+//! (`tuning/FILE.md`). There is no key that does nothing.
+
+use super::text::{
+    Driver, HostText, ListenAddress, NetworkText, PinText, ServerText, Size, Text, Time, Timeout, TlsMin,
+    WorkersText,
+};
+use schemars::JsonSchema;
+use serde::de::{Error, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[serde(default)]
+pub(crate) struct File {
+    /// How the process runs. A change needs a restart.
+    pub(crate) server: Server,
+    /// What clients may do.
+    pub(crate) limits: Limits,
+    /// Where to listen; at least one.
+    pub(crate) listen: Vec<Listen>,
+    /// Which requests go where. The most special route that matches takes a request: an exact host before one with a wildcard and
+    /// that before any, then an exact path before a prefix and a longer prefix before a shorter one, then one for certain methods.
+    pub(crate) route: Vec<Route>,
+    /// Servers, by a name that routes know: `[upstream.NAME]`.
+    pub(crate) upstream: BTreeMap<String, Upstream>,
+}
+
+/// How the process runs. A change needs a restart.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(default)]
+pub(crate) struct Server {
+    /// Worker threads; auto is one a CPU.
+    pub(crate) workers: Text<WorkersText>,
+    /// CPUs to pin workers to.
+    pub(crate) pin: Text<PinText>,
+    /// How bytes move: auto is io_uring where it works, else epoll.
+    pub(crate) driver: Text<Driver>,
+    /// Open connections a worker, those with upstreams among them; more wait. Left out, what the limit of descriptors leaves room for.
+    pub(crate) max_connections: Option<u32>,
+    /// Memory a worker spends on buffers and what it holds for slow peers; at it requests are answered with 503.
+    pub(crate) max_memory: Text<Size>,
+    /// A connection with an upstream must be there, and secured where it is TLS, within this time.
+    pub(crate) connect_timeout: Text<Timeout>,
+    /// After SIGTERM or SIGINT, let requests finish for this time; a second one ends at once.
+    pub(crate) drain: Text<Time>,
+    /// Look at this file about every so often, and follow it when it has changed, as on SIGHUP. Left out, only SIGHUP counts. Files
+    /// of certificates are looked at every ten seconds in any case.
+    pub(crate) watch: Option<Text<Timeout>>,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            workers: Text::of("auto"),
+            pin: Text::of("auto"),
+            driver: Text::of("auto"),
+            max_connections: None,
+            max_memory: Text::of("256MiB"),
+            connect_timeout: Text::of("2s"),
+            drain: Text::of("30s"),
+            watch: None,
+        }
+    }
+}
+
+/// What clients may do.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Limits {
+    /// Networks whose word is taken for who the client is (`X-Forwarded-For` and the like, `Forwarded`); from others these fields are
+    /// dropped.
+    pub(crate) trust: Vec<Text<NetworkText>>,
+    /// A request head must arrive within this time, plus a second for each 256 bytes of it.
+    pub(crate) head_timeout: Text<Timeout>,
+    /// Close when nothing of a request body arrives for this time, or less than 256 bytes a second over it.
+    pub(crate) body_timeout: Text<Timeout>,
+    /// Close a client's connection that has no request for this time.
+    pub(crate) keep_alive_timeout: Text<Timeout>,
+    /// Close after so many requests on one connection. Left out, there is no limit.
+    pub(crate) max_requests: Option<u32>,
+    /// Largest request body; beyond it the answer is 413. Left out, there is no limit.
+    pub(crate) max_body: Option<Text<Size>>,
+    /// Answer clients that end their stream before they have their reply; otherwise such a client has left.
+    pub(crate) half_close: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            trust: Vec::new(),
+            head_timeout: Text::of("10s"),
+            body_timeout: Text::of("30s"),
+            keep_alive_timeout: Text::of("75s"),
+            max_requests: None,
+            max_body: None,
+            half_close: false,
+        }
+    }
+}
+
+/// Where to listen: `[[listen]]`, once for each address.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Listen {
+    /// IP and port, or a Unix socket.
+    #[schemars(with = "Text<ListenAddress>")]
+    pub(crate) address: Spanned<Text<ListenAddress>>,
+    /// Certificates for HTTPS, each with its key. Clients are shown the one that has the name they ask for, else the first. Left out, the
+    /// address speaks plain HTTP.
+    #[serde(default)]
+    #[schemars(with = "Vec<Certificate>")]
+    pub(crate) tls: Option<Spanned<Vec<Certificate>>>,
+    /// Oldest version of TLS.
+    #[serde(default)]
+    pub(crate) tls_min: Option<Text<TlsMin>>,
+    /// Clients must show a certificate that an authority in one of these files (PEM) has signed.
+    #[serde(default)]
+    pub(crate) client_ca: Vec<PathBuf>,
+    /// Answer every request with 308 and the same URL with https, and this port.
+    #[serde(default)]
+    pub(crate) redirect_to_https: Option<u16>,
+    /// Networks of proxies: each connection must come from there and begin with a PROXY protocol header (version 1 or 2), which says who
+    /// the client is.
+    #[serde(default)]
+    pub(crate) proxy_protocol: Vec<Text<NetworkText>>,
+}
+
+/// A certificate with its key: `{ cert = "chain.pem", key = "key.pem" }`. Both are read again when they change.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// The certificate as PEM, its chain behind it.
+    pub(crate) cert: PathBuf,
+    /// The private key as PEM, not encrypted.
+    pub(crate) key: PathBuf,
+}
+
+/// Which requests go where: `[[route]]`. One of `to`, `reply` and `redirect` says where.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Route {
+    /// Which requests. Left out, all.
+    #[serde(default, rename = "match")]
+    #[schemars(with = "Match")]
+    pub(crate) matches: Option<Spanned<Match>>,
+    /// The name of an upstream.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) to: Option<Spanned<String>>,
+    /// An answer that is always the same.
+    #[serde(default)]
+    #[schemars(with = "Option<Reply>")]
+    pub(crate) reply: Option<Spanned<Reply>>,
+    /// Another address that clients are sent to.
+    #[serde(default)]
+    #[schemars(with = "Option<Redirect>")]
+    pub(crate) redirect: Option<Spanned<Redirect>>,
+    /// Largest request body, instead of the one in `limits`.
+    #[serde(default)]
+    pub(crate) max_body: Option<Text<Size>>,
+}
+
+/// Which requests a route takes: `match = { host = "example.com", path = "/api" }`. What is left out matches all.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Match {
+    /// Hosts, without ports; `*.example.com` is all below example.com and not itself.
+    pub(crate) host: OneOrMany<Text<HostText>>,
+    /// A path and all below it: `/api` and `/api/` are both `/api`, `/api/` and `/api/x`, and not `/apis`.
+    #[schemars(with = "Option<String>")]
+    pub(crate) path: Option<Spanned<String>>,
+    /// A path that has to be exactly this one.
+    #[schemars(with = "Option<String>")]
+    pub(crate) exact: Option<Spanned<String>>,
+    /// Methods, such as `GET`.
+    pub(crate) method: OneOrMany<String>,
+}
+
+/// A value, or a list of them.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(transparent)]
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
+
+/// An answer that is always the same: `{ status = 200, body = "ok" }`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Reply {
+    /// From 200 to 599, but not 204, 205 or 304.
+    pub(crate) status: u16,
+    /// The body, 16 KiB at most.
+    #[serde(default)]
+    pub(crate) body: String,
+    /// The field Content-Type.
+    #[serde(default = "text_plain")]
+    pub(crate) content_type: String,
+}
+
+fn text_plain() -> String {
+    "text/plain; charset=utf-8".to_owned()
+}
+
+/// Another address: `{ to = "https://www.example.com" }`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Redirect {
+    /// A URL. Where it has no path, the path and the query of the request are added.
+    pub(crate) to: String,
+    /// 301, 302, 303, 307 or 308.
+    #[serde(default = "permanent")]
+    pub(crate) status: u16,
+}
+
+fn permanent() -> u16 {
+    308
+}
+
+/// Servers that are as good as each other: `[upstream.NAME]`. Numbers are for each worker.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Upstream {
+    /// `IP:PORT`, `NAME:PORT`, `unix:PATH`, `http://HOST[:PORT]` or `https://HOST[:PORT]`, whose certificate must be good. Names are looked
+    /// up when the file is read.
+    #[schemars(with = "Vec<Text<ServerText>>")]
+    pub(crate) servers: Spanned<Vec<Text<ServerText>>>,
+    /// Which of them a request goes to.
+    #[serde(default)]
+    pub(crate) balance: Balance,
+    /// Trust the certificates in these files (PEM) for https servers, instead of the system's.
+    #[serde(default)]
+    #[schemars(with = "Vec<PathBuf>")]
+    pub(crate) ca: Option<Spanned<Vec<PathBuf>>>,
+    /// Connections with each of the servers.
+    #[serde(default)]
+    pub(crate) connections: Connections,
+    /// How long replies may take.
+    #[serde(default)]
+    pub(crate) timeout: Timeouts,
+    /// When a request is sent once more.
+    #[serde(default)]
+    pub(crate) retry: Retry,
+}
+
+/// Which server a request goes to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Balance {
+    /// Of two at random the one with less to do.
+    #[default]
+    TwoChoices,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// Connections with each server of an upstream: `connections = { max = 500 }`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Connections {
+    /// So many at most.
+    pub(crate) max: u32,
+    /// Idle ones that are kept.
+    pub(crate) keep: u32,
+    /// For so long: less than the server does, or it closes one that is just being used.
+    pub(crate) keep_for: Text<Timeout>,
+    /// An older one takes no further request.
+    pub(crate) max_age: Text<Timeout>,
+    /// Requests that wait for one; one more is answered with 503.
+    pub(crate) queue: u32,
+    /// One that has waited for so long is answered with 503.
+    pub(crate) wait: Text<Timeout>,
+}
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections {
+            max: 500,
+            keep: 64,
+            keep_for: Text::of("10s"),
+            max_age: Text::of("1h"),
+            queue: 1000,
+            wait: Text::of("5s"),
+        }
+    }
+}
+
+/// How long replies may take: `timeout = { first_byte = "30s" }`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Timeouts {
+    /// The reply must begin within this time, once the request was sent; else the answer is 504.
+    pub(crate) first_byte: Text<Timeout>,
+    /// A reply of which nothing comes for this time is cut.
+    pub(crate) idle: Text<Timeout>,
+    /// A WebSocket on which nothing comes for this time is closed.
+    pub(crate) tunnel: Text<Timeout>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { first_byte: Text::of("30s"), idle: Text::of("30s"), tunnel: Text::of("1h") }
+    }
+}
+
+/// When a request is sent once more: `retry = { tries = 2 }`. Only where its connection ended without a byte of a reply, and it is GET, HEAD
+/// or OPTIONS; or PUT, DELETE or one with an `Idempotency-Key`, and that connection had been kept. A fifth of the requests and three a
+/// second at most.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Retry {
+    /// How often a request is sent in all; 1 is never again.
+    pub(crate) tries: u8,
+    /// A request with more bytes than this is sent once; 64 KiB at most.
+    pub(crate) max_bytes: Text<Size>,
+}
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry { tries: 2, max_bytes: Text::of("64KiB") }
+    }
+}
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        OneOrMany(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader(PhantomData)).map(OneOrMany)
+    }
+}
+
+struct Reader<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text or a list of them")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+        T::deserialize(text.into_deserializer()).map(|one| vec![one])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = list.next_element()? {
+            all.push(one);
+        }
+        Ok(all)
+    }
+}

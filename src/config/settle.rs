@@ -1,0 +1,367 @@
+//! From types to what runs: names become numbers, and everything that is wrong is found in one go.
+
+use super::problem::Problem;
+use super::schema::{self, File, Match};
+use super::upstreams::Known;
+use ringmill::http::Limits;
+use ringmill::layer::proxy::Network;
+use ringmill::proxy::{
+    Balance, FixedReply, Front, HostPattern, PathPattern, Plan, PlannedUpstream, ProxyConfig, Route, Routes,
+    Target,
+};
+use ringmill::{Address, Config, TlsConfig, TlsVersion};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use toml::Spanned;
+
+/// What runs by a file.
+pub(crate) struct Settled {
+    pub(crate) engine: Config,
+    pub(crate) drain: Duration,
+    pub(crate) watch: Option<Duration>,
+    pub(crate) listen: Vec<Listen>,
+    pub(crate) plan: Plan,
+    /// Of each route of the plan the number in the file, from 0: one with several hosts is several.
+    pub(crate) places: Vec<usize>,
+    /// What a change needs a restart of.
+    pub(crate) server: schema::Server,
+}
+
+/// A listener. Two that are equal need no change.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Listen {
+    pub(crate) address: Address,
+    pub(crate) tls: Vec<schema::Certificate>,
+    pub(crate) tls_min: TlsVersion,
+    pub(crate) client_ca: Vec<PathBuf>,
+    pub(crate) https_port: Option<u16>,
+    pub(crate) proxies: Vec<Network>,
+}
+
+impl Listen {
+    /// What its TLS runs with; `None` for plain HTTP.
+    pub(crate) fn tls_config(&self) -> Option<TlsConfig> {
+        let mut pairs = self.tls.iter();
+        let first = pairs.next()?;
+        let config = TlsConfig::from_files(&first.cert, &first.key);
+        let config = pairs.fold(config, |config, pair| config.with_files(&pair.cert, &pair.key));
+        let config = self.client_ca.iter().fold(config, TlsConfig::with_client_ca);
+        Some(config.with_version_min(self.tls_min))
+    }
+}
+
+pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>) -> Settled {
+    let schema::Server { workers, pin, driver, max_connections, max_memory, connect_timeout, drain, watch } =
+        &file.server;
+    let engine = Config {
+        workers: workers.value.0,
+        pin: pin.value.clone(),
+        driver: driver.value,
+        connections_max: max_connections.map(|max| max as usize),
+        memory_bytes_max: usize::try_from(max_memory.value).unwrap_or(usize::MAX),
+        connect_timeout: connect_timeout.value,
+        ..Config::default()
+    };
+    if let Err(error) = engine.check() {
+        problems.push(Problem::of_file(error.to_string(), ""));
+    }
+    let (names, upstreams) = upstreams(file, known, problems);
+    let listen = listeners(file, problems);
+    let (routes, places) = routes(file, &names, problems);
+    let front = Front::from(&ProxyConfig {
+        limits: Limits {
+            head_timeout: file.limits.head_timeout.value,
+            body_idle_timeout: file.limits.body_timeout.value,
+            keep_alive_timeout: file.limits.keep_alive_timeout.value,
+            requests_max: file.limits.max_requests,
+            ..Limits::default()
+        },
+        body_bytes_max: file.limits.max_body.as_ref().map_or(u64::MAX, |size| size.value),
+        trusted: file.limits.trust.iter().map(|network| network.value).collect(),
+        half_close: file.limits.half_close,
+        ..ProxyConfig::new(Vec::new())
+    });
+    // What is wrong is told instead: a plan may be asked for only if all is well.
+    let plan = if problems.is_empty() {
+        Plan::new(front, upstreams, routes)
+    } else {
+        Plan::new(front, Vec::new(), Vec::new())
+    };
+    Settled {
+        engine,
+        drain: drain.value,
+        watch: watch.as_ref().map(|watch| watch.value),
+        listen,
+        plan,
+        places,
+        server: file.server.clone(),
+    }
+}
+
+/// The upstreams, and their numbers by name.
+fn upstreams<'a>(
+    file: &'a File,
+    known: &mut Known,
+    problems: &mut Vec<Problem>,
+) -> (HashMap<&'a str, usize>, Vec<PlannedUpstream>) {
+    let (mut names, mut all) = (HashMap::new(), Vec::new());
+    for (name, upstream) in &file.upstream {
+        let schema::Upstream { servers, balance, ca, connections, timeout, retry } = upstream;
+        let span = servers.span();
+        let servers: Vec<_> = servers.get_ref().iter().map(|server| server.value.clone()).collect();
+        if servers.is_empty() {
+            problems.push(Problem::at(span, format!("upstream {name:?} has no server"), "name at least one"));
+            continue;
+        }
+        if retry.tries == 0 || connections.max == 0 {
+            let what = if retry.tries == 0 { "retry.tries" } else { "connections.max" };
+            problems.push(Problem::at(
+                span.clone(),
+                format!("{what} of upstream {name:?} is 0"),
+                "at least 1",
+            ));
+        }
+        let is_secured = servers.iter().any(|server| server.secure_name.is_some());
+        if let Some(ca) = ca.as_ref().filter(|_| !is_secured) {
+            let remedy = "write https://HOST[:PORT] for a server, or leave `ca` out";
+            problems.push(Problem::at(ca.span(), "`ca` is for servers that speak TLS", remedy));
+        }
+        let roots = ca.as_ref().map_or(&[][..], |ca| ca.get_ref());
+        let id = known.id(&servers, roots, file.server.connect_timeout.value).unwrap_or_else(|error| {
+            let span = ca.as_ref().map_or(span, Spanned::span);
+            problems.push(Problem::at(span, error, ""));
+            0
+        });
+        let config = ProxyConfig {
+            balance: match balance {
+                schema::Balance::TwoChoices => Balance::TwoChoices,
+                schema::Balance::RoundRobin => Balance::RoundRobin,
+            },
+            connections_max: connections.max as usize,
+            keep_max: connections.keep as usize,
+            keep_timeout: connections.keep_for.value,
+            age_max: connections.max_age.value,
+            queue_max: connections.queue as usize,
+            queue_timeout: connections.wait.value,
+            first_byte_timeout: timeout.first_byte.value,
+            idle_timeout: timeout.idle.value,
+            tunnel_timeout: timeout.tunnel.value,
+            tries_max: retry.tries,
+            replay_bytes_max: usize::try_from(retry.max_bytes.value).unwrap_or(usize::MAX),
+            ..ProxyConfig::new(servers.into_iter().map(|server| server.address).collect())
+        };
+        names.insert(name.as_str(), all.len());
+        all.push(PlannedUpstream { name: name.clone(), id, is_secured, config: Arc::new(config) });
+    }
+    (names, all)
+}
+
+fn listeners(file: &File, problems: &mut Vec<Problem>) -> Vec<Listen> {
+    if file.listen.is_empty() {
+        problems.push(Problem::of_file("there is nothing to listen on", "add [[listen]] with an address"));
+    }
+    let mut all: Vec<Listen> = Vec::new();
+    for asked in &file.listen {
+        let address = asked.address.get_ref().value.clone();
+        let span = asked.address.span();
+        let any_port = address.ip().is_some_and(|ip| ip.port() == 0);
+        if !any_port && all.iter().any(|other| other.address == address) {
+            problems.push(Problem::at(span.clone(), format!("{address} is listed twice"), "once is enough"));
+        }
+        let listen = Listen {
+            address,
+            tls: asked.tls.as_ref().map_or(Vec::new(), |tls| tls.get_ref().clone()),
+            tls_min: asked.tls_min.as_ref().map_or(TlsVersion::V1_2, |version| version.value),
+            client_ca: asked.client_ca.clone(),
+            https_port: asked.redirect_to_https,
+            proxies: asked.proxy_protocol.iter().map(|network| network.value).collect(),
+        };
+        match (listen.tls_config(), &asked.tls) {
+            (Some(config), tls) => {
+                let span = tls.as_ref().map_or(span, Spanned::span);
+                if listen.https_port.is_some() {
+                    let remedy = "leave out `redirect_to_https` here";
+                    problems.push(Problem::at(
+                        span.clone(),
+                        "what is secured is not sent on to HTTPS",
+                        remedy,
+                    ));
+                }
+                if let Err(error) = config.check() {
+                    problems.extend(error.problems().map(|problem| Problem::at(span.clone(), problem, "")));
+                }
+            }
+            (None, Some(tls)) => {
+                problems.push(Problem::at(
+                    tls.span(),
+                    "there is no certificate",
+                    "name one, or leave `tls` out",
+                ));
+            }
+            (None, None) if asked.tls_min.is_some() || !asked.client_ca.is_empty() => {
+                let remedy = "name a certificate: tls = [{ cert = \"chain.pem\", key = \"key.pem\" }]";
+                problems.push(Problem::at(span, "`tls_min` and `client_ca` are for TLS", remedy));
+            }
+            (None, None) => {}
+        }
+        all.push(listen);
+    }
+    all
+}
+
+/// The routes, and the number of each in the file.
+fn routes(
+    file: &File,
+    names: &HashMap<&str, usize>,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Route>, Vec<usize>) {
+    let (mut all, mut places) = (Vec::new(), Vec::new());
+    // Where a route is named: at its first key.
+    let mut spans = Vec::new();
+    if file.route.is_empty() {
+        problems.push(Problem::of_file("there is no route", "add [[route]] with `to = \"NAME\"`"));
+    }
+    for (place, route) in file.route.iter().enumerate() {
+        let target = target(route, place, names, problems);
+        let (matches, span) = match &route.matches {
+            Some(matches) => (matches.get_ref().clone(), Some(matches.span())),
+            None => (Match::default(), None),
+        };
+        let path = path(&matches, problems);
+        let token = |method: &String| {
+            !method.is_empty()
+                && method
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+        };
+        if let Some(method) = matches.method.0.iter().find(|method| !token(method)) {
+            let problem = format!("{method:?} is no method");
+            problems.push(Problem { span: span.clone(), what: problem, remedy: "such as GET".to_owned() });
+        }
+        let span = span.or_else(|| first_span(route));
+        let mut hosts: Vec<HostPattern> = matches.host.0.iter().map(|host| host.value.clone()).collect();
+        if hosts.is_empty() {
+            hosts.push(HostPattern::Any);
+        }
+        let (Some(target), Some(path)) = (target, path) else { continue };
+        for host in hosts {
+            all.push(Route {
+                host,
+                path: path.clone(),
+                methods: matches.method.0.clone(),
+                target: target.clone(),
+                body_bytes_max: route.max_body.as_ref().map(|size| size.value),
+            });
+            places.push(place);
+            spans.push(span.clone());
+        }
+    }
+    for (first, second) in Routes::new(all.clone()).repeated() {
+        let what = format!("route {} matches the same as route {}", places[second] + 1, places[first] + 1);
+        let remedy = "it would never be taken".to_owned();
+        problems.push(Problem { span: spans[second].clone(), what, remedy });
+    }
+    (all, places)
+}
+
+fn first_span(route: &schema::Route) -> Option<Range<usize>> {
+    let to = route.to.as_ref().map(Spanned::span);
+    let reply = route.reply.as_ref().map(Spanned::span);
+    to.or(reply).or(route.redirect.as_ref().map(Spanned::span))
+}
+
+fn path(matches: &Match, problems: &mut Vec<Problem>) -> Option<PathPattern> {
+    let (read, span) = match (&matches.path, &matches.exact) {
+        (None, None) => return Some(PathPattern::Prefix(String::new())),
+        (Some(_), Some(exact)) => {
+            let remedy = "leave one of them out";
+            problems.push(Problem::at(exact.span(), "`path` and `exact` exclude each other", remedy));
+            return None;
+        }
+        (Some(path), None) => (PathPattern::prefix(path.get_ref()), path.span()),
+        (None, Some(exact)) => (PathPattern::exact(exact.get_ref()), exact.span()),
+    };
+    read.map_err(|error| problems.push(Problem::at(span, error, ""))).ok()
+}
+
+fn target(
+    route: &schema::Route,
+    place: usize,
+    names: &HashMap<&str, usize>,
+    problems: &mut Vec<Problem>,
+) -> Option<Target> {
+    match (&route.to, &route.reply, &route.redirect) {
+        (Some(to), None, None) => {
+            let found = names.get(to.get_ref().as_str());
+            if found.is_none() {
+                let mut known: Vec<&str> = names.keys().copied().collect();
+                known.sort_unstable();
+                let near =
+                    known.iter().copied().min_by_key(|name| strsim::damerau_levenshtein(name, to.get_ref()));
+                let remedy = match near.filter(|name| strsim::damerau_levenshtein(name, to.get_ref()) <= 2) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("there is no [upstream.{}]", to.get_ref()),
+                };
+                problems.push(Problem::at(
+                    to.span(),
+                    format!("no upstream is called {:?}", to.get_ref()),
+                    remedy,
+                ));
+            }
+            found.map(|number| Target::Upstream(*number))
+        }
+        (None, Some(reply), None) => fixed(reply, problems).map(Target::Reply),
+        (None, None, Some(redirect)) => redirected(redirect, problems),
+        (None, None, None) => {
+            let what = format!("route {} leads nowhere", place + 1);
+            let remedy = "give it `to`, `reply` or `redirect`".to_owned();
+            problems.push(Problem { span: route.matches.as_ref().map(Spanned::span), what, remedy });
+            None
+        }
+        _ => {
+            let what = format!("route {} leads to several targets", place + 1);
+            let remedy = "one of `to`, `reply` and `redirect`".to_owned();
+            problems.push(Problem { span: first_span(route), what, remedy });
+            None
+        }
+    }
+}
+
+fn fixed(reply: &Spanned<schema::Reply>, problems: &mut Vec<Problem>) -> Option<FixedReply> {
+    let schema::Reply { status, body, content_type } = reply.get_ref();
+    let mut bad = |what: String, remedy: &str| problems.push(Problem::at(reply.span(), what, remedy));
+    if !(200..=599).contains(status) || matches!(status, 204 | 205 | 304) {
+        bad(format!("{status} is no status for this"), "from 200 to 599, but not 204, 205 or 304");
+    } else if body.len() > FixedReply::BYTES_MAX {
+        bad("the body is longer than 16 KiB".to_owned(), "let a server answer that");
+    } else if content_type.is_empty() || !content_type.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        bad(format!("{content_type:?} is no type"), "such as \"text/plain\"");
+    } else {
+        let body = body.clone().into_bytes().into();
+        return Some(FixedReply { status: *status, content_type: content_type.clone(), body });
+    }
+    None
+}
+
+fn redirected(redirect: &Spanned<schema::Redirect>, problems: &mut Vec<Problem>) -> Option<Target> {
+    let schema::Redirect { to, status } = redirect.get_ref();
+    let mut bad = |what: String, remedy: &str| problems.push(Problem::at(redirect.span(), what, remedy));
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        bad(format!("{status} is no redirect"), "301, 302, 303, 307 or 308");
+        return None;
+    }
+    let is_url = to.starts_with("http://") || to.starts_with("https://") || to.starts_with('/');
+    let host =
+        to.split_once("://").map_or("x", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    if !is_url || host.is_empty() || !to.bytes().all(|byte| byte.is_ascii_graphic()) {
+        bad(
+            format!("{to:?} is no address to send clients to"),
+            "http://HOST, https://HOST or a path, spaces as %20",
+        );
+        return None;
+    }
+    Some(Target::Redirect { status: *status, to: to.clone() })
+}

@@ -1,0 +1,250 @@
+//! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
+
+use ringmill::layer::proxy::Network;
+use ringmill::proxy::HostPattern;
+use ringmill::{Address, DriverChoice, Pin, TlsVersion};
+use ringmill_console::options::{self, Workers};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How a kind of text is read.
+pub(crate) trait Kind {
+    type Value;
+    /// What it is called in the reference, with an example.
+    const NAME: &str;
+
+    fn read(text: &str) -> Result<Self::Value, String>;
+}
+
+/// A value and the text that it was read from.
+pub(crate) struct Text<K: Kind> {
+    pub(crate) value: K::Value,
+    pub(crate) text: String,
+}
+
+impl<K: Kind> Text<K> {
+    /// A default.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub(crate) fn of(text: &str) -> Text<K> {
+        match K::read(text) {
+            Ok(value) => Text { value, text: text.to_owned() },
+            Err(error) => panic!("{text:?} is no default: {error}"),
+        }
+    }
+}
+
+impl<K: Kind<Value: Clone>> Clone for Text<K> {
+    fn clone(&self) -> Self {
+        Text { value: self.value.clone(), text: self.text.clone() }
+    }
+}
+
+impl<K: Kind> PartialEq for Text<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl<K: Kind> fmt::Debug for Text<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+impl<K: Kind> Serialize for Text<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de, K: Kind> Deserialize<'de> for Text<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader(PhantomData))
+    }
+}
+
+struct Reader<K>(PhantomData<K>);
+
+impl<K: Kind> Visitor<'_> for Reader<K> {
+    type Value = Text<K>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(K::NAME)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text<K>, E> {
+        let value = K::read(text).map_err(E::custom)?;
+        Ok(Text { value, text: text.to_owned() })
+    }
+
+    /// `workers = 4`, `max_body = 65536`, `tls_min = 1.3`.
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Text<K>, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Text<K>, E> {
+        self.visit_str(&number.to_string())
+    }
+}
+
+impl<K: Kind> JsonSchema for Text<K> {
+    fn schema_name() -> Cow<'static, str> {
+        K::NAME.into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": K::NAME })
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident: $value:ty = $text:literal, $read:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub(crate) enum $name {}
+
+            impl Kind for $name {
+                type Value = $value;
+                const NAME: &str = $text;
+
+                fn read(text: &str) -> Result<$value, String> {
+                    let read: fn(&str) -> Result<$value, String> = $read;
+                    read(text)
+                }
+            }
+        )*
+    };
+}
+
+kinds! {
+    Timeout: Duration = "a time such as \"10s\", \"500ms\" or \"1h\"", options::timeout;
+    Time: Duration = "a time such as \"10s\" or \"2m\"", options::duration;
+    Size: u64 = "a size such as \"64KiB\" or \"1GiB\"", options::size;
+    WorkersText: Workers = "a number, or \"auto\"", parsed;
+    PinText: Pin = "\"auto\", \"off\" or a list such as \"0,2,4-7\"", parsed;
+    Driver: DriverChoice = "\"auto\", \"uring\" or \"poll\"", parsed;
+    TlsMin: TlsVersion = "\"1.2\" or \"1.3\"", parsed;
+    ListenAddress: Address = "an address such as \"0.0.0.0:8080\", \"[::]:80\" or \"unix:/run/front.sock\"", |text| {
+        text.parse().map_err(|error: ringmill::BadAddress| error.to_string())
+    };
+    NetworkText: Network = "a network such as \"10.0.0.0/8\", an address, or \"unix\"", |text| {
+        text.parse().map_err(|error: ringmill::layer::proxy::BadNetwork| error.to_string())
+    };
+    HostText: HostPattern = "a host such as \"example.com\" or \"*.example.com\"", parsed;
+    ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\" or \"https://api.example.com\"", parsed;
+}
+
+fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse()
+}
+
+/// A server that requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    pub(crate) address: Address,
+    /// The name that its certificate must have, where it speaks TLS.
+    pub(crate) secure_name: Option<String>,
+}
+
+/// An address of which the port is enough.
+pub(crate) fn address_or_port(text: &str) -> Result<Address, String> {
+    let text = if text.parse::<u16>().is_ok() { format!("127.0.0.1:{text}") } else { text.to_owned() };
+    let described = |error: ringmill::BadAddress| format!("{error}; a number alone is a port of 127.0.0.1");
+    text.parse().map_err(described)
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Server, String> {
+        let Some((scheme, authority)) = text.split_once("://") else {
+            let address = address_or_port(text)?;
+            return no_port_zero(text, address).map(|address| Server { address, secure_name: None });
+        };
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            other => return Err(format!("unknown scheme {other:?}: expected http or https")),
+        };
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.contains(['/', '?', '#', '@']) {
+            return Err("an upstream is a host and perhaps a port: requests bring their paths".to_owned());
+        }
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+        let with_port = if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
+        let address = with_port.parse().map_err(|error: ringmill::BadAddress| error.to_string())?;
+        let host =
+            with_port.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let address = no_port_zero(text, address)?;
+        Ok(Server { address, secure_name: (scheme == "https").then_some(host) })
+    }
+}
+
+fn no_port_zero(text: &str, address: Address) -> Result<Address, String> {
+    match address.ip() {
+        Some(ip) if ip.port() == 0 => {
+            Err(format!("{text} has port 0, where nobody can be: give the server's"))
+        }
+        _ => Ok(address),
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.secure_name {
+            Some(name) => write!(f, "{} (TLS as {name})", self.address),
+            None => write!(f, "{}", self.address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read() {
+        let check = |text: &str, expected: &str| {
+            let read = text.parse::<Server>().map_or_else(|error| error, |server| server.to_string());
+            assert!(read.contains(expected), "{text}: {read}");
+        };
+        check("3000", "127.0.0.1:3000");
+        check("10.0.0.5:3000", "10.0.0.5:3000");
+        check("http://10.0.0.5", "10.0.0.5:80");
+        check("http://10.0.0.5:81/", "10.0.0.5:81");
+        check("https://127.0.0.1", "127.0.0.1:443 (TLS as 127.0.0.1)");
+        check("https://[::1]:8443", "[::1]:8443 (TLS as ::1)");
+        check("https://[::1]", "[::1]:443 (TLS as ::1)");
+        check("unix:/run/app.sock", "unix:/run/app.sock");
+        check("ftp://a", "unknown scheme \"ftp\": expected http or https");
+        check("http://127.0.0.1/path", "requests bring their paths");
+        check("127.0.0.1", "expected IP:PORT");
+        check("127.0.0.1:0", "port 0");
+        check("0", "port 0");
+    }
+
+    #[test]
+    fn a_number_is_a_port_of_this_machine() {
+        let check = |text: &str, expected: &str| {
+            let read = address_or_port(text).map_or_else(|error| error, |address| address.to_string());
+            assert!(read.contains(expected), "{text}: {read}");
+        };
+        check("8080", "127.0.0.1:8080");
+        check("0.0.0.0:80", "0.0.0.0:80");
+        check("65536", "a number alone is a port of 127.0.0.1");
+    }
+}

@@ -1,0 +1,641 @@
+//! `ringmill serve --config`, run as a program: what is said of a file, which request goes where, and what a change of the file leaves as
+//! it is, on both drivers.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use common::authority::{Authority, secure};
+use common::http::{get, post, receive};
+use common::program::{Program, ringmill, run};
+use common::upstream::Upstream;
+use common::ws;
+use common::*;
+use ringmill::DriverChoice;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A file, and the server that follows it.
+struct Served {
+    file: String,
+    server: String,
+    program: Program,
+    _directory: Directory,
+}
+
+impl Served {
+    /// Serves by a file with one worker, and `text` behind its head.
+    #[track_caller]
+    fn start(driver: DriverChoice, text: &str) -> Served {
+        Served::start_with(driver, "", text)
+    }
+
+    #[track_caller]
+    fn start_with(driver: DriverChoice, keys: &str, text: &str) -> Served {
+        let directory = Directory::new();
+        let file = directory.file("ringmill.toml");
+        let server = format!("[server]\nworkers = 1\npin = \"off\"\ndriver = \"{driver}\"\n{keys}\n");
+        std::fs::write(&file, format!("{server}{text}")).unwrap();
+        let mut command = ringmill();
+        command.args(["serve", "--config", &file]);
+        let program = Program::start(command, "worker(s) on CPU");
+        Served { file, server, program, _directory: directory }
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.file, format!("{}{text}", self.server)).unwrap();
+    }
+
+    /// How often it has said that it follows the file, or does not.
+    fn followed(&self) -> usize {
+        let said = |line: &&String| line.contains(" was read again") || line.contains("cannot be followed");
+        self.program.lines().iter().filter(said).count()
+    }
+
+    /// Has it follow another text; what it says of that.
+    #[track_caller]
+    fn follow(&self, text: &str) -> String {
+        let before = self.followed();
+        self.write(text);
+        self.program.signal(libc::SIGHUP);
+        eventually(true, || self.followed() > before);
+        let said = |line: &&String| line.contains(" was read again") || line.contains("cannot be followed");
+        self.program.lines().iter().rfind(said).unwrap().clone()
+    }
+}
+
+fn listen(address: &str) -> String {
+    format!("[[listen]]\naddress = \"{address}\"\n")
+}
+
+fn upstream(name: &str, upstreams: &[&Upstream]) -> String {
+    let servers: Vec<String> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.address)).collect();
+    format!("[upstream.{name}]\nservers = [{}]\n", servers.join(", "))
+}
+
+/// An address that is free: a moment later somebody may have it, which no test has met.
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The file of the README serves what it says.
+#[test]
+fn the_file_of_the_readme_is_a_working_proxy() {
+    on_both_drivers(|driver| {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+        let whole = readme.split("```toml\n").find(|part| part.starts_with("[[listen]]")).expect("a file");
+        let whole = whole.split("```").next().unwrap();
+        assert!(whole.lines().count() <= 7, "{whole}");
+        assert!(whole.contains("127.0.0.1:8080") && whole.contains("127.0.0.1:3000"), "{whole}");
+        let app = Upstream::honest();
+        let text = whole.replace("127.0.0.1:8080", "127.0.0.1:0");
+        let text = text.replace("127.0.0.1:3000", &app.address.to_string());
+        let mut served = Served::start(driver, &text);
+        let mut client = connect_to(served.program.http());
+        client.send(post("/a?b", "c"));
+        assert_eq!(receive(&mut client).text(), "/a?b c");
+        eventually(true, || served.program.catches(libc::SIGTERM));
+        served.program.signal(libc::SIGTERM);
+        assert_eq!(served.program.wait().code(), Some(0));
+    });
+}
+
+#[test]
+fn requests_take_their_routes_and_websockets_as_well() {
+    on_both_drivers(|driver| {
+        let named = |name: &'static str| {
+            Upstream::new(move |line| {
+                while let Some(request) = line.request() {
+                    let target = request.split(' ').nth(1).unwrap_or_default();
+                    let host =
+                        request.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+                    let text = format!("{name} {host} {target}");
+                    line.send(format!(
+                        "HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: {}\r\n\r\n{text}",
+                        text.len()
+                    ));
+                }
+            })
+        };
+        let (app, api, shop) = (named("app"), named("api"), named("shop"));
+        let live = Program::serve(driver, &["--ws-origin", "any"]);
+        let text = [
+            listen("127.0.0.1:0"),
+            "[[route]]\nto = \"app\"\n".to_owned(),
+            "[[route]]\nmatch = { path = \"/api/\" }\nto = \"api\"\nmax_body = 3\n".to_owned(),
+            "[[route]]\nmatch = { host = [\"shop.test\", \"*.shop.test\"] }\nto = \"shop\"\n".to_owned(),
+            "[[route]]\nmatch = { exact = \"/health\", method = [\"GET\", \"HEAD\"] }\n".to_owned(),
+            "reply = { status = 203, body = \"fine\", content_type = \"text/x\" }\n".to_owned(),
+            "[[route]]\nmatch = { host = \"only.test\", method = \"POST\" }\nto = \"app\"\n".to_owned(),
+            "[[route]]\nmatch = { host = \"old.test\" }\nredirect = { to = \"https://new.test\" }\n"
+                .to_owned(),
+            "[[route]]\nmatch = { host = \"gone.test\" }\nredirect = { to = \"/x\", status = 302 }\n"
+                .to_owned(),
+            "[[route]]\nmatch = { path = \"/ws\" }\nto = \"live\"\n".to_owned(),
+            upstream("app", &[&app]),
+            upstream("api", &[&api]),
+            upstream("shop", &[&shop]),
+            format!("[upstream.live]\nservers = [\"{}\"]\n", live.http()),
+        ];
+        let served = Served::start(driver, &text.concat());
+        let mut client = connect_to(served.program.http());
+        let mut check = |method: &str, host: &str, target: &str, body: &str, expected: (u16, &str)| {
+            let length =
+                if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+            client.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{length}\r\n{body}"));
+            let reply = receive(&mut client);
+            let location = reply.field("location").or(reply.field("allow")).unwrap_or(reply.text());
+            assert_eq!((reply.status, location.trim_end()), expected, "{method} {host} {target}");
+            if reply.head.contains("connection: close") {
+                client.expect_eof();
+                client = connect_to(served.program.http());
+            }
+        };
+        check("GET", "a", "/", "", (200, "app a /"));
+        check("GET", "A.:80", "//x/../y/./z", "", (200, "app a /y/z"));
+        check("GET", "a:81", "/apis?//", "", (200, "app a:81 /apis?//"));
+        check("GET", "a", "/api", "", (200, "api a /api"));
+        check("POST", "a", "/%61pi/%7ex%2fy", "abc", (200, "api a /api/~x%2Fy"));
+        check(
+            "POST",
+            "a",
+            "/api/",
+            "abcd",
+            (413, "413 Content Too Large: the body is larger than this proxy takes"),
+        );
+        check("GET", "Shop.test", "/api", "", (200, "shop shop.test /api"));
+        check("GET", "b.a.shop.test:8080", "/", "", (200, "shop b.a.shop.test:8080 /"));
+        check("GET", "a", "/health", "", (203, "fine"));
+        check("POST", "a", "/health", "x", (200, "app a /health"));
+        check("GET", "a", "/health/", "", (200, "app a /health/"));
+        check("GET", "old.test", "/a/../b?c", "", (308, "https://new.test/b?c"));
+        check("POST", "old.test", "/a", "body", (308, "https://new.test/a"));
+        check("GET", "gone.test", "/a", "", (302, "/x"));
+        check("GET", "only.test", "/", "", (200, "app only.test /"));
+        check(
+            "GET",
+            "a",
+            "/x%2f..%2fapi",
+            "",
+            (400, "400 Bad Request: an escaped slash in the path decides where the request goes"),
+        );
+        check("GET", "a", "/%00", "", (400, "400 Bad Request: the path contains %00"));
+        check(
+            "GET",
+            "a",
+            "/..;/api",
+            "",
+            (400, "400 Bad Request: a dot segment of the path has a parameter"),
+        );
+        check("GET", "a", "/../api", "", (400, "400 Bad Request: the path leads above the root"));
+        let mut socket = ws::open(served.program.http(), "/ws");
+        socket.send(ws::text("hello"));
+        assert_eq!(ws::receive(&mut socket), ws::Frame(0x81, b"hello".to_vec()));
+    });
+}
+
+#[test]
+fn what_no_route_takes_is_answered_here() {
+    on_both_drivers(|driver| {
+        let app = Upstream::honest();
+        let text = "[[route]]\nmatch = { host = \"a.test\", method = [\"PUT\", \"GET\"] }\nto = \"app\"\n";
+        let served =
+            Served::start(driver, &[&listen("127.0.0.1:0"), text, &upstream("app", &[&app])].concat());
+        let mut client = connect_to(served.program.http());
+        // Both without a word to the upstream, and the connection goes on.
+        client.send("GET / HTTP/1.1\r\nHost: b.test\r\n\r\nHEAD / HTTP/1.1\r\nHost: b.test\r\n\r\nDELETE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        assert_eq!(receive(&mut client).status, 404);
+        let head = common::http::receive_head(&mut client);
+        assert_eq!((head.status, head.field("content-length")), (404, Some("58")), "{}", head.head);
+        let reply = receive(&mut client);
+        assert_eq!((reply.status, reply.field("allow")), (405, Some("GET, PUT")));
+        assert_eq!(app.accepted(), 0);
+        client.send("GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        assert_eq!(receive(&mut client).text(), "/x ");
+    });
+}
+
+/// More answers than a client takes do not pile up.
+#[test]
+fn answers_of_its_own_wait_for_who_reads_slowly() {
+    on_both_drivers(|driver| {
+        let body = "x".repeat(16 * 1024);
+        let text = format!("[[route]]\nreply = {{ status = 200, body = \"{body}\" }}\n");
+        let served = Served::start(driver, &[&listen("127.0.0.1:0"), text.as_str()].concat());
+        const REQUESTS: usize = 4000;
+        let mut client = connect_to(served.program.http());
+        let mut sender = client.try_clone().unwrap();
+        let sending =
+            std::thread::spawn(move || sender.write_all(get("/").repeat(REQUESTS).as_bytes()).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        for n in 0..REQUESTS {
+            assert_eq!(receive(&mut client).body.len(), body.len(), "reply {n}");
+        }
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn tls_by_the_file_and_the_way_to_it() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let app = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let proto =
+                    request.lines().find(|line| line.starts_with("x-forwarded-proto")).unwrap().to_owned();
+                line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{proto}", proto.len()));
+            }
+        });
+        let tls = format!("tls = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n");
+        let text = [
+            listen("127.0.0.1:0"),
+            "redirect_to_https = 443\n".to_owned(),
+            listen("127.0.0.1:0"),
+            tls,
+            "[[route]]\nto = \"app\"\n".to_owned(),
+            upstream("app", &[&app]),
+        ];
+        let served = Served::start(driver, &text.concat());
+        let mut client = connect_to(served.program.http());
+        client.send("GET /a?b HTTP/1.1\r\nHost: A.test:81\r\n\r\n");
+        let reply = receive(&mut client);
+        assert_eq!((reply.status, reply.field("location")), (308, Some("https://a.test/a?b")));
+        let address = served.program.line_with("TLS on ").unwrap();
+        let address = address.split("TLS on ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+        let trusting = authority.client(rustls::ALL_VERSIONS);
+        let mut client = secure(address, &trusting, "localhost").unwrap();
+        client.write_all(get("/").as_bytes()).unwrap();
+        let mut reply = vec![0; 1000];
+        let bytes = client.read(&mut reply).unwrap();
+        assert!(String::from_utf8_lossy(&reply[..bytes]).contains("200 OK"), "{}", show(&reply[..bytes]));
+    });
+}
+
+/// Each mistake is told at its place, with what would be right; all of them at once.
+#[test]
+fn mistakes_are_told_where_they_stand() {
+    let directory = Directory::new();
+    let file = directory.file("bad.toml");
+    let check = |text: &str, expected: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = ringmill();
+        command.args(["check", &file]);
+        let (code, _, errors) = run(command);
+        assert_eq!(code, Some(1), "{text}");
+        let problems = errors.matches("\nerror: ").count();
+        let told = if problems == 1 { "1 problem\n".to_owned() } else { format!("{problems} problems\n") };
+        assert!(errors.contains(&told) && problems <= expected.len(), "{text}\n{errors}");
+        for expected in expected {
+            assert!(errors.contains(expected), "{expected:?} is not in\n{errors}");
+        }
+        let mut command = ringmill();
+        command.args(["serve", "--config", &file]);
+        let (code, _, same) = run(command);
+        assert_eq!((code, same), (Some(1), errors), "{text}");
+    };
+    const GOOD: &str =
+        "[[listen]]\naddress = \"127.0.0.1:0\"\n[[route]]\nto = \"a\"\n[upstream.a]\nservers = [\"1\"]\n";
+    let with = |text: &str| format!("{text}\n{GOOD}");
+    let behind = |text: &str| format!("{GOOD}\n{text}\n");
+    check("a = ", &["bad.toml:1:"]);
+    check("", &["there is nothing to listen on", "there is no route"]);
+    check(&with("[servr]"), &["the file has no key `servr`\n --> ", "did you mean `server`?"]);
+    check(
+        &with("[server]\nwoker = 1\nxyz = 2"),
+        &["did you mean `workers`?", "known are `connect_timeout`, `drain`"],
+    );
+    check(&with("[server]\nworkers = 0"), &["0 workers can serve nobody"]);
+    check(&with("[server]\nworkers = true"), &["expected a number, or \"auto\""]);
+    check(&with("[server]\nmax_connections = 0"), &["connections_max is 0"]);
+    check(&with("[limits]\nhead_timeout = \"soon\""), &["expected a duration such as 10, 10s"]);
+    check(&with("[limits]\ntrust = [\"10.0.0.1/8\"]"), &["has bits behind its prefix"]);
+    check(
+        "[server]\npin = \"of\"\n[[listen]]\naddress = \"x\"\n[[route]]\nto = 1\n[upstream.a]\nservers = [\"1\", \"ftp://a\"]\n",
+        &[
+            "bad CPU list",
+            "expected IP:PORT",
+            "invalid type: integer `1`, expected a string",
+            "unknown scheme \"ftp\"",
+        ],
+    );
+    check(
+        &behind("[[listen]]\naddres = \"127.0.0.1:1\""),
+        &["did you mean `address`?", "missing field `address`"],
+    );
+    check(
+        &behind("[[listen]]\naddress = \"127.0.0.1:1\"\n[[listen]]\naddress = \"127.0.0.1:1\""),
+        &["127.0.0.1:1 is listed twice"],
+    );
+    check(&behind("[[listen]]\naddress = \"127.0.0.1:1\"\ntls = []"), &["there is no certificate"]);
+    check(
+        &behind("[[listen]]\naddress = \"127.0.0.1:1\"\ntls_min = 1.3"),
+        &["`tls_min` and `client_ca` are for TLS"],
+    );
+    check(
+        &behind(
+            "[[listen]]\naddress = \"127.0.0.1:1\"\ntls = [{ cert = \"/nowhere/c\", key = \"/nowhere/k\" }]",
+        ),
+        &["/nowhere/c"],
+    );
+    check(&with("[[route]]\nto = \"b\""), &["no upstream is called \"b\"", "did you mean \"a\"?"]);
+    check(&with("[[route]]\nmatch = { path = \"/x\" }"), &["route 1 leads nowhere"]);
+    check(
+        &with("[[route]]\nmatch = { path = \"/x\" }\nto = \"a\"\nreply = { status = 200 }"),
+        &["route 1 leads to several targets"],
+    );
+    check(
+        &with("[[route]]\nmatch = { path = \"/x\", exact = \"/y\" }\nto = \"a\""),
+        &["`path` and `exact` exclude each other"],
+    );
+    check(
+        &with("[[route]]\nmatch = { path = \"/x/../y\" }\nto = \"a\""),
+        &["\"/x/../y\" is compared as \"/y\": write that"],
+    );
+    check(&with("[[route]]\nmatch = { path = \"x\" }\nto = \"a\""), &["\"x\" is no path"]);
+    check(&with("[[route]]\nmatch = { host = \"x:80\" }\nto = \"a\""), &["without their ports"]);
+    check(&with("[[route]]\nmatch = { method = \"G T\" }\nto = \"a\""), &["\"G T\" is no method"]);
+    check(&with("[[route]]\nto = \"a\""), &["route 2 matches the same as route 1"]);
+    check(
+        &with("[[route]]\nmatch = { exact = \"/x\" }\nreply = { status = 204 }"),
+        &["204 is no status for this"],
+    );
+    check(
+        &with("[[route]]\nmatch = { exact = \"/x\" }\nredirect = { to = \"new.test\" }"),
+        &["is no address to send clients to"],
+    );
+    check(
+        &with("[[route]]\nmatch = { exact = \"/x\" }\nredirect = { to = \"/y\", status = 200 }"),
+        &["200 is no redirect"],
+    );
+    check(&behind("[upstream.b]\nservers = []"), &["upstream \"b\" has no server"]);
+    check(
+        &behind("[upstream.b]\nservers = [\"1\"]\nretry = { tries = 0 }"),
+        &["retry.tries of upstream \"b\" is 0"],
+    );
+    check(&behind("[upstream.b]\nservers = [\"1\"]\nca = [\"/x\"]"), &["`ca` is for servers that speak TLS"]);
+    check(
+        &behind("[upstream.b]\nservers = [\"https://127.0.0.1\"]\nca = [\"/nowhere/ca\"]"),
+        &["/nowhere/ca"],
+    );
+    check(
+        &behind("[upstream.b]\nservers = [\"1\"]\nconnections = { mx = 1 }"),
+        &["`upstream.b.connections` has no key `mx`"],
+    );
+    let (code, output, _) = {
+        std::fs::write(&file, GOOD).unwrap();
+        let mut command = ringmill();
+        command.args(["check", &file]);
+        run(command)
+    };
+    assert_eq!((code, output.contains("is good: 1 listener(s), 1 route(s), 1 upstream(s)")), (Some(0), true));
+}
+
+#[test]
+fn a_request_is_explained() {
+    let directory = Directory::new();
+    let file = directory.file("ringmill.toml");
+    let text = "[limits]\ntrust = [\"10.0.0.0/8\"]\n[[listen]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nto = \"app\"\n\
+                [[route]]\nmatch = { host = \"*.test\", path = \"/api\", method = \"POST\" }\nto = \"app\"\nmax_body = \"1KiB\"\n\
+                [[route]]\nmatch = { exact = \"/old\" }\nredirect = { to = \"https://new.test\" }\n\
+                [upstream.app]\nservers = [\"127.0.0.1:3000\"]\n";
+    std::fs::write(&file, text).unwrap();
+    let check = |arguments: &[&str], expected: &[&str]| {
+        let mut command = ringmill();
+        command.args(["explain", "--config", &file]).args(arguments);
+        let (code, output, errors) = run(command);
+        assert_eq!(code, Some(0), "{errors}");
+        for line in expected {
+            assert!(output.lines().any(|found| found.trim_end() == *line), "{line:?} is not in\n{output}");
+        }
+    };
+    let spoof = ["--field", "X-Forwarded-For: 6.6.6.6", "--field", "Connection: x-a", "--field", "X-A: b"];
+    check(
+        &[&["POST", "http://A.Test:80/x/../%61pi/?q"][..], &spoof].concat(),
+        &[
+            "listener  127.0.0.1:8080",
+            "route     route 2: host *.test, path /api and below, POST",
+            "          route 1: any host, any path: matches too, and comes behind it",
+            "upstream  app: 127.0.0.1:3000",
+            "limits    1024 bytes of body; 500 connections a server and worker, 1000 waiting for 5s",
+            "request   POST /api/?q HTTP/1.1",
+            "          - Host: A.Test:80",
+            "          - X-Forwarded-For: 6.6.6.6",
+            "          - X-A: b",
+            "          + host: a.test",
+            "          + x-forwarded-for: 192.0.2.1",
+            "          + via: 1.1 ringmill",
+        ],
+    );
+    check(
+        &["GET", "http://a.test/api", "--client", "10.1.1.1", "--field", "X-Forwarded-For: 7.7.7.7"],
+        &[
+            "route     route 1: any host, any path",
+            "          route 2: host *.test, path /api and below, POST: not for this method",
+            "            x-forwarded-for: 7.7.7.7",
+            "          + x-forwarded-for: 10.1.1.1",
+        ],
+    );
+    check(&["GET", "http://a.test/old?x"], &["answer    308, to https://new.test/old?x"]);
+    check(&["GET", "https://a.test/"], &["listener  none: no address of the file speaks https"]);
+    check(
+        &["GET", "http://a.test/x%2f..%2fold"],
+        &["answer    400: an escaped slash in the path decides where the request goes"],
+    );
+    check(
+        &["GET", "http://a.test/x y"],
+        &[
+            "answer    400: The request line must end in HTTP/1.1 or HTTP/1.0 and nothing after it (RFC 9112 section 2.3).",
+        ],
+    );
+}
+
+/// What did not change goes on, also the connections with upstreams; what did, changes for the next request.
+#[test]
+fn a_change_is_followed_and_the_rest_goes_on() {
+    on_both_drivers(|driver| {
+        let (one, two) = (Upstream::honest(), Upstream::honest());
+        let (first, second) = (free(), free());
+        let route = |to: &str| format!("[[route]]\nto = \"{to}\"\n");
+        let upstreams = [upstream("one", &[&one]), upstream("two", &[&two])].concat();
+        let file = |listeners: &[SocketAddr], to: &str| {
+            let listeners: String = listeners.iter().map(|address| listen(&address.to_string())).collect();
+            [listeners, route(to), upstreams.clone()].concat()
+        };
+        let served = Served::start(driver, &file(&[first], "one"));
+        let mut client = connect_to(first);
+        let ask = |client: &mut TcpStream, target: &str| {
+            client.send(get(target));
+            assert_eq!(receive(client).text(), format!("{target} "));
+        };
+        ask(&mut client, "/1");
+        // Another upstream, and another address.
+        let said = served.follow(&file(&[first, second], "two"));
+        assert!(said.contains(&format!("listening on {second}")), "{said}");
+        ask(&mut client, "/2");
+        let mut other = connect_to(second);
+        ask(&mut other, "/3");
+        assert_eq!((one.accepted(), two.accepted()), (1, 1));
+        // Back again: the connection of before is still there.
+        let said = served.follow(&file(&[second], "one"));
+        assert!(said.contains(&format!("{first} is closed")), "{said}");
+        ask(&mut client, "/4");
+        ask(&mut other, "/5");
+        assert_eq!((one.accepted(), two.accepted()), (1, 1), "connections with upstreams are kept");
+        eventually(true, || TcpStream::connect(first).is_err());
+        // A mistake changes nothing, and is told with its place.
+        let said = served.follow(&file(&[first, second], "three"));
+        assert!(said.contains("cannot be followed, so what held before holds on"), "{said}");
+        eventually(true, || served.program.line_with("no upstream is called \"three\"").is_some());
+        assert!(TcpStream::connect(first).is_err());
+        ask(&mut client, "/6");
+        // So does an address that cannot be had, although another one could.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let said = served.follow(&file(&[first, taken.local_addr().unwrap()], "two"));
+        assert!(said.contains("in use"), "{said}");
+        ask(&mut other, "/7");
+        assert_eq!((one.accepted(), two.accepted()), (1, 1));
+        eventually(true, || TcpStream::connect(first).is_err());
+        // What needs a restart says so.
+        let text = file(&[second], "one").replace("[[route]]", "[limits]\nhalf_close = true\n[[route]]");
+        served.follow(&text);
+        std::fs::write(&served.file, format!("[server]\nworkers = 2\n{text}")).unwrap();
+        let before = served.followed();
+        served.program.signal(libc::SIGHUP);
+        eventually(true, || served.followed() > before);
+        assert!(served.program.line_with("which needs a restart").is_some());
+        ask(&mut client, "/8");
+    });
+}
+
+/// A listener that begins to speak TLS keeps its address; who is connected goes on as before.
+#[test]
+fn a_listener_may_become_another_one() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let (app, address) = (Upstream::honest(), free());
+        let rest = ["[[route]]\nto = \"app\"\n", &upstream("app", &[&app])].concat();
+        let plain = [listen(&address.to_string()), rest.clone()].concat();
+        let tls = format!("tls = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n");
+        let served = Served::start(driver, &plain);
+        let mut before = connect_to(address);
+        before.send(get("/1"));
+        assert_eq!(receive(&mut before).text(), "/1 ");
+        let said = served.follow(&[&listen(&address.to_string()), &tls, rest.as_str()].concat());
+        assert!(said.contains(&format!("{address} changes")), "{said}");
+        let trusting = authority.client(rustls::ALL_VERSIONS);
+        let mut secured = secure(address, &trusting, "localhost").unwrap();
+        secured.write_all(get("/2").as_bytes()).unwrap();
+        let mut start = [0; 15];
+        secured.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200 OK");
+        before.send(get("/3"));
+        assert_eq!(receive(&mut before).text(), "/3 ");
+        assert_eq!(app.accepted(), 1, "all of them share connections with the upstream");
+        served.follow(&plain);
+        let mut after = connect_to(address);
+        after.send(get("/4"));
+        assert_eq!(receive(&mut after).text(), "/4 ");
+    });
+}
+
+#[test]
+fn a_file_may_be_watched() {
+    on_both_drivers(|driver| {
+        let text = |body: &str| {
+            [
+                &listen("127.0.0.1:0"),
+                format!("[[route]]\nreply = {{ status = 200, body = \"{body}\" }}\n").as_str(),
+            ]
+            .concat()
+        };
+        let served = Served::start_with(driver, "watch = \"50ms\"", &text("one"));
+        let mut client = connect_to(served.program.http());
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).text(), "one");
+        served.write(&text("three"));
+        eventually("three".to_owned(), || {
+            client.send(get("/"));
+            receive(&mut client).text().to_owned()
+        });
+    });
+}
+
+/// Five times under load another file, with another listener, another upstream and other routes each time: no client that is connected
+/// notices, be it at work or idle, with HTTP or a WebSocket, and none that connects is turned away.
+#[test]
+fn changes_under_load_lose_nobody() {
+    on_both_drivers(|driver| {
+        const CLIENTS: usize = 16;
+        const IDLE: usize = 20;
+        const SOCKETS: usize = 8;
+        const CHANGES: usize = 5;
+        let app = Program::serve(driver, &["--ws-origin", "any"]);
+        let address = free();
+        let file = |change: usize| {
+            let extra = free();
+            [
+                listen(&address.to_string()),
+                listen(&extra.to_string()),
+                format!("[[route]]\nmatch = {{ path = \"/only/{change}\" }}\nreply = {{ status = 200 }}\n"),
+                format!("[[route]]\nto = \"app{}\"\n", change % 2),
+                format!("[upstream.app0]\nservers = [\"{}\"]\n", app.http()),
+                format!(
+                    "[upstream.app1]\nservers = [\"{}\"]\nretry = {{ tries = {} }}\n",
+                    app.http(),
+                    change + 2
+                ),
+            ]
+            .concat()
+        };
+        let served = Served::start_with(driver, "", &file(0));
+        let (is_over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let ask = |client: &mut TcpStream| {
+            client.send(get("/plaintext"));
+            let reply = receive(client);
+            assert_eq!((reply.status, reply.text()), (200, "Hello, World!"));
+            assert!(!reply.head.contains("connection: close"), "{}", reply.head);
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut idle: Vec<TcpStream> = (0..IDLE).map(|_| connect_to(address)).collect();
+        idle.iter_mut().for_each(ask);
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    let mut client = connect_to(address);
+                    while !is_over.load(Ordering::Relaxed) {
+                        ask(&mut client);
+                    }
+                });
+            }
+            for _ in 0..SOCKETS {
+                scope.spawn(|| {
+                    let mut socket = ws::open(address, "/ws");
+                    while !is_over.load(Ordering::Relaxed) {
+                        socket.send(ws::text("hello"));
+                        assert_eq!(ws::receive(&mut socket), ws::Frame(0x81, b"hello".to_vec()));
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                // Fresh ones, all the time.
+                while !is_over.load(Ordering::Relaxed) {
+                    ask(&mut connect_to(address));
+                }
+            });
+            for change in 1..=CHANGES {
+                std::thread::sleep(Duration::from_millis(100));
+                let said = served.follow(&file(change));
+                assert!(said.contains("was read again"), "{said}");
+                let before = done.load(Ordering::Relaxed);
+                eventually(true, || done.load(Ordering::Relaxed) > before + CLIENTS);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        idle.iter_mut().for_each(ask);
+        assert_eq!(served.followed(), CHANGES);
+    });
+}
