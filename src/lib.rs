@@ -12,6 +12,8 @@ mod app;
 pub use app::{App, Incoming, Serve, serve, serve_with};
 pub use ringmill_engine::*;
 #[cfg(feature = "tower")]
+pub use ringmill_protocols::adapt::Notices;
+#[cfg(feature = "tower")]
 pub use ringmill_protocols::http::Shutdown;
 pub use ringmill_protocols::*;
 

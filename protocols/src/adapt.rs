@@ -1,6 +1,6 @@
 //! Programs of other worlds on our sessions: tower services, and with them axum's routers.
 //!
-//! Read on in this order: `tower.rs` (a service as a handler of our HTTP/1.1), with what it is made of: `request.rs`, `body.rs`,
+//! Read on in this order: `tower.rs` (a service as a handler of our HTTP/1.1), with what it is made of: `request.rs`, `body.rs`, `notices.rs`,
 //! `response.rs`, `upgrade.rs`; `h2.rs` (HTTP/2 by hyper over a `pipe.rs`), with `stream.rs` and `grpc.rs`; `first.rs`, which tells the two apart, and is what users make. `feed.rs` has topics for such programs.
 
 mod body;
@@ -9,6 +9,7 @@ mod first;
 mod grpc;
 mod h2;
 mod limits;
+mod notices;
 mod pipe;
 mod request;
 mod response;
@@ -24,4 +25,5 @@ pub use feed::{EventBody, Feed, Update};
 pub use first::{TowerServer, http2, tower};
 pub use h2::Http2;
 pub use limits::Http2Limits;
+pub use notices::Notices;
 pub use service::{Answer, BoxError, Connection};

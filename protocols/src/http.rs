@@ -34,7 +34,7 @@ pub(crate) mod one;
 pub(crate) mod owned;
 mod peer;
 pub(crate) mod reject;
-mod reply;
+pub(crate) mod reply;
 mod request;
 #[cfg(feature = "tower")]
 mod shutdown;

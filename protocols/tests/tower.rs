@@ -700,7 +700,7 @@ fn offer(target: &str) -> String {
 }
 
 const SWITCHED: &str =
-    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\nserver: ringmill\r\n\r\n";
+    "HTTP/1.1 101 Switching Protocols\r\nserver: ringmill\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
 struct Socket;
 

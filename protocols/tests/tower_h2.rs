@@ -10,7 +10,7 @@ use hyper::rt::Write;
 use hyper::upgrade::OnUpgrade;
 use ringmill_engine::driver::sim::{self, Chaos, Simulation};
 use ringmill_engine::{Config, Counters};
-use ringmill_protocols::adapt::{Body, BoxError, Http2Limits, TowerServer, tower};
+use ringmill_protocols::adapt::{Body, BoxError, Http2Limits, Notices, TowerServer, tower};
 use ringmill_protocols::http::Peer;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -88,7 +88,8 @@ impl Service<Request<Body>> for Program {
                 "/fails" => Err("as asked".into()),
                 "/panics" => panic!("as asked"),
                 _ => {
-                    let peer = request.extensions().get::<Peer>().expect("every request has one").clone();
+                    let peer =
+                        request.extensions().get::<Notices>().expect("every request has them").peer().clone();
                     program.peers.borrow_mut().push(peer);
                     let _guard = Guard(program);
                     pending().await

@@ -9,7 +9,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http_body_util::BodyExt;
 use ringmill::Facts;
-use ringmill::http::Peer;
+use ringmill::Notices;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ async fn who(ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> St
     let extensions = request.extensions();
     let alpn =
         extensions.get::<Arc<Facts>>().and_then(|facts| facts.secure.clone()).and_then(|secure| secure.alpn);
-    let is_told = extensions.get::<Peer>().is_some_and(|peer| !peer.is_gone());
+    let is_told = extensions.get::<Notices>().is_some_and(|notices| !notices.peer().is_gone());
     format!("{peer} {:?} {is_told} {}", request.version(), alpn.unwrap_or_default().escape_ascii())
 }
 

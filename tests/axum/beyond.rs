@@ -13,27 +13,27 @@ use axum::response::sse::{Event, Sse};
 use axum::routing::{any, post};
 use ringmill::adapt::Feed;
 use ringmill::topic::{Subscribe, Topics};
-use ringmill::{DriverChoice, Serve, Shutdown};
+use ringmill::{DriverChoice, Notices, Serve};
 
 /// Events until the server drains.
-async fn ticks(State(shared): State<Shared>, Extension(shutdown): Extension<Shutdown>) -> impl IntoResponse {
-    Sse::new(futures_util::stream::unfold((shutdown, 0), move |(shutdown, n)| {
+async fn ticks(State(shared): State<Shared>, Extension(notices): Extension<Notices>) -> impl IntoResponse {
+    Sse::new(futures_util::stream::unfold((notices, 0), move |(notices, n)| {
         // It has begun once its first event is asked behind.
         shared.waiting.fetch_add(usize::from(n == 1), SeqCst);
         async move {
             let is_over = tokio::select! {
-                () = shutdown.begun() => true,
+                () = notices.shutdown().begun() => true,
                 () = tokio::time::sleep(Duration::from_millis(5)) => false,
             };
-            (!is_over).then(|| (Ok::<_, Infallible>(Event::default().data("tick")), (shutdown, n + 1)))
+            (!is_over).then(|| (Ok::<_, Infallible>(Event::default().data("tick")), (notices, n + 1)))
         }
     }))
 }
 
 /// A poll that has no answer before the server drains.
-async fn poll(State(shared): State<Shared>, Extension(shutdown): Extension<Shutdown>) -> &'static str {
+async fn poll(State(shared): State<Shared>, Extension(notices): Extension<Notices>) -> &'static str {
     shared.waiting.fetch_add(1, SeqCst);
-    shutdown.await;
+    notices.shutdown().begun().await;
     "later"
 }
 

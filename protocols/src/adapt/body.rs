@@ -25,8 +25,8 @@ enum Kind {
     /// What is there in one piece; nothing, once it was read.
     Whole(Bytes),
     Stream(Reader),
-    /// HTTP/2.
-    Streamed(Incoming, Option<Patience>),
+    /// HTTP/2. In a box, so that what is moved with each request is small.
+    Streamed(Incoming, Option<Box<Patience>>),
 }
 
 /// How long a reader of HTTP/2 waits for a client that sends nothing.
@@ -96,12 +96,8 @@ impl Body {
     /// Of HTTP/2; a reader that waits for so long without a byte is told that the client is late. It counts
     /// what arrives.
     pub(super) fn streamed(incoming: Incoming, patience: Option<(Clock, Duration, Arc<AtomicU64>)>) -> Body {
-        let patience = patience.map(|(clock, time, arrivals)| Patience {
-            clock,
-            time,
-            sleep: None,
-            is_over: false,
-            arrivals,
+        let patience = patience.map(|(clock, time, arrivals)| {
+            Box::new(Patience { clock, time, sleep: None, is_over: false, arrivals })
         });
         Body(Kind::Streamed(incoming, patience))
     }

@@ -23,9 +23,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A server for a tower service, as it is: `Service<http::Request<Body>>` with a response of any body. A worker calls its own clone.
 ///
-/// It speaks HTTP/1.1 and, with clients that begin with it or agreed on `h2` by TLS, HTTP/2. Requests have in their extensions a
-/// [`Peer`](http::Peer), which tells when the client leaves; a [`Shutdown`](http::Shutdown), which tells when the server drains; an `Arc<Facts>` where layers below have learned something, and what
-/// [`TowerServer::with_introduction`] adds.
+/// It speaks HTTP/1.1 and, with clients that begin with it or agreed on `h2` by TLS, HTTP/2. Requests have in their extensions
+/// [`Notices`](super::Notices), which tell when the client leaves and when the server drains; an `Arc<Facts>` where layers below have
+/// learned something, and what [`TowerServer::with_introduction`] adds.
 ///
 /// ```no_run
 /// # use ringmill_engine as ringmill;

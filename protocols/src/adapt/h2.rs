@@ -167,8 +167,12 @@ impl<S: Answer> Protocol for Http2<S> {
         let tasks = Tasks::new(clock.clone(), &self.limits, &self.own);
         let mut extensions = Extensions::new();
         self.program.introduce(io, &mut extensions);
-        let shim =
-            Shim { service: self.program.service().clone(), extensions, common: tasks.common().clone() };
+        let shim = Shim {
+            service: self.program.service().clone(),
+            extensions,
+            shutdown: self.program.shutdown().clone(),
+            common: tasks.common().clone(),
+        };
         let connection = self.builder(&clock, &tasks).serve_connection(far, shim);
         io.set_timeout(self.limits.head_timeout);
         Session {

@@ -33,30 +33,38 @@ impl Asked {
 /// A body that is longer is not taken in one piece.
 const WHOLE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Writes the lines of the fields, but for those that frame the message.
-pub(super) fn fields(headers: &HeaderMap, status: StatusCode, is_granted: bool, lines: &mut Vec<u8>) -> Said {
+/// What the fields say that the server would say otherwise.
+pub(super) fn said(headers: &HeaderMap, is_granted: bool) -> Said {
     let mut said = Said::default();
+    for (name, value) in headers {
+        match *name {
+            header::SERVER => said.server = true,
+            header::DATE => said.date = true,
+            header::CONNECTION if !is_granted => {
+                said.closes |= value.as_bytes().to_ascii_lowercase().windows(5).any(|part| part == b"close");
+            }
+            _ => {}
+        }
+    }
+    said
+}
+
+/// Writes the lines of the fields, but for those that frame the message.
+pub(super) fn fields(headers: &HeaderMap, status: StatusCode, is_granted: bool, lines: &mut Vec<u8>) {
     lines.reserve(headers.len() * 48);
     for (name, value) in headers {
         match *name {
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
-            header::CONNECTION if !is_granted => {
-                said.closes |= value.as_bytes().to_ascii_lowercase().windows(5).any(|part| part == b"close");
-                continue;
-            }
+            header::CONNECTION if !is_granted => continue,
             header::UPGRADE if !is_granted && status != StatusCode::UPGRADE_REQUIRED => continue,
-            header::SERVER => said.server = true,
-            header::DATE => said.date = true,
             _ if is_hop_by_hop(name) => continue,
-            _ => {}
+            _ => write_line(lines, name, value.as_bytes()),
         }
-        write_line(lines, name, value.as_bytes());
     }
     if status == StatusCode::UPGRADE_REQUIRED && headers.contains_key(header::UPGRADE) {
         // Upgrade is one hop's business (RFC 9110, 7.8), which Connection has to say.
         lines.extend_from_slice(b"connection: upgrade\r\n");
     }
-    said
 }
 
 /// The length that the fields declare.
@@ -210,7 +218,9 @@ mod tests {
     fn shown(response: response::Builder, asked: Asked) -> String {
         let (parts, ()) = response.body(()).unwrap().into_parts();
         let mut lines = Vec::new();
-        let said = fields(&parts.headers, parts.status, asked.is_granted(parts.status), &mut lines);
+        let is_granted = asked.is_granted(parts.status);
+        fields(&parts.headers, parts.status, is_granted, &mut lines);
+        let said = said(&parts.headers, is_granted);
         let lines = String::from_utf8(lines).unwrap().replace("\r\n", ";");
         let length = declared_length(&parts.headers);
         let closes = if said.closes { " closes" } else { "" };

@@ -97,11 +97,9 @@ impl<S> Program<S> {
         &mut self.service
     }
 
-    /// Adds to a request's extensions. The notice of a shutdown is always among them, and so are facts of the connection, where there
-    /// are any.
+    /// Adds to a request's extensions. Facts of the connection are always among them, where there are any.
     #[inline]
     pub(super) fn introduce(&self, io: &Io<'_>, extensions: &mut Extensions) {
-        extensions.insert(self.shutdown.clone());
         if let Some(facts) = io.share_facts() {
             extensions.insert::<Arc<Facts>>(facts);
         }

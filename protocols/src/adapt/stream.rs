@@ -6,9 +6,10 @@
 use super::body::Body;
 use super::grpc::{self, Deadline};
 use super::limits::Http2Limits;
+use super::notices::Notices;
 use super::service::{Answer, BoxError, call};
 use super::timer::Clock;
-use crate::http::{Limits, Peer, misuse};
+use crate::http::{Limits, Shutdown, misuse};
 use bytes::{Buf, Bytes};
 use http::{Extensions, Request, Response, StatusCode};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -199,6 +200,7 @@ impl Drop for Counted {
 pub(super) struct Shim<S> {
     pub(super) service: S,
     pub(super) extensions: Extensions,
+    pub(super) shutdown: Shutdown,
     pub(super) common: Rc<Common>,
 }
 
@@ -240,9 +242,9 @@ impl<S: Answer> hyper::service::Service<Request<Incoming>> for Shim<S> {
         let arrivals = Arc::<AtomicU64>::default();
         let patience = (!is_patient).then(|| (common.clock.clone(), common.body_timeout, arrivals.clone()));
         parts.extensions.extend(self.extensions.clone());
-        let peer = Peer::default();
-        parts.extensions.insert(peer.clone());
-        let leaving = Leaving(Some(peer));
+        let notices = Notices::new(&self.shutdown);
+        parts.extensions.insert(notices.clone());
+        let leaving = Leaving(Some(notices));
         let request = Request::from_parts(parts, Body::streamed(incoming, patience));
         let common = common.clone();
         Box::pin(async move {
@@ -302,7 +304,7 @@ enum End<B> {
 }
 
 /// Tells a request's client to have left when the stream goes before it is answered.
-struct Leaving(Option<Peer>);
+struct Leaving(Option<Notices>);
 
 impl Leaving {
     fn stays(mut self) {
@@ -312,7 +314,7 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(|peer| peer.leave());
+        self.0.take().into_iter().for_each(|notices| notices.peer().leave());
     }
 }
 

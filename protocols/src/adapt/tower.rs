@@ -6,6 +6,7 @@
 //! (`upgrade.rs`).
 
 use super::body::{Body, BodyError, QUEUED_BYTES_MAX, Writer};
+use super::notices::Notices;
 use super::pipe::Near;
 use super::request::{Arena, convert, trailers};
 use super::response::{self, Asked, Place, failed};
@@ -13,10 +14,9 @@ use super::service::{Answer, BoxError, Introduce, Program};
 use super::upgrade::{Wanted, offer};
 use crate::http::intake::Intake;
 use crate::http::owned::reply::{self, OwnedReply};
-use crate::http::work::{One, Work};
-use crate::http::{
-    BodyWriter, Fill, Handler, Method, Peer, Plan, Reply, Request, Source, Streaming, Version,
-};
+use crate::http::reply::Work;
+use crate::http::work::One;
+use crate::http::{BodyWriter, Fill, Handler, Method, Plan, Reply, Request, Source, Streaming, Version};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap};
 use std::cell::RefCell;
@@ -65,7 +65,10 @@ impl<S: Answer> Tower<S> {
         reply: &Reply<'_>,
     ) -> Result<Box<Exchange<S>>, &'static str> {
         let spare = self.spare.borrow_mut().pop();
-        let mut exchange = spare.unwrap_or_else(|| Box::new(Exchange::new(Rc::downgrade(&self.spare))));
+        let mut exchange = spare.unwrap_or_else(|| {
+            let notices = Notices::new(self.program.shutdown());
+            Box::new(Exchange::new(Rc::downgrade(&self.spare), notices))
+        });
         let mut converted = http::Request::new(body);
         *converted.headers_mut() = exchange.map.take().unwrap_or_default();
         if let Err(reason) = convert(request, &mut converted, &mut self.arena) {
@@ -74,7 +77,7 @@ impl<S: Answer> Tower<S> {
         }
         exchange.asked = asked(request);
         let extensions = converted.extensions_mut();
-        extensions.insert(exchange.peer.clone());
+        extensions.insert(exchange.notices.clone());
         self.program.introduce(reply.io(), extensions);
         if let Some(wanted) = exchange.asked.wanted {
             exchange.near = offer_in(wanted, extensions);
@@ -124,7 +127,7 @@ impl<S: Answer> Handler for Tower<S> {
                 exchange.retire();
             }
             Poll::Pending => {
-                let peer = exchange.peer.clone();
+                let peer = exchange.notices.peer().clone();
                 reply.put_off(exchange, Some(peer));
             }
         }
@@ -140,7 +143,7 @@ impl<S: Answer> Handler for Tower<S> {
             Ok(mut exchange) => {
                 // A client that sends a body still speaks HTTP.
                 (exchange.asked.wanted, exchange.near) = (None, None);
-                let peer = exchange.peer.clone();
+                let peer = exchange.notices.peer().clone();
                 (exchange, Some(peer))
             }
             Err(reason) => (One::new(Box::pin(std::future::ready(refused(reason)))), None),
@@ -170,14 +173,14 @@ struct Exchange<S: Answer> {
     map: Option<HeaderMap>,
     asked: Asked,
     near: Option<Rc<Near>>,
-    peer: Peer,
+    notices: Notices,
     spare: Weak<Places<S>>,
 }
 
 type Made<S> = Result<http::Response<<S as Answer>::Body>, BoxError>;
 
 impl<S: Answer> Exchange<S> {
-    fn new(spare: Weak<Places<S>>) -> Exchange<S> {
+    fn new(spare: Weak<Places<S>>, notices: Notices) -> Exchange<S> {
         Exchange {
             future: Box::pin(None),
             waiting: None,
@@ -186,7 +189,7 @@ impl<S: Answer> Exchange<S> {
             map: None,
             asked: Asked::default(),
             near: None,
-            peer: Peer::default(),
+            notices,
             spare,
         }
     }
@@ -238,7 +241,8 @@ impl<S: Answer> Exchange<S> {
             _ => response::body(&headers, body, self.asked, &mut self.body),
         };
         let Some(content) = content else { return reply.put(failed()) };
-        reply.head(status.as_u16(), |lines| response::fields(&headers, status, is_granted, lines));
+        let lines = reply.head(status.as_u16(), response::said(&headers, is_granted));
+        response::fields(&headers, status, is_granted, lines);
         reply.content(content);
         self.keep(headers);
     }
@@ -278,7 +282,7 @@ impl<S: Answer> Work for Exchange<S> {
     fn retire(mut self: Box<Self>) {
         self.future.set(None);
         (self.waiting, self.made, self.near) = (None, None, None);
-        self.peer.renew();
+        self.notices.renew();
         // None where the server is gone.
         let Some(spare) = self.spare.upgrade() else { return };
         let spare = &mut *spare.borrow_mut();

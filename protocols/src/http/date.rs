@@ -36,8 +36,7 @@ impl Typed {
     }
 }
 
-/// The status line of nearly every reply.
-pub(super) const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 impl Preamble {
     pub(super) fn new(server: &str) -> Preamble {

@@ -1,7 +1,6 @@
 //! Answers that are responses of another crate: the status and the body as ours, the fields as that crate writes them.
 
 use super::content::{BodyLength, Source};
-use super::date::OK;
 use super::intake::Intake;
 use super::one::emit;
 use super::reply::{Reply, Stage};
@@ -16,20 +15,21 @@ pub(crate) struct Said {
 }
 
 impl Reply<'_> {
-    /// Begins an answer, of which nothing is written. `fields` writes their lines, and says what they say; [`Reply::content`] is to follow.
-    pub(crate) fn head(&mut self, status: u16, fields: impl FnOnce(&mut Vec<u8>) -> Said) {
+    /// Begins an answer, of which nothing is written: field lines are to be appended, and [`Reply::content`] to follow.
+    pub(crate) fn head(&mut self, status: u16, said: Said) -> &mut Vec<u8> {
         (self.state.stage, self.state.status, self.state.has_type) = (Stage::Fields, status, true);
+        let Said { server, date, closes } = said;
+        self.state.keep_alive &= !closes;
         let buffer = self.io.buffer();
-        if status == 200 {
-            buffer.extend_from_slice(OK);
-        } else {
-            emit::write_status_line(buffer, status);
+        if status == 200 && !server && !date {
+            buffer.extend_from_slice(self.preamble.ok());
+            return buffer;
         }
-        let Said { server, date, closes } = fields(buffer);
+        emit::write_status_line(buffer, status);
         for own in self.preamble.some_fields(!server, !date) {
             buffer.extend_from_slice(own);
         }
-        self.state.keep_alive &= !closes;
+        buffer
     }
 
     /// Ends HTTP on this connection with the head that is written: no field frames what follows (RFC 9110, 7.8 and 9.3.6).

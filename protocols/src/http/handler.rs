@@ -3,9 +3,8 @@
 
 use super::intake::Intake;
 use super::peer::Peer;
-use super::reply::Reply;
+use super::reply::{Reply, Work};
 use super::request::Request;
-use super::work::Work;
 
 /// Answers requests. One value a worker, on that worker's thread: state needs no lock and no `Send`.
 ///

@@ -1,7 +1,7 @@
 //! Whether the client of a request that is being answered is still there.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -16,6 +16,8 @@ pub struct Peer(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     is_gone: AtomicBool,
+    /// Somebody has left, or has waited for that.
+    is_used: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -32,19 +34,24 @@ impl Peer {
 
     /// It has left.
     pub(crate) fn leave(&self) {
+        self.0.is_used.store(true, Relaxed);
         self.0.is_gone.store(true, Release);
         let waiting = std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// The value for the next request: this one, if nobody else has it.
+    /// Whether nobody else has it, nobody has waited, and nobody has left: it is as good as new.
+    pub(crate) fn is_unused(&self) -> bool {
+        let is_shared = Arc::strong_count(&self.0) > 1;
+        // Whoever had it has let go of it: what they have done to it is seen here.
+        fence(Acquire);
+        !is_shared && !self.0.is_used.load(Relaxed)
+    }
+
+    /// The value for the next request.
     pub(crate) fn renew(&mut self) {
-        match Arc::get_mut(&mut self.0) {
-            Some(shared) => {
-                *shared.is_gone.get_mut() = false;
-                shared.waiting.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-            }
-            None => *self = Peer::default(),
+        if !self.is_unused() {
+            *self = Peer::default();
         }
     }
 }
@@ -63,6 +70,7 @@ impl Future for Gone {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let shared = &self.0.0;
         {
+            shared.is_used.store(true, Relaxed);
             let mut waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                 waiting.push(context.waker().clone());

@@ -7,15 +7,12 @@ use super::intake::Intake;
 use super::message::{Head, Method, Version};
 use super::one::emit;
 use super::owned::reply::{Body, OwnedReply};
-use super::owned::request::OwnedRequest;
 use super::peer::Peer;
-use super::request::Request;
 use super::status::{RESET_CONTENT, is_bodiless};
 use super::successor::Successor;
-use super::work::{One, Work};
 use bytes::Bytes;
 use ringmill_engine::{Address, Facts, Io};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// The answer to one request: status, then fields, then a body. Each `body` method finishes it.
 ///
@@ -60,6 +57,26 @@ pub(super) struct Later {
     pub(super) tunnel: Option<Box<dyn Intake>>,
     /// The same, for a session that gets the whole connection.
     pub(super) successor: Option<Box<dyn Successor>>,
+}
+
+/// What an exchange waits for.
+pub(crate) trait Work {
+    /// Goes on. Not to be called again once it is ready.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()>;
+
+    /// Writes what it has made: to be called once it is ready, and its place can be used again behind that.
+    fn answer(self: Box<Self>, reply: &mut Reply<'_>);
+
+    /// Whether whoever makes the answer has the request: a service may say that it is not ready for one.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
+    /// The memory it takes, with its request.
+    fn bytes(&self) -> usize;
+
+    /// Nobody waits for it any more: what it has is dropped, and its place can be used again.
+    fn retire(self: Box<Self>) {}
 }
 
 /// How far a reply is.
@@ -217,45 +234,6 @@ impl Reply<'_> {
     /// Finishes with a body that `source` makes as the client reads it: of `length` bytes, or chunked.
     pub fn stream(&mut self, length: Option<u64>, source: impl Source + 'static) {
         self.stream_boxed(length, Box::new(source));
-    }
-
-    /// Puts the answer off until `future` has made it. It is polled on this worker, between other requests: it may use whatever wakes its
-    /// waker, from any thread. The client's next requests wait behind it, and it is dropped when the client leaves before
-    /// ([`WhenGone`](super::WhenGone)). To be called instead of writing an answer.
-    pub fn later(&mut self, future: impl Future<Output = OwnedReply> + 'static) {
-        if !self.may_be_put_off() {
-            return;
-        }
-        let mut future = Box::pin(future);
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => self.put(answer),
-            Poll::Pending => self.put_off(One::new(future), None),
-        }
-    }
-
-    /// Takes a request out of the input, for a future that answers it later.
-    pub fn own(&mut self, request: &Request<'_>) -> OwnedRequest {
-        let later = self.state.later.get_or_insert_default();
-        OwnedRequest::take(request, later.peer.get_or_insert_default().clone())
-    }
-
-    /// Whether nothing of the answer is written, and the request has arrived in full.
-    pub(crate) fn may_be_put_off(&self) -> bool {
-        let may = self.state.stage == Stage::Unsent && !self.state.reading;
-        if !may {
-            tracing::error!(
-                "an answer that has begun, or whose request is not complete, was put off: ignored"
-            );
-        }
-        may
-    }
-
-    /// The answer is not ready: its exchange goes on with it.
-    pub(crate) fn put_off(&mut self, work: Box<dyn Work>, peer: Option<Peer>) {
-        self.state.stage = Stage::Later;
-        let later = self.state.later.get_or_insert_default();
-        later.work = Some(work);
-        later.peer = peer.or(later.peer.take());
     }
 
     /// Writes an answer that was made as a value.
@@ -457,12 +435,13 @@ impl Reply<'_> {
             self.state.keep_alive = false;
         }
         let bodiless = is_bodiless(self.state.status);
+        let buffer = self.io.buffer();
         if !bodiless || (self.state.status == 304 && length > 0) {
-            emit::write_length(self.io.buffer(), length);
+            emit::write_length(buffer, length);
         } else if self.state.status == RESET_CONTENT {
-            emit::write_length(self.io.buffer(), 0);
+            emit::write_length(buffer, 0);
         }
-        self.finish_head();
+        buffer.extend_from_slice(emit::head_end(self.state.keep_alive, self.state.http10));
         self.state.stage = Stage::Done;
         !bodiless && !self.state.head_only
     }

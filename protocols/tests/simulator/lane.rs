@@ -6,8 +6,8 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use ringmill_engine::driver::sim::{Rng, Watch};
-use ringmill_protocols::adapt::{Body, BoxError, TowerServer, tower};
-use ringmill_protocols::http::{Limits, Peer, WhenGone};
+use ringmill_protocols::adapt::{Body, BoxError, Notices, TowerServer, tower};
+use ringmill_protocols::http::{Limits, WhenGone};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -53,7 +53,7 @@ async fn answer(watch: Watch, request: Request<Body>) -> Result<Response<Out>, B
             ok(Out::full(request.into_body().collect().await?.to_bytes()))
         }
         "gone" => {
-            let peer = request.extensions().get::<Peer>().expect("every request has one").clone();
+            let peer = request.extensions().get::<Notices>().expect("every request has them").peer().clone();
             peer.gone().await;
             ok(Out::full("gone"))
         }

@@ -4,7 +4,7 @@
 
 use super::limits::Limits;
 use crate::http::misuse;
-use crate::http::work::Work;
+use crate::http::reply::Work;
 use ringmill_engine::Waker;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
