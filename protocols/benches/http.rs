@@ -67,7 +67,7 @@ fn worker(c: &mut Criterion) {
     for (name, connections, requests) in
         [("1 connection", 1, 1), ("64 connections", 64, 1), ("64 connections, pipelined 16", 64, BATCH)]
     {
-        let (mut rig, input) = (Rig::new(connections), SMALL.repeat(requests));
+        let (mut rig, input) = (Rig::new(connections, common::server()), SMALL.repeat(requests));
         group.throughput(Throughput::Elements((connections * requests) as u64));
         group.bench_function(name, |b| {
             // What the peers do is not measured. A turn also brings the completions of the turn before.

@@ -8,8 +8,12 @@ mod common;
 
 use common::{BATCH, BROWSER, Rig, SMALL};
 use ringmill_engine::driver::sim::Alone;
+use ringmill_protocols::adapt::{Body, tower};
 use ringmill_protocols::http::message::Slots;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::hint::black_box;
+use std::task::{Context, Poll};
 
 type Case = (&'static str, fn(usize));
 
@@ -19,9 +23,10 @@ const CASES: &[Case] = &[
     ("decode-chunked", decode),
     ("session-small", |times| session(times, SMALL)),
     ("session-browser", |times| session(times, BROWSER)),
-    ("worker-request", |times| worker(times, 1, 1)),
-    ("worker-pipelined-16", |times| worker(times, 1, BATCH)),
-    ("worker-64-connections", |times| worker(times, 64, 1)),
+    ("worker-request", |times| worker(times, Rig::new(1, common::server()), 1, 1)),
+    ("worker-pipelined-16", |times| worker(times, Rig::new(1, common::server()), 1, BATCH)),
+    ("worker-64-connections", |times| worker(times, Rig::new(64, common::server()), 64, 1)),
+    ("tower-pipelined-16", |times| worker(times, Rig::new(1, tower(Greeter)), 1, BATCH)),
     ("worker-connection", connections),
 ];
 
@@ -81,8 +86,8 @@ fn session(times: usize, input: &[u8]) {
 }
 
 /// Requests on each of some connections, all in one turn. A turn also brings the completions of the turn before.
-fn worker(times: usize, connections: usize, pipelined: usize) {
-    let (mut rig, input, mut taken) = (Rig::new(connections), SMALL.repeat(pipelined), 0);
+fn worker(times: usize, mut rig: Rig, connections: usize, pipelined: usize) {
+    let (input, mut taken) = (SMALL.repeat(pipelined), 0);
     let requests_before = rig.simulation.counters().requests;
     for _ in 0..times {
         rig.send(&input);
@@ -99,7 +104,7 @@ const TURNS: usize = 5;
 
 /// A connection with one request; the client closes.
 fn connections(times: usize) {
-    let mut rig = Rig::new(0);
+    let mut rig = Rig::new(0, common::server());
     for _ in 0..times {
         let peer = rig.connect();
         peer.send(SMALL);
@@ -112,4 +117,28 @@ fn connections(times: usize) {
         assert!(peer.is_closed(), "{TURNS} turns are not enough");
     }
     assert_eq!(rig.simulation.counters().requests, times as u64);
+}
+
+/// A service of tower that answers at once, with the fields of a small app: what is around it is what costs.
+#[derive(Clone)]
+struct Greeter;
+
+impl tower_service::Service<http::Request<Body>> for Greeter {
+    type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let text: &[u8] = if request.uri().path() == "/text" { b"Hello, World!" } else { b"another path" };
+        let mut response = http::Response::new(bytes::Bytes::from_static(text).into());
+        let headers = response.headers_mut();
+        headers.insert(http::header::SERVER, http::HeaderValue::from_static("greeter"));
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+        headers.insert(http::header::CONTENT_LENGTH, http::HeaderValue::from(text.len()));
+        ready(Ok(response))
+    }
 }

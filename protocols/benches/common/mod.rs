@@ -1,8 +1,8 @@
 //! What the benches and the instruction counts measure: the same inputs and the same server.
 
-use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
 use ringmill_engine::event::Socket;
+use ringmill_engine::{Config, Layer};
 use ringmill_protocols::http::message::{Framing, Slots};
 use ringmill_protocols::http::one::decoder::{BodyLimits, Decoded, Decoder};
 use ringmill_protocols::http::one::head::{HeadLimits, Outcome, parse_head};
@@ -98,9 +98,9 @@ pub struct Rig {
 impl Rig {
     /// So many connections are open, have had a request, and then nothing happened for a second: what is done once a
     /// connection is done, and deadlines are filed.
-    pub fn new(connections: usize) -> Rig {
+    pub fn new(connections: usize, server: impl Layer) -> Rig {
         let mut simulation = Simulation::new(1, Chaos::CALM, Config::default());
-        let listener = simulation.listen_unwatched(server());
+        let listener = simulation.listen_unwatched(server);
         simulation.start();
         let mut rig = Rig { simulation, listener, peers: Vec::new() };
         rig.peers = (0..connections).map(|_| rig.connect()).collect();
