@@ -452,6 +452,25 @@ fn no_more_run_on_than_may() {
     no_more_than(0, Limits { run_on_bytes_max: 1, ..Limits::default() });
 }
 
+#[test]
+fn none_runs_on_for_ever() {
+    let limits = Limits { run_on_timeout: Duration::from_secs(60), ..Limits::default() };
+    let mut run = Run::with(0, Chaos::CALM, WhenGone::RunOn, limits);
+    for _ in 0..2 {
+        let peer = run.connect();
+        peer.send(get("/wait/1").as_bytes());
+        run.rest();
+        peer.shutdown();
+        run.rest();
+        run.simulation.run_for(Duration::from_secs(40));
+    }
+    assert_eq!(run.desk.said(), ["dropped"], "the first, behind its own minute");
+    run.simulation.run_for(Duration::from_secs(15));
+    assert_eq!(run.desk.said(), [] as [&str; 0]);
+    run.simulation.run_for(Duration::from_secs(15));
+    assert_eq!(run.desk.said(), ["dropped"]);
+}
+
 fn no_more_than(expected: usize, limits: Limits) {
     let mut run = Run::with(0, Chaos::CALM, WhenGone::RunOn, limits);
     for _ in 0..3 {

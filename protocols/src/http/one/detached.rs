@@ -5,7 +5,7 @@
 use super::limits::Limits;
 use crate::http::misuse;
 use crate::http::reply::Work;
-use ringmill_engine::Waker;
+use ringmill_engine::{Dialer, Tick, Waker};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
@@ -16,12 +16,14 @@ use std::task::{Context, Wake};
 pub(super) struct Detached {
     tasks: Vec<Task>,
     /// There from the start of the worker on.
-    bell: Option<Waker>,
+    start: Option<(Dialer, Waker)>,
 }
 
 struct Task {
     work: Box<dyn Work>,
     flag: Arc<Flag>,
+    /// It is dropped then; `Tick::NEVER` until the time is known.
+    due: Tick,
 }
 
 struct Flag {
@@ -41,13 +43,14 @@ impl Wake for Flag {
 }
 
 impl Detached {
-    pub(super) fn start(&mut self, bell: Waker) {
-        self.bell = Some(bell);
+    pub(super) fn start(&mut self, dialer: Dialer) {
+        let bell = dialer.waker();
+        self.start = Some((dialer, bell));
     }
 
     /// Takes a future that is not ready; it is polled at once, because the waker that it has is that of its connection.
     pub(super) fn keep(&mut self, work: Box<dyn Work>, limits: &Limits) {
-        let Some(bell) = &self.bell else { return };
+        let Some((dialer, bell)) = &self.start else { return };
         let bytes: usize = self.tasks.iter().map(|task| task.work.bytes()).sum();
         if self.tasks.len() >= limits.run_on_max || bytes + work.bytes() > limits.run_on_bytes_max {
             tracing::warn!(
@@ -58,8 +61,26 @@ impl Detached {
             return;
         }
         let flag = Arc::new(Flag { is_due: AtomicBool::new(true), bell: bell.clone() });
-        self.tasks.push(Task { work, flag });
+        self.tasks.push(Task { work, flag, due: Tick::NEVER });
+        // Nobody says here what time it is: the next tick does.
+        dialer.set_timer(Some(Tick::default()));
         self.look();
+    }
+
+    /// Drops those whose time is over, and gives a time to those that have none yet.
+    pub(super) fn tick(&mut self, now: Tick, limits: &Limits) {
+        let Some((dialer, _)) = &self.start else { return };
+        for task in &mut self.tasks {
+            task.due = task.due.min(now.after(limits.run_on_timeout));
+        }
+        let late: Vec<Task> = self.tasks.extract_if(.., |task| task.due <= now).collect();
+        dialer.set_timer(self.tasks.iter().map(|task| task.due).min());
+        if !late.is_empty() {
+            tracing::warn!(
+                tasks = late.len(),
+                "handlers whose clients have left are dropped: they ran on for too long (Limits::run_on_timeout)"
+            );
+        }
     }
 
     /// Goes on with those that are due. A panic of one passes on once all had their turn.
@@ -67,7 +88,7 @@ impl Detached {
         let mut panic = None;
         let mut at = 0;
         while at < self.tasks.len() {
-            let Task { work, flag } = &mut self.tasks[at];
+            let Task { work, flag, .. } = &mut self.tasks[at];
             if !flag.is_due.swap(false, AcqRel) {
                 at += 1;
                 continue;

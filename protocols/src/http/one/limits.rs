@@ -32,6 +32,8 @@ pub struct Limits {
     pub run_on_max: usize,
     /// What they may take in all, as far as it is known: their futures, and the heads of their requests.
     pub run_on_bytes_max: usize,
+    /// One that is not ready so long after its client has left is dropped.
+    pub run_on_timeout: Duration,
     /// A connection without a request closes after this time.
     pub keep_alive_timeout: Duration,
     /// A connection closes after so many requests; `None` is never.
@@ -49,8 +51,9 @@ pub enum WhenGone {
     /// The end of the client's stream is not taken for its leaving: it is answered, as are the requests behind this one. Some
     /// clients and load balancers send their end early. The future is dropped when the connection is gone.
     HalfClose,
-    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle. It has no
-    /// deadline; how many there may be, and what they may take, is [`Limits::run_on_max`] and [`Limits::run_on_bytes_max`].
+    /// It runs to its end, and what it answers is dropped: for what must not be cut in the middle. It has
+    /// [`Limits::run_on_timeout`] for that; how many there may be, and what they may take, is [`Limits::run_on_max`] and
+    /// [`Limits::run_on_bytes_max`].
     RunOn,
 }
 
@@ -69,6 +72,7 @@ impl Default for Limits {
             handler_timeout: Duration::from_secs(60),
             run_on_max: 1024,
             run_on_bytes_max: 16 * 1024 * 1024,
+            run_on_timeout: Duration::from_secs(600),
             keep_alive_timeout: Duration::from_secs(75),
             requests_max: None,
             drain_grace: Duration::from_millis(100),

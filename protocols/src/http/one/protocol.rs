@@ -4,7 +4,7 @@ use super::answer::Flow;
 use super::session::{Conversation, Server};
 use crate::http::handler::Handler;
 use crate::http::successor::Successor;
-use ringmill_engine::{Call, CloseReason, Dialer, Io, Next, Protocol, Step};
+use ringmill_engine::{Call, CloseReason, Dialer, Io, Next, Protocol, Step, Tick};
 
 /// The state of one connection.
 pub struct Session(Speaks);
@@ -105,7 +105,11 @@ impl<H: Handler> Protocol for Server<H> {
     }
 
     fn start(&mut self, dialer: Dialer) {
-        self.detached.start(dialer.waker());
+        self.detached.start(dialer);
+    }
+
+    fn tick(&mut self, now: Tick) {
+        self.run_on(now);
     }
 
     fn rung(&mut self) {

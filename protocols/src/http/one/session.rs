@@ -427,6 +427,11 @@ impl<H: Handler> Server<H> {
         }
     }
 
+    /// Ends handlers that have run on for too long without their clients.
+    pub(super) fn run_on(&mut self, now: Tick) {
+        self.detached.tick(now, &self.context.limits);
+    }
+
     /// Goes on after there is room, or something was waited for.
     pub(super) fn go_on(&mut self, session: &mut Conversation, io: &mut Io<'_>) -> Flow {
         loop {
