@@ -90,7 +90,7 @@ impl Link {
     pub fn publish(&self, topic: &str, payload: Bytes) -> Result<(), Refused> {
         let taken = if payload.len() > self.state.payload_max.load(Ordering::Relaxed) {
             Err(Refused::TooLarge)
-        } else if self.state.is_up.load(Ordering::Relaxed) {
+        } else if self.state.is_up.load(Ordering::Acquire) {
             let command = Command::Publish(topic.into(), payload);
             self.commands.try_send(command).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => Refused::Busy,

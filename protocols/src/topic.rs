@@ -29,8 +29,9 @@
 //! go out by [`websocket`](crate::websocket) and [`sse`](crate::sse).
 //!
 //! With a [`Carrier`], such as a broker, messages go to other processes as well, and come to subscribers only by way of it (`carrier.rs`,
-//! `hearing.rs`, `envelope.rs`).
+//! `arrivals.rs`, `hearing.rs`, `envelope.rs`).
 
+mod arrivals;
 mod carrier;
 mod core;
 mod counters;
@@ -48,10 +49,11 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use carrier::{Arrivals, Carrier, InUse};
+pub use arrivals::Arrivals;
+pub use carrier::{Carrier, InUse};
 pub use counters::TopicCounters;
-pub use hub::{Hub, Published, Topics};
-pub use message::{Frame, Publication};
+pub use hub::{Hub, Topics};
+pub use message::{Frame, Publication, Published};
 pub use options::{SlowPolicy, Start, Subscribe, TopicOptions};
 pub use place::{NAME_BYTES_MAX, Place, is_name};
 pub use service::HubService;

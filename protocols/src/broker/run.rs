@@ -162,9 +162,9 @@ impl Linked<'_> {
         self.connection.flush().await?;
         self.state.payload_max.store(self.connection.payload_max(), Ordering::Relaxed);
         self.state.connections.fetch_add(1, Ordering::Relaxed);
-        self.state.is_up.store(true, Ordering::Relaxed);
         tracing::info!(%server, topics = wanted.0.len(), "connected to the broker");
         deliver(self.inbox, Event::Up).await;
+        self.state.is_up.store(true, Ordering::Release);
         let ended = self.exchange(wanted, &mut incoming).await;
         self.state.is_up.store(false, Ordering::Relaxed);
         // What was taken meanwhile is not kept for a connection that nobody knows when to expect.

@@ -163,7 +163,7 @@ impl State {
         let [connections, published, refused, dropped, received, too_large] =
             [connections, published, refused, dropped, received, too_large]
                 .map(|count| count.load(Ordering::Relaxed));
-        let is_up = is_up.load(Ordering::Relaxed);
+        let is_up = is_up.load(Ordering::Acquire);
         Counters { is_up, connections, published, refused, dropped, received, too_large }
     }
 }

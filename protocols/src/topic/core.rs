@@ -15,6 +15,7 @@ use ringmill_engine::{Dialer, Tick};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a worker knows.
 pub(super) struct Core {
@@ -59,6 +60,8 @@ pub(super) struct Outside<'a> {
     pub(super) dialer: Option<&'a Dialer>,
     /// What carries messages to other processes.
     pub(super) carrier: Option<&'a dyn Carrier>,
+    /// How many epochs have ended.
+    pub(super) restarts: &'a AtomicU64,
     /// Which worker a topic is at home at.
     pub(super) home_of: &'a dyn Fn(&str) -> usize,
 }
@@ -86,7 +89,7 @@ impl Core {
     ) -> Result<u64, Busy> {
         let is_known = self.names.contains_key(name);
         if !is_known && self.topics.len() >= outside.options.topics_max {
-            outside.live.busy.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            outside.live.busy.fetch_add(1, Ordering::Relaxed);
             return Err(Busy);
         }
         let (index, _) = self.home(name);
@@ -131,7 +134,7 @@ impl Core {
                 Letter::Arrive(name, publication) => self.arrive(&name, publication, outside),
                 Letter::Began(name) => self.begin(&name, outside),
                 Letter::Missed(name) => self.miss(&name, outside),
-                Letter::Restart(epoch) => self.restart(epoch, outside),
+                Letter::Restart(restart) => self.restart(restart, outside),
             }
         }
         for name in mail.gaps {
@@ -151,7 +154,8 @@ impl Core {
         notify: Notify,
         outside: Outside<'_>,
     ) -> (usize, usize) {
-        let index = if is_home { self.wanted(name, outside) } else { self.mirror(name, outside) };
+        let restarts = outside.restarts.load(Ordering::Relaxed);
+        let index = if is_home { self.wanted(name, restarts, outside) } else { self.mirror(name, outside) };
         let subscriber = Subscriber {
             notify,
             cursor: Cursor::Waiting(how.start),
@@ -270,13 +274,18 @@ impl Core {
 
     /// A topic that has its home here, and whether it is new.
     fn home(&mut self, name: &Arc<str>) -> (usize, bool) {
-        self.topic(name, || Role::Home { interested: Vec::new(), hearing: Hearing::Not, heard_from: 0 })
+        self.topic(name, || Role::Home {
+            interested: Vec::new(),
+            hearing: Hearing::Not,
+            heard_from: 0,
+            restarts: 0,
+        })
     }
 
     /// The same for somebody who subscribes.
-    fn wanted(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
+    fn wanted(&mut self, name: &Arc<str>, restarts: u64, outside: Outside<'_>) -> usize {
         let (index, is_new) = self.home(name);
-        self.hear(index, is_new, outside);
+        self.hear(index, is_new, restarts, outside);
         index
     }
 
@@ -359,8 +368,8 @@ impl Core {
     /// A worker wants a topic whose home is here, or does not any more.
     fn grant(&mut self, worker: usize, name: &Arc<str>, wish: Wish, outside: Outside<'_>) {
         match wish {
-            Wish::From(offset) => {
-                let index = self.wanted(name, outside);
+            Wish::From { offset, restarts } => {
+                let index = self.wanted(name, restarts, outside);
                 let topic = &mut self.topics[index];
                 if let Role::Home { interested, .. } = &mut topic.role
                     && !interested.contains(&worker)
@@ -418,7 +427,7 @@ impl Core {
             }
         }
         let topic = &mut self.topics[index];
-        topic.log.follow(end);
+        topic.log.follow(end.epoch);
         if is_first {
             // Now everybody's place is known, and what follows does not change it.
             let slots: Vec<usize> = topic.subscribers.iter().map(|(slot, _)| slot).collect();
@@ -436,9 +445,10 @@ impl Core {
             return;
         }
         *is_asked = true;
-        let from = if *is_synced { topic.log.next() } else { 0 };
+        let offset = if *is_synced { topic.log.next() } else { 0 };
+        let wish = Wish::From { offset, restarts: outside.restarts.load(Ordering::Relaxed) };
         let home = (outside.home_of)(&topic.name);
-        outside.inboxes[home].wish(outside.worker, &topic.name, Wish::From(from));
+        outside.inboxes[home].wish(outside.worker, &topic.name, wish);
     }
 
     /// Wakes those who have something to read.

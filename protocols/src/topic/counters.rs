@@ -13,7 +13,6 @@ pub(super) struct Live {
     pub(super) slow_closed: AtomicU64,
     pub(super) resets: AtomicU64,
     pub(super) cuts: AtomicU64,
-    pub(super) unreadable: AtomicU64,
     pub(super) topics: AtomicU64,
     pub(super) subscribers: AtomicU64,
     pub(super) kept_bytes: AtomicU64,
@@ -40,7 +39,6 @@ impl Live {
         sum.slow_closed += self.slow_closed.load(Relaxed);
         sum.resets += self.resets.load(Relaxed);
         sum.cuts += self.cuts.load(Relaxed);
-        sum.unreadable += self.unreadable.load(Relaxed);
         sum.topics += self.topics.load(Relaxed);
         sum.subscribers += self.subscribers.load(Relaxed);
         sum.kept_bytes += self.kept_bytes.load(Relaxed);

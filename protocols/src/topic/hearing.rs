@@ -5,6 +5,7 @@
 
 use super::core::{Core, Outside};
 use super::counters::Live;
+use super::inbox::Restart;
 use super::message::{Frame, Publication};
 use super::one::{Hearing, Role};
 use super::place::Place;
@@ -12,12 +13,14 @@ use ringmill_engine::Tick;
 use std::sync::Arc;
 
 impl Core {
-    /// Somebody wants a topic whose home is here: it is heard.
-    pub(super) fn hear(&mut self, index: usize, is_new: bool, outside: Outside<'_>) {
+    /// Somebody wants a topic whose home is here, since so many epochs had ended: it is heard.
+    pub(super) fn hear(&mut self, index: usize, is_new: bool, since: u64, outside: Outside<'_>) {
         let (Some(carrier), topic) = (outside.carrier, &mut self.topics[index]) else { return };
-        let Role::Home { hearing, .. } = &mut topic.role else { return };
+        let Role::Home { hearing, restarts, .. } = &mut topic.role else { return };
         let was_heard = *hearing != Hearing::Not;
         *hearing = Hearing::Wanted;
+        // Somebody else may have wanted it earlier.
+        *restarts = if was_heard { since.min(*restarts) } else { since };
         if !was_heard {
             carrier.subscribe(&topic.name);
             if !is_new {
@@ -101,12 +104,25 @@ impl Core {
         }
     }
 
-    /// Something was missed of whatever topic: another epoch begins.
-    pub(super) fn restart(&mut self, epoch: u64, outside: Outside<'_>) {
-        self.epoch = epoch;
-        let homes = self.topics.iter().filter(|(_, topic)| matches!(topic.role, Role::Home { .. }));
-        let homes: Vec<usize> = homes.map(|(index, _)| index).collect();
-        for index in homes {
+    /// Something was missed of whatever topic was heard before: another epoch begins.
+    pub(super) fn restart(&mut self, restart: Restart, outside: Outside<'_>) {
+        self.epoch = restart.epoch;
+        let mut cut = Vec::new();
+        for (index, topic) in &mut self.topics {
+            match topic.role {
+                // What was asked for after that has missed nothing, unless something came that was on its way from before.
+                Role::Home { hearing, heard_from, restarts, .. }
+                    if hearing != Hearing::Not
+                        && restarts > restart.number
+                        && heard_from == topic.log.next() =>
+                {
+                    topic.log.follow(restart.epoch);
+                }
+                Role::Home { .. } => cut.push(index),
+                Role::Mirror { .. } => {}
+            }
+        }
+        for index in cut {
             // One that went away because another one's message took its room is cut by being forgotten.
             if self.topics.contains(index) {
                 self.cut(index, outside);

@@ -4,8 +4,8 @@ use super::carrier::Carrier;
 use super::core::{Core, Outside};
 use super::counters::{Live, TopicCounters};
 use super::envelope;
-use super::inbox::Inbox;
-use super::message::Publication;
+use super::inbox::{Inbox, Restart};
+use super::message::{Publication, Published};
 use super::options::TopicOptions;
 use super::place::is_name;
 use ringmill_engine::{Dialer, Tick, WorkerContext};
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) epoch: u64,
     /// How often another one has begun.
     restarts: AtomicU64,
+    /// Messages of other processes that could not be read.
+    unreadable: AtomicU64,
     /// What carries messages to other processes.
     pub(super) carrier: OnceLock<Arc<dyn Carrier>>,
     /// Not to be known to others: who knows it can send everything to one worker.
@@ -54,24 +56,6 @@ pub(super) struct Inner {
     pub(super) core: RefCell<Core>,
     pub(super) dialer: RefCell<Option<Dialer>>,
     is_ticking: RefCell<bool>,
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// It has this offset; `None`: it is on its way to another worker, which is the topic's home and gives it one. (If it is the first of its
-    /// topic and that worker has as many topics as it may, it is dropped there, and counted as busy.) With a carrier it is always `None`:
-    /// it was handed over, and gets its place where it comes back.
-    Done {
-        /// Which message of the topic it is.
-        offset: Option<u64>,
-    },
-    /// The topic's home is behind, or has too many topics, or there is no connection to the broker: it is not published. Try again later.
-    Busy,
-    /// It is longer than [`TopicOptions::message_bytes_max`], or than a broker takes.
-    TooLarge,
-    /// That is no name of a topic: [`is_name`].
-    NoTopic,
 }
 
 /// How old messages are looked for.
@@ -101,6 +85,7 @@ impl Topics {
             options,
             epoch: hash(seed, "epoch"),
             restarts: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
             carrier: OnceLock::new(),
             seed,
             seats: OnceLock::new(),
@@ -159,7 +144,8 @@ impl Topics {
 
     /// What is counted, over all workers.
     pub fn counters(&self) -> TopicCounters {
-        let mut sum = TopicCounters::default();
+        let unreadable = self.0.unreadable.load(Relaxed);
+        let mut sum = TopicCounters { unreadable, ..TopicCounters::default() };
         self.0.seats().iter().for_each(|seat| seat.live.add_to(&mut sum));
         sum
     }
@@ -228,16 +214,14 @@ impl Shared {
         }
     }
 
-    /// Counted by what carries messages, and nobody else.
-    pub(super) fn count_unreadable(&self, name: &str) {
-        if let Some(seat) = self.seats().get(self.home_of(name)) {
-            seat.live.unreadable.fetch_add(1, Relaxed);
-        }
+    /// Counted by what carries messages, and nobody else; how many there are now.
+    pub(super) fn count_unreadable(&self) -> u64 {
+        self.unreadable.fetch_add(1, Relaxed) + 1
     }
 
-    pub(super) fn next_epoch(&self) -> u64 {
-        let restarts = self.restarts.fetch_add(1, Relaxed) + 1;
-        hash(self.seed, &format!("epoch {restarts}"))
+    pub(super) fn next_epoch(&self) -> Restart {
+        let number = self.restarts.fetch_add(1, Relaxed);
+        Restart { number, epoch: hash(self.seed, &format!("epoch {}", number + 1)) }
     }
 
     /// Which worker a topic is at home at.
@@ -307,7 +291,7 @@ impl Hub {
 
     /// Does what other workers have left to do.
     pub(super) fn look(&self) {
-        let mail = self.0.shared.inboxes()[self.0.worker].take();
+        let mail = self.0.shared.inboxes()[self.0.worker].take(&self.0.shared.options);
         self.with(|core, outside| core.receive(mail, outside));
         self.start_ticking();
     }
@@ -348,6 +332,7 @@ impl Hub {
             inboxes: shared.inboxes(),
             live: self.live(),
             dialer: dialer.as_ref(),
+            restarts: &shared.restarts,
             carrier: shared.carrier.get().map(|carrier| &**carrier),
             home_of: &|name| shared.home_of(name),
         };

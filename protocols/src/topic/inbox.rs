@@ -33,9 +33,20 @@ pub(super) struct Mail {
 /// What a worker wants of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// All from this offset on.
-    From(u64),
+    /// All from this offset on; asked for when so many epochs had ended.
+    From {
+        offset: u64,
+        restarts: u64,
+    },
     Nothing,
+}
+
+/// Another epoch.
+#[derive(Clone, Copy)]
+pub(super) struct Restart {
+    /// How many there were before.
+    pub(super) number: u64,
+    pub(super) epoch: u64,
 }
 
 /// What one worker has for another.
@@ -45,18 +56,15 @@ pub(super) enum Letter {
     /// From there.
     Deliver(Arc<str>, Arc<Frame>),
     /// The answer to a wish: what is kept from there on, and how far the log has come.
-    History {
-        name: Arc<str>,
-        frames: Vec<Arc<Frame>>,
-        end: End,
-    },
+    History { name: Arc<str>, frames: Vec<Arc<Frame>>, end: End },
     /// To the topic's home, from other processes.
     Arrive(Arc<str>, Publication),
     /// From here on it is heard without a gap.
     Began(Arc<str>),
-    /// Something of that was missed; of all topics, and another epoch begins.
+    /// Something of that was missed.
     Missed(Arc<str>),
-    Restart(u64),
+    /// Something of all was, but of those that were not heard before; another epoch begins.
+    Restart(Restart),
 }
 
 impl Inbox {
@@ -80,7 +88,7 @@ impl Inbox {
 
     fn take_in(&self, bytes: usize, options: &TopicOptions, letter: impl FnOnce() -> Letter) -> bool {
         let mut mail = self.open();
-        if !mail.fits(bytes, options) {
+        if !mail.fits(bytes, options.inbox_limits()) {
             return false;
         }
         mail.count(bytes);
@@ -105,12 +113,12 @@ impl Inbox {
         self.ring(mail);
     }
 
-    pub(super) fn restart(&self, epoch: u64) {
+    pub(super) fn restart(&self, restart: Restart) {
         let mut mail = self.open();
         if matches!(mail.letters.back(), Some(Letter::Restart(_))) {
             mail.letters.pop_back();
         }
-        mail.letters.push_back(Letter::Restart(epoch));
+        mail.letters.push_back(Letter::Restart(restart));
         self.ring(mail);
     }
 
@@ -121,7 +129,7 @@ impl Inbox {
         if mail.gaps.contains(name) {
             return true;
         }
-        let fits = mail.fits(bytes, options);
+        let fits = mail.fits(bytes, options.inbox_limits());
         if fits {
             mail.count(bytes);
             mail.letters.push_back(Letter::Deliver(name.clone(), frame.clone()));
@@ -144,9 +152,27 @@ impl Inbox {
         self.ring(mail);
     }
 
-    /// All that lies here.
-    pub(super) fn take(&self) -> Mail {
-        std::mem::take(&mut *self.open())
+    /// What lies here, but no more messages at once than half of a log: they are read before more come, so that a burst is not too fast for
+    /// those who read in time. Where some are left it rings again.
+    pub(super) fn take(&self, options: &TopicOptions) -> Mail {
+        let mut mail = self.open();
+        let mut taken = Mail { wishes: std::mem::take(&mut mail.wishes), ..Mail::default() };
+        while let Some(letter) = mail.letters.front() {
+            let bytes = letter.message_bytes();
+            if bytes.is_some_and(|bytes| !taken.fits(bytes, options.burst_limits())) {
+                self.ring(mail);
+                return taken;
+            }
+            if let Some(bytes) = bytes {
+                taken.count(bytes);
+                mail.messages -= 1;
+                mail.bytes -= bytes;
+            }
+            taken.letters.extend(mail.letters.pop_front());
+        }
+        // Behind all letters: one of them may be the answer to an earlier gap.
+        taken.gaps = std::mem::take(&mut mail.gaps);
+        taken
     }
 
     fn open(&self) -> MutexGuard<'_, Mail> {
@@ -161,11 +187,21 @@ impl Inbox {
     }
 }
 
+impl Letter {
+    /// The length of a message, if it is one.
+    fn message_bytes(&self) -> Option<usize> {
+        match self {
+            Letter::Publish(_, publication) | Letter::Arrive(_, publication) => Some(publication.bytes.len()),
+            Letter::Deliver(_, frame) => Some(frame.as_bytes().len()),
+            _ => None,
+        }
+    }
+}
+
 impl Mail {
-    fn fits(&self, bytes: usize, options: &TopicOptions) -> bool {
+    fn fits(&self, bytes: usize, (messages_max, bytes_max): (usize, usize)) -> bool {
         // One always fits.
-        self.messages == 0
-            || (self.messages < options.inbox_messages_max && self.bytes + bytes <= options.inbox_bytes_max)
+        self.messages == 0 || (self.messages < messages_max && self.bytes + bytes <= bytes_max)
     }
 
     fn count(&mut self, bytes: usize) {

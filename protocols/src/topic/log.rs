@@ -46,9 +46,9 @@ impl Log {
         self.end.cut.is_some_and(|cut| cut >= from) || (self.first()..to).any(is_kept)
     }
 
-    /// It is a mirror of one of this epoch.
-    pub(super) fn follow(&mut self, end: End) {
-        self.end.epoch = end.epoch;
+    /// It is of this epoch from here on.
+    pub(super) fn follow(&mut self, epoch: u64) {
+        self.end.epoch = epoch;
     }
 
     /// The oldest that is kept; `next` if there is none.

@@ -63,6 +63,24 @@ impl From<&[u8]> for Publication {
     }
 }
 
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It has this offset; `None`: it is on its way to another worker, which is the topic's home and gives it one. (If it is the first of its
+    /// topic and that worker has as many topics as it may, it is dropped there, and counted as busy.) With a carrier it is always `None`:
+    /// it was handed over, and gets its place where it comes back.
+    Done {
+        /// Which message of the topic it is.
+        offset: Option<u64>,
+    },
+    /// The topic's home is behind, or has too many topics, or there is no connection to the broker: it is not published. Try again later.
+    Busy,
+    /// It is longer than [`TopicOptions::message_bytes_max`](super::TopicOptions::message_bytes_max), or than a broker takes.
+    TooLarge,
+    /// That is no name of a topic: [`is_name`](super::is_name).
+    NoTopic,
+}
+
 /// A message in its place. What it is encoded to is made once, when it is first needed, and shared by all subscribers.
 #[derive(Debug)]
 pub struct Frame {

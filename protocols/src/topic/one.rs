@@ -25,6 +25,8 @@ pub(super) enum Role {
         hearing: Hearing,
         /// The first message that was heard since it was asked for.
         heard_from: u64,
+        /// How many epochs had ended by then.
+        restarts: u64,
     },
     /// Its home was asked for what follows what is here.
     Mirror { is_synced: bool, is_asked: bool },

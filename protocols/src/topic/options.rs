@@ -31,6 +31,18 @@ pub struct TopicOptions {
     pub linger: Duration,
 }
 
+impl TopicOptions {
+    /// So many messages and bytes may wait for a worker.
+    pub(super) fn inbox_limits(&self) -> (usize, usize) {
+        (self.inbox_messages_max, self.inbox_bytes_max)
+    }
+
+    /// So many of them it takes at once.
+    pub(super) fn burst_limits(&self) -> (usize, usize) {
+        (self.messages_max / 2, self.bytes_max / 2)
+    }
+}
+
 impl Default for TopicOptions {
     fn default() -> TopicOptions {
         TopicOptions {

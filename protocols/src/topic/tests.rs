@@ -259,7 +259,7 @@ proptest! {
                 while keeper.read(&mut seen) {}
             }
         }
-        for _ in 0..10 {
+        for _ in 0..100 {
             hubs.iter().for_each(Hub::look);
             for reader in keepers.iter_mut().chain(&mut readers) {
                 while reader.read(&mut seen) {}

@@ -29,8 +29,14 @@ pub trait Handler: 'static {
     fn room(&mut self, _state: &mut Self::State, _ws: &mut Ws<'_>) {}
 
     /// Messages of a topic are missing from here on, because the client was too slow for them ([`SlowPolicy`](crate::topic::SlowPolicy)): so
-    /// many, or `None` if the place that it wanted to go on from is not known any more.
-    fn skipped(&mut self, _state: &mut Self::State, _topic: &str, _messages: Option<u64>, _ws: &mut Ws<'_>) {}
+    /// many; or `None`, nobody knows how many, if the place that it wanted to go on from is not known any more, or if the broker was lost
+    /// that carries the topic. Unless a handler does something else, the latter closes the connection with 4009, so that the client begins
+    /// anew.
+    fn skipped(&mut self, _state: &mut Self::State, _topic: &str, messages: Option<u64>, ws: &mut Ws<'_>) {
+        if messages.is_none() {
+            ws.close(4009, "messages were missed");
+        }
+    }
 
     /// A waker of this connection ([`Ws::waker`]) was used. Several uses may become one call, and a call may
     /// come without any.
