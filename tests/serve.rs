@@ -293,6 +293,7 @@ fn help_names_every_option_its_variable_and_examples() {
         "ws-origin",
         "ws-deflate",
         "ws-contexts",
+        "broker",
         "workers",
         "pin",
         "driver",
@@ -370,7 +371,7 @@ fn variables() -> Vec<String> {
     let mut command = ringmill();
     command.args(["serve", "--help"]);
     let (_, help, _) = program::run(command);
-    let names = help.split("[env: ").skip(1).map(|rest| rest.split('=').next().unwrap().to_owned());
+    let names = help.split("[env: ").skip(1).map(|rest| rest.split(['=', ']']).next().unwrap().to_owned());
     names.chain(["RINGMILL_LOG".to_owned()]).collect()
 }
 
@@ -445,6 +446,13 @@ fn what_cannot_work_ends_with_one_clear_line() {
         }
         assert!(!errors.contains("panicked"), "{errors}");
     };
+    check(&["--broker", "kafka://b.example"], &["--broker", "no broker's address", "nats://host:4222"]);
+    if !cfg!(feature = "broker-redis") {
+        check(
+            &["--broker", "redis://b.example"],
+            &["--broker", "without broker-redis", "--features broker-redis"],
+        );
+    }
     check(&["--driver", "kqueue"], &["--driver", "kqueue", "auto, uring or poll"]);
     check(&["--workers", "0"], &["--workers", "at least 1"]);
     check(&["--workers", "many"], &["--workers", "many", "auto or a number"]);

@@ -4,8 +4,8 @@ mod secured;
 mod topics;
 
 use bytes::Bytes;
+use ringmill::broker::Link;
 use ringmill::http::{BodyWriter, Fill, Handler, Limits, Method, Plan, Reply, Request, Source, Upload};
-use ringmill::topic::TopicCounters;
 use ringmill::{Config, Counters, Facts, Stats, TlsStore, WorkerContext};
 use secured::SecuredPage;
 use serde::Serialize;
@@ -18,6 +18,7 @@ pub(crate) struct RoutesOptions {
     pub(crate) limits: Limits,
     pub(crate) stream_bytes_max: u64,
     pub(crate) store: Option<Arc<TlsStore>>,
+    pub(crate) broker: Option<Link>,
 }
 
 /// One worker's routes.
@@ -41,7 +42,7 @@ const GET_POST: &str = "GET, HEAD, POST, OPTIONS";
 
 impl Routes {
     pub(crate) fn new(worker: &WorkerContext, options: &RoutesOptions, live: Live) -> Routes {
-        let RoutesOptions { limits, stream_bytes_max, store } = options;
+        let RoutesOptions { limits, stream_bytes_max, store, .. } = options;
         Routes {
             store: store.clone(),
             live,
@@ -78,8 +79,7 @@ impl Handler for Routes {
             }
             b"/stats" if get => {
                 let secured = self.store.as_deref().map(SecuredPage::new);
-                let topics = self.live.counters();
-                self.json(&StatsPage::new(&self.stats, self.limits.clone(), secured, topics), reply);
+                self.json(&StatsPage::new(&self.stats, self.limits.clone(), secured, &self.live), reply);
             }
             _ => match request.path() {
                 path if get && path.starts_with("/bytes/") => self.bytes(&path["/bytes/".len()..], reply),
@@ -399,6 +399,8 @@ struct StatsPage {
     total: serde_json::Map<String, serde_json::Value>,
     topics: serde_json::Map<String, serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<SecuredPage>,
 }
 
@@ -461,7 +463,7 @@ impl LimitsPage {
 }
 
 impl StatsPage {
-    fn new(stats: &Stats, limits: LimitsPage, tls: Option<SecuredPage>, topics: TopicCounters) -> StatsPage {
+    fn new(stats: &Stats, limits: LimitsPage, tls: Option<SecuredPage>, live: &Live) -> StatsPage {
         let counters = |counters: Counters| {
             counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
         };
@@ -476,7 +478,10 @@ impl StatsPage {
                 })
                 .collect(),
             total: counters(stats.total()),
-            topics: topics.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
+            topics: live.counters().iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
+            broker: live.broker().map(|counters| {
+                counters.iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+            }),
             tls,
         }
     }

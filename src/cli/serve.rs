@@ -10,9 +10,11 @@ use super::signals::{Orders, Reload};
 use clap::Args;
 use https::{Https, HttpsOptions};
 use redirect::Redirect;
+use ringmill::broker;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Prefixed};
 use ringmill::topic::{TopicOptions, Topics};
+use ringmill::websocket::Options;
 use ringmill::{
     Address, Builder, Config, DriverChoice, Echo, Engine, Error, Layer, ListenOptions, Pin, Running, Tls,
     TokioOptions, UdpEcho, WorkerContext,
@@ -46,6 +48,12 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     websocket: WebSocketOptions,
+
+    /// Broker that carries topics, as nats://HOST:4222, tls://HOST:4222 (NATS over TLS) or redis://HOST:6379: what is published on
+    /// one server reaches subscribers of all that have the same broker. USER:PASSWORD@ goes before the host; the variable keeps it out
+    /// of the list of processes
+    #[arg(long, value_name = "URL", env = "RINGMILL_BROKER", hide_env_values = true)]
+    broker: Option<broker::Server>,
 
     /// TCP echo address; repeat for several
     #[arg(long, value_name = "ADDR", env = "RINGMILL_TCP_ECHO", value_delimiter = ',')]
@@ -182,6 +190,8 @@ Examples:
       behind two balancers that send the PROXY protocol; /peer shows the client's address
   ringmill serve --config ringmill.toml
       a reverse proxy by a file
+  ringmill serve --listen 127.0.0.1:8081 --broker nats://127.0.0.1:4222
+      topics in common with every server that has this broker; try: curl -N http://127.0.0.1:8081/events/news
   ringmill serve --tcp-echo 127.0.0.1:7 --udp-echo 127.0.0.1:7
   RINGMILL_DRIVER=poll RINGMILL_LOG=debug ringmill serve
       every option is also an environment variable";
@@ -193,11 +203,20 @@ impl Serve {
         }
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
+        let ws = self.websocket.options();
+        let topics = Topics::new(TopicOptions {
+            message_bytes_max: ws.message_bytes_max.min(TopicOptions::default().bytes_max),
+            ..TopicOptions::default()
+        });
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
         let https = Https::new(&self.https, &self.listen)?;
         let store = https.as_ref().map(|https| https.store.clone());
-        let running = self.start(https.as_ref())?;
+        // It lives as long as the server: what was taken to be published leaves at the end.
+        let connect = |server: &broker::Server| topics.connect(server.clone(), broker::Options::default());
+        let broker = self.broker.as_ref().map(connect).transpose()?;
+        let link = broker.as_ref().map(broker::Broker::link);
+        let running = self.start(https.as_ref(), ws, topics, link)?;
         let reload = store.filter(|store| store.has_files()).map(|store| Reload {
             every: None,
             run: Box::new(move |_| {
@@ -211,7 +230,13 @@ impl Serve {
         Ok(())
     }
 
-    fn start(self, https: Option<&Https>) -> Result<Running, Error> {
+    fn start(
+        self,
+        https: Option<&Https>,
+        ws: Options,
+        topics: Topics,
+        broker: Option<broker::Link>,
+    ) -> Result<Running, Error> {
         let config = Config {
             workers: self.workers.0,
             pin: self.pin,
@@ -254,18 +279,13 @@ impl Serve {
         }
         let store = https.map(|https| https.store.clone());
         let redirect_port = https.and_then(|https| https.redirect_port);
-        let ws = self.websocket.options();
-        let topics = Topics::new(TopicOptions {
-            message_bytes_max: ws.message_bytes_max.min(TopicOptions::default().bytes_max),
-            ..TopicOptions::default()
-        });
         builder = builder.outbound(topics.service());
-        let options = RoutesOptions { limits: limits.clone(), stream_bytes_max, store };
+        let options = RoutesOptions { limits: limits.clone(), stream_bytes_max, store, broker };
         for address in self.listen {
             let (limits, options, ws) = (limits.clone(), options.clone(), ws.clone());
             let topics = topics.clone();
             builder = front.listen(builder, address, move |worker| {
-                let live = Live::new(&topics.hub(worker), &ws);
+                let live = Live::new(&topics.hub(worker), &ws, &options.broker);
                 let routes = Routes::new(worker, &options, live);
                 let server = Server::new(Redirect::new(routes, redirect_port)).with_limits(limits.clone());
                 if redirect_port.is_some() { server } else { server.websocket("/ws", websocket::echo(&ws)) }
@@ -276,7 +296,7 @@ impl Serve {
             let store = https.expect("it has addresses").store.clone();
             let options = options.clone();
             builder = front.listen(builder, address.clone(), move |worker| {
-                let live = Live::new(&topics.hub(worker), &ws);
+                let live = Live::new(&topics.hub(worker), &ws, &options.broker);
                 let routes = Routes::new(worker, &options, live);
                 let server = Server::new(routes).with_limits(limits.clone());
                 Tls::new(server.websocket("/ws", websocket::echo(&ws)), store.clone())

@@ -1,5 +1,6 @@
 //! Topics: `/ws/{topic}`, `/events/{topic}` and `POST /publish/{topic}`.
 
+use ringmill::broker::{self, Link};
 use ringmill::http::{Reply, Request};
 use ringmill::sse::EventOptions;
 use ringmill::topic::{Hub, Publication, Published, TopicCounters};
@@ -10,12 +11,18 @@ pub(crate) struct Live {
     hub: Hub,
     endpoint: Endpoint<Room>,
     origins: Origins,
+    broker: Option<Link>,
 }
 
 impl Live {
-    pub(crate) fn new(hub: &Hub, options: &Options) -> Live {
-        let endpoint = Endpoint::with_options(Room, options.clone()).with_topics(hub);
-        Live { hub: hub.clone(), endpoint, origins: options.origins.clone() }
+    pub(crate) fn new(hub: &Hub, options: &Options, broker: &Option<Link>) -> Live {
+        let room = Room { broker: broker.clone() };
+        let endpoint = Endpoint::with_options(room, options.clone()).with_topics(hub);
+        Live { hub: hub.clone(), endpoint, origins: options.origins.clone(), broker: broker.clone() }
+    }
+
+    pub(crate) fn broker(&self) -> Option<broker::Counters> {
+        self.broker.as_ref().map(Link::counters)
     }
 
     pub(crate) fn counters(&self) -> TopicCounters {
@@ -62,7 +69,7 @@ impl Live {
             Published::Busy => reply
                 .status(503)
                 .field("retry-after", "1")
-                .text("503 Service Unavailable: too much is being published\n"),
+                .text(&format!("503 Service Unavailable: {}\n", busy(&self.broker))),
         }
     }
 }
@@ -78,7 +85,17 @@ fn no_topic(reply: &mut Reply<'_>) {
     reply.status(404).text("404 Not Found: a topic has 1 to 128 letters, digits, or any of . _ ~ -\n");
 }
 
-struct Room;
+/// Why nothing can be published now.
+fn busy(broker: &Option<Link>) -> &'static str {
+    match broker {
+        Some(broker) if !broker.counters().is_up => "there is no connection to the broker",
+        _ => "too much is being published",
+    }
+}
+
+struct Room {
+    broker: Option<Link>,
+}
 
 impl Handler for Room {
     type State = String;
@@ -94,7 +111,7 @@ impl Handler for Room {
     fn message(&mut self, topic: &mut String, message: Message<'_>, ws: &mut Ws<'_>) {
         match ws.publish(topic, message) {
             Published::Done { .. } => {}
-            Published::Busy => ws.close(1013, "too much is being published"),
+            Published::Busy => ws.close(1013, busy(&self.broker)),
             Published::TooLarge | Published::NoTopic => ws.close(1009, "longer than a message may be"),
         }
     }
