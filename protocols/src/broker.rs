@@ -22,16 +22,18 @@ mod run;
 mod seam;
 mod server;
 mod topics;
+mod wanted;
 
 use bytes::Bytes;
-use seam::{Command, State};
 pub use seam::{Counters, Event, Inbox, Options, Refused};
+use seam::{Outgoing, State};
 pub use server::{Server, ServerError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 pub use topics::ConnectError;
+use wanted::Changes;
 
 /// A connection to a broker, which is made again whenever it is lost. Dropping it ends it.
 pub struct Broker {
@@ -42,8 +44,8 @@ pub struct Broker {
 /// What workers have of a [`Broker`]. Clones are cheap.
 #[derive(Clone)]
 pub struct Link {
-    commands: mpsc::Sender<Command>,
-    changes: mpsc::UnboundedSender<Command>,
+    outgoing: mpsc::Sender<Outgoing>,
+    changes: Arc<Changes>,
     state: Arc<State>,
 }
 
@@ -53,13 +55,13 @@ impl Broker {
     /// # Errors
     /// There is no thread to be had.
     pub fn start(server: Server, options: Options, inbox: Arc<dyn Inbox>) -> std::io::Result<Broker> {
-        let (commands, waiting) = mpsc::channel(options.outgoing_max.max(1));
-        let (changes, changed) = mpsc::unbounded_channel();
+        let (outgoing, waiting) = mpsc::channel(options.outgoing_max.max(1));
+        let changes = Arc::<Changes>::default();
         let state = Arc::new(State::new());
-        let link = Link { commands, changes, state: state.clone() };
+        let link = Link { outgoing, changes: changes.clone(), state: state.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("ringmill-broker".into()).spawn(move || {
-            runtime.block_on(run::run(&server, &options, waiting, changed, &state, &*inbox));
+            runtime.block_on(run::run(&server, &options, waiting, &changes, &state, &*inbox));
             // Clients have tasks of their own that would go on connecting.
             runtime.shutdown_background();
         })?;
@@ -75,7 +77,7 @@ impl Broker {
 impl Drop for Broker {
     /// What was taken to be published is still handed on, for a second.
     fn drop(&mut self) {
-        let _ = self.link.changes.send(Command::End);
+        self.link.changes.end();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -91,8 +93,7 @@ impl Link {
         let taken = if payload.len() > self.state.payload_max.load(Ordering::Relaxed) {
             Err(Refused::TooLarge)
         } else if self.state.is_up.load(Ordering::Acquire) {
-            let command = Command::Publish(topic.into(), payload);
-            self.commands.try_send(command).map_err(|error| match error {
+            self.outgoing.try_send((topic.into(), payload)).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => Refused::Busy,
                 mpsc::error::TrySendError::Closed(_) => Refused::Lost,
             })
@@ -109,12 +110,12 @@ impl Link {
     /// publishes after this arrives as well. Who asks is responsible for how many topics there may be, and that each call has its
     /// [`unsubscribe`](Link::unsubscribe).
     pub fn subscribe(&self, topic: &str) {
-        let _ = self.changes.send(Command::Subscribe(topic.into()));
+        self.changes.add(topic, 1);
     }
 
     /// They need not arrive any more, unless somebody else has subscribed.
     pub fn unsubscribe(&self, topic: &str) {
-        let _ = self.changes.send(Command::Unsubscribe(topic.into()));
+        self.changes.add(topic, -1);
     }
 
     /// What has happened so far.

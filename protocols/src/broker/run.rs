@@ -1,10 +1,9 @@
 //! The life of a broker's connection: it is made, everything is subscribed to, messages go both ways, it is lost, and made again.
 
 use super::feed::{Feed, Incoming, Reason};
-use super::seam::{Command, Event, Inbox, Options, State};
+use super::seam::{Event, Inbox, Options, Outgoing, State};
 use super::server::{Kind, Server};
-use bytes::Bytes;
-use std::collections::BTreeMap;
+use super::wanted::{Changes, Step, Wanted};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,41 +26,12 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// So many messages are published before others are looked at.
 const BATCH_MAX: usize = 64;
 
-/// The topics that are wanted, each by how many.
-#[derive(Default)]
-struct Wanted(BTreeMap<Arc<str>, usize>);
-
-impl Wanted {
-    /// Whether this is the first one.
-    fn add(&mut self, topic: &Arc<str>) -> bool {
-        let count = self.0.entry(topic.clone()).or_default();
-        *count += 1;
-        *count == 1
-    }
-
-    /// Whether a message is of the subscription that there is, and not of one that ended before it arrived.
-    fn is_current(&self, topic: &Arc<str>) -> bool {
-        self.0.get_key_value(topic).is_some_and(|(wanted, _)| Arc::ptr_eq(wanted, topic))
-    }
-
-    /// Whether this was the last one.
-    fn remove(&mut self, topic: &str) -> bool {
-        let Some(count) = self.0.get_mut(topic) else { return false };
-        *count -= 1;
-        let is_last = *count == 0;
-        if is_last {
-            self.0.remove(topic);
-        }
-        is_last
-    }
-}
-
 /// Keeps a connection until it is told to end.
 pub(super) async fn run(
     server: &Server,
     options: &Options,
-    mut commands: mpsc::Receiver<Command>,
-    mut changes: mpsc::UnboundedReceiver<Command>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    changes: &Changes,
     state: &State,
     inbox: &dyn Inbox,
 ) {
@@ -72,13 +42,13 @@ pub(super) async fn run(
     loop {
         let (feed, incoming) = Feed::new(options.incoming_max);
         let connecting = timeout(options.connect_within, Connection::open(server, options, feed.clone()));
-        let Some(connected) = until_changed(connecting, &mut changes, &mut wanted).await else { return };
+        let Some(connected) = until_over(connecting, changes, &mut wanted).await else { return };
         let reason = match connected {
             Err(_) => format!("no answer in {:?}", options.connect_within),
             Ok(Err(reason)) => reason,
             Ok(Ok(connection)) => {
-                let (commands, changes) = (&mut commands, &mut changes);
-                let link = Linked { connection, feed, commands, changes, state, options, inbox };
+                let outgoing = &mut outgoing;
+                let link = Linked { connection, feed, outgoing, changes, state, options, inbox };
                 match link.serve(&mut wanted, incoming, server).await {
                     Ok(()) => return,
                     Err(reason) => {
@@ -94,7 +64,7 @@ pub(super) async fn run(
             deliver(inbox, Event::Lost(reason)).await;
         }
         let spread = wait.mul_f64(0.75 + 0.5 * unit_of_chance());
-        if until_changed(sleep(spread), &mut changes, &mut wanted).await.is_none() {
+        if until_over(sleep(spread), changes, &mut wanted).await.is_none() {
             return;
         }
         wait = (wait * 2).min(options.retry_after_max);
@@ -109,21 +79,18 @@ fn unit_of_chance() -> f64 {
 }
 
 /// Waits for something while there is no connection; `None` if the end comes first.
-async fn until_changed<T>(
-    what: impl Future<Output = T>,
-    changes: &mut mpsc::UnboundedReceiver<Command>,
-    wanted: &mut Wanted,
-) -> Option<T> {
+async fn until_over<T>(what: impl Future<Output = T>, changes: &Changes, wanted: &mut Wanted) -> Option<T> {
     let mut what = pin!(what);
     loop {
         tokio::select! {
             done = &mut what => return Some(done),
-            change = changes.recv() => match change {
-                Some(Command::Subscribe(topic)) => { wanted.add(&topic); }
-                Some(Command::Unsubscribe(topic)) => { wanted.remove(&topic); }
-                Some(Command::Publish(..)) => {}
-                Some(Command::End) | None => return None,
-            },
+            () = changes.wait() => {
+                // It is subscribed to with the next connection.
+                drop(wanted.take(changes));
+                if changes.is_over() {
+                    return None;
+                }
+            }
         }
     }
 }
@@ -140,8 +107,8 @@ async fn deliver(inbox: &dyn Inbox, mut event: Event) {
 struct Linked<'a> {
     connection: Connection,
     feed: Feed,
-    commands: &'a mut mpsc::Receiver<Command>,
-    changes: &'a mut mpsc::UnboundedReceiver<Command>,
+    outgoing: &'a mut mpsc::Receiver<Outgoing>,
+    changes: &'a Changes,
     state: &'a State,
     options: &'a Options,
     inbox: &'a dyn Inbox,
@@ -155,20 +122,20 @@ impl Linked<'_> {
         mut incoming: mpsc::Receiver<Incoming>,
         server: &Server,
     ) -> Result<(), Reason> {
-        for topic in wanted.0.keys() {
+        for topic in wanted.topics() {
             self.connection.subscribe(topic).await?;
         }
         // Up to here messages are missed, and not one behind it.
         self.connection.flush().await?;
         self.state.payload_max.store(self.connection.payload_max(), Ordering::Relaxed);
         self.state.connections.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(%server, topics = wanted.0.len(), "connected to the broker");
+        tracing::info!(%server, topics = wanted.topics().len(), "connected to the broker");
         deliver(self.inbox, Event::Up).await;
         self.state.is_up.store(true, Ordering::Release);
         let ended = self.exchange(wanted, &mut incoming).await;
         self.state.is_up.store(false, Ordering::Relaxed);
         // What was taken meanwhile is not kept for a connection that nobody knows when to expect.
-        while let Ok(Command::Publish(..)) = self.commands.try_recv() {
+        while self.outgoing.try_recv().is_ok() {
             self.state.dropped.fetch_add(1, Ordering::Relaxed);
         }
         ended
@@ -195,66 +162,59 @@ impl Linked<'_> {
                     }
                     None => return Err(self.feed.reason()),
                 },
-                change = self.changes.recv() => if self.change(change, wanted).await? {
-                    let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
-                    return Ok(());
-                },
-                taken = self.commands.recv_many(&mut batch, BATCH_MAX) => {
-                    if taken == 0 {
-                        return Ok(());
-                    }
-                    // Who has subscribed before it published gets that.
-                    let mut ends = false;
-                    while !ends && let Ok(change) = self.changes.try_recv() {
-                        ends = self.change(Some(change), wanted).await?;
-                    }
-                    self.publish(&mut batch).await?;
-                    if ends {
+                () = self.changes.wait() => {
+                    self.change(wanted).await?;
+                    if self.changes.is_over() {
                         let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
                         return Ok(());
                     }
                 }
+                taken = self.outgoing.recv_many(&mut batch, BATCH_MAX) => {
+                    if taken == 0 {
+                        return Ok(());
+                    }
+                    self.publish(&mut batch, wanted).await?;
+                }
             }
         }
     }
 
-    /// Does what was asked for; whether that is to end.
-    async fn change(&mut self, change: Option<Command>, wanted: &mut Wanted) -> Result<bool, Reason> {
-        match change {
-            Some(Command::Subscribe(topic)) => {
-                if wanted.add(&topic) {
+    /// Does what has changed since it was last looked at.
+    async fn change(&mut self, wanted: &mut Wanted) -> Result<(), Reason> {
+        for step in wanted.take(self.changes) {
+            match step {
+                Step::Subscribe(topic) => {
                     self.connection.subscribe(&topic).await?;
                     deliver(self.inbox, Event::Subscribed { topic }).await;
                 }
+                Step::Unsubscribe(topic) => self.connection.unsubscribe(&topic).await?,
             }
-            Some(Command::Unsubscribe(topic)) => {
-                if wanted.remove(&topic) {
-                    self.connection.unsubscribe(&topic).await?;
-                }
-            }
-            Some(Command::Publish(..)) => {}
-            Some(Command::End) | None => return Ok(true),
         }
-        Ok(false)
+        Ok(())
     }
 
-    async fn publish_rest(&mut self, batch: &mut Vec<Command>) -> Result<(), Reason> {
-        while let Ok(command) = self.commands.try_recv() {
-            batch.push(command);
+    async fn publish_rest(&mut self, batch: &mut Vec<Outgoing>) -> Result<(), Reason> {
+        while let Ok(message) = self.outgoing.try_recv() {
+            batch.push(message);
         }
-        self.publish(batch).await?;
+        self.hand_over(batch).await?;
         self.connection.flush().await
     }
 
-    async fn publish(&mut self, batch: &mut Vec<Command>) -> Result<(), Reason> {
-        let messages = batch.drain(..).filter_map(|command| match command {
-            Command::Publish(topic, payload) => Some((topic, payload)),
-            _ => None,
-        });
-        let messages: Vec<(Arc<str>, Bytes)> = messages.collect();
-        let result = self.connection.publish(&messages).await;
+    /// Publishes, but first subscribes: who has done both in this order gets it.
+    async fn publish(&mut self, batch: &mut Vec<Outgoing>, wanted: &mut Wanted) -> Result<(), Reason> {
+        if let Err(reason) = self.change(wanted).await {
+            self.state.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            return Err(reason);
+        }
+        self.hand_over(batch).await
+    }
+
+    async fn hand_over(&mut self, batch: &mut Vec<Outgoing>) -> Result<(), Reason> {
+        let result = self.connection.publish(batch).await;
         let counter = if result.is_ok() { &self.state.published } else { &self.state.dropped };
-        counter.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        counter.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        batch.clear();
         result
     }
 }
@@ -290,7 +250,7 @@ impl Connection {
         }
     }
 
-    async fn publish(&mut self, messages: &[(Arc<str>, Bytes)]) -> Result<(), Reason> {
+    async fn publish(&mut self, messages: &[Outgoing]) -> Result<(), Reason> {
         match self {
             #[cfg(feature = "broker-nats")]
             Connection::Nats(nats) => nats.publish(messages).await,

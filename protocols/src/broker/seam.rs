@@ -5,13 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// What workers ask for.
-pub(super) enum Command {
-    Publish(Arc<str>, Bytes),
-    Subscribe(Arc<str>),
-    Unsubscribe(Arc<str>),
-    End,
-}
+/// A message to be published, and its topic.
+pub(super) type Outgoing = (Arc<str>, Bytes);
 
 /// What a broker tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +22,7 @@ pub enum Event {
         /// What.
         payload: Bytes,
     },
-    /// A topic was subscribed to: messages of it before this are of an earlier subscription.
+    /// A topic was subscribed to that was not: messages of it before this are of an earlier subscription.
     Subscribed {
         /// Which one.
         topic: Arc<str>,

@@ -1,0 +1,132 @@
+//! Which topics are wanted, and by how many: as workers change it, and as the broker's thread knows it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What workers have changed since the broker's thread last looked. However often they do, it is one entry for each topic, and none where
+/// it came to nothing.
+#[derive(Default)]
+pub(super) struct Changes {
+    sums: Mutex<Sums>,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct Sums {
+    topics: HashMap<Arc<str>, i64>,
+    is_over: bool,
+}
+
+impl Changes {
+    /// One more wants a topic, or one less.
+    pub(super) fn add(&self, topic: &str, change: i64) {
+        let mut sums = self.lock();
+        let sum = sums.topics.get(topic).copied().unwrap_or(0) + change;
+        if sum == 0 {
+            sums.topics.remove(topic);
+        } else {
+            *sums.topics.entry(topic.into()).or_default() = sum;
+        }
+        drop(sums);
+        self.notify.notify_one();
+    }
+
+    /// Nobody wants anything any more.
+    pub(super) fn end(&self) {
+        self.lock().is_over = true;
+        self.notify.notify_one();
+    }
+
+    /// Waits until there may be something to take.
+    pub(super) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().is_over
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The topics that are wanted, each by how many.
+#[derive(Default)]
+pub(super) struct Wanted(BTreeMap<Arc<str>, i64>);
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Subscribe(Arc<str>),
+    Unsubscribe(Arc<str>),
+}
+
+impl Wanted {
+    /// Takes what was changed; what is to be done for it.
+    pub(super) fn take(&mut self, changes: &Changes) -> Vec<Step> {
+        let sums = std::mem::take(&mut changes.lock().topics);
+        sums.into_iter().filter_map(|(topic, change)| self.change(topic, change)).collect()
+    }
+
+    fn change(&mut self, topic: Arc<str>, change: i64) -> Option<Step> {
+        let before = self.0.get(&topic).copied().unwrap_or(0);
+        let now = before.saturating_add(change).max(0);
+        match (before, now) {
+            (0, 0) => None,
+            (0, _) => {
+                self.0.insert(topic.clone(), now);
+                Some(Step::Subscribe(topic))
+            }
+            (_, 0) => {
+                self.0.remove(&topic);
+                Some(Step::Unsubscribe(topic))
+            }
+            _ => {
+                // The key stays: it is the subscription's.
+                *self.0.get_mut(&topic)? = now;
+                None
+            }
+        }
+    }
+
+    /// All of them.
+    pub(super) fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+
+    /// Whether a message is of the subscription that there is, and not of one that ended before it arrived.
+    pub(super) fn is_current(&self, topic: &Arc<str>) -> bool {
+        self.0.get_key_value(topic).is_some_and(|(wanted, _)| Arc::ptr_eq(wanted, topic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_to_nothing_is_nothing() {
+        let (changes, mut wanted) = (Changes::default(), Wanted::default());
+        let mut check = |all: &[(&str, i64)], expected: &[Step]| {
+            all.iter().for_each(|(topic, change)| changes.add(topic, *change));
+            assert_eq!(wanted.take(&changes), expected);
+        };
+        let (subscribe, unsubscribe) = (Step::Subscribe("a".into()), Step::Unsubscribe("a".into()));
+        check(&[("a", 1), ("a", -1)], &[]);
+        check(&[("a", 1), ("a", 1)], std::slice::from_ref(&subscribe));
+        check(&[("a", 1), ("a", -1), ("a", -1)], &[]);
+        check(&[("a", -1), ("a", 1)], &[]);
+        check(&[("a", -1)], &[unsubscribe]);
+        check(&[("a", 1)], &[subscribe]);
+        for number in 0..1000 {
+            changes.add(&number.to_string(), 1);
+            changes.add(&number.to_string(), -1);
+        }
+        assert!(changes.lock().topics.is_empty());
+        assert!(
+            wanted.is_current(&wanted.topics().next().unwrap().clone()) && !wanted.is_current(&"a".into())
+        );
+    }
+}
