@@ -58,7 +58,7 @@ pub enum Refused {
     TooLarge,
 }
 
-/// Limits and waits of a [`Broker`].
+/// Limits and waits of a [`Broker`](super::Broker).
 #[derive(Clone, Debug)]
 pub struct Options {
     /// So many messages may wait to be published; beyond that they are refused ([`Refused::Busy`]).
