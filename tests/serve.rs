@@ -272,6 +272,7 @@ fn help_names_every_option_its_variable_and_examples() {
     let (code, help, errors) = program::run(command);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     let names = [
+        "config",
         "listen",
         "tcp-echo",
         "udp-echo",
