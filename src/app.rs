@@ -172,6 +172,7 @@ impl<A: App> Serve<A> {
     }
 
     /// Has handlers publish to these topics, and answer with what is published ([`adapt::Feed`](crate::adapt::Feed)), on all workers.
+    /// With a broker, which carries them to other servers, once it is connected to them (`Topics::connect`).
     pub fn topics(mut self, topics: &Topics) -> Serve<A> {
         self.topics.push(topics.clone());
         self
