@@ -306,6 +306,40 @@ fn those_who_never_read_cost_no_more_than_the_log() {
 }
 
 #[test]
+fn of_small_messages_little_waits_for_a_stuck_subscriber() {
+    const STUCK: usize = 20;
+    on_both_drivers(|driver| {
+        let served =
+            serve_with(config(driver), TopicOptions::default(), Options::default(), EventOptions::default());
+        let mut stuck: Vec<TcpStream> = (0..STUCK)
+            .map(|_| {
+                let mut client = connect_narrow(served.address(), 4096);
+                ws::upgrade(&mut client, "/ws?slow=skip", "");
+                served.subscribed(client)
+            })
+            .collect();
+        let mut client = served.subscriber("");
+        let memory = || served.running.stats().total().memory_bytes;
+        let before = memory();
+        let text = "x".repeat(2000);
+        for _ in 0..4000 {
+            client.ask(ws::text(&format!("room {text}")), said(&text));
+        }
+        let each = memory().saturating_sub(before) as usize / STUCK;
+        // The kernel has taken a part, and what follows waits in the topic.
+        assert!((1..40_000).contains(&each), "{each} bytes for each");
+        // Who reads again is told what it has missed, and has the newest.
+        let mut last = ws::receive(&mut stuck[0]);
+        client.send(ws::text("room the end"));
+        while last != Frame(0x81, b"the end".to_vec()) {
+            last = ws::receive(&mut stuck[0]);
+        }
+        let skipped = served.skipped.lock().unwrap().clone();
+        assert!(skipped.len() == 1 && skipped[0].starts_with("room Some("), "{skipped:?}");
+    });
+}
+
+#[test]
 fn events_go_on_where_a_client_was() {
     on_both_drivers(|driver| {
         let limits = TopicOptions { messages_max: 8, ..TopicOptions::default() };

@@ -157,6 +157,14 @@ impl Io<'_> {
         self.duplex.outlet.wish = Wish::Drained;
     }
 
+    /// The same once all output is sent, unless [`Io::notify_drained`] comes first: for what is kept elsewhere as well, so that little of it
+    /// should wait here for a peer that does not read.
+    pub fn notify_sent(&mut self) {
+        if self.duplex.outlet.wish == Wish::None {
+            self.duplex.outlet.wish = Wish::Sent;
+        }
+    }
+
     /// Sets or clears the one deadline of this session. Noticed up to 17 ms late.
     #[inline]
     pub fn set_deadline(&mut self, deadline: Option<Tick>) {

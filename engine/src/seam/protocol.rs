@@ -26,7 +26,7 @@ pub trait Protocol: 'static {
     /// left comes again as it was left.
     fn data(&mut self, session: &mut Self::Session, input: &mut [u8], io: &mut Io<'_>) -> Step;
 
-    /// Output fell below low water, after [`Io::notify_drained`] asked to be told.
+    /// Output fell below low water, after [`Io::notify_drained`] asked to be told; or all is sent, after [`Io::notify_sent`].
     fn drained(&mut self, _session: &mut Self::Session, _io: &mut Io<'_>) -> Next {
         Next::Continue
     }

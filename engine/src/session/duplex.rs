@@ -81,7 +81,7 @@ impl Duplex {
         self.inlet.end != End::Open
             || self.inlet.news == News::Gone
             || self.outlet.level == Level::High
-            || self.outlet.wish == Wish::Drained
+            || self.outlet.wish != Wish::None
             || queued >= marks.output_high
             || self.inlet.is_due()
     }
@@ -112,6 +112,7 @@ impl Duplex {
         let has_enough = self.inlet.unread_bytes() >= (self.inlet.need_bytes as usize).max(1);
         match (self.outlet.wish, self.inlet.end) {
             (Wish::Drained, _) if has_room && may_tell => Due::Drained,
+            (Wish::Sent, _) if queued == 0 && may_tell => Due::Drained,
             _ if is_paused && self.inlet.news == News::Gone => Due::Gone,
             _ if !takes_input => Due::Nothing,
             _ if self.inlet.is_due() && has_enough => Due::Data,

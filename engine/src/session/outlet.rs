@@ -21,7 +21,10 @@ pub(crate) enum Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     None,
+    /// Once it is below low water.
     Drained,
+    /// Once all is sent.
+    Sent,
 }
 
 /// The limits of a session's input and output, in bytes. While memory is short, the water marks are lower.

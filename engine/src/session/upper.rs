@@ -110,6 +110,8 @@ impl<L: Layer> Upper<L> {
         io.set_deadline((duplex.deadline != Tick::NEVER).then_some(duplex.deadline));
         if duplex.outlet.level == Level::High || duplex.outlet.wish == Wish::Drained {
             io.notify_drained();
+        } else if duplex.outlet.wish == Wish::Sent {
+            io.notify_sent();
         }
         let takes_input = duplex.inlet.reading == Reading::Flowing && duplex.outlet.level == Level::Low;
         let next = if takes_input { Next::Continue } else { Next::Pause };

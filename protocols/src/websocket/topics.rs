@@ -19,6 +19,10 @@ struct Skipped {
 /// What goes to many is compressed once, so that it is worth it sooner than what goes to one.
 const SHARED_BYTES_MIN: usize = 256;
 
+/// So much of what was published is written before all of it is sent: the log has the rest, for everybody at once. A client that does not read
+/// costs no more.
+const AHEAD_BYTES: usize = 16 << 10;
+
 impl<H: Handler> Session<H> {
     /// Sends what was published, and tells the handler what it has to know: what is missing, and that there is room.
     pub(super) fn catch_up(&mut self, io: &mut Io<'_>) -> Result<(), Violation> {
@@ -36,8 +40,7 @@ impl<H: Handler> Session<H> {
 }
 
 impl Sending {
-    /// Sends what was published, while there is room: half of it is left for everything else. Stops where the handler has to be told
-    /// something.
+    /// Sends what was published, a little ahead of the client. Stops where the handler has to be told something.
     fn pump_topics(&mut self, common: &Common, io: &mut Io<'_>) -> Option<Skipped> {
         let mut topics = self.topics.take()?;
         let mut empty = 0;
@@ -46,8 +49,12 @@ impl Sending {
             if !self.is_open() {
                 return None;
             }
-            if self.is_busy() || self.in_parts() || io.room_bytes() <= io.queued_bytes() {
+            if self.is_busy() || self.in_parts() {
                 io.notify_drained();
+                break;
+            }
+            if io.queued_bytes() >= AHEAD_BYTES || io.is_full() {
+                io.notify_sent();
                 break;
             }
             topics.turn = (topics.turn + 1) % topics.list.len();

@@ -50,6 +50,7 @@ fn each_thing_that_is_out_of_the_ordinary_changes_its_answers() {
     check("something kept is due", |duplex| duplex.inlet.kept = kept(true), [YES, YES, NO, YES, NO]);
     check("output is high", |duplex| duplex.outlet.level = Level::High, [NO, NO, NO, YES, NO]);
     check("it wishes for room", |duplex| duplex.outlet.wish = Wish::Drained, [YES, YES, NO, YES, YES]);
+    check("it wishes that all is sent", |duplex| duplex.outlet.wish = Wish::Sent, [YES, YES, NO, YES, YES]);
     check("it wrote", |duplex| duplex.outlet.pending = Some(Box::default()), [YES, YES, NO, NO, YES]);
     check("it needs two bytes", |duplex| duplex.inlet.need_bytes = 2, [YES, YES, YES, NO, NO]);
 }
@@ -151,6 +152,28 @@ fn a_session_that_is_over_is_not_called_whatever_was_due() {
         Below { index: 0, link: &mut link, shared: &mut shared, names: &Kernel::default(), queued_bytes: 0 };
     let reason = Io { duplex: &mut duplex, below }.settle(&mut puppet);
     assert_eq!((reason, puppet.calls), (None, 0));
+}
+
+#[test]
+fn a_session_is_told_when_all_is_sent_and_not_before() {
+    let mut stand = Stand::new();
+    stand.with(|io, puppet| {
+        io.write(b"x");
+        io.notify_sent();
+        io.settle(puppet)
+    });
+    assert_eq!((stand.puppet.told_drained, stand.duplex.outlet.wish), (0, Wish::Sent));
+    stand.duplex.outlet.pending = None;
+    stand.with(|io, puppet| io.settle(puppet));
+    assert_eq!((stand.puppet.told_drained, stand.duplex.outlet.wish), (1, Wish::None));
+    // Who wants to be told of room is told of that, which comes first.
+    stand.with(|io, puppet| {
+        io.notify_drained();
+        io.notify_sent();
+        io.write(b"x");
+        io.settle(puppet)
+    });
+    assert_eq!((stand.puppet.told_drained, stand.duplex.outlet.wish), (2, Wish::None));
 }
 
 #[test]

@@ -142,6 +142,15 @@ fn a_layer_is_told_what_the_session_above_wants() {
         Next::Continue,
         Wish::Drained,
     );
+    check(
+        |io| {
+            io.write(&[0]);
+            io.notify_sent();
+            Step::consumed(1)
+        },
+        Next::Continue,
+        Wish::Sent,
+    );
 }
 
 #[test]
