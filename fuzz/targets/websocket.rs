@@ -46,7 +46,8 @@ fn converse(kind: u8, input: &[u8], piece: usize) -> Vec<u8> {
     let deflate = Deflate {
         contexts_max: usize::from(kind & 2),
         bytes_min: 16,
-        turn_bytes_max: 1000,
+        // Time may stand still here from one turn to the next, and with it what a turn may inflate.
+        turn_bytes_max: usize::MAX,
         ..Deflate::default()
     };
     let options = Options {

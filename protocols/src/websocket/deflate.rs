@@ -44,6 +44,13 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// Scratch memory beyond this is given back after use.
 const SCRATCH_BYTES_MAX: usize = 256 << 10;
 
+/// So many streams may end within one message. One is what some libraries send; each costs a copy of the window.
+const STREAM_ENDS_MAX: u32 = 16;
+/// What a message costs whatever its length, in bytes that are inflated in the same time; and what the end of a stream costs.
+const MESSAGE_WORK_BYTES: usize = 1 << 10;
+const STREAM_END_WORK_BYTES: usize = 8 << 10;
+
+const TOO_MANY_STREAMS: Violation = Violation { code: 1008, reason: "too many streams in a message" };
 const BROKEN: Violation = Violation { code: 1007, reason: "compressed data is broken (RFC 7692, 7.2.2)" };
 
 impl Context {
@@ -96,19 +103,23 @@ impl Codec {
         now: Tick,
     ) -> Result<(Vec<u8>, usize), Violation> {
         let mut output = std::mem::take(&mut self.inflated);
+        let mut ends = 0;
         let done = match context.and_then(|context| context.inflate.as_mut()) {
-            Some(kept) => kept.inflate(input, &mut output, bytes_max),
+            Some(kept) => kept.inflate(input, &mut output, bytes_max, &mut ends),
             None => {
                 let inflater = self.inflater.get_or_insert_with(|| Inflate::new(false, 15));
                 inflater.reset(false);
-                Stream { inflater, before: &[], output: &mut output, filled: 0, bytes_max }.message(input)
+                let output = &mut output;
+                Stream { inflater, before: &[], output, filled: 0, bytes_max, ends: &mut ends }.message(input)
             }
         };
         if self.turn != now {
             (self.turn, self.turn_bytes) = (now, 0);
         }
         // What was refused has cost its time as well.
-        self.turn_bytes += *done.as_ref().unwrap_or(&bytes_max);
+        let bytes = *done.as_ref().unwrap_or(&bytes_max);
+        let work = bytes.saturating_add(MESSAGE_WORK_BYTES + ends as usize * STREAM_END_WORK_BYTES);
+        self.turn_bytes = self.turn_bytes.saturating_add(work);
         match done {
             Ok(bytes) => Ok((output, bytes)),
             Err(violation) => {
@@ -185,9 +196,15 @@ fn pack(deflate: &mut Deflate, input: &[u8], output: &mut Vec<u8>) -> Option<()>
 }
 
 impl Kept {
-    fn inflate(&mut self, input: &[u8], output: &mut Vec<u8>, bytes_max: usize) -> Result<usize, Violation> {
+    fn inflate(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        bytes_max: usize,
+        ends: &mut u32,
+    ) -> Result<usize, Violation> {
         let inflater = &mut self.inflater;
-        let stream = Stream { inflater, before: &self.window, output, filled: 0, bytes_max };
+        let stream = Stream { inflater, before: &self.window, output, filled: 0, bytes_max, ends };
         let filled = stream.message(input)?;
         self.window = end_of(&self.window, &output[..filled]);
         Ok(filled)
@@ -209,6 +226,8 @@ struct Stream<'a> {
     output: &'a mut Vec<u8>,
     filled: usize,
     bytes_max: usize,
+    /// How many streams have ended.
+    ends: &'a mut u32,
 }
 
 impl Stream<'_> {
@@ -239,6 +258,10 @@ impl Stream<'_> {
                 return Err(TOO_LARGE);
             }
             if status == Status::StreamEnd {
+                *self.ends += 1;
+                if *self.ends > STREAM_ENDS_MAX {
+                    return Err(TOO_MANY_STREAMS);
+                }
                 let window = end_of(self.before, &self.output[..self.filled]);
                 self.inflater.reset(false);
                 self.inflater.set_dictionary(&window).map_err(|_| BROKEN)?;
@@ -374,6 +397,27 @@ mod tests {
         assert!(!codec.is_spent(NOW, &options));
         assert_eq!(codec.inflate(None, &bomb, 64 << 10, NOW), Err(TOO_LARGE));
         assert!(codec.is_spent(NOW, &options) && !codec.is_spent(Tick(2), &options));
+    }
+
+    #[test]
+    fn a_message_of_many_streams_is_refused_and_what_they_cost_is_counted() {
+        // An empty block with fixed codes and BFINAL: two bytes for a copy of 32 KiB.
+        let end = [0x03, 0x00];
+        for contexts in [false, true] {
+            let agreed = agreement("permessage-deflate", contexts);
+            let mut context = Context::new(agreed, &Options::default());
+            let mut codec = Codec::default();
+            assert!(inflated(&mut codec, context.as_deref_mut(), &end.repeat(16), 100).is_empty());
+            let many = codec.inflate(context.as_deref_mut(), &end.repeat(17), 100, NOW);
+            assert_eq!(many, Err(TOO_MANY_STREAMS));
+        }
+        let options = Options::default();
+        let mut codec = Codec::default();
+        let messages = (0..10_000).take_while(|_| {
+            assert!(inflated(&mut codec, None, &end.repeat(16), 100).is_empty());
+            !codec.is_spent(NOW, &options)
+        });
+        assert!(messages.count() < 10, "of a thousand small messages each copies half a megabyte");
     }
 
     #[test]

@@ -18,8 +18,7 @@ pub fn endpoint(watch: Watch) -> Endpoint<Site> {
         ping_after: long,
         pong_within: long,
         close_within: long,
-        // Some inflate in several turns.
-        deflate: Some(Deflate { bytes_min: 100, turn_bytes_max: 1000, ..Deflate::default() }),
+        deflate: Some(Deflate { bytes_min: 100, ..Deflate::default() }),
         ..Options::default()
     };
     Endpoint::with_options(Site { watch }, options)
