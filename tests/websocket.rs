@@ -74,6 +74,14 @@ impl Handler for Site {
                     ws.send(&[0; 10_000][..]);
                 }
             }
+            Message::Text("empty flood") => {
+                ws.send_shared(&SharedMessage::binary(pattern(0, 20_000_000)));
+                let sent = (0..1_000_000).take_while(|_| {
+                    ws.send("");
+                    ws.is_open()
+                });
+                assert!(sent.count() < 100_000, "messages without bytes cost memory as well");
+            }
             Message::Text("wake") => {
                 let waker = ws.waker();
                 std::thread::spawn(move || waker.wake());
@@ -448,6 +456,13 @@ fn who_does_not_read_is_closed_and_not_kept_for() {
         client.send(close(4008, ""));
         client.expect_eof();
         site.expect_end("1 4008  clean");
+        let mut client = self::client(&running);
+        client.send(text("empty flood"));
+        let mut end = receive(&mut client);
+        while end.0 & 0x0f != 8 {
+            end = receive(&mut client);
+        }
+        assert_eq!((end.0, &end.1[..2]), (0x88, &4008_u16.to_be_bytes()[..]));
     });
 }
 
@@ -684,6 +699,19 @@ fn bombs_are_refused_and_small_ones_wait_for_their_turn() {
 }
 
 #[test]
+fn a_message_of_many_streams_is_refused() {
+    on_both_drivers(|driver| {
+        let running = serve(driver, deflate());
+        let mut client = compressing(&running);
+        // "Hello" that ends its stream, and 15 more streams without a byte in them.
+        let ends = |count: usize| [&ENDS_ITS_STREAM[..7], &[0x03, 0x00].repeat(count)].concat();
+        client.ask(masked(0xc1, &ends(15)), unmasked(0x81, b"Hello"));
+        client.send(masked(0xc1, &ends(16)));
+        assert_eq!(expect_close(&mut client), 1008);
+    });
+}
+
+#[test]
 fn memory_of_a_message_is_counted() {
     on_both_drivers(|driver| {
         let config = Config { memory_bytes_max: 8 << 20, ..config(driver) };
@@ -693,7 +721,7 @@ fn memory_of_a_message_is_counted() {
         let mut sender = client.try_clone().unwrap();
         let sender = std::thread::spawn(move || {
             use std::io::Write;
-            let _ = sender.write_all(&binary(&pattern(0, 60_000_000)));
+            let _ = sender.write_all(&binary(&pattern(0, 12_000_000)));
         });
         let mut heard = Vec::new();
         let _ = client.read_to_end(&mut heard);

@@ -81,6 +81,8 @@ enum Item {
 
 /// A message that is longer is sent in frames of this size.
 const FRAGMENT_BYTES: usize = 64 << 10;
+/// What something that waits counts for besides its bytes.
+const ITEM_BYTES: usize = 64;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
 
@@ -350,9 +352,10 @@ impl Sending {
 impl Queue {
     /// What waits behind the message that is being sent.
     fn bytes_behind(&self) -> usize {
-        match self.items.front() {
+        let bytes = match self.items.front() {
             Some(Item::Message { bytes, sent, .. }) => self.bytes - (bytes.len() - sent),
             _ => self.bytes,
-        }
+        };
+        bytes + self.items.len() * ITEM_BYTES
     }
 }
