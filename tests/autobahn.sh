@@ -4,10 +4,12 @@
 #   tests/autobahn.sh ws://127.0.0.1:8080/echo                          framing, pings, UTF-8, closing: 1 to 7 and 10
 #   tests/autobahn.sh ws://127.0.0.1:8080/echo '12.1.*' '13.1.*'        these cases
 #   EXPECTED='242 OK, 3 INFORMATIONAL, 2 NON-STRICT' tests/autobahn.sh ws://..        fails unless the first line of the verdict is this
+#   tests/autobahn.sh --install                                         installs the suite, and does nothing else
+#   tests/autobahn.sh --python                                          says where Python 2.7 is, or fails
 #
 # The verdict is the only thing on standard output: how many cases ended how, then each that did not end in OK. The reports stay in
 # target/autobahn/reports. The suite is installed into target/autobahn by pip. It needs Python 2.7, which is looked for in PATH and
-# among pyenv's: PYTHON2=/path/to/python2.7 says where else it is. `pyenv install 2.7.18` builds one.
+# among pyenv's: PYTHON2=/path/to/python2.7 says where else it is. Debian has none any more; `pyenv install 2.7.18` builds one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,8 +21,13 @@ home=target/autobahn
 wstest=$home/suite/bin/wstest
 
 main() {
-    (($# >= 1)) || { sed -n 's/^# \{0,1\}//; 2,12p' "$0" >&2; exit 2; }
+    (($# >= 1)) || { sed -n 's/^# \{0,1\}//; 2,14p' "$0" >&2; exit 2; }
+    if [[ $1 == --python ]]; then
+        find_python
+        return
+    fi
     [[ -x $wstest ]] || install >&2
+    if [[ $1 == --install ]]; then return; fi
     local url=$1 reports verdict
     shift
     reports=$home/reports/$(tr -c 'A-Za-z0-9\n' _ <<<"$url")
@@ -36,13 +43,19 @@ main() {
     fi
 }
 
-install() {
+find_python() {
     local python2=${PYTHON2-} candidate
     for candidate in "$(command -v python2.7 || true)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python2.7; do
         # A shim of pyenv is there even where it leads nowhere.
         if [[ -z $python2 ]] && "$candidate" -c 'import ssl' 2>/dev/null; then python2=$candidate; fi
     done
     [[ -n $python2 ]] || { echo "autobahn.sh: there is no Python 2.7: pyenv install 2.7.18, or PYTHON2=/path/to/python2.7" >&2; exit 1; }
+    echo "$python2"
+}
+
+install() {
+    local python2
+    python2=$(find_python)
     python3 -m venv "$home/make"
     "$home/make/bin/pip" install --quiet --disable-pip-version-check "$VIRTUALENV"
     "$home/make/bin/virtualenv" --quiet --python "$python2" "$home/suite"

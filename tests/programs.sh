@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The tests that need other programs: ringmill and the custom_protocol example against curl, openssl, wrk, h2load, redis-cli,
 # redis-benchmark, Python's http.client, the scanners sslyze and testssl.sh, and haproxy in front of it, and a gRPC service of
-# examples/backend against Python's grpcio, on both drivers; and against nginx, on generated requests.
+# examples/backend against Python's grpcio, and WebSockets against Python's websockets, npm's ws and Autobahn's test suite, on both
+# drivers; and against nginx, on generated requests.
 # Traffic stays on loopback.
 #
 #   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
@@ -21,6 +22,11 @@ main() {
     grpcio=$(realpath --no-symlinks "$(dirname "$0")/../target/grpcio/bin/python")
     if [[ ! -x $grpcio ]]; then
         echo "grpcio is missing: .ci/run installs it in target/grpcio" >&2
+        exit 1
+    fi
+    websockets=$(realpath --no-symlinks "$(dirname "$0")/../target/websockets/bin/python")
+    if [[ ! -x $websockets ]]; then
+        echo "websockets is missing: .ci/run installs it in target/websockets" >&2
         exit 1
     fi
     backend=$(realpath "$(dirname "$0")/../examples/backend")
@@ -58,6 +64,15 @@ main() {
         if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --proxy-protocol 127.0.0.0/8; then
             check_haproxy "$(address 'listening on 127' 1)"
             check_nginx_in_front "$(address 'listening on 127' 1)"
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
+        fi
+        if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --ws-deflate --ws-contexts 64; then
+            check_websocket "$(address 'listening on 127' 1)"
+            kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
+            check "no panic in the log over WebSocket" "" "$(grep -i panicked "$log" || true)"
+        fi
+        if start "worker(s) on CPU" "$programs/ringmill" serve --listen 127.0.0.1:0 --ws-deflate --ws-max-message 16MiB; then
+            check_autobahn "$(address 'listening on 127' 1)"
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
         fi
         make_certificate
@@ -733,6 +748,44 @@ check_grpc() {
     service=$(grep -oE '127\.[^ ]*' "$log" | head -n 1)
     check "grpcio: calls of all four kinds, deadlines, details, compression, reflection, health" "all as expected" \
         "$("${bounded[@]}" "$grpcio" "$(dirname "$0")/grpc_client.py" "$service" 2>&1)"
+}
+
+# ---- WebSocket: Python's websockets, npm's ws, and Autobahn's test suite
+
+# check_websocket ADDRESS
+check_websocket() {
+    local here ws
+    here=$(dirname "$0")
+    ws=$(realpath --no-symlinks "$here/../target/ws/node_modules/ws")
+    check "Python's websockets: echo, fragments, every window, a topic, a limit" "good" \
+        "$("${bounded[@]}" "$websockets" "$here/websocket_client.py" "$1" 2>&1)"
+    if [[ -d $ws ]] && command -v node >/dev/null; then
+        check "npm's ws: echo with every window" "good" "$("${bounded[@]}" node "$here/websocket_client.js" "$1" "$ws" 2>&1)"
+    else
+        echo "note: npm's ws is left out, as it or node is not here"
+    fi
+}
+
+# A case of compression takes two seconds or more, as it is a thousand messages one after the other: each driver has another 18 of the 216.
+# check_autobahn ADDRESS
+check_autobahn() {
+    local here
+    here=$(dirname "$0")
+    if [[ ! -x $here/../target/autobahn/suite/bin/wstest ]]; then
+        echo "note: Autobahn's test suite is left out: tests/autobahn.sh --install, which needs Python 2.7"
+        return
+    fi
+    check "Autobahn, cases 1 to 7 and 10" "244 OK, 3 INFORMATIONAL" "$(autobahn "$1" 120)"
+    check "Autobahn, cases 9: messages of up to 16 MiB" "54 OK" "$(autobahn "$1" 180 '9.*')"
+    local compression='12.1.*'
+    if [[ $driver == poll ]]; then compression='13.1.*'; fi
+    check "Autobahn, cases $compression: compression" "18 OK" "$(autobahn "$1" 300 "$compression")"
+}
+
+# autobahn ADDRESS SECONDS [CASE...]: the verdict, and the cases that did not end well.
+autobahn() {
+    timeout --foreground --kill-after=5 "$2" "$(dirname "$0")/autobahn.sh" "ws://$1/ws" "${@:3}" 2>&1 |
+        sed -E '/^[0-9.]+ INFORMATIONAL$/d; /^$/d' || true
 }
 
 # ---- sslyze and testssl.sh, over TLS

@@ -431,23 +431,3 @@ fn one_frame_of_50_mb_is_read_slowly_in_flat_memory() {
         });
     });
 }
-
-/// The test suite of Autobahn, by axum's extractor: what each server gets is the same, case by case. `tests/autobahn.sh` says what it
-/// needs: `cargo test --test axum autobahn -- --ignored --nocapture`
-#[test]
-#[ignore = "it installs Autobahn's test suite, which needs Python 2.7"]
-fn autobahn_finds_the_same_on_each_server() {
-    let verdicts = std::sync::Mutex::new(Vec::new());
-    let run = |address: SocketAddr| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/autobahn.sh");
-        let output =
-            std::process::Command::new(script).arg(format!("ws://{address}/socket")).output().unwrap();
-        let verdict = String::from_utf8(output.stdout).unwrap();
-        assert!(!verdict.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        verdicts.lock().unwrap().push(verdict);
-    };
-    servers::on_each_server_within(Duration::from_secs(600), async |address, _| run(address));
-    let verdicts = verdicts.into_inner().unwrap();
-    println!("{}", verdicts[0]);
-    assert!(verdicts.iter().all(|verdict| *verdict == verdicts[0]), "{verdicts:#?}");
-}

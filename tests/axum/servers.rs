@@ -59,41 +59,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Calls `test` with the address of an app, on axum's own server, and on Ringmill with both drivers: what it expects is the same.
 pub fn on_each_server(test: impl AsyncFn(SocketAddr, Shared)) {
-    on_each_server_within(PATIENCE, test);
-}
-
-pub fn on_each_server_within(patience: Duration, test: impl AsyncFn(SocketAddr, Shared)) {
     let on_axum = || {
         let shared = Shared::default();
         let server = AxumServer::start(shared.clone());
-        block_on_within(patience, test(server.address, shared));
+        block_on(test(server.address, shared));
     };
     let is_served = catch_unwind(AssertUnwindSafe(on_axum)).is_ok();
-    on_an_app_within(patience, async |_, address, shared| test(address, shared).await);
+    on_an_app(async |_, address, shared| test(address, shared).await);
     assert!(is_served, "failed with axum's own server: it is told above");
 }
 
 /// Calls `test` with the app and its address, on Ringmill alone, with both drivers.
 pub fn on_an_app(test: impl AsyncFn(&Running, SocketAddr, Shared)) {
-    on_an_app_within(PATIENCE, test);
-}
-
-fn on_an_app_within(patience: Duration, test: impl AsyncFn(&Running, SocketAddr, Shared)) {
     on_both_drivers(|driver| {
         let shared = Shared::default();
         let running = serve(driver, shared.clone()).start().expect("the engine starts");
         let address = ip(&running.addresses()[0]);
-        block_on_within(patience, test(&running, address, shared));
+        block_on(test(&running, address, shared));
     });
 }
 
 /// A client's runtime, in which everything ends.
 pub fn block_on(test: impl Future<Output = ()>) {
-    block_on_within(PATIENCE, test);
-}
-
-fn block_on_within(patience: Duration, test: impl Future<Output = ()>) {
-    runtime().block_on(async { tokio::time::timeout(patience, test).await.expect("it ends") });
+    runtime().block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it ends") });
 }
 
 fn runtime() -> tokio::runtime::Runtime {
