@@ -306,6 +306,25 @@ fn those_who_never_read_cost_no_more_than_the_log() {
 }
 
 #[test]
+fn a_burst_of_one_client_costs_nobody_a_message_who_reads() {
+    const MESSAGES: usize = 5000;
+    on_both_drivers(|driver| {
+        // Far more than the log of a topic has room for.
+        let served =
+            serve_with(config(driver), TopicOptions::default(), Options::default(), EventOptions::default());
+        let mut reader = served.subscriber("");
+        let mut publisher = served.publisher();
+        let burst = (0..MESSAGES).flat_map(|number| ws::text(&format!("room {number}")));
+        publisher.send(burst.collect::<Vec<u8>>());
+        for number in 0..MESSAGES {
+            assert_eq!(ws::receive(&mut reader), Frame(0x81, number.to_string().into_bytes()));
+        }
+        publisher.ask(ws::text("count room"), said("1"));
+        assert_eq!(served.topics.counters().published, MESSAGES as u64);
+    });
+}
+
+#[test]
 fn of_small_messages_little_waits_for_a_stuck_subscriber() {
     const STUCK: usize = 20;
     on_both_drivers(|driver| {

@@ -272,6 +272,11 @@ impl Hub {
         Topics(self.0.shared.clone())
     }
 
+    #[cfg(feature = "websocket")]
+    pub(crate) fn options(&self) -> &TopicOptions {
+        &self.0.shared.options
+    }
+
     pub(super) fn count_subscribers(&self, name: &Arc<str>, count: usize) {
         let seat = &self.0.shared.seats()[self.0.worker];
         let mut subscribers = seat.subscribers.lock().unwrap_or_else(PoisonError::into_inner);

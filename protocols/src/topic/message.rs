@@ -23,6 +23,12 @@ impl Publication {
         Publication { is_text: false, bytes: bytes.into(), event: None }
     }
 
+    /// How many bytes it has.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// With a name of the event, for server-sent events; WebSockets are not told it. A name with control characters is left out and logged.
     pub fn with_event(mut self, name: &str) -> Publication {
         if is_event(name) {

@@ -9,7 +9,7 @@ use super::frame::{Opcode, write_close, write_header};
 use super::message::{Message, SharedMessage};
 use super::options::Options;
 use super::subscriptions::Subscriptions;
-use crate::topic::Hub;
+use crate::topic::{Hub, TopicOptions};
 use bytes::Bytes;
 use ringmill_engine::Io;
 use std::cell::{Cell, RefCell};
@@ -23,6 +23,8 @@ pub(super) struct Common {
     pub(super) open: Cell<u32>,
     /// Where its connections publish and subscribe.
     pub(super) hub: Option<Hub>,
+    /// How much of a topic's log was published during this call, of [`PUBLISHED_MAX`].
+    pub(super) published: Cell<usize>,
     /// Counts what is to be spread over time.
     sequence: Cell<u32>,
 }
@@ -83,13 +85,30 @@ enum Item {
 const FRAGMENT_BYTES: usize = 64 << 10;
 /// What something that waits counts for besides its bytes.
 const ITEM_BYTES: usize = 64;
+/// A whole log of a topic, in parts, and how much of one a connection fills before others have a turn. More, and who reads well would miss
+/// what one client sends in one go.
+const LOG: usize = 1 << 10;
+const PUBLISHED_MAX: usize = LOG / 8;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
 
 impl Common {
     pub(super) fn new(options: Options) -> Common {
         let (open, sequence) = (Cell::new(0), Cell::new(0));
-        Common { options, codec: RefCell::default(), open, hub: None, sequence }
+        Common { options, codec: RefCell::default(), open, hub: None, published: Cell::new(0), sequence }
+    }
+
+    /// Counts what was published.
+    pub(super) fn count_published(&self, bytes: usize, options: &TopicOptions) {
+        let messages = LOG / options.messages_max.max(1);
+        let bytes = bytes.saturating_mul(LOG) / options.bytes_max.max(1);
+        self.published.set(self.published.get().saturating_add(messages + bytes));
+    }
+
+    /// Whether a connection has published so much that those who subscribe should read before there is more.
+    #[inline]
+    pub(super) fn has_published_much(&self) -> bool {
+        self.published.get() >= PUBLISHED_MAX
     }
 
     /// The next of a sequence of numbers from zero to one that fills the space between them evenly, however many there are.

@@ -70,6 +70,7 @@ impl<H: Handler> Session<H> {
     fn data(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Step {
         let mut burst = Burst::default();
         let mut at = 0;
+        self.shared.common.published.set(0);
         let step = loop {
             let flow = if self.is_due() {
                 self.complete(0, io)
@@ -129,6 +130,10 @@ impl<H: Handler> Session<H> {
         }
         if io.is_full() {
             return Flow::Full;
+        }
+        if self.shared.common.has_published_much() {
+            io.waker().wake();
+            return Flow::Hold(0);
         }
         let is_whole = header.is_final && !rules.in_message && self.sending.is_open();
         if is_whole && !options.in_pieces && !header.is_deflated {

@@ -43,16 +43,18 @@ impl<'a> Ws<'a> {
     /// Publishes to a topic: to all who subscribe to it, this connection included if it does. The endpoint needs a hub:
     /// [`Endpoint::with_topics`](super::Endpoint::with_topics).
     pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> Published {
-        let Some(hub) = self.hub() else { return Published::NoTopic };
         match message.into() {
-            Message::Text(text) => hub.publish(topic, text),
-            Message::Binary(bytes) => hub.publish(topic, bytes),
+            Message::Text(text) => self.publish_shared(topic, text),
+            Message::Binary(bytes) => self.publish_shared(topic, bytes),
         }
     }
 
     /// The same for bytes that are shared.
     pub fn publish_shared(&mut self, topic: &str, publication: impl Into<Publication>) -> Published {
-        self.hub().map_or(Published::NoTopic, |hub| hub.publish(topic, publication))
+        let Some(hub) = self.hub() else { return Published::NoTopic };
+        let publication = publication.into();
+        self.common.count_published(publication.len(), hub.options());
+        hub.publish(topic, publication)
     }
 
     /// Subscribes to a topic, from now on; a client that is too slow for it is closed. See [`Ws::subscribe_with`].
