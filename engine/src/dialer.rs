@@ -54,6 +54,12 @@ impl Dialer {
     pub fn set_timer(&self, at: Option<Tick>) {
         self.requests.push(Request::Timer(self.service, at.unwrap_or(Tick::NEVER)));
     }
+
+    /// Declares how much memory the protocol keeps beside its sessions, of which [`Io::hold`](crate::Io::hold) says it: the worker's budget
+    /// (`Config::memory_bytes_max`) counts it until it says something else.
+    pub fn hold(&self, bytes: usize) {
+        self.requests.push(Request::Hold(self.service, bytes));
+    }
 }
 
 impl std::fmt::Debug for Dialer {
@@ -88,6 +94,7 @@ pub enum Refusal {
 pub(crate) enum Request {
     Connect { service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64 },
     Timer(u16, Tick),
+    Hold(u16, usize),
 }
 
 /// What was asked since the worker last looked. One list a worker, used by its thread alone.

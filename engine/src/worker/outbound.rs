@@ -25,6 +25,8 @@ pub(super) struct Outbound {
     timeouts: VecDeque<(Tick, Token)>,
     /// The timers of protocols, by service.
     timers: Vec<Tick>,
+    /// The memory that protocols keep beside their sessions, by service.
+    held: Vec<usize>,
     /// Nothing here is due before, nor any timer of a datagram socket.
     next_due: Tick,
     requests: Vec<Request>,
@@ -48,6 +50,7 @@ impl Outbound {
             attempts: Slab::new(),
             timeouts: VecDeque::new(),
             timers: Vec::new(),
+            held: Vec::new(),
             next_due: Tick::NEVER,
             requests: Vec::new(),
             wakers: Vec::new(),
@@ -106,6 +109,15 @@ impl Outbound {
         self.timers[service] = at;
     }
 
+    /// What it was before.
+    fn set_held(&mut self, service: u16, bytes: usize) -> usize {
+        let service = usize::from(service);
+        if self.held.len() <= service {
+            self.held.resize(service + 1, 0);
+        }
+        std::mem::replace(&mut self.held[service], bytes)
+    }
+
     fn first_due(&self) -> Tick {
         let timeout = self.timeouts.front().map_or(Tick::NEVER, |(at, _)| *at);
         self.timers.iter().fold(timeout, |due, at| due.min(*at))
@@ -160,6 +172,10 @@ impl<D: Driver> Worker<D> {
                     self.connect(service, address, from, tag);
                 }
                 Request::Timer(service, at) => self.outbound.set_timer(service, at),
+                Request::Hold(service, bytes) => {
+                    let before = self.outbound.set_held(service, bytes);
+                    self.shared.memory.change(before, bytes);
+                }
             }
         }
         self.outbound.requests = requests;
