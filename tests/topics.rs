@@ -472,6 +472,37 @@ fn a_message_is_compressed_once_for_all() {
 }
 
 #[test]
+fn what_topics_keep_is_counted_and_is_a_share_of_the_memory() {
+    on_both_drivers(|driver| {
+        const MIB: u64 = 1 << 20;
+        let limits = TopicOptions {
+            age_max: Duration::from_secs(3),
+            message_bytes_max: 100_000,
+            ..TopicOptions::default()
+        };
+        let config = Config { memory_bytes_max: 16 << 20, ..config(driver) };
+        let served = serve_with(config, limits, Options::default(), EventOptions::default());
+        let memory = || served.running.stats().total().memory_bytes;
+        let mut publisher = served.publisher();
+        publisher.ask(ws::text("count room"), said("0"));
+        let before = settled(memory);
+        assert!(before > 0);
+        let text = "x".repeat(60_000);
+        for number in 0..100 {
+            publisher.send(ws::text(&format!("topic{number} {text}")));
+        }
+        // Six million bytes were published, and a quarter of the memory may be kept.
+        eventually(100, || served.topics.counters().published);
+        let kept = served.topics.counters().kept_bytes;
+        assert!((3 * MIB..=4 * MIB).contains(&kept), "{kept}");
+        eventually(true, || memory() >= before + kept && memory() < before + 2 * kept);
+        // They grow old, and are gone.
+        eventually(true, || memory() < before + MIB);
+        assert_eq!(served.topics.counters().kept_bytes, 0);
+    });
+}
+
+#[test]
 fn an_axum_app_publishes_and_answers_with_events() {
     use axum::Router;
     use axum::body::Body;

@@ -39,6 +39,7 @@ mod envelope;
 mod hearing;
 mod hub;
 mod inbox;
+mod ledger;
 mod log;
 mod message;
 mod one;

@@ -26,7 +26,11 @@ pub(super) struct Core {
     /// Every message that is kept, in the order in which they came, by topic and offset; and some that are gone.
     order: VecDeque<(usize, u64)>,
     messages: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
+    /// How many there may be, whatever the options say: a share of the worker's memory.
+    pub(super) bytes_max: usize,
+    /// What the worker counts.
+    pub(super) held_kib: usize,
     /// Where topics that are made anew begin: behind all those that were forgotten, so that an offset never comes twice.
     forgotten: u64,
     /// Whom to wake once the mail is done with.
@@ -75,6 +79,8 @@ impl Core {
             order: VecDeque::new(),
             messages: 0,
             bytes: 0,
+            bytes_max: usize::MAX,
+            held_kib: 0,
             forgotten: 0,
             touched: Vec::new(),
         }
@@ -339,7 +345,7 @@ impl Core {
             self.pop(index);
         }
         // The last message is always kept: its topic is in use.
-        while self.bytes > options.worker_bytes_max
+        while self.bytes > options.worker_bytes_max.min(self.bytes_max)
             && self.messages > 1
             && let Some((index, offset)) = self.order.pop_front()
         {
@@ -490,10 +496,5 @@ impl Core {
         }
         let topic = self.topics.remove(index);
         self.names.remove(&topic.name);
-    }
-
-    fn tell(&self, outside: Outside<'_>) {
-        Live::set(&outside.live.topics, self.topics.len());
-        Live::set(&outside.live.kept_bytes, self.bytes);
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct Inner {
     is_ticking: RefCell<bool>,
 }
 
+/// Of a worker's memory the messages that it keeps have one part of so many, at most.
+const MEMORY_SHARE: usize = 4;
 /// How old messages are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -95,7 +97,9 @@ impl Topics {
 
     /// The hub of this worker. To be called on its thread, as factories of protocols are.
     pub fn hub(&self, worker: &WorkerContext) -> Hub {
-        self.hub_of(worker.index, worker.workers)
+        let hub = self.hub_of(worker.index, worker.workers);
+        hub.0.core.borrow_mut().bytes_max = worker.config.memory_bytes_max / MEMORY_SHARE;
+        hub
     }
 
     /// The same for a worker of which only the number is known, of so many.

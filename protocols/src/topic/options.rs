@@ -19,7 +19,8 @@ pub struct TopicOptions {
     pub message_bytes_max: usize,
     /// Topics that a worker is the home of; what would need another one is refused as busy.
     pub topics_max: usize,
-    /// All messages that a worker keeps, in bytes: beyond it the oldest go, whatever topic they are of. What is encoded once for many
+    /// All messages that a worker keeps, in bytes, but no more than a quarter of the worker's memory (`Config::memory_bytes_max`), which
+    /// counts them: beyond it the oldest go, whatever topic they are of. What is encoded once for many
     /// subscribers (events, compressed frames) comes on top, and is at most twice as much.
     pub worker_bytes_max: usize,
     /// Messages from other workers that wait for a worker: beyond it those who publish are told that it is busy...
