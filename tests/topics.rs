@@ -502,6 +502,90 @@ fn what_topics_keep_is_counted_and_is_a_share_of_the_memory() {
     });
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn events_over_tls_are_the_same() {
+    use common::authority::{Authority, secure};
+    use ringmill::{Tls, TlsConfig, TlsStore};
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let store = TlsStore::new(TlsConfig::from_files(cert, key)).expect("a sound configuration");
+        let topics = Topics::default();
+        let hubs = topics.clone();
+        let factory = move |worker: &_| {
+            let hub = hubs.hub(worker);
+            let events = EventOptions { heartbeat: Duration::from_millis(50), ..EventOptions::default() };
+            let routes = move |request: &Request<'_>, reply: &mut Reply<'_>| {
+                reply.events(request, &hub, "room", events);
+            };
+            Tls::new(http::server(routes), store.clone())
+        };
+        let builder = Engine::builder().config(config(driver)).outbound(topics.service());
+        let running = builder.listen("127.0.0.1:0", factory).start().expect("the engine starts");
+        let config = authority.client(&[&rustls::version::TLS13]);
+        let mut client = secure(ip(&running.addresses()[0]), &config, "localhost").expect("a handshake");
+        client.send(get("/"));
+        assert_eq!(receive_head(&mut client).field("content-type"), Some("text/event-stream"));
+        receive_chunk(&mut client).expect("a greeting");
+        assert_eq!(receive_chunk(&mut client).unwrap(), b": \n\n");
+        topics.publish("room", "one");
+        let mut seen = receive_chunk(&mut client).unwrap();
+        while seen == b": \n\n" {
+            seen = receive_chunk(&mut client).unwrap();
+        }
+        assert!(seen.ends_with(b"\ndata: one\n\n"), "{seen:?}");
+        // It leaves, and the session beneath TLS notices.
+        drop(client);
+        eventually(0, || topics.subscribers("room"));
+    });
+}
+
+#[test]
+fn events_over_http2_come_one_by_one_and_a_heartbeat_between_them() {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get as on_get;
+    use http_body_util::{BodyExt, Empty};
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use ringmill::adapt::Feed;
+    on_both_drivers(|driver| {
+        let topics = Topics::default();
+        let feeds = topics.clone();
+        let events = async move || {
+            let feed = Feed::new(&feeds, "room", Subscribe::default());
+            let body = feed.into_body().with_heartbeat(Duration::from_millis(100));
+            ([("content-type", "text/event-stream")], Body::new(body))
+        };
+        let app = Router::new().route("/events", on_get(events));
+        let serve = ringmill::serve("127.0.0.1:0", app).config(config(driver)).topics(&topics);
+        let running = serve.start().expect("the engine starts");
+        let address = ip(&running.addresses()[0]);
+        let client = async {
+            let stream = TokioIo::new(tokio::net::TcpStream::connect(address).await.unwrap());
+            let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+            tokio::spawn(connection);
+            let request = hyper::Request::get("http://test/events").body(Empty::<bytes::Bytes>::new());
+            let mut body = client.send_request(request.unwrap()).await.unwrap().into_body();
+            let mut next = async || body.frame().await.unwrap().unwrap().into_data().unwrap();
+            // Nothing is said by anybody, and still something comes: so does it after an event.
+            assert_eq!(next().await, ": \n\n");
+            topics.publish("room", "one");
+            let mut event = next().await;
+            while event == ": \n\n" {
+                event = next().await;
+            }
+            assert!(event.ends_with(b"\ndata: one\n\n"), "{event:?}");
+            assert_eq!(next().await, ": \n\n");
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, client).await.expect("it ends") });
+        drop(runtime);
+        eventually(0, || topics.subscribers("room"));
+    });
+}
+
 #[test]
 fn an_axum_app_publishes_and_answers_with_events() {
     use axum::Router;

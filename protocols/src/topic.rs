@@ -45,6 +45,8 @@ mod message;
 mod one;
 mod options;
 mod place;
+#[cfg_attr(not(feature = "tower"), allow(dead_code, reason = "only futures want to be reminded"))]
+mod reminders;
 mod service;
 mod subscription;
 #[cfg(test)]
@@ -57,5 +59,7 @@ pub use hub::{Hub, Topics};
 pub use message::{Frame, Publication, Published};
 pub use options::{SlowPolicy, Start, Subscribe, TopicOptions};
 pub use place::{NAME_BYTES_MAX, Place, is_name};
+#[cfg(feature = "tower")]
+pub(crate) use reminders::Reminder;
 pub use service::HubService;
 pub use subscription::{Next, Subscription};

@@ -4,7 +4,7 @@
 //! that worker's thread, and what the program holds is a key to it. It works on the thread where it was first polled.
 
 use crate::sse;
-use crate::topic::{Frame, Next, Subscribe, Subscription, Topics};
+use crate::topic::{Frame, Next, Reminder, Subscribe, Subscription, Topics};
 use bytes::Bytes;
 use futures_util::Stream;
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// What comes of a topic.
 #[derive(Clone, Debug)]
@@ -39,16 +40,30 @@ enum State {
     Over,
 }
 
-/// A feed as a body of server-sent events, for `content-type: text/event-stream`. It has no heartbeat: wrap a [`Feed`] where something between
-/// needs one.
-pub struct EventBody(Feed);
+/// A feed as a body of server-sent events, for `content-type: text/event-stream`. After 15 seconds without an event a comment is sent, so that
+/// nobody between takes the connection for dead.
+pub struct EventBody {
+    feed: Feed,
+    heartbeat: Duration,
+    /// Something was sent since the reminder was set.
+    has_sent: bool,
+}
+
+/// What the worker's thread keeps of a feed.
+struct Seat {
+    subscription: Subscription,
+    reminder: Option<Reminder>,
+}
+
+/// The heartbeat, unless it is said.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 static KEYS: AtomicU64 = AtomicU64::new(0);
 /// Keys that were dropped on other threads.
 static LEFT: Mutex<Option<HashSet<u64>>> = Mutex::new(None);
 
 thread_local! {
-    static OPEN: RefCell<HashMap<u64, Subscription>> = RefCell::default();
+    static OPEN: RefCell<HashMap<u64, Seat>> = RefCell::default();
 }
 
 impl Feed {
@@ -59,7 +74,7 @@ impl Feed {
 
     /// As server-sent events.
     pub fn into_body(self) -> EventBody {
-        EventBody(self)
+        EventBody { feed: self, heartbeat: HEARTBEAT, has_sent: false }
     }
 
     fn open(&mut self) -> State {
@@ -70,7 +85,7 @@ impl Feed {
         let Some(subscription) = hub.subscribe(&self.topic, self.how) else { return State::Over };
         sweep();
         let key = KEYS.fetch_add(1, Relaxed);
-        OPEN.with_borrow_mut(|open| open.insert(key, subscription));
+        OPEN.with_borrow_mut(|open| open.insert(key, Seat { subscription, reminder: None }));
         State::Open(key)
     }
 
@@ -79,7 +94,7 @@ impl Feed {
             self.state = self.open();
         }
         let State::Open(key) = self.state else { return Poll::Ready(None) };
-        let next = OPEN.with_borrow_mut(|open| Some(open.get_mut(&key)?.poll_next(context)));
+        let next = OPEN.with_borrow_mut(|open| Some(open.get_mut(&key)?.subscription.poll_next(context)));
         let Some(next) = next else {
             tracing::error!("a feed of a topic was polled on another thread than before");
             return Poll::Ready(None);
@@ -91,6 +106,20 @@ impl Feed {
                 self.close();
                 None
             }
+        })
+    }
+
+    /// Whether so long, or a little longer, has passed since this was asked first, and then since it last had.
+    fn has_passed(&mut self, time: Duration, context: &Context<'_>) -> bool {
+        let (State::Open(key), Some(hub)) = (&self.state, self.topics.here()) else { return false };
+        OPEN.with_borrow_mut(|open| {
+            let Some(seat) = open.get_mut(key) else { return false };
+            let reminder = seat.reminder.get_or_insert_with(|| hub.remind(time));
+            let has_passed = reminder.poll(context).is_ready();
+            if has_passed {
+                seat.reminder = None;
+            }
+            has_passed
         })
     }
 
@@ -110,7 +139,7 @@ impl Feed {
 fn sweep() {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(left) = left.as_mut().filter(|left| !left.is_empty()) else { return };
-    let gone: Vec<Subscription> = OPEN.with_borrow_mut(|open| {
+    let gone: Vec<Seat> = OPEN.with_borrow_mut(|open| {
         let keys: Vec<u64> = open.keys().copied().filter(|key| left.remove(key)).collect();
         keys.iter().filter_map(|key| open.remove(key)).collect()
     });
@@ -131,6 +160,14 @@ impl Stream for Feed {
     }
 }
 
+impl EventBody {
+    /// After so long without an event a comment is sent; it may be up to twice as long and two seconds.
+    pub fn with_heartbeat(mut self, heartbeat: Duration) -> EventBody {
+        self.heartbeat = heartbeat;
+        self
+    }
+}
+
 impl http_body::Body for EventBody {
     type Data = Bytes;
     type Error = Infallible;
@@ -139,7 +176,16 @@ impl http_body::Body for EventBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
-        let update = ready!(self.0.poll(context));
+        let Poll::Ready(update) = self.feed.poll(context) else {
+            let heartbeat = self.heartbeat;
+            while self.feed.has_passed(heartbeat, context) {
+                if !std::mem::take(&mut self.has_sent) {
+                    return Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(sse::HEARTBEAT)))));
+                }
+            }
+            return Poll::Pending;
+        };
+        self.has_sent = true;
         Poll::Ready(update.map(|update| {
             Ok(http_body::Frame::data(match update {
                 Update::Message(frame) => sse::event(&frame),

@@ -8,6 +8,9 @@ use super::inbox::{Inbox, Restart};
 use super::message::{Publication, Published};
 use super::options::TopicOptions;
 use super::place::is_name;
+#[cfg(feature = "tower")]
+use super::reminders::Reminder;
+use super::reminders::Reminders;
 use ringmill_engine::{Dialer, Tick, WorkerContext};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,6 +18,7 @@ use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 /// The topics of a program. Clones are the same topics; each worker has a [`Hub`] of them.
@@ -56,6 +60,7 @@ pub(super) struct Inner {
     pub(super) core: RefCell<Core>,
     pub(super) dialer: RefCell<Option<Dialer>>,
     is_ticking: RefCell<bool>,
+    reminders: Reminders,
 }
 
 /// Of a worker's memory the messages that it keeps have one part of so many, at most.
@@ -122,6 +127,7 @@ impl Topics {
                 core: RefCell::new(Core::new(self.0.epoch)),
                 dialer: RefCell::default(),
                 is_ticking: RefCell::new(false),
+                reminders: Reminders::default(),
             });
             hubs.push((key, worker, Rc::downgrade(&hub)));
             Hub(hub)
@@ -307,8 +313,11 @@ impl Hub {
 
     /// Drops what is too old.
     pub(super) fn tick(&self, now: Tick) {
-        let goes_on = self.with(|core, outside| core.tick(now, outside));
+        let keeps = self.with(|core, outside| core.tick(now, outside));
+        let (due, reminds) = self.0.reminders.tick(now);
+        let goes_on = keeps || reminds;
         self.0.is_ticking.replace(goes_on);
+        due.into_iter().for_each(Waker::wake);
         if goes_on && let Some(dialer) = &*self.0.dialer.borrow() {
             dialer.set_timer(Some(now.after(TICK)));
         }
@@ -319,6 +328,14 @@ impl Hub {
         if self.0.shared.carrier.get().is_some() {
             self.start_ticking();
         }
+    }
+
+    /// A reminder in so long, and two seconds more at most.
+    #[cfg(feature = "tower")]
+    pub(crate) fn remind(&self, after: Duration) -> Reminder {
+        let reminder = self.0.reminders.add(after);
+        self.start_ticking();
+        reminder
     }
 
     /// Has old messages looked for, if there are any messages.
