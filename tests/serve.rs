@@ -266,6 +266,43 @@ fn topics_by_websocket_events_and_requests() {
 }
 
 #[test]
+fn topics_and_their_options() {
+    on_both_drivers(|driver| {
+        let options = ["--topic-max-count", "1", "--topic-max-messages", "2", "--topic-start", "oldest"];
+        let server = Program::serve(driver, &[&options[..], &["--workers", "1"]].concat());
+        let mut client = connect_to(server.http());
+        for text in ["one", "two", "three"] {
+            assert_eq!(ask(&mut client, post("/publish/news", text)).status, 202);
+        }
+        // There is one topic, with its last two messages.
+        let refused = ask(&mut client, post("/publish/more", "x"));
+        assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")));
+        let mut socket = ws::open(server.http(), "/ws/news");
+        socket.expect(ws::unmasked(0x81, b"two"));
+        socket.expect(ws::unmasked(0x81, b"three"));
+        let mut page = connect_to(server.http());
+        page.send(get("/events/news"));
+        receive_head(&mut page);
+        let _greeting = receive_chunk(&mut page);
+        for text in ["two", "three"] {
+            let event = receive_chunk(&mut page).unwrap();
+            assert!(event.ends_with(format!("\ndata: {text}\n\n").as_bytes()), "{event:?}");
+        }
+        // A message is no longer than what a topic keeps.
+        let small = ["--topic-max-bytes", "100", "--topic-start", "last", "--topic-retain"];
+        let slow = ["--topic-max-age", "1s", "--topic-slow", "latest", "--topic-max-memory", "1MiB"];
+        let server = Program::serve(driver, &[&small[..], &slow].concat());
+        let long = ask(&mut connect_to(server.http()), post("/publish/news", &"x".repeat(101)));
+        assert_eq!(long.status, 413);
+        let mut client = connect_to(server.http());
+        for text in ["one", "two"] {
+            assert_eq!(ask(&mut client, post("/publish/news", text)).status, 202);
+        }
+        ws::open(server.http(), "/ws/news").expect(ws::unmasked(0x81, b"two"));
+    });
+}
+
+#[test]
 fn help_names_every_option_its_variable_and_examples() {
     let mut command = ringmill();
     command.args(["serve", "--help"]);
@@ -294,6 +331,14 @@ fn help_names_every_option_its_variable_and_examples() {
         "ws-origin",
         "ws-deflate",
         "ws-contexts",
+        "topic-max-messages",
+        "topic-max-bytes",
+        "topic-max-age",
+        "topic-retain",
+        "topic-max-memory",
+        "topic-max-count",
+        "topic-start",
+        "topic-slow",
         "broker",
         "workers",
         "pin",

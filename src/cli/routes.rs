@@ -6,6 +6,7 @@ mod topics;
 use bytes::Bytes;
 use ringmill::broker::Link;
 use ringmill::http::{BodyWriter, Fill, Handler, Limits, Method, Plan, Reply, Request, Source, Upload};
+use ringmill::sse::EventOptions;
 use ringmill::{Config, Counters, Facts, Stats, TlsStore, WorkerContext};
 use secured::SecuredPage;
 use serde::Serialize;
@@ -19,6 +20,7 @@ pub(crate) struct RoutesOptions {
     pub(crate) stream_bytes_max: u64,
     pub(crate) store: Option<Arc<TlsStore>>,
     pub(crate) broker: Option<Link>,
+    pub(crate) events: EventOptions,
 }
 
 /// One worker's routes.

@@ -2,6 +2,7 @@
 
 mod https;
 mod redirect;
+mod topics;
 mod websocket;
 
 use super::routes::{Live, Routes, RoutesOptions};
@@ -13,7 +14,7 @@ use redirect::Redirect;
 use ringmill::broker;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Prefixed};
-use ringmill::topic::{TopicOptions, Topics};
+use ringmill::topic::Topics;
 use ringmill::websocket::Options;
 use ringmill::{
     Address, Builder, Config, DriverChoice, Echo, Engine, Error, Layer, ListenOptions, Pin, Running, Tls,
@@ -22,6 +23,7 @@ use ringmill::{
 use ringmill_console::options::{self, Workers};
 use std::path::PathBuf;
 use std::time::Duration;
+use topics::TopicsOptions;
 use websocket::WebSocketOptions;
 
 /// Options of `ringmill serve`.
@@ -48,6 +50,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     websocket: WebSocketOptions,
+
+    #[command(flatten)]
+    topics: TopicsOptions,
 
     /// Broker that carries topics, as nats://HOST:4222, tls://HOST:4222 (NATS over TLS) or redis://HOST:6379: what is published on
     /// one server reaches subscribers of all that have the same broker. USER:PASSWORD@ goes before the host; the variable keeps it out
@@ -204,10 +209,7 @@ impl Serve {
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
         let ws = self.websocket.options();
-        let topics = Topics::new(TopicOptions {
-            message_bytes_max: ws.message_bytes_max.min(TopicOptions::default().bytes_max),
-            ..TopicOptions::default()
-        });
+        let topics = Topics::new(self.topics.limits(ws.message_bytes_max));
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
         let https = Https::new(&self.https, &self.listen)?;
@@ -280,12 +282,13 @@ impl Serve {
         let store = https.map(|https| https.store.clone());
         let redirect_port = https.and_then(|https| https.redirect_port);
         builder = builder.outbound(topics.service());
-        let options = RoutesOptions { limits: limits.clone(), stream_bytes_max, store, broker };
+        let events = self.topics.events();
+        let options = RoutesOptions { limits: limits.clone(), stream_bytes_max, store, broker, events };
         for address in self.listen {
             let (limits, options, ws) = (limits.clone(), options.clone(), ws.clone());
             let topics = topics.clone();
             builder = front.listen(builder, address, move |worker| {
-                let live = Live::new(&topics.hub(worker), &ws, &options.broker);
+                let live = Live::new(&topics.hub(worker), &ws, &options);
                 let routes = Routes::new(worker, &options, live);
                 let server = Server::new(Redirect::new(routes, redirect_port)).with_limits(limits.clone());
                 if redirect_port.is_some() { server } else { server.websocket("/ws", websocket::echo(&ws)) }
@@ -296,7 +299,7 @@ impl Serve {
             let store = https.expect("it has addresses").store.clone();
             let options = options.clone();
             builder = front.listen(builder, address.clone(), move |worker| {
-                let live = Live::new(&topics.hub(worker), &ws, &options.broker);
+                let live = Live::new(&topics.hub(worker), &ws, &options);
                 let routes = Routes::new(worker, &options, live);
                 let server = Server::new(routes).with_limits(limits.clone());
                 Tls::new(server.websocket("/ws", websocket::echo(&ws)), store.clone())

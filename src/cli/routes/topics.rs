@@ -1,9 +1,10 @@
 //! Topics: `/ws/{topic}`, `/events/{topic}` and `POST /publish/{topic}`.
 
+use super::RoutesOptions;
 use ringmill::broker::{self, Link};
 use ringmill::http::{Reply, Request};
 use ringmill::sse::EventOptions;
-use ringmill::topic::{Hub, Publication, Published, TopicCounters};
+use ringmill::topic::{Hub, Publication, Published, SlowPolicy, Start, Subscribe, TopicCounters};
 use ringmill::websocket::{Accept, Endpoint, Handler, Message, Options, Origins, Ws};
 
 /// One worker's topics.
@@ -12,13 +13,16 @@ pub(crate) struct Live {
     endpoint: Endpoint<Room>,
     origins: Origins,
     broker: Option<Link>,
+    events: EventOptions,
 }
 
 impl Live {
-    pub(crate) fn new(hub: &Hub, options: &Options, broker: &Option<Link>) -> Live {
-        let room = Room { broker: broker.clone() };
+    pub(crate) fn new(hub: &Hub, options: &Options, routes: &RoutesOptions) -> Live {
+        let RoutesOptions { broker, events, .. } = routes;
+        let room = Room { broker: broker.clone(), start: events.start };
         let endpoint = Endpoint::with_options(room, options.clone()).with_topics(hub);
-        Live { hub: hub.clone(), endpoint, origins: options.origins.clone(), broker: broker.clone() }
+        let origins = options.origins.clone();
+        Live { hub: hub.clone(), endpoint, origins, broker: broker.clone(), events: *events }
     }
 
     pub(crate) fn broker(&self) -> Option<broker::Counters> {
@@ -44,7 +48,7 @@ impl Live {
     /// `/events/{topic}`: what is published, as server-sent events.
     pub(crate) fn events(&self, request: &Request<'_>, reply: &mut Reply<'_>) {
         match topic(request) {
-            Some(topic) => reply.events(request, &self.hub, topic, EventOptions::default()),
+            Some(topic) => reply.events(request, &self.hub, topic, self.events),
             None => no_topic(reply),
         }
     }
@@ -95,6 +99,7 @@ fn busy(broker: &Option<Link>) -> &'static str {
 
 struct Room {
     broker: Option<Link>,
+    start: Start,
 }
 
 impl Handler for Room {
@@ -105,7 +110,10 @@ impl Handler for Room {
     }
 
     fn open(&mut self, topic: &mut String, ws: &mut Ws<'_>) {
-        ws.subscribe(topic);
+        let how = Subscribe { start: self.start, when_slow: SlowPolicy::Close };
+        if !ws.subscribe_with(topic, how) {
+            ws.close(1013, "too many topics");
+        }
     }
 
     fn message(&mut self, topic: &mut String, message: Message<'_>, ws: &mut Ws<'_>) {
