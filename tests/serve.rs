@@ -277,6 +277,9 @@ fn topics_and_their_options() {
         // There is one topic, with its last two messages.
         let refused = ask(&mut client, post("/publish/more", "x"));
         assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")));
+        assert_eq!(ask(&mut client, get("/events/more")).status, 503);
+        let full = ws::receive(&mut ws::open(server.http(), "/ws/more"));
+        assert_eq!((full.0, &full.1[..2]), (0x88, &1013_u16.to_be_bytes()[..]));
         let mut socket = ws::open(server.http(), "/ws/news");
         socket.expect(ws::unmasked(0x81, b"two"));
         socket.expect(ws::unmasked(0x81, b"three"));

@@ -5,7 +5,7 @@
 //! alive, and a drain ends it between two events.
 
 use crate::http::{BodyWriter, Fill, Reply, Request, Source};
-use crate::topic::{Frame, Hub, Next, Place, SlowPolicy, Start, Subscribe, Subscription};
+use crate::topic::{Frame, Hub, Next, Place, SlowPolicy, Start, Subscribe, Subscription, is_name};
 use bytes::Bytes;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -135,7 +135,8 @@ impl Source for Events {
 }
 
 impl Reply<'_> {
-    /// Answers with the messages of a topic as server-sent events, from where the client was. 404 if that is no name of a topic.
+    /// Answers with the messages of a topic as server-sent events, from where the client was. 404 if that is no name of a topic,
+    /// 503 if it is one too many.
     ///
     /// ```
     /// # use ringmill_protocols::{http, topic::Hub};
@@ -146,7 +147,11 @@ impl Reply<'_> {
     pub fn events(&mut self, request: &Request<'_>, hub: &Hub, topic: &str, options: EventOptions) {
         let how = options.subscribe(request.field("last-event-id"), request.query_value("last"));
         let Some(subscription) = hub.subscribe_io(topic, how, &mut self.io) else {
-            return self.status(404).text("404 Not Found: that is no name of a topic\n");
+            return if is_name(topic) {
+                self.status(503).field("retry-after", "1").text("503 Service Unavailable: too many topics\n")
+            } else {
+                self.status(404).text("404 Not Found: that is no name of a topic\n")
+            };
         };
         self.content_type("text/event-stream")
             .field("cache-control", "no-cache, no-transform")

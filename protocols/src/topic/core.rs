@@ -93,11 +93,7 @@ impl Core {
         publication: Publication,
         outside: Outside<'_>,
     ) -> Result<u64, Busy> {
-        let is_known = self.names.contains_key(name);
-        if !is_known && self.topics.len() >= outside.options.topics_max {
-            outside.live.busy.fetch_add(1, Ordering::Relaxed);
-            return Err(Busy);
-        }
+        self.admit(name, outside)?;
         let (index, _) = self.home(name);
         Ok(self.put(index, publication, outside))
     }
@@ -159,7 +155,8 @@ impl Core {
         how: Subscribe,
         notify: Notify,
         outside: Outside<'_>,
-    ) -> (usize, usize) {
+    ) -> Result<(usize, usize), Busy> {
+        self.admit(name, outside)?;
         let restarts = outside.restarts.load(Ordering::Relaxed);
         let index = if is_home { self.wanted(name, restarts, outside) } else { self.mirror(name, outside) };
         let subscriber = Subscriber {
@@ -175,7 +172,7 @@ impl Core {
         topic.rest(slot);
         topic.wake(outside.dialer);
         self.wake_touched(outside);
-        (index, slot)
+        Ok((index, slot))
     }
 
     /// The end of a subscription; how many others the topic has here, and what is to be dropped outside.

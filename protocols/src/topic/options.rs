@@ -17,7 +17,8 @@ pub struct TopicOptions {
     pub keeps_last: bool,
     /// A longer message is not taken.
     pub message_bytes_max: usize,
-    /// Topics that a worker is the home of; what would need another one is refused as busy.
+    /// Topics that a worker knows, because it is their home or has subscribers of them: who would need another one is refused, as busy. (Those
+    /// of which other workers have subscribers come on top.)
     pub topics_max: usize,
     /// All messages that a worker keeps, in bytes, but no more than a quarter of the worker's memory (`Config::memory_bytes_max`), which
     /// counts them: beyond it the oldest go, whatever topic they are of. What is encoded once for many

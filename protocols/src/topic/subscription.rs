@@ -18,14 +18,16 @@ pub struct Subscription {
 }
 
 impl Hub {
-    /// Subscribes on behalf of a connection, whose `wake` is called when there is something to read. `None` if that is no name of a topic.
+    /// Subscribes on behalf of a connection, whose `wake` is called when there is something to read. `None` if that is no name of a
+    /// topic, or of one too many ([`TopicOptions::topics_max`](super::TopicOptions::topics_max)).
     pub fn subscribe_io(&self, topic: &str, how: Subscribe, io: &mut Io<'_>) -> Option<Subscription> {
         let has_dialer = self.0.dialer.borrow().is_some();
         let notify = if has_dialer { Notify::Conn(io.id()) } else { Notify::Waker(io.waker()) };
         self.subscribe_with(topic, how, notify)
     }
 
-    /// Subscribes on behalf of a future: [`Subscription::poll_next`] keeps its waker. `None` if that is no name of a topic.
+    /// Subscribes on behalf of a future: [`Subscription::poll_next`] keeps its waker. `None` if that is no name of a
+    /// topic, or of one too many ([`TopicOptions::topics_max`](super::TopicOptions::topics_max)).
     pub fn subscribe(&self, topic: &str, how: Subscribe) -> Option<Subscription> {
         self.subscribe_with(topic, how, Notify::Task(std::task::Waker::noop().clone()))
     }
@@ -40,9 +42,9 @@ impl Hub {
             tracing::error!("a topic was subscribed to on a worker without its service: Topics::service");
         }
         let (index, slot, count) = self.with(|core, outside| {
-            let (index, slot) = core.subscribe(&name, is_home, how, notify, outside);
-            (index, slot, core.subscribers(index))
-        });
+            let (index, slot) = core.subscribe(&name, is_home, how, notify, outside).ok()?;
+            Some((index, slot, core.subscribers(index)))
+        })?;
         self.count_subscribers(&name, count);
         Some(Subscription { hub: self.clone(), topic: index, slot })
     }

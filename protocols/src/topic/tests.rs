@@ -117,8 +117,11 @@ fn limits() {
     assert_eq!(hub.0.core.borrow().kept(), (1, 1, 1060));
     hub.publish("a", "x");
     hub.publish("b", "x");
+    // There are "a", "b" and "c" again; whoever names another one, to publish or to subscribe, is refused.
+    let _c = hub.subscribe("c", Subscribe::default()).unwrap();
+    assert!(hub.subscribe("d", Subscribe::default()).is_none());
     assert_eq!(hub.publish("d", "x"), Published::Busy);
-    assert_eq!(hub.topics().counters().busy, 1);
+    assert_eq!(hub.topics().counters().busy, 2);
 }
 
 #[test]
