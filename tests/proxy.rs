@@ -8,7 +8,7 @@ use common::http::{get, post, receive, receive_head};
 use common::upstream::{Line, Upstream};
 use common::*;
 use ringmill::http::Limits;
-use ringmill::proxy::{Balance, Proxy, ProxyConfig};
+use ringmill::proxy::{Balance, Check, Ejection, Fleet, HashBy, Proxy, ProxyConfig, ServerCounts, Sticky};
 use ringmill::{Address, Config, DriverChoice, Running};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -685,7 +685,8 @@ fn requests_wait_for_a_connection_and_not_all_may() {
         }
         assert_eq!(upstream.accepted(), 1);
 
-        let running = serve(driver, ProxyConfig { queue_timeout: Duration::from_millis(100), ..limits });
+        let queue_timeout = Duration::from_millis(100);
+        let running = serve(driver, ProxyConfig { queue_timeout, fleet: Fleet::default(), ..limits });
         let mut clients: Vec<TcpStream> = (0..2).map(|_| connect(&running)).collect();
         clients[0].send(get("/first"));
         eventually(1, || running.stats().total().requests);
@@ -960,5 +961,268 @@ fn the_peer_may_say_who_the_client_is_where_it_is_trusted() {
         assert!(asked.contains("\r\nX-Forwarded-Proto: https\r\n"), "{asked}");
         let mut buffer = [0; 1];
         client.read_exact(&mut buffer).unwrap();
+    });
+}
+
+/// So many clients, each with one request at a time. Returns how many connections upstreams were given.
+fn connections_used(driver: DriverChoice, workers: usize) -> usize {
+    const CLIENTS: usize = 48;
+    let upstreams = [(); 2].map(|()| Upstream::honest());
+    let addresses = upstreams.iter().map(|upstream| upstream.address.clone()).collect();
+    let proxy = ProxyConfig::new(addresses);
+    let config = common::config(driver).with_workers(workers);
+    let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
+    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&running)).collect();
+    for n in 0..20 {
+        for client in &mut clients {
+            client.send(get(&format!("/{n}")));
+        }
+        for client in &mut clients {
+            assert_eq!(receive(client).text(), format!("/{n} "));
+        }
+    }
+    let accepted = running.stats().workers().iter().filter(|worker| worker.counters.accepted > 0).count();
+    assert_eq!(accepted, workers, "not every worker has clients");
+    upstreams.iter().map(Upstream::accepted).sum()
+}
+
+#[test]
+fn more_workers_do_not_multiply_connections() {
+    on_both_drivers(|driver| {
+        let [one, two] = [1, 2].map(|workers| connections_used(driver, workers));
+        say_past_capture(&format!("{driver}: {one} connections with upstreams of one worker, {two} of two"));
+        assert!(two * 10 <= one * 12, "{two} connections of two workers, {one} of one");
+    });
+}
+
+#[test]
+fn limits_and_the_queue_hold_for_all_workers() {
+    const CLIENTS: usize = 24;
+    on_both_drivers(|driver| {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let upstream = Upstream::new(move |line| {
+            while line.request().is_some() {
+                wait.lock().unwrap().recv().unwrap();
+                line.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            }
+        });
+        let proxy =
+            ProxyConfig { connections_max: 3, queue_max: 15, queue_timeout: PATIENCE, ..config(&upstream) };
+        let fleet = proxy.fleet.clone();
+        let config = common::config(driver).with_workers(2);
+        let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
+        let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&running)).collect();
+        let counts = move || fleet.counts().remove(0);
+        clients[..3].iter_mut().for_each(|client| client.send(get("/")));
+        eventually(3, || counts().in_flight);
+        clients[3..].iter_mut().for_each(|client| client.send(get("/")));
+        eventually((3, 15), || (counts().open, counts().waiting));
+        eventually(CLIENTS as u64, || running.stats().total().requests);
+        assert_eq!((counts().open, counts().waiting), (3, 15));
+        // Three and fifteen are answered, whatever worker they are with; the others are told so.
+        (0..18).for_each(|_| go.send(()).unwrap());
+        let mut statuses: Vec<u16> = clients.iter_mut().map(|client| receive(client).status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [[200; 18].as_slice(), &[503; 6]].concat());
+        // Idle connections may end; no request is left.
+        eventually((0, 0), || (counts().in_flight, counts().waiting));
+        drop(running);
+        assert_eq!(counts().open, 0);
+    });
+}
+
+/// Answers everything with this status.
+fn with_status(status: u16) -> Upstream {
+    Upstream::new(move |line| {
+        while line.request().is_some() {
+            line.try_send(format!("HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n"));
+        }
+    })
+}
+
+#[test]
+fn who_fails_is_ejected_and_comes_back() {
+    on_both_drivers(|driver| {
+        let (good, bad) = (Upstream::honest(), with_status(500));
+        let upstreams = vec![good.address.clone(), bad.address.clone()];
+        let time = Duration::from_millis(400);
+        let ejection = Ejection { on_server_errors: true, time, ..Ejection::default() };
+        let proxy = ProxyConfig { balance: Balance::RoundRobin, ejection, ..ProxyConfig::new(upstreams) };
+        let fleet = proxy.fleet.clone();
+        let running = serve(driver, proxy);
+        let mut client = connect(&running);
+        let mut ask = || {
+            client.send(get("/"));
+            receive(&mut client).status
+        };
+        let failed = (0..10).filter(|_| ask() == 500).count();
+        assert_eq!(failed, 5, "every other one");
+        let began = Instant::now();
+        while began.elapsed() < time / 2 {
+            assert_eq!(ask(), 200);
+        }
+        eventually(500, ask);
+        let of = |upstream: &Upstream| {
+            fleet.counts().into_iter().find(|it| it.address == upstream.address).unwrap()
+        };
+        assert_eq!((of(&bad).ejections, of(&good).failures), (1, 0));
+        // Left alone it is never ejected: that would help nobody.
+        let alone = ProxyConfig { ejection, ..config(&bad) };
+        let fleet = alone.fleet.clone();
+        let running = serve(driver, alone);
+        let mut client = connect(&running);
+        for _ in 0..12 {
+            client.send(get("/"));
+            assert_eq!(receive(&mut client).status, 500);
+        }
+        let counts = fleet.counts().remove(0);
+        assert_eq!((counts.ejections, counts.spared, counts.requests), (0, 2, 12));
+    });
+}
+
+#[test]
+fn an_upstream_that_is_always_busy_is_asked_once_for_each_request() {
+    const REQUESTS: usize = 200;
+    on_both_drivers(|driver| {
+        let busy = with_status(503);
+        let proxy = config(&busy);
+        let fleet = proxy.fleet.clone();
+        let running = serve(driver, proxy);
+        let mut client = connect(&running);
+        for _ in 0..REQUESTS {
+            client.send(get("/"));
+            assert_eq!(receive(&mut client).status, 503);
+        }
+        let asked = fleet.counts().remove(0).requests;
+        assert!(asked <= REQUESTS as u64 * 5 / 4, "{asked} for {REQUESTS}");
+    });
+}
+
+#[test]
+fn checks_take_a_server_out_and_bring_it_back() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    on_both_drivers(|driver| {
+        let (is_up, checks) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let (up, count) = (is_up.clone(), checks.clone());
+        let sick = Upstream::new(move |line| {
+            while let Some(request) = line.request() {
+                let is_check = request.starts_with("GET /health HTTP/1.1\r\n");
+                count.fetch_add(usize::from(is_check), SeqCst);
+                let status = if is_check && !up.load(SeqCst) { 503 } else { 200 };
+                line.try_send(format!("HTTP/1.1 {status} Said\r\nContent-Length: 4\r\n\r\nsick"));
+            }
+        });
+        let well = Upstream::new(|line| {
+            while line.request().is_some() {
+                line.try_send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell");
+            }
+        });
+        let every = Duration::from_millis(40);
+        let proxy = ProxyConfig {
+            check: Some(Check { every, ..Check::new("/health".parse().unwrap()) }),
+            ..ProxyConfig::new(vec![sick.address.clone(), well.address.clone()])
+        };
+        let fleet = proxy.fleet.clone();
+        let config = common::config(driver).with_workers(2);
+        let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
+        let of_sick = || fleet.counts().into_iter().find(|it| it.address == sick.address).unwrap();
+        let mut client = connect(&running);
+        let mut ask = || {
+            client.send(get("/"));
+            receive(&mut client).text().to_owned()
+        };
+        eventually("sick".to_owned(), &mut ask);
+        is_up.store(false, SeqCst);
+        eventually(true, || of_sick().is_down);
+        assert!((0..50).all(|_| ask() == "well"));
+        is_up.store(true, SeqCst);
+        eventually(false, || of_sick().is_down);
+        eventually("sick".to_owned(), &mut ask);
+        // Two workers do not ask twice as often.
+        let (before, began) = (checks.load(SeqCst), Instant::now());
+        eventually(true, || checks.load(SeqCst) >= before + 10);
+        assert!(began.elapsed() >= every * 7, "10 checks in {:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn keys_and_drained_servers_decide_where_requests_go() {
+    on_both_drivers(|driver| {
+        let upstreams = [(); 3].map(|()| Upstream::honest());
+        let addresses: Vec<Address> = upstreams.iter().map(|upstream| upstream.address.clone()).collect();
+        let balance = Balance::Hash(HashBy::Field("x-user".to_owned()));
+        let proxy = ProxyConfig { balance, ..ProxyConfig::new(addresses.clone()) };
+        let fleet = proxy.fleet.clone();
+        let running = serve(driver, proxy);
+        let mut client = connect(&running);
+        let mut ask = |user: &str| {
+            let before = fleet.counts();
+            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n"));
+            assert_eq!(receive(&mut client).status, 200);
+            let grown = |(a, b): (ServerCounts, ServerCounts)| (a.requests > b.requests).then_some(a.address);
+            fleet.counts().into_iter().zip(before).find_map(grown).expect("somebody was asked")
+        };
+        let users: Vec<String> = (0..30).map(|n| format!("user{n}")).collect();
+        let homes: Vec<Address> = users.iter().map(|user| ask(user)).collect();
+        assert!(addresses.iter().all(|address| homes.contains(address)), "{homes:?}");
+        assert!((0..3).all(|_| users.iter().zip(&homes).all(|(user, home)| ask(user) == *home)));
+        // Whoever was at home elsewhere stays there.
+        assert!(fleet.drain(&addresses[1], true));
+        for (user, home) in users.iter().zip(&homes) {
+            let now = ask(user);
+            assert!(
+                if *home == addresses[1] { now != *home } else { now == *home },
+                "{user}: {home} and {now}"
+            );
+        }
+        addresses.iter().for_each(|address| assert!(fleet.drain(address, true)));
+        let mut client = connect(&running);
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).status, 503);
+        assert!(fleet.drain(&addresses[0], false));
+        expect_own(&mut client, "/again");
+    });
+}
+
+#[test]
+fn a_cookie_keeps_a_client_with_its_server() {
+    on_both_drivers(|driver| {
+        let upstreams = [(); 3].map(|()| Upstream::honest());
+        let addresses: Vec<Address> = upstreams.iter().map(|upstream| upstream.address.clone()).collect();
+        let balance = Balance::Sticky(Sticky::new("place", b"a secret of the test").unwrap());
+        let proxy = ProxyConfig { balance, ..ProxyConfig::new(addresses) };
+        let fleet = proxy.fleet.clone();
+        let running = serve(driver, proxy);
+        let mut client = connect(&running);
+        let mut ask = |cookie: &str| {
+            let before = fleet.counts();
+            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; {cookie}\r\n\r\n"));
+            let reply = receive(&mut client);
+            assert_eq!(reply.status, 200);
+            let grown = |(a, b): (ServerCounts, ServerCounts)| (a.requests > b.requests).then_some(a.address);
+            let server = fleet.counts().into_iter().zip(before).find_map(grown).expect("somebody was asked");
+            (server, reply.field("set-cookie").map(str::to_owned))
+        };
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            let (home, cookie) = ask("x=y");
+            let cookie = cookie.expect("a new client is given one");
+            assert!(
+                cookie.starts_with("place=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"),
+                "{cookie}"
+            );
+            let cookie = cookie.split(';').next().unwrap();
+            assert!((0..5).all(|_| ask(cookie) == (home.clone(), None)));
+            seen.push((home, cookie.to_owned()));
+        }
+        let (home, cookie) = &seen[0];
+        assert!(seen.iter().any(|(other, _)| other != home), "all are with {home}");
+        // A server that takes no more is left, and another one is named.
+        assert!(fleet.drain(home, true));
+        let (other, next) = ask(cookie);
+        assert!(other != *home && next.is_some_and(|next| next.starts_with("place=")));
+        assert!(ask("place=0123456789abcdef0123456789abcdef").1.is_some(), "nobody can make one");
     });
 }

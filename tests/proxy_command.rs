@@ -88,6 +88,33 @@ fn no_get_fails_when_an_upstream_is_killed() {
     });
 }
 
+#[test]
+fn who_is_not_well_is_left_alone_and_who_stands_by_takes_its_place() {
+    on_both_drivers(|driver| {
+        let well_if = |is_well: bool, name: &'static str| {
+            Upstream::new(move |line| {
+                while let Some(request) = line.request() {
+                    let status = if request.starts_with("GET /well ") && !is_well { 500 } else { 200 };
+                    let length = name.len();
+                    line.try_send(format!(
+                        "HTTP/1.1 {status} Said\r\nContent-Length: {length}\r\n\r\n{name}"
+                    ));
+                }
+            })
+        };
+        let (sick, spare) = (well_if(false, "sick"), well_if(true, "spare"));
+        let [sick, spare] = [sick, spare].map(|upstream| upstream.address.to_string());
+        let program =
+            proxy(driver, &[&sick, "--backup", &spare, "--check", "/well", "--check-every", "50ms"]);
+        let mut client = connect_to(program.http());
+        eventually(true, || program.line_with("down, say 3 checks").is_some());
+        for _ in 0..20 {
+            client.send(get("/"));
+            assert_eq!(receive(&mut client).text(), "spare");
+        }
+    });
+}
+
 /// Where there is a curl.
 #[test]
 fn curl_is_served_through_it() {
@@ -139,6 +166,7 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "http://127.0.0.1:3000/path"], 2, "requests bring their paths");
     check(&["127.0.0.1:0", "3000", "--upstream-ca", "/x"], 1, "--upstream-ca is for https upstreams");
     check(&["127.0.0.1:0", "https://127.0.0.1", "--upstream-ca", "/nowhere/ca.pem"], 1, "/nowhere/ca.pem");
+    check(&["127.0.0.1:0", "3000", "--check", "health"], 2, "is no path");
     check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");

@@ -15,38 +15,48 @@
 //! other side alone. Connections with upstreams stay with the worker that made them and are used again; one on which anything
 //! comes unasked is closed.
 //!
-//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection is the number of its server.
+//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection says its server ([`server_of`]).
 //! `Config::connect_timeout` of the engine is the time that a connection with an upstream may take.
 //!
 //! Read on: `client.rs` and `upstream.rs` are the two sides, which meet in an exchange (`exchange.rs`); `state.rs` gives exchanges
 //! their connections; `fields.rs` rewrites heads and `pool.rs` chooses, both pure. Several upstreams and routes are a [`Plan`]
 //! (`plan.rs`, `route.rs`, `normal.rs`), which may be followed by another one; what all listeners of a worker share is one `State`.
 
+mod balance;
+mod check;
 mod client;
 mod config;
 mod exchange;
 mod explain;
 mod fields;
+mod fleet;
 mod groups;
+mod health;
 mod normal;
 mod own;
 mod plan;
 mod plans;
 mod pool;
 mod route;
+mod rules;
 mod state;
+mod sticky;
 mod upstream;
 
-pub use config::{Balance, ProxyConfig};
+pub use config::{Balance, HashBy, ProxyConfig, Server, Sticky};
 pub use explain::{Explained, explain};
+pub use fleet::{Fleet, ServerCounts};
+pub use groups::server_of;
 pub use normal::Unclear;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;
 pub use route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
+pub use rules::{Check, CheckPath, Ejection};
 
+use check::Checking;
 use client::Client;
 use groups::Place;
-use ringmill_engine::{CloseReason, Dialer, Io, Next, Protocol, Refusal, Step, WorkerContext};
+use ringmill_engine::{CloseReason, Dialer, Io, Next, Protocol, Refusal, Step, Tick, WorkerContext};
 use state::State;
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -76,6 +86,7 @@ enum Connects {
 enum Side {
     Client(Client),
     Upstream(usize),
+    Check(Box<Checking>),
 }
 
 impl Proxy {
@@ -138,15 +149,27 @@ impl Protocol for Proxy {
         if let Some(plans) = &self.plans {
             plans.ring_for(dialer.waker());
         }
-        self.state.borrow_mut().dialer = Some(dialer);
+        let mut state = self.state.borrow_mut();
+        state.dialer = Some(dialer);
+        state.join_fleets();
+        let now = state.now;
+        state.check_servers(now);
+        drop(state);
         // A plan that was published before the bell was known.
         self.rung();
+    }
+
+    fn tick(&mut self, now: Tick) {
+        let mut state = self.state.borrow_mut();
+        state.now = now;
+        state.check_servers(now);
     }
 
     fn rung(&mut self) {
         if let Some(plans) = &self.plans {
             self.state.borrow_mut().follow(plans.current());
         }
+        self.state.borrow_mut().look_for_room();
     }
 
     fn open(&mut self, io: &mut Io<'_>) -> Session {
@@ -156,11 +179,15 @@ impl Protocol for Proxy {
 
     fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Session {
         // The tag is the one that was given with the address.
+        if Place::is_check(tag) {
+            return Session(Side::Check(Box::new(self.state(io).check_open(Place::of_tag(tag), io))));
+        }
         Session(Side::Upstream(self.state(io).upstream_open(Place::of_tag(tag), io)))
     }
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
-        self.state.borrow_mut().refused(Place::of_tag(tag), refusal);
+        let (mut state, place) = (self.state.borrow_mut(), Place::of_tag(tag));
+        if Place::is_check(tag) { state.check_refused(place, refusal) } else { state.refused(place, refusal) }
     }
 
     fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
@@ -168,6 +195,7 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.client_data(client, input, io),
             Side::Upstream(upstream) => state.upstream_data(*upstream, input, io),
+            Side::Check(checking) => state.check_data(checking, input),
         }
     }
 
@@ -176,6 +204,7 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.serve(client, io),
             Side::Upstream(upstream) => state.send(*upstream, io),
+            Side::Check(_) => Next::Continue,
         }
     }
 
@@ -188,6 +217,7 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.client_eof(client, rest, io),
             Side::Upstream(upstream) => state.upstream_eof(*upstream, io),
+            Side::Check(_) => Next::Close,
         }
     }
 
@@ -195,7 +225,7 @@ impl Protocol for Proxy {
         match &session.0 {
             Side::Client(client) => self.state.borrow_mut().client_gone(client),
             // What it sent before its end is still to be read.
-            Side::Upstream(_) => Next::Pause,
+            Side::Upstream(_) | Side::Check(_) => Next::Pause,
         }
     }
 
@@ -204,14 +234,16 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.client_timeout(client, io),
             Side::Upstream(upstream) => state.upstream_timeout(*upstream),
+            Side::Check(_) => Next::Abort,
         }
     }
 
     fn drain(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         let mut state = self.state.borrow_mut();
-        match &session.0 {
+        match &mut session.0 {
             Side::Client(client) => state.client_drain(client, io),
             Side::Upstream(upstream) => state.upstream_drain(*upstream),
+            Side::Check(checking) => State::check_drain(checking),
         }
     }
 
@@ -220,6 +252,7 @@ impl Protocol for Proxy {
         match &session.0 {
             Side::Client(client) => state.client_shed(client),
             Side::Upstream(upstream) => state.upstream_shed(*upstream),
+            Side::Check(_) => Next::Continue,
         }
     }
 
@@ -232,6 +265,7 @@ impl Protocol for Proxy {
                 }
             }
             Side::Upstream(upstream) => state.upstream_closed(upstream),
+            Side::Check(checking) => state.check_closed(&checking),
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::config::text::{Server, address_or_port};
 use clap::Args;
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
-use ringmill::proxy::{Balance, Proxy as Protocol, ProxyConfig};
+use ringmill::proxy::{
+    self, Balance, Check, CheckPath, Ejection, HashBy, Proxy as Protocol, ProxyConfig, server_of,
+};
 use ringmill::{
     Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, TlsClient, TlsClientConfig, TlsPeer,
 };
@@ -29,9 +31,36 @@ pub(crate) struct Proxy {
     #[arg(value_name = "UPSTREAM", required = true)]
     upstreams: Vec<Server>,
 
-    /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one
+    /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one, and the hashes the
+    /// same one for the same client or path, unless it has more than 1.25 of its part to do
     #[arg(long, value_name = "NAME", env = "RINGMILL_BALANCE", default_value = "two-choices")]
     balance: BalanceName,
+
+    /// An upstream, as above, that gets requests only where none of the others can take them; repeat for several
+    #[arg(long, value_name = "UPSTREAM")]
+    backup: Vec<Server>,
+
+    /// Ask each upstream for this path, and give it no requests while its answers are none of 200 to 399: three bad ones in a row
+    /// take it out, two good ones bring it back
+    #[arg(long, value_name = "PATH", env = "RINGMILL_CHECK")]
+    check: Option<CheckPath>,
+
+    /// How often; an answer may take half of it
+    #[arg(long, value_name = "TIME", env = "RINGMILL_CHECK_EVERY", default_value = "2s", value_parser = options::timeout)]
+    check_every: Duration,
+
+    /// Give an upstream no requests for a while when so many in a row failed; 0 for never. No more than half of the upstreams are
+    /// taken out so
+    #[arg(long, value_name = "N", env = "RINGMILL_EJECT", default_value_t = 5)]
+    eject: u32,
+
+    /// For this time at first, and twice as long each time that follows soon, up to 5 minutes
+    #[arg(long, value_name = "TIME", env = "RINGMILL_EJECT_TIME", default_value = "10s", value_parser = options::timeout)]
+    eject_time: Duration,
+
+    /// Count replies with a status of 500 or more as failures
+    #[arg(long, env = "RINGMILL_EJECT_5XX")]
+    eject_5xx: bool,
 
     /// Networks, as 10.0.0.0/8, an address, or unix, whose word is taken for who the client is (X-Forwarded-For and the like,
     /// Forwarded); from others these fields are dropped; repeat for several
@@ -58,11 +87,11 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "RINGMILL_TUNNEL_TIMEOUT", default_value = "1h", value_parser = options::timeout)]
     tunnel_timeout: Duration,
 
-    /// Connections with one upstream, for each worker
+    /// Connections with one upstream, and so requests that it has at a time
     #[arg(long, value_name = "N", env = "RINGMILL_UPSTREAM_CONNECTIONS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     upstream_connections: u32,
 
-    /// Idle connections with one upstream that are kept, for each worker
+    /// Idle connections with one upstream that are kept
     #[arg(long, value_name = "N", env = "RINGMILL_UPSTREAM_KEEP", default_value_t = 64)]
     upstream_keep: u32,
 
@@ -70,7 +99,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "RINGMILL_UPSTREAM_KEEP_TIME", default_value = "10s", value_parser = options::timeout)]
     upstream_keep_time: Duration,
 
-    /// Requests that wait for a connection with one upstream, for each worker; one more is answered with 503
+    /// Requests that wait for a connection with one upstream; one more is answered with 503
     #[arg(long, value_name = "N", env = "RINGMILL_QUEUE", default_value_t = 1000)]
     queue: u32,
 
@@ -130,6 +159,8 @@ Examples:
       HTTP on 127.0.0.1:8080, answered by the server on port 3000; try: curl -i http://127.0.0.1:8080/
   ringmill proxy 0.0.0.0:80 10.0.0.5:3000 10.0.0.6:3000 10.0.0.7:3000
       three servers behind one address, which is open to the network
+  ringmill proxy 0.0.0.0:80 10.0.0.5:3000 10.0.0.6:3000 --check /health --backup 10.0.0.9:3000
+      two servers that are asked every two seconds whether they are well, and one for when neither is
   ringmill proxy 8080 https://api.example.com
       TLS to the upstream, whose certificate must be good for that name
   ringmill proxy unix:/run/front.sock unix:/run/app.sock --trust unix
@@ -143,6 +174,9 @@ struct Listen(Address);
 enum BalanceName {
     TwoChoices,
     RoundRobin,
+    Least,
+    HashClient,
+    HashPath,
 }
 
 impl FromStr for Listen {
@@ -159,7 +193,7 @@ impl Proxy {
         let drain = self.drain;
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
-        let upstreams: Vec<String> = self.upstreams.iter().map(Server::to_string).collect();
+        let upstreams: Vec<String> = self.all_upstreams().map(Server::to_string).collect();
         let running = self.start()?;
         run(running, orders, drain, descriptors, None, |running| {
             for address in running.addresses() {
@@ -186,11 +220,30 @@ impl Proxy {
             keep_alive_timeout: self.keep_alive_timeout,
             ..Limits::default()
         };
-        let upstreams = self.upstreams.into_iter().map(|upstream| upstream.address).collect();
+        let server =
+            |to: &Server, is_backup| proxy::Server { is_backup, ..proxy::Server::from(to.address.clone()) };
+        let upstreams = self.upstreams.iter().map(|upstream| server(upstream, false));
+        let upstreams = upstreams.chain(self.backup.iter().map(|upstream| server(upstream, true))).collect();
+        let check = self.check.map(|path| Check {
+            every: self.check_every,
+            timeout: self.check_every / 2,
+            ..Check::new(path)
+        });
         let proxy = ProxyConfig {
             balance: match self.balance {
                 BalanceName::TwoChoices => Balance::TwoChoices,
                 BalanceName::RoundRobin => Balance::RoundRobin,
+                BalanceName::Least => Balance::Least,
+                BalanceName::HashClient => Balance::Hash(HashBy::Client),
+                BalanceName::HashPath => Balance::Hash(HashBy::Path),
+            },
+            upstreams,
+            check,
+            ejection: Ejection {
+                after: self.eject,
+                time: self.eject_time,
+                on_server_errors: self.eject_5xx,
+                ..Ejection::default()
             },
             limits,
             body_bytes_max: self.max_body.unwrap_or(u64::MAX),
@@ -204,14 +257,13 @@ impl Proxy {
             idle_timeout: self.idle_timeout,
             tunnel_timeout: self.tunnel_timeout,
             half_close: self.half_close,
-            ..ProxyConfig::new(upstreams)
+            ..ProxyConfig::new(Vec::new())
         };
         let builder = Engine::builder().config(config);
         let builder = if peers.iter().any(Option::is_some) {
             builder.listen(self.listen.0, move |worker| {
                 let peers = peers.clone();
-                // The tag of a connection is the number of its upstream.
-                let choose = move |tag: u64| peers.get(usize::try_from(tag).ok()?).cloned().flatten();
+                let choose = move |tag: u64| peers.get(server_of(tag)).cloned().flatten();
                 Tls::client(Protocol::new(proxy.clone(), worker.index as u64), choose)
             })
         } else {
@@ -220,9 +272,14 @@ impl Proxy {
         builder.start()
     }
 
+    /// Those that stand by are the last.
+    fn all_upstreams(&self) -> impl Iterator<Item = &Server> {
+        self.upstreams.iter().chain(&self.backup)
+    }
+
     /// With whom connections are secured, by the number of the upstream.
     fn peers(&self) -> Result<Vec<Option<TlsPeer>>, Error> {
-        let is_secure = self.upstreams.iter().any(|upstream| upstream.secure_name.is_some());
+        let is_secure = self.all_upstreams().any(|upstream| upstream.secure_name.is_some());
         let problem = |problem: String| Error::Config { problems: vec![problem] };
         if !is_secure && !self.upstream_ca.is_empty() {
             return Err(problem(
@@ -239,6 +296,6 @@ impl Proxy {
             let name = upstream.secure_name.as_deref();
             name.map(|name| client.peer(name).map_err(|error| problem(error.to_string()))).transpose()
         };
-        self.upstreams.iter().map(peer).collect()
+        self.all_upstreams().map(peer).collect()
     }
 }

@@ -186,11 +186,13 @@ impl State {
             _ if head.fields.value("idempotency-key").is_some() => Repeats::BehindKept,
             _ => Repeats::Never,
         };
+        let wanted = self.groups.group(group).pool.wanted(&head.fields, &way.path, ip);
         let asked = Asked { is_head, is_connect: false, upgrades: asks_for_websocket(head) };
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         let exchange = Exchange {
             client: io.id(),
             place,
+            wanted,
             way: Way::Off,
             tries: 0,
             refusals: 0,
@@ -208,6 +210,7 @@ impl State {
             wait_due: Tick::NEVER,
             asked,
             is_http10,
+            is_secured,
             expects: head.expect == Expect::Continue && has_body,
             keep_alive,
             reader: Reader::new(asked),

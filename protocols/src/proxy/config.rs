@@ -1,12 +1,14 @@
 //! What a proxy may be told, with the defaults and their reasons. Plain data.
 
+use super::fleet::Fleet;
+use super::rules::{Check, Ejection};
 use crate::http::Limits;
 use crate::layer::proxy::Network;
 use ringmill_engine::Address;
 use std::time::Duration;
 
-/// How an upstream is chosen where there are several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a server is chosen where there are several. What each has to do is what all workers gave it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// Of two taken at random the one with fewer requests in progress: nearly as even as looking at all of them, and one that
     /// is slow gets less.
@@ -14,15 +16,100 @@ pub enum Balance {
     TwoChoices,
     /// One after the other.
     RoundRobin,
+    /// The one with the fewest requests in progress.
+    Least,
+    /// The same server for the same key, as long as that one has no more than 1.25 of its part to do.
+    Hash(HashBy),
+    /// The server that the client had before, which a cookie says; by two choices where there is none, or that server cannot take it.
+    Sticky(Sticky),
 }
 
-/// How a [`Proxy`](crate::proxy::Proxy) runs. Numbers are for each worker.
+/// What a key is made of. A request that lacks it is sent by two choices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The address of the client; behind trusted proxies that is theirs.
+    Client,
+    /// The path, without the query.
+    Path,
+    /// The value of a field.
+    Field(String),
+}
+
+/// A cookie by which clients stay with their server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sticky {
+    cookie: String,
+    secret: Vec<u8>,
+}
+
+impl Sticky {
+    /// The cookie's name, and the secret that its values are signed with: at least 16 bytes. All proxies in front of the same servers
+    /// need the same secret.
+    pub fn new(cookie: &str, secret: &[u8]) -> Result<Sticky, String> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if cookie.is_empty() || !cookie.bytes().all(is_name) {
+            return Err(format!("{cookie:?} is no name of a cookie: letters, digits, - and _"));
+        }
+        if secret.len() < 16 {
+            return Err("a secret has at least 16 bytes".to_owned());
+        }
+        Ok(Sticky { cookie: cookie.to_owned(), secret: secret.to_vec() })
+    }
+
+    /// The cookie's name.
+    pub fn cookie(&self) -> &str {
+        &self.cookie
+    }
+
+    pub(super) fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+}
+
+impl std::fmt::Debug for Sticky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sticky({:?})", self.cookie)
+    }
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it is.
+    pub address: Address,
+    /// Its part of the requests is that of its weight; at least 1.
+    pub weight: u32,
+    /// It gets requests only where no other server can take them.
+    pub is_backup: bool,
+}
+
+impl From<Address> for Server {
+    fn from(address: Address) -> Server {
+        Server { address, weight: 1, is_backup: false }
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// How a [`Proxy`](crate::proxy::Proxy) runs. Numbers are for the process: workers share them through `fleet`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfig {
     /// Where requests go. At least one.
-    pub upstreams: Vec<Address>,
+    pub upstreams: Vec<Server>,
+    /// What the workers share: clones of a configuration have the same.
+    pub fleet: Fleet,
     /// Which of them.
     pub balance: Balance,
+    /// When a server is given no requests for a while.
+    pub ejection: Ejection,
+    /// How servers are asked whether they are up; `None` for not at all.
+    pub check: Option<Check>,
+    /// A server that has come back gets its part of the requests after so long, and until then less.
+    pub slow_start: Duration,
     /// Of clients: heads, bodies, and how long they may take.
     pub limits: Limits,
     /// The largest request body in bytes: beyond it the answer is 413.
@@ -31,15 +118,15 @@ pub struct ProxyConfig {
     pub trusted: Vec<Network>,
     /// What stands in `Via` (RFC 9110, 7.6.3).
     pub name: String,
-    /// Connections with one upstream.
+    /// Connections with one server, and so requests that it has at a time.
     pub connections_max: usize,
-    /// Idle connections with one upstream that are kept.
+    /// Idle connections with one server that are kept; a worker that has no other keeps one.
     pub keep_max: usize,
     /// An idle connection is kept for so long: less than what servers do, so that none of them closes it under a request.
     pub keep_timeout: Duration,
     /// A connection that is older takes no further request.
     pub age_max: Duration,
-    /// Requests that wait for a connection with one upstream: for one more the answer is 503.
+    /// Requests that wait for a connection with one server: for one more the answer is 503.
     pub queue_max: usize,
     /// A request that has waited for so long is answered with 503.
     pub queue_timeout: Duration,
@@ -63,8 +150,12 @@ impl ProxyConfig {
     /// The defaults, for these upstreams.
     pub fn new(upstreams: Vec<Address>) -> ProxyConfig {
         ProxyConfig {
-            upstreams,
+            upstreams: upstreams.into_iter().map(Server::from).collect(),
+            fleet: Fleet::default(),
             balance: Balance::default(),
+            ejection: Ejection::default(),
+            check: None,
+            slow_start: Duration::from_secs(10),
             limits: Limits::default(),
             body_bytes_max: u64::MAX,
             trusted: Vec::new(),

@@ -3,6 +3,7 @@
 
 use super::fields::ToClient;
 use super::groups::Place;
+use super::pool::Wanted;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::one::decoder::Decoder;
 use ringmill_engine::{ConnId, Tick};
@@ -14,6 +15,8 @@ pub(super) struct Exchange {
     pub(super) client: ConnId,
     /// Which server was chosen, of which upstream.
     pub(super) place: Place,
+    /// Which server it is for.
+    pub(super) wanted: Wanted,
     pub(super) way: Way,
     /// How often it was given a connection.
     pub(super) tries: u8,
@@ -46,6 +49,8 @@ pub(super) struct Exchange {
 
     pub(super) asked: Asked,
     pub(super) is_http10: bool,
+    /// Nobody between the client and this proxy can read along.
+    pub(super) is_secured: bool,
     /// The client waits for a 100 before its body.
     pub(super) expects: bool,
     /// The client's connection goes on behind the reply.

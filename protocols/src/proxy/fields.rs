@@ -253,6 +253,9 @@ impl ToClient {
 
 /// What a reply is written for.
 pub(super) struct ReplyTo<'a> {
+    /// A cookie of ours.
+    pub(super) cookie: Option<&'a str>,
+    pub(super) is_secured: bool,
     pub(super) framing: ToClient,
     pub(super) is_http10: bool,
     pub(super) keep_alive: bool,
@@ -274,6 +277,10 @@ pub(super) fn write_reply(
         out.extend_from_slice(to.date);
     }
     write_via(out, response.version, to.name);
+    if let Some(cookie) = to.cookie {
+        let secure = if to.is_secured { "; Secure" } else { "" };
+        write_line(out, b"set-cookie", format!("{cookie}{secure}").as_bytes());
+    }
     match (to.framing, response.length) {
         // Of a reply to HEAD and of 304 it is what the body would have had.
         (ToClient::Nothing, Some(length)) if response.status != 204 => emit::write_length(out, length),
@@ -523,7 +530,15 @@ mod tests {
             let response = parse_response(input.as_bytes(), &mut slots, asked).unwrap().unwrap();
             let framing = ToClient::of(&response, is_http10);
             let keep_alive = framing != ToClient::UntilClose;
-            let to = ReplyTo { framing, is_http10, keep_alive, date: b"date: d\r\n", name: "p" };
+            let to = ReplyTo {
+                cookie: None,
+                is_secured: false,
+                framing,
+                is_http10,
+                keep_alive,
+                date: b"date: d\r\n",
+                name: "p",
+            };
             let mut out = Vec::new();
             write_reply(&mut out, &response, &to).unwrap();
             assert_eq!(String::from_utf8(out).unwrap().replace("\r\n", "~"), expected, "{input:?}");

@@ -3,6 +3,7 @@
 use super::config::ProxyConfig;
 use super::plan::{Plan, PlannedUpstream};
 use super::pool::{Endpoint, Pool};
+use ringmill_engine::Tick;
 use slab::Slab;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -13,6 +14,9 @@ pub(super) struct Place {
     pub(super) group: usize,
     pub(super) server: usize,
 }
+
+/// The bit of a tag that says so: there are not so many upstreams.
+const CHECK: u64 = 1 << 63;
 
 /// One upstream.
 pub(super) struct Group {
@@ -45,7 +49,7 @@ impl Groups {
         for upstream in &plan.upstreams {
             let same = |key: &&usize| self.all[**key].is_like(upstream);
             let key = before.iter().find(same).copied().unwrap_or_else(|| {
-                let pool = Pool::new(&upstream.config.upstreams, upstream.config.balance, self.seed);
+                let pool = Pool::new(&upstream.config, self.seed);
                 self.all.insert(Group { is_of: upstream.clone(), pool, exchanges: 0, is_leaving: false })
             });
             self.planned.push(key);
@@ -66,6 +70,16 @@ impl Groups {
         self.planned.get(number).copied()
     }
 
+    /// All upstreams of this worker, also those that no plan has any more.
+    pub(super) fn all(&mut self) -> impl Iterator<Item = (usize, &mut Group)> {
+        self.all.iter_mut()
+    }
+
+    /// Those of the plan.
+    pub(super) fn all_planned(&self) -> Vec<usize> {
+        self.planned.clone()
+    }
+
     pub(super) fn group(&mut self, key: usize) -> &mut Group {
         &mut self.all[key]
     }
@@ -80,6 +94,15 @@ impl Groups {
 
     pub(super) fn is_leaving(&self, key: usize) -> bool {
         self.all[key].is_leaving
+    }
+
+    pub(super) fn pool(&self, key: usize) -> &Pool {
+        &self.all[key].pool
+    }
+
+    /// What became of a request that this server had.
+    pub(super) fn note(&self, place: Place, is_good: bool, now: Tick) {
+        self.all[place.group].pool.note(place.server, is_good, now);
     }
 
     /// What an upstream is in its plan.
@@ -114,9 +137,24 @@ impl Place {
         (self.group as u64) << 32 | self.server as u64
     }
 
-    pub(super) fn of_tag(tag: u64) -> Place {
-        Place { group: (tag >> 32) as usize, server: (tag & u64::from(u32::MAX)) as usize }
+    /// The tag of a connection that checks it.
+    pub(super) fn check_tag(self) -> u64 {
+        self.tag() | CHECK
     }
+
+    /// Whether a connection with this tag checks its server.
+    pub(super) fn is_check(tag: u64) -> bool {
+        tag & CHECK != 0
+    }
+
+    pub(super) fn of_tag(tag: u64) -> Place {
+        Place { group: ((tag & !CHECK) >> 32) as usize, server: (tag & u64::from(u32::MAX)) as usize }
+    }
+}
+
+/// Which of its upstream's servers a connection with this tag is with: what a layer under a proxy of one upstream asks.
+pub fn server_of(tag: u64) -> usize {
+    Place::of_tag(tag).server
 }
 
 impl Index<Place> for Groups {
@@ -169,7 +207,9 @@ mod tests {
     fn what_is_gone_goes_with_its_last_connection_and_request() {
         let mut groups = Groups::new(&plan(&[("a", 0, 1)]), 1);
         let place = Place { group: groups.planned(0).unwrap(), server: 0 };
-        assert_eq!(Place::of_tag(place.tag()), place);
+        for tag in [place.tag(), place.check_tag()] {
+            assert_eq!((Place::of_tag(tag), Place::is_check(tag)), (place, tag == place.check_tag()));
+        }
         (groups[place].open, groups.group(place.group).exchanges) = (2, 1);
         groups[place].idle.push(7);
         assert_eq!(groups.follow(&plan(&[("a", 0, 2)])), [7], "the idle one is of no use");

@@ -154,6 +154,17 @@ impl Plan {
         Ok(Way { route, path: path.text, host })
     }
 
+    /// What is known of servers goes on where the upstream of that name has them in the next plan too.
+    pub(super) fn take_over(&mut self, before: &Plan) {
+        for upstream in &mut self.upstreams {
+            let same = |known: &&PlannedUpstream| known.name == upstream.name && known.id == upstream.id;
+            let Some(known) = before.upstreams.iter().find(same) else { continue };
+            let config = Arc::make_mut(&mut upstream.config);
+            config.fleet = known.config.fleet.clone();
+            config.fleet.keep(|address| config.upstreams.iter().any(|server| server.address == *address));
+        }
+    }
+
     /// Its upstreams.
     pub fn upstreams(&self) -> &[PlannedUpstream] {
         &self.upstreams

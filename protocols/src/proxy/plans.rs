@@ -37,8 +37,11 @@ impl Plans {
     }
 
     /// From now on this plan holds. Requests that have begun go on as they are.
-    pub fn publish(&self, plan: Plan) {
-        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+    pub fn publish(&self, mut plan: Plan) {
+        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.take_over(&current);
+        *current = Arc::new(plan);
+        drop(current);
         self.0.bells.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake);
     }
 

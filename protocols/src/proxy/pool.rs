@@ -1,29 +1,50 @@
-//! Which upstream, and which connection with it: the choice, idle connections, requests that wait, the budget of repeated
-//! requests. Pure: keys and numbers; who connects and who calls is `state.rs`.
+//! Which upstream, and which connection with it: who may be chosen, idle connections, requests that wait. What all workers share of it
+//! is `fleet.rs`. Pure: keys and numbers; who connects and who calls is `state.rs`.
 
-use super::config::Balance;
+use super::balance::{self, Candidate, Random, key_of};
+use super::config::{Balance, HashBy, ProxyConfig, Server};
+use super::fleet::{Fleet, Member};
+use super::health::Failure;
+use super::rules::{Check, Ejection};
+use super::sticky::Cookies;
+use crate::http::message::Fields;
 use ringmill_engine::{Address, Tick};
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An upstream that refused a connection is not chosen for so long, if there is another one.
 const AVOID: Duration = Duration::from_secs(1);
-/// Requests that may be repeated at the start, in thousandths.
-const BUDGET_START: u64 = 10_000;
-/// What each request adds to that: 20%.
+/// What each request adds to the budget of repeated ones, in thousandths: 20%.
 const BUDGET_REQUEST: u64 = 200;
-/// What each second adds: 3.
-const BUDGET_SEC: u64 = 3_000;
 
-/// All upstreams.
+/// The servers of an upstream.
 pub(super) struct Pool {
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) fleet: Fleet,
+    /// This worker's number with the fleet, once it has one.
+    pub(super) bell: Option<u64>,
+    pub(super) check: Option<Check>,
     balance: Balance,
-    next: usize,
-    random: u64,
+    cookies: Option<Cookies>,
+    ejection: Ejection,
+    slow_start: Duration,
+    random: Random,
+    candidates: Vec<Candidate>,
 }
 
-/// One upstream.
+/// Which server a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Any,
+    /// The one that this key leads to.
+    Key(u64),
+    /// This one, if it can take it.
+    Server(usize),
+}
+
+/// One server.
 pub(super) struct Endpoint {
     pub(super) address: Address,
     /// For requests that name no host.
@@ -32,95 +53,305 @@ pub(super) struct Endpoint {
     pub(super) idle: Vec<usize>,
     /// Requests that wait for a connection, the first one longest.
     pub(super) waiting: VecDeque<usize>,
-    /// Connections, and attempts to get one.
+    /// Connections of this worker, and attempts to get one.
     pub(super) open: usize,
     /// The attempts among them.
-    pub(super) connecting: usize,
-    /// Requests that were given to it and are not answered.
-    pub(super) in_flight: usize,
-    avoid_until: Tick,
-    budget: u64,
-    /// When it last earned something.
-    budget_at: Option<Tick>,
+    connecting: usize,
+    /// Requests of this worker that have a connection.
+    in_flight: usize,
+    member: Arc<Member>,
+    weight: u32,
+    is_backup: bool,
+    identity: u64,
+    /// What was earned for the budget since it was last asked.
+    earned: u64,
+    /// A connection was given up for another worker, whose turn it is.
+    yields: bool,
 }
 
 impl Pool {
-    pub(super) fn new(addresses: &[Address], balance: Balance, seed: u64) -> Pool {
-        let endpoint = |address: &Address| Endpoint {
-            address: address.clone(),
-            host: address.ip().map_or("localhost".to_owned(), |ip| ip.to_string()),
+    pub(super) fn new(config: &ProxyConfig, seed: u64) -> Pool {
+        let endpoint = |server: &Server| Endpoint {
+            address: server.address.clone(),
+            host: server.address.ip().map_or("localhost".to_owned(), |ip| ip.to_string()),
             idle: Vec::new(),
             waiting: VecDeque::new(),
             open: 0,
             connecting: 0,
             in_flight: 0,
-            avoid_until: Tick(0),
-            budget: BUDGET_START,
-            budget_at: None,
+            member: config.fleet.member(&server.address),
+            weight: server.weight.clamp(1, u32::from(u16::MAX)),
+            is_backup: server.is_backup,
+            identity: key_of(server.address.to_string().as_bytes()),
+            earned: 0,
+            yields: false,
         };
-        let endpoints = addresses.iter().map(endpoint).collect();
-        Pool { endpoints, balance, next: seed as usize, random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
+        let cookies = match &config.balance {
+            Balance::Sticky(sticky) => Some(Cookies::new(sticky, &config.upstreams)),
+            _ => None,
+        };
+        Pool {
+            cookies,
+            endpoints: config.upstreams.iter().map(endpoint).collect(),
+            fleet: config.fleet.clone(),
+            bell: None,
+            check: config.check.clone(),
+            balance: config.balance.clone(),
+            ejection: config.ejection,
+            slow_start: config.slow_start,
+            random: Random::new(seed),
+            candidates: Vec::new(),
+        }
     }
 
-    /// Chooses an upstream; not `but`, if there is another one, and none that has just refused, unless all have.
-    pub(super) fn choose(&mut self, but: Option<usize>, now: Tick) -> usize {
-        let all = self.endpoints.len();
-        let is_well = |pool: &Pool, n: usize| Some(n) != but && pool.endpoints[n].avoid_until <= now;
-        let well = (0..all).filter(|n| is_well(self, *n)).count();
-        let nth = |pool: &Pool, k: usize| (0..all).filter(|n| is_well(pool, *n)).nth(k);
-        let first = match (well, self.balance) {
-            (0, _) => {
-                self.next = self.next.wrapping_add(1);
-                let others = (0..all).filter(|n| Some(*n) != but).count().max(1);
-                let k = self.next % others;
-                return (0..all).filter(|n| Some(*n) != but || all == 1).nth(k).unwrap_or(0);
+    /// Chooses a server; not `but`, if there is another one, and none that is down, ejected or has just refused, unless all are. Those
+    /// that stand by are chosen where no other one is left. `None` where all are drained.
+    pub(super) fn choose(&mut self, wanted: Wanted, but: Option<usize>, now: Tick) -> Option<usize> {
+        let is_well = |it: &Endpoint| it.member.health.is_well(now) && !it.member.is_avoided(now);
+        if let Wanted::Server(server) = wanted
+            && self.gather(but, now, |it| is_well(it))
+            && self.candidates.iter().any(|candidate| candidate.server == server)
+        {
+            return Some(server);
+        }
+        let has_some = self.gather(but, now, |endpoint| is_well(endpoint) && !endpoint.is_backup)
+            || self.gather(but, now, |endpoint| is_well(endpoint) && endpoint.is_backup);
+        if !has_some {
+            // Whoever it is: all are tried in turn.
+            return match self.gather(but, now, |_| true) {
+                true => Some(balance::in_turn(&self.candidates, self.fleet.turn())),
+                false => but.filter(|server| !self.endpoints[*server].member.health.is_drained()),
+            };
+        }
+        let candidates = &self.candidates;
+        Some(match (&self.balance, wanted) {
+            (_, Wanted::Key(key)) => balance::by_key(candidates, key),
+            (Balance::RoundRobin, _) => balance::in_turn(candidates, self.fleet.turn()),
+            (Balance::Least, _) => balance::least(candidates, &mut self.random),
+            (Balance::TwoChoices | Balance::Hash(_) | Balance::Sticky(_), _) => {
+                balance::two_choices(candidates, &mut self.random)
             }
-            (_, Balance::RoundRobin) => {
-                self.next = self.next.wrapping_add(1);
-                return nth(self, self.next % well).unwrap_or(0);
-            }
-            (1, _) => return nth(self, 0).unwrap_or(0),
-            (_, Balance::TwoChoices) => self.below(well),
-        };
-        let second = (first + 1 + self.below(well - 1)) % well;
-        let [one, two] = [first, second].map(|k| nth(self, k).unwrap_or(0));
-        let busy = |n: usize| self.endpoints[n].in_flight + self.endpoints[n].waiting.len();
-        if busy(two) < busy(one) { two } else { one }
+        })
     }
 
-    /// A number below `bound`, which is not 0 (xorshift64).
-    fn below(&mut self, bound: usize) -> usize {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 16) as usize % bound
+    /// What became of a request that this server had.
+    pub(super) fn note(&self, server: usize, is_good: bool, now: Tick) {
+        let Endpoint { member, address, .. } = &self.endpoints[server];
+        if is_good {
+            return member.health.succeed();
+        }
+        let Failure::Many(time) = member.health.fail(&self.ejection, now) else { return };
+        let (all, after) = (self.endpoints.len(), self.ejection.after);
+        let out = self.endpoints.iter().filter(|it| it.member.health.is_out(now)).count();
+        if (out + 1) * 100 <= all * usize::from(self.ejection.percent_max) {
+            member.health.eject(now, time);
+            tracing::warn!("upstream {address}: {after} failures in a row: no requests for {time:?}");
+        } else if member.health.spare(now) {
+            tracing::warn!(
+                "upstream {address}: {after} failures in a row, and it still gets requests: {out} of {all} are ejected, and of a \
+                 hundred {} may be",
+                self.ejection.percent_max
+            );
+        }
+    }
+
+    /// What a check came to.
+    pub(super) fn note_check(&self, server: usize, is_good: bool, now: Tick) {
+        let (Some(rule), Endpoint { member, address, .. }) = (&self.check, &self.endpoints[server]) else {
+            return;
+        };
+        match member.health.checked(is_good, rule, now) {
+            None => {}
+            Some(true) => tracing::info!("upstream {address}: up again, say {} checks", rule.rise),
+            Some(false) => {
+                let is_left = self.endpoints.iter().any(|it| it.member.health.is_well(now));
+                let so =
+                    if is_left { "no requests" } else { "and so are all others, so they get requests still" };
+                tracing::warn!("upstream {address}: down, say {} checks: {so}", rule.fall);
+            }
+        }
+    }
+
+    /// The servers whose check this worker is to make now, and when it is to look again.
+    pub(super) fn take_checks(&mut self, now: Tick, due: &mut Vec<usize>) -> Tick {
+        let Some(check) = &self.check else { return Tick::NEVER };
+        let mut next = Tick::NEVER;
+        for (server, endpoint) in self.endpoints.iter().enumerate() {
+            let health = &endpoint.member.health;
+            let tenths = self.random.below(201) as u32 + 900;
+            if health.take_check(now, check.every.saturating_mul(tenths) / 1000) {
+                due.push(server);
+            }
+            next = next.min(health.check_due());
+        }
+        next
+    }
+
+    /// Which server a request is for, by its fields, its path and the client's address.
+    pub(super) fn wanted(&self, fields: &Fields<'_, '_>, path: &[u8], client: Option<IpAddr>) -> Wanted {
+        let key = match &self.balance {
+            Balance::TwoChoices | Balance::RoundRobin | Balance::Least => None,
+            Balance::Sticky(_) => {
+                let server = self.cookies.as_ref().and_then(|cookies| cookies.server(fields));
+                return server.map_or(Wanted::Any, Wanted::Server);
+            }
+            Balance::Hash(HashBy::Client) => client.map(|ip| key_of(ip.to_string().as_bytes())),
+            Balance::Hash(HashBy::Path) => Some(key_of(path)),
+            Balance::Hash(HashBy::Field(name)) => fields.value(name).map(key_of),
+        };
+        key.map_or(Wanted::Any, Wanted::Key)
+    }
+
+    /// What `Set-Cookie` says where a client did not name the server that it got.
+    pub(super) fn cookie(&self, wanted: Wanted, server: usize) -> Option<&str> {
+        let cookies = self.cookies.as_ref().filter(|_| wanted != Wanted::Server(server));
+        cookies.map(|cookies| cookies.field(server))
+    }
+
+    /// Makes these the candidates. Whether there are any.
+    fn gather(&mut self, but: Option<usize>, now: Tick, is_meant: impl Fn(&Endpoint) -> bool) -> bool {
+        let all = self.endpoints.iter().enumerate();
+        let is_there = |it: &Endpoint| !it.member.health.is_drained() && is_meant(it);
+        let meant = all.filter(|(server, endpoint)| Some(*server) != but && is_there(endpoint));
+        self.candidates.clear();
+        self.candidates.extend(meant.map(|(server, endpoint)| Candidate {
+            server,
+            weight: endpoint.weight * endpoint.member.health.percent(now, self.slow_start),
+            busy: endpoint.member.busy(),
+            identity: endpoint.identity,
+        }));
+        !self.candidates.is_empty()
     }
 }
 
 impl Endpoint {
     /// It refused a connection. Whether that is news.
     pub(super) fn avoid(&mut self, now: Tick) -> bool {
-        let is_news = self.avoid_until <= now;
-        self.avoid_until = now.after(AVOID);
-        is_news
+        self.member.avoid(now, AVOID)
     }
 
-    /// A request is sent to it for the first time. So many repeated ones are saved up at most: when it ends, it takes along what
-    /// was in progress, on all its connections.
-    pub(super) fn earn(&mut self, now: Tick, saved_max: usize) {
-        let since = self.budget_at.replace(now).map_or(Duration::ZERO, |before| now.since(before));
-        let earned = (since.as_millis() as u64).saturating_mul(BUDGET_SEC) / 1000 + BUDGET_REQUEST;
-        self.budget =
-            self.budget.saturating_add(earned).min((saved_max as u64).saturating_mul(1000).max(BUDGET_START));
+    /// A request is sent to it for the first time.
+    pub(super) fn earn(&mut self) {
+        self.earned = self.earned.saturating_add(BUDGET_REQUEST);
     }
 
-    /// Whether a request may be repeated: an upstream that fails is not asked twice for everything.
-    pub(super) fn spend(&mut self) -> bool {
-        let has_enough = self.budget >= 1000;
-        if has_enough {
-            self.budget -= 1000;
+    /// Whether a request may be repeated: an upstream that fails is not asked twice for everything. So many are saved up at most:
+    /// when it ends, it takes along what was in progress, on all its connections.
+    pub(super) fn spend(&mut self, now: Tick, saved_max: usize) -> bool {
+        self.member.spend(now, std::mem::take(&mut self.earned), saved_max)
+    }
+
+    /// Whether a connection may be asked for: requests wait for which nobody connects, and all workers have fewer than so many.
+    pub(super) fn begin_connect(&mut self, connections_max: usize) -> bool {
+        self.yields &= self.is_wanted_elsewhere();
+        let is_needed = self.connecting < self.waiting.len() && !self.yields;
+        let begins = is_needed && self.member.try_connect(connections_max);
+        if begins {
+            self.connecting += 1;
+            self.open += 1;
         }
-        has_enough
+        begins
+    }
+
+    /// Whether requests wait for it on other workers.
+    pub(super) fn is_wanted_elsewhere(&self) -> bool {
+        self.member.waiting() > self.waiting.len()
+    }
+
+    /// There may be room again.
+    pub(super) fn stop_yielding(&mut self) {
+        self.yields = false;
+    }
+
+    /// An attempt to connect has come to an end: there is a connection.
+    pub(super) fn end_connect(&mut self) {
+        let attempts = self.connecting.min(1);
+        self.connecting -= attempts;
+        self.member.settle(attempts);
+    }
+
+    /// A connection is gone.
+    pub(super) fn close(&mut self) {
+        let connections = self.open.min(1);
+        self.open -= connections;
+        self.member.close(connections);
+    }
+
+    pub(super) fn begin_request(&mut self) {
+        self.in_flight += 1;
+        self.member.begin_request();
+    }
+
+    pub(super) fn end_request(&mut self) {
+        let requests = self.in_flight.min(1);
+        self.in_flight -= requests;
+        self.member.end_requests(requests);
+    }
+
+    /// Has a request wait, if fewer than so many do on all workers.
+    pub(super) fn wait(&mut self, key: usize, waiting_max: usize) -> bool {
+        let may_wait = self.member.try_wait(waiting_max);
+        if may_wait {
+            self.waiting.push_back(key);
+        }
+        may_wait
+    }
+
+    /// The request that waits longest, of those that this is good for, waits no longer.
+    pub(super) fn stop_waiting(&mut self, is_meant: impl Fn(usize) -> bool) -> Option<usize> {
+        let at = self.waiting.iter().position(|key| is_meant(*key))?;
+        self.member.stop_waiting(1);
+        self.waiting.remove(at)
+    }
+
+    /// Whether there is room for a connection.
+    pub(super) fn has_room(&self, connections_max: usize) -> bool {
+        self.member.open() < connections_max
+    }
+
+    /// Whether a connection that is free now is kept: not while others could use its place, which is told, nor beyond so many idle ones
+    /// of all workers, unless this worker has no other.
+    pub(super) fn keeps(&mut self, connections_max: usize, keep_max: usize) -> bool {
+        let has_room = self.has_room(connections_max);
+        if !has_room && self.is_wanted_elsewhere() {
+            self.yields = true;
+            return false;
+        }
+        // One that needs a new connection may be waiting for room.
+        let is_in_the_way = !has_room && !self.waiting.is_empty();
+        let is_one_of_few = self.idle.is_empty() || self.member.idle() <= keep_max;
+        keep_max > 0 && is_one_of_few && !is_in_the_way && !self.member.health.is_drained()
+    }
+
+    /// Whether a connection that is free now goes to another worker, although requests wait here: where this worker has more than
+    /// its part of all, by the requests that wait.
+    pub(super) fn yields_one(&mut self, connections_max: usize) -> bool {
+        if self.has_room(connections_max) || !self.is_wanted_elsewhere() {
+            return false;
+        }
+        let wanted = |open: usize, waiting: usize| (open + waiting) as u64;
+        let (ours, all) =
+            (wanted(self.open, self.waiting.len()), wanted(self.member.open(), self.member.waiting()));
+        self.yields = self.open as u64 * all > connections_max as u64 * ours;
+        self.yields
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // A worker that ends takes along what it had.
+        self.member.settle(self.connecting);
+        self.member.close(self.open);
+        self.member.end_requests(self.in_flight);
+        self.member.stop_waiting(self.waiting.len());
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(bell) = self.bell {
+            self.fleet.leave(bell);
+        }
     }
 }
 
@@ -128,73 +359,177 @@ impl Endpoint {
 mod tests {
     use super::*;
 
+    fn config(count: u16, balance: Balance) -> ProxyConfig {
+        let addresses = (1..=count).map(|port| Address::Ip(([127, 0, 0, 1], port).into())).collect();
+        ProxyConfig { balance, ..ProxyConfig::new(addresses) }
+    }
+
     fn pool(count: u16, balance: Balance) -> Pool {
-        let addresses: Vec<Address> =
-            (1..=count).map(|port| Address::Ip(([127, 0, 0, 1], port).into())).collect();
-        Pool::new(&addresses, balance, 7)
+        Pool::new(&config(count, balance), 7)
     }
 
     #[test]
-    fn round_robin_takes_turns() {
-        let mut pool = pool(3, Balance::RoundRobin);
-        let chosen: Vec<usize> = (0..6).map(|_| pool.choose(None, Tick(0))).collect();
-        assert_eq!(chosen[..3], chosen[3..]);
-        let mut sorted = chosen[..3].to_vec();
-        sorted.sort_unstable();
-        assert_eq!(sorted, [0, 1, 2]);
+    fn workers_take_turns_together() {
+        let config = config(3, Balance::RoundRobin);
+        let mut pools = [1, 2].map(|seed| Pool::new(&config, seed));
+        let mut choose = |n: usize| pools[n % 2].choose(Wanted::Any, None, Tick(0)).unwrap();
+        assert_eq!((0..6).map(&mut choose).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
-    fn of_two_the_one_with_less_to_do_is_taken() {
-        let mut pool = pool(4, Balance::TwoChoices);
-        let mut taken = [0; 4];
-        for _ in 0..4000 {
-            let n = pool.choose(None, Tick(0));
-            taken[n] += 1;
-            pool.endpoints[n].in_flight += 1;
+    fn what_other_workers_sent_counts() {
+        for balance in [Balance::TwoChoices, Balance::Least] {
+            let config = config(4, balance);
+            let mut pools = [1, 2].map(|seed| Pool::new(&config, seed));
+            let mut taken = [0; 4];
+            for n in 0..4000 {
+                let server = pools[n % 2].choose(Wanted::Any, None, Tick(0)).unwrap();
+                taken[server] += 1;
+                pools[n % 2].endpoints[server].begin_request();
+            }
+            assert!(taken.iter().all(|count| (980..1020).contains(count)), "{taken:?}");
+            (0..10_000).for_each(|_| pools[0].endpoints[2].begin_request());
+            assert!((0..1000).all(|_| pools[1].choose(Wanted::Any, None, Tick(0)) != Some(2)));
+            let [one, two] = pools;
+            drop(one);
+            assert!(two.endpoints[2].member.busy() < 1000, "it took along what it had");
         }
-        assert!(taken.iter().all(|count| (980..1020).contains(count)), "{taken:?}");
-        pool.endpoints[2].in_flight += 10_000;
-        assert!((0..1000).all(|_| pool.choose(None, Tick(0)) != 2));
     }
 
     #[test]
     fn who_refused_is_avoided_for_a_while_unless_all_did() {
-        for balance in [Balance::TwoChoices, Balance::RoundRobin] {
+        for balance in [Balance::TwoChoices, Balance::RoundRobin, Balance::Least] {
             let mut pool = pool(3, balance);
+            let choose = |pool: &mut Pool, but, now| pool.choose(Wanted::Any, but, now).unwrap();
             assert!(pool.endpoints[1].avoid(Tick(0)));
             assert!(!pool.endpoints[1].avoid(Tick(0)), "that is no news");
-            assert!((0..100).all(|_| pool.choose(None, Tick(0)) != 1));
-            assert!((0..100).all(|_| pool.choose(Some(0), Tick(0)) == 2));
+            assert!((0..100).all(|_| choose(&mut pool, None, Tick(0)) != 1));
+            assert!((0..100).all(|_| choose(&mut pool, Some(0), Tick(0)) == 2));
             let later = Tick(0).after(AVOID);
-            assert!((0..100).any(|_| pool.choose(None, later) == 1));
+            assert!((0..100).any(|_| choose(&mut pool, None, later) == 1));
             for endpoint in &mut pool.endpoints {
                 endpoint.avoid(Tick(0));
             }
             for n in 0..3 {
-                assert!((0..100).any(|_| pool.choose(None, Tick(0)) == n), "{n} is tried");
-                assert!((0..100).all(|_| pool.choose(Some(n), Tick(0)) != n));
+                assert!((0..100).any(|_| choose(&mut pool, None, Tick(0)) == n), "{n} is tried");
+                assert!((0..100).all(|_| choose(&mut pool, Some(n), Tick(0)) != n));
             }
         }
         let mut alone = pool(1, Balance::TwoChoices);
         alone.endpoints[0].avoid(Tick(0));
-        assert_eq!(alone.choose(Some(0), Tick(0)), 0);
+        assert_eq!(alone.choose(Wanted::Any, Some(0), Tick(0)), Some(0));
     }
 
     #[test]
-    fn a_budget_is_spent_and_earned() {
-        let mut pool = pool(1, Balance::TwoChoices);
-        let endpoint = &mut pool.endpoints[0];
-        assert_eq!((0..20).filter(|_| endpoint.spend()).count(), 10);
-        for _ in 0..10 {
-            endpoint.earn(Tick(0), 0);
+    fn who_stands_by_is_chosen_where_no_other_is_left() {
+        let mut config = config(3, Balance::TwoChoices);
+        config.upstreams[2].is_backup = true;
+        let mut pool = Pool::new(&config, 7);
+        assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(0)) != Some(2)));
+        pool.endpoints[..2].iter_mut().for_each(|endpoint| assert!(endpoint.avoid(Tick(0))));
+        assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(0)) == Some(2)));
+    }
+
+    #[test]
+    fn connections_are_shared_by_who_waits_for_them() {
+        let config = config(1, Balance::TwoChoices);
+        let mut pools = [1, 2].map(|seed| Pool::new(&config, seed));
+        let [one, two] = pools.each_mut().map(|pool| &mut pool.endpoints[0]);
+        assert!((0..6).all(|key| one.wait(key, 10)));
+        assert_eq!((0..9).filter(|_| one.begin_connect(4)).count(), 4, "as many as there may be");
+        for _ in 0..4 {
+            one.end_connect();
+            one.stop_waiting(|_| true);
+            one.begin_request();
         }
-        assert_eq!((0..20).filter(|_| endpoint.spend()).count(), 2, "a fifth of the requests");
-        endpoint.earn(Tick(0).after(Duration::from_secs(1)), 0);
-        assert_eq!((0..20).filter(|_| endpoint.spend()).count(), 3, "and three a second");
-        for _ in 0..1000 {
-            endpoint.earn(Tick(0).after(Duration::from_secs(1)), 64);
+        assert!(!one.yields_one(4), "nobody else wants one");
+        assert!((0..4).all(|key| two.wait(key, 10)) && !two.begin_connect(4));
+        // Six are wanted here, four there: 2.4 of four are its part.
+        one.end_request();
+        assert!(one.is_wanted_elsewhere() && one.yields_one(4));
+        one.close();
+        assert!(!one.begin_connect(4), "it has just given one up");
+        let connect = |two: &mut Endpoint| {
+            assert!(two.begin_connect(4) && !two.begin_connect(4));
+            two.end_connect();
+            two.stop_waiting(|_| true);
+            two.begin_request();
+        };
+        connect(&mut *two);
+        one.end_request();
+        assert!(one.yields_one(4));
+        one.close();
+        connect(&mut *two);
+        one.end_request();
+        assert!(!one.yields_one(4), "two of four are not more than its part");
+        assert_eq!((0..9).filter(|key| two.wait(*key, 10)).count(), 6, "ten wait on both");
+    }
+
+    /// So many failures in a row.
+    fn fail(pool: &Pool, server: usize, times: usize) {
+        (0..times).for_each(|_| pool.note(server, false, Tick(1)));
+    }
+
+    #[test]
+    fn who_fails_gets_nothing_for_a_while_unless_too_many_do() {
+        for balance in [Balance::TwoChoices, Balance::RoundRobin, Balance::Least, Balance::Hash(HashBy::Path)]
+        {
+            let config = config(4, balance);
+            let (pool, mut other) = (Pool::new(&config, 1), Pool::new(&config, 2));
+            let mut chosen = |now| {
+                let mut counts = [0; 4];
+                (0..1000).for_each(|n| {
+                    counts[other.choose(Wanted::Key(key_of(&[n as u8])), None, now).unwrap()] += 1
+                });
+                (0..1000).for_each(|_| counts[other.choose(Wanted::Any, None, now).unwrap()] += 1);
+                counts.map(|count| count > 0)
+            };
+            fail(&pool, 1, 4);
+            pool.note(1, true, Tick(1));
+            fail(&pool, 1, 4);
+            assert_eq!(chosen(Tick(1)), [true; 4], "never five in a row");
+            fail(&pool, 1, 1);
+            fail(&pool, 3, 5);
+            assert_eq!(chosen(Tick(1)), [true, false, true, false]);
+            fail(&pool, 0, 50);
+            assert_eq!(chosen(Tick(1)), [true, false, true, false], "a half is out already");
+            assert_eq!(chosen(Tick(1).after(Duration::from_secs(10))), [true; 4]);
+            let counts = config.fleet.counts();
+            let of =
+                |of: fn(&super::super::fleet::ServerCounts) -> u64| counts.iter().map(of).collect::<Vec<_>>();
+            assert_eq!(of(|it| it.ejections), [0, 1, 0, 1]);
+            assert_eq!(of(|it| it.spared), [10, 0, 0, 0]);
         }
-        assert_eq!((0..200).filter(|_| endpoint.spend()).count(), 64, "as many as may be in progress");
+    }
+
+    #[test]
+    fn who_is_down_gets_nothing_unless_all_are() {
+        let mut config = config(2, Balance::TwoChoices);
+        config.check = Some(Check::new("/up".parse().unwrap()));
+        let mut pool = Pool::new(&config, 1);
+        (0..3).for_each(|_| pool.note_check(0, false, Tick(1)));
+        assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(1)) == Some(1)));
+        (0..3).for_each(|_| pool.note_check(1, false, Tick(1)));
+        assert!((0..2).all(|n| (0..100).any(|_| pool.choose(Wanted::Any, None, Tick(1)) == Some(n))));
+        (0..2).for_each(|_| pool.note_check(0, true, Tick(1)));
+        assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(1)) == Some(0)));
+    }
+
+    #[test]
+    fn who_is_drained_gets_nothing_whatever_becomes_of_the_others() {
+        let config = config(2, Balance::TwoChoices);
+        let mut pool = Pool::new(&config, 1);
+        assert!(!config.fleet.drain(&"127.0.0.1:99".parse().unwrap(), true));
+        let drain =
+            |n: usize, is_drained| assert!(config.fleet.drain(&config.upstreams[n].address, is_drained));
+        drain(0, true);
+        pool.endpoints[1].avoid(Tick(1));
+        assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(1)) == Some(1)));
+        assert_eq!(pool.choose(Wanted::Any, Some(1), Tick(1)), Some(1));
+        drain(1, true);
+        assert_eq!(pool.choose(Wanted::Any, None, Tick(1)), None);
+        assert_eq!(pool.choose(Wanted::Any, Some(1), Tick(1)), None);
+        drain(0, false);
+        assert_eq!(pool.choose(Wanted::Any, None, Tick(1)), Some(0));
     }
 }

@@ -100,6 +100,8 @@ impl State {
     pub(super) fn follow(&mut self, plan: Arc<Plan>) {
         let idle = self.groups.follow(&plan);
         self.plan = plan;
+        self.join_fleets();
+        self.check_servers(self.now);
         for upstream in idle {
             let conn = self.upstreams[upstream].conn;
             self.wake(conn);
@@ -111,18 +113,25 @@ impl State {
         let group = exchange.place.group;
         let key = self.exchanges.insert(exchange);
         self.groups.group(group).exchanges += 1;
-        let place = self.choose(group, None);
-        let saved_max = self.groups.config(group).connections_max;
-        self.groups[place].earn(self.now, saved_max);
+        let place = self.choose(key, None);
+        if let Some(place) = place {
+            self.groups[place].earn();
+        }
         self.dispatch(key, place);
         key
     }
 
-    fn choose(&mut self, group: usize, but: Option<usize>) -> Place {
-        Place { group, server: self.groups.group(group).pool.choose(but, self.now) }
+    /// Another server of the exchange's upstream, not `but` if there is another one.
+    fn choose(&mut self, key: usize, but: Option<usize>) -> Option<Place> {
+        let Exchange { place: Place { group, .. }, wanted, .. } = self.exchanges[key];
+        let server = self.groups.group(group).pool.choose(wanted, but, self.now)?;
+        Some(Place { group, server })
     }
 
-    fn dispatch(&mut self, key: usize, place: Place) {
+    fn dispatch(&mut self, key: usize, place: Option<Place>) {
+        let Some(place) = place else {
+            return self.fail(key, 503, "all servers of this upstream are drained");
+        };
         let config = self.groups.config(place.group);
         let (connections_max, queue_max) = (config.connections_max, config.queue_max);
         let wait_due = self.now.after(config.queue_timeout);
@@ -136,8 +145,8 @@ impl State {
             let conn = self.upstreams[upstream].conn;
             return self.wake(conn);
         }
-        let may_connect = to.open < connections_max;
-        if !may_connect && to.waiting.len() >= queue_max {
+        let waiting_max = if to.has_room(connections_max) { usize::MAX } else { queue_max };
+        if !to.wait(key, waiting_max) {
             return self.fail(
                 key,
                 503,
@@ -148,7 +157,6 @@ impl State {
             exchange.wait_due = wait_due;
         }
         exchange.way = Way::Waiting;
-        to.waiting.push_back(key);
         // It has a deadline now, which its session sets.
         let client = exchange.client;
         self.wake(client);
@@ -161,9 +169,7 @@ impl State {
         let is_secured = self.groups.is_secured(place.group);
         let dialer = if is_secured { &self.secure_dialer } else { &self.dialer };
         let to = &mut self.groups[place];
-        while to.connecting < to.waiting.len() && to.open < connections_max {
-            to.connecting += 1;
-            to.open += 1;
+        while to.begin_connect(connections_max) {
             if let Some(dialer) = dialer {
                 dialer.connect(&to.address, place.tag());
             }
@@ -172,9 +178,41 @@ impl State {
 
     /// The request that waits longest for a connection with this upstream, of those that this one is good for.
     pub(super) fn next_waiting(&mut self, place: Place, is_new: bool) -> Option<usize> {
-        let waiting = &mut self.groups[place].waiting;
-        let at = waiting.iter().position(|key| is_new || !self.exchanges[*key].needs_new)?;
-        waiting.remove(at)
+        let exchanges = &self.exchanges;
+        let next = self.groups[place].stop_waiting(|key| is_new || !exchanges[key].needs_new);
+        self.tell_others(place);
+        next
+    }
+
+    /// Less is wanted here: other workers whose requests wait may have their turn.
+    pub(super) fn tell_others(&mut self, place: Place) {
+        if self.groups[place].is_wanted_elsewhere() {
+            let pool = &self.groups.group(place.group).pool;
+            pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Another worker says that there may be room for connections.
+    pub(super) fn look_for_room(&mut self) {
+        let mut waiting = Vec::new();
+        for (group, it) in self.groups.all() {
+            for (server, endpoint) in it.pool.endpoints.iter_mut().enumerate() {
+                endpoint.stop_yielding();
+                if !endpoint.waiting.is_empty() {
+                    waiting.push(Place { group, server });
+                }
+            }
+        }
+        waiting.into_iter().for_each(|place| self.connect_more(place));
+    }
+
+    /// Has the other workers ring for this one.
+    pub(super) fn join_fleets(&mut self) {
+        let Some(dialer) = &self.dialer else { return };
+        for (_, group) in self.groups.all() {
+            let pool = &mut group.pool;
+            pool.bell.get_or_insert_with(|| pool.fleet.join(dialer.waker()));
+        }
     }
 
     /// Gives an exchange this connection. Whoever calls has the connection's session write the request.
@@ -189,7 +227,7 @@ impl State {
         let upstream = &mut self.upstreams[upstream];
         upstream.exchange = Some(key);
         upstream.requests = upstream.requests.saturating_add(1);
-        self.groups[upstream.place].in_flight += 1;
+        self.groups[upstream.place].begin_request();
     }
 
     /// Takes the connection from an exchange. What becomes of the connection is the caller's.
@@ -201,12 +239,13 @@ impl State {
                 if let Some(upstream) = self.upstreams.get_mut(upstream) {
                     upstream.exchange = None;
                 }
-                let endpoint = &mut self.groups[exchange.place];
-                endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
+                self.groups[exchange.place].end_request();
             }
             Way::Waiting => {
                 exchange.way = Way::Off;
-                self.groups[exchange.place].waiting.retain(|waiting| *waiting != key);
+                let place = exchange.place;
+                self.groups[place].stop_waiting(|waiting| waiting == key);
+                self.tell_others(place);
             }
             Way::Off => {}
         }
@@ -229,14 +268,18 @@ impl State {
     pub(super) fn lose(&mut self, key: usize, requests: u32, loss: Loss) {
         self.detach(key);
         let exchange = &mut self.exchanges[key];
-        let tries_max = self.groups.config(exchange.place.group).tries_max;
+        let config = self.groups.config(exchange.place.group);
+        let (tries_max, saved_max) = (config.tries_max, config.connections_max);
         if exchange.is_tunnel() {
             return self.end_tunnel(key);
         }
         if exchange.stage != Stage::Unanswered {
             return self.fail(key, 502, "");
         }
-        let group = exchange.place.group;
+        // A kept connection may end before a request comes; anything else should not be.
+        if exchange.has_sent && (requests == 1 || exchange.has_heard) {
+            self.groups.note(exchange.place, false, self.now);
+        }
         let endpoint = &mut self.groups[exchange.place];
         let is_safe = if exchange.has_sent {
             let may_repeat = match exchange.repeats {
@@ -246,13 +289,13 @@ impl State {
                 Repeats::Always => true,
             };
             let is_whole = exchange.is_kept && !exchange.has_heard && loss == Loss::Ended;
-            may_repeat && is_whole && exchange.tries < tries_max && endpoint.spend()
+            may_repeat && is_whole && exchange.tries < tries_max && endpoint.spend(self.now, saved_max)
         } else {
             exchange.tries < HOPS_MAX
         };
         if is_safe {
             exchange.needs_new = true;
-            let place = self.choose(group, None);
+            let place = self.choose(key, None);
             self.dispatch(key, place);
         } else {
             self.fail(key, 502, "the upstream closed its connection before it had answered");
@@ -307,17 +350,20 @@ impl State {
     pub(super) fn refused(&mut self, place: Place, refusal: Refusal) {
         let others = self.groups.group(place.group).pool.endpoints.len() - 1;
         let to = &mut self.groups[place];
-        to.connecting = to.connecting.saturating_sub(1);
-        to.open = to.open.saturating_sub(1);
-        if !matches!(refusal, Refusal::Limit | Refusal::Stopped) && to.avoid(self.now) {
-            tracing::warn!("upstream {}: {refusal}", to.address);
+        to.end_connect();
+        to.close();
+        if !matches!(refusal, Refusal::Limit | Refusal::Stopped) {
+            if to.avoid(self.now) {
+                tracing::warn!("upstream {}: {refusal}", to.address);
+            }
+            self.groups.note(place, false, self.now);
         }
         if let Some(key) = self.next_waiting(place, true) {
             let exchange = &mut self.exchanges[key];
             exchange.way = Way::Off;
             exchange.refusals = exchange.refusals.saturating_add(1);
             if usize::from(exchange.refusals) <= others && refusal != Refusal::Stopped {
-                let other = self.choose(place.group, Some(place.server));
+                let other = self.choose(key, Some(place.server));
                 self.dispatch(key, other);
             } else {
                 let (status, why) = match refusal {
@@ -331,6 +377,7 @@ impl State {
             }
         }
         self.connect_more(place);
+        self.tell_others(place);
         self.groups.forget_if_done(place.group);
     }
 }

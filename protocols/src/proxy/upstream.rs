@@ -32,8 +32,7 @@ impl State {
             is_forsaken: false,
         };
         let upstream = self.upstreams.insert(upstream);
-        let to = &mut self.groups[place];
-        to.connecting = to.connecting.saturating_sub(1);
+        self.groups[place].end_connect();
         if self.release(upstream, io) != Next::Continue {
             // Only a call can close, and this asks for one at once.
             self.upstreams[upstream].is_forsaken = true;
@@ -48,19 +47,20 @@ impl State {
         let config = self.groups.config(place.group);
         let (connections_max, keep_max) = (config.connections_max, config.keep_max);
         let (keep_timeout, is_old) = (config.keep_timeout, io.now().since(opened) >= config.age_max);
-        if !is_old && let Some(key) = self.next_waiting(place, requests == 0) {
+        let yields = self.groups[place].yields_one(connections_max);
+        if !is_old
+            && !yields
+            && let Some(key) = self.next_waiting(place, requests == 0)
+        {
             self.attach(upstream, key);
             // Its client's deadline was that of waiting.
             let client = self.exchanges[key].client;
             self.wake(client);
             return self.send(upstream, io);
         }
-        let is_leaving = self.groups.is_leaving(place.group);
+        let is_unwanted = is_old || yields || self.groups.is_leaving(place.group);
         let to = &mut self.groups[place];
-        // One that needs a new connection may be waiting for room.
-        let is_in_the_way = !to.waiting.is_empty() && to.open >= connections_max;
-        let is_unwanted = is_old || is_leaving || is_in_the_way;
-        if is_unwanted || io.is_draining() || to.idle.len() >= keep_max {
+        if is_unwanted || io.is_draining() || !to.keeps(connections_max, keep_max) {
             return Next::Close;
         }
         to.idle.push(upstream);
@@ -165,6 +165,7 @@ impl State {
                     "upstream {}: a reply that cannot be passed on: {why}",
                     self.address_of(upstream)
                 );
+                self.groups.note(self.upstreams[upstream].place, false, self.now);
                 self.fail(key, 502, "the upstream's reply breaks the rules of HTTP");
                 Step::abort()
             }
@@ -189,6 +190,7 @@ impl State {
     /// Reads on in a reply, as long as there is room for it.
     fn read_reply(&mut self, key: usize, input: &[u8], io: &Io<'_>) -> Read {
         let exchange = &mut self.exchanges[key];
+        let counts_errors = self.groups.config(exchange.place.group).ejection.on_server_errors;
         let mut at = 0;
         loop {
             // Without input it costs nothing to look, and the reply may be complete.
@@ -209,10 +211,15 @@ impl State {
                 }
                 Event::Head(response) => {
                     at += response.bytes;
+                    let is_good = response.status < 500 || !counts_errors;
+                    self.groups.note(exchange.place, is_good, self.now);
                     let framing = ToClient::of(&response, exchange.is_http10);
                     let is_whole = exchange.decoder.is_none();
                     exchange.keep_alive &= is_whole && !io.is_draining() && framing != ToClient::UntilClose;
+                    let place = exchange.place;
                     let to = ReplyTo {
+                        cookie: self.groups.pool(place.group).cookie(exchange.wanted, place.server),
+                        is_secured: exchange.is_secured,
                         framing,
                         is_http10: exchange.is_http10,
                         keep_alive: exchange.keep_alive,
@@ -303,6 +310,7 @@ impl State {
             return Next::Pause;
         }
         tracing::debug!("upstream {}: no reply in time", self.address_of(upstream));
+        self.groups.note(self.upstreams[upstream].place, false, self.now);
         self.fail(key, 504, "the upstream did not answer in time");
         Next::Abort
     }
@@ -322,12 +330,13 @@ impl State {
     pub(super) fn upstream_closed(&mut self, upstream: usize) {
         let Upstream { place, exchange, requests, .. } = self.upstreams.remove(upstream);
         let to = &mut self.groups[place];
-        to.open = to.open.saturating_sub(1);
+        to.close();
         to.idle.retain(|idle| *idle != upstream);
         if let Some(key) = exchange {
             self.lose(key, requests, Loss::Ended);
         }
         self.connect_more(place);
+        self.tell_others(place);
         self.groups.forget_if_done(place.group);
     }
 }
