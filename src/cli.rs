@@ -10,6 +10,8 @@ mod routes;
 mod run;
 mod serve;
 mod signals;
+mod upstream_stats;
+mod upstreams;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;

@@ -5,6 +5,7 @@ mod common;
 
 use common::authority::Authority;
 use common::http::{get, receive};
+use common::names::{NameServer, Record};
 use common::program::{Program, ringmill, run};
 use common::upstream::Upstream;
 use common::*;
@@ -115,6 +116,134 @@ fn who_is_not_well_is_left_alone_and_who_stands_by_takes_its_place() {
     });
 }
 
+/// Upstreams on the same port of several addresses of this machine, each of which says its address.
+fn upstreams_of_a_name(count: u8) -> (u16, Vec<Upstream>) {
+    let honest = |address: String| {
+        let said = address.clone();
+        Upstream::at(&address, move |line| {
+            while line.request().is_some() {
+                line.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()));
+            }
+        })
+    };
+    let first = honest("127.0.0.1:0".to_owned());
+    let port = ip(&first.address).port();
+    let others = (2..=count).map(|last| honest(format!("127.0.0.{last}:{port}")));
+    (port, std::iter::once(first).chain(others).collect())
+}
+
+#[test]
+fn names_are_followed_wherever_they_lead() {
+    on_both_drivers(|driver| {
+        let (port, _upstreams) = upstreams_of_a_name(3);
+        let a = |last| ("api.test", Record::A([127, 0, 0, last].into()));
+        let names = NameServer::new(&[a(2)]);
+        let resolver = names.address.to_string();
+        let program = proxy(driver, &[&format!("dns:api.test:{port}"), "--resolver", &resolver]);
+        let mut client = connect_to(program.http());
+        let mut seen = || {
+            client.send(get("/"));
+            receive(&mut client).text().to_owned()
+        };
+        let at = |last: u8| format!("127.0.0.{last}:{port}");
+        assert!((0..5).all(|_| seen() == at(2)));
+        names.tell(&[a(2), a(3)]);
+        eventually(at(3), &mut seen);
+        assert!((0..100).any(|_| seen() == at(2)));
+        names.tell(&[a(3)]);
+        eventually(true, || (0..20).all(|_| seen() == at(3)));
+        // It has no answer any more: the last good one goes on.
+        names.tell(&[]);
+        eventually(true, || program.line_with("its last answer goes on").is_some());
+        assert!((0..20).all(|_| seen() == at(3)));
+        names.tell(&[a(2)]);
+        eventually(at(2), &mut seen);
+    });
+}
+
+#[test]
+fn services_have_weights_and_those_that_stand_by() {
+    on_both_drivers(|driver| {
+        let (port, _upstreams) = upstreams_of_a_name(3);
+        let service = "_http._tcp.api.test";
+        let all = [
+            (service, Record::Srv(1, 30, port, "one.test")),
+            (service, Record::Srv(1, 10, port, "two.test")),
+            (service, Record::Srv(2, 10, port, "three.test")),
+            ("one.test", Record::A([127, 0, 0, 1].into())),
+            ("two.test", Record::A([127, 0, 0, 2].into())),
+            ("three.test", Record::A([127, 0, 0, 3].into())),
+        ];
+        let names = NameServer::new(&all);
+        let resolver = names.address.to_string();
+        let program =
+            proxy(driver, &[&format!("dns:{service}"), "--resolver", &resolver, "--balance", "round-robin"]);
+        let mut client = connect_to(program.http());
+        let mut counts = [0_usize; 3];
+        for _ in 0..80 {
+            client.send(get("/"));
+            let said = receive(&mut client).text().to_owned();
+            let last: usize = said.split(['.', ':']).nth(3).unwrap().parse().unwrap();
+            counts[last - 1] += 1;
+        }
+        assert!(counts[0].abs_diff(60) < 5 && counts[2] == 0, "{counts:?}");
+        // A name that has no answer at the start is a mistake.
+        let mut command = ringmill();
+        command.args(["proxy", "127.0.0.1:0", "dns:nobody.test:80", "--resolver", &resolver]);
+        let (status, _, errors) = run(command);
+        assert_eq!(status, Some(1), "{errors}");
+        assert!(errors.contains("nobody.test has no answer"), "{errors}");
+    });
+}
+
+#[test]
+fn stats_tell_of_upstreams_and_drain_them() {
+    on_both_drivers(|driver| {
+        let (one, two) = (Upstream::honest(), Upstream::honest());
+        let addresses = [&one, &two].map(|upstream| upstream.address.to_string());
+        let directory = Directory::new();
+        let socket = directory.file("stats");
+        let stats = format!("unix:{socket}");
+        let program =
+            proxy(driver, &[&addresses[0], &addresses[1], "--stats", &stats, "--balance", "round-robin"]);
+        let ask = |request: &str| {
+            let mut admin = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            std::io::Write::write_all(&mut admin, request.as_bytes()).unwrap();
+            let mut reply = String::new();
+            std::io::Read::read_to_string(&mut admin, &mut reply).unwrap();
+            reply
+        };
+        let close = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+        let requests = || {
+            let reply = ask(&format!("GET /stats {close}\r\n"));
+            let page: serde_json::Value =
+                serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap();
+            addresses.each_ref().map(|address| {
+                let upstreams = page["upstreams"].as_array().unwrap();
+                let own = upstreams.iter().find(|upstream| upstream["address"] == **address).unwrap();
+                (own["requests"].as_u64().unwrap(), own["drained"].as_bool().unwrap())
+            })
+        };
+        let mut client = connect_to(program.http());
+        let mut serve = || {
+            for n in 0..10 {
+                client.send(get(&format!("/{n}")));
+                assert_eq!(receive(&mut client).text(), format!("/{n} "));
+            }
+        };
+        serve();
+        assert_eq!(requests(), [(5, false), (5, false)]);
+        let post = |target: &str| ask(&format!("POST {target} {close}Content-Length: 0\r\n\r\n"));
+        assert!(post(&format!("/drain/{}", addresses[0])).starts_with("HTTP/1.1 204 "));
+        serve();
+        assert_eq!(requests(), [(5, true), (15, false)]);
+        assert!(post(&format!("/undrain/{}", addresses[0])).starts_with("HTTP/1.1 204 "));
+        serve();
+        assert_eq!(requests(), [(10, false), (20, false)]);
+        assert!(post("/drain/127.0.0.1:1").starts_with("HTTP/1.1 404 "));
+    });
+}
+
 /// Where there is a curl.
 #[test]
 fn curl_is_served_through_it() {
@@ -167,6 +296,8 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "3000", "--upstream-ca", "/x"], 1, "--upstream-ca is for https upstreams");
     check(&["127.0.0.1:0", "https://127.0.0.1", "--upstream-ca", "/nowhere/ca.pem"], 1, "/nowhere/ca.pem");
     check(&["127.0.0.1:0", "3000", "--check", "health"], 2, "is no path");
+    check(&["127.0.0.1:0", "dns:api.internal"], 2, "HOST:PORT");
+    check(&["127.0.0.1:0", "dns:a.test:80", "https://127.0.0.1"], 1, "do not go together");
     check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");

@@ -26,6 +26,7 @@ mod balance;
 mod check;
 mod client;
 mod config;
+mod dns;
 mod exchange;
 mod explain;
 mod fields;
@@ -44,6 +45,7 @@ mod sticky;
 mod upstream;
 
 pub use config::{Balance, HashBy, ProxyConfig, Server, Sticky};
+pub use dns::{LookupOptions, Lookups, Name, Watching};
 pub use explain::{Explained, explain};
 pub use fleet::{Fleet, ServerCounts};
 pub use groups::server_of;

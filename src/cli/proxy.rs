@@ -3,17 +3,21 @@
 
 use super::run::run;
 use super::signals::Orders;
-use crate::config::text::{Server, address_or_port};
+use super::upstream_stats::UpstreamStats;
+use super::upstreams::{Upstream, Upstreams};
+use crate::config::text::address_or_port;
 use clap::Args;
-use ringmill::http::Limits;
+use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    self, Balance, Check, CheckPath, Ejection, HashBy, Proxy as Protocol, ProxyConfig, server_of,
+    Balance, Check, CheckPath, Ejection, HashBy, Proxy as Protocol, ProxyConfig, Watching, server_of,
 };
 use ringmill::{
     Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, TlsClient, TlsClientConfig, TlsPeer,
+    WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -27,9 +31,10 @@ pub(crate) struct Proxy {
     listen: Listen,
 
     /// Where requests go: PORT (of 127.0.0.1), IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH, http://HOST[:PORT] or
-    /// https://HOST[:PORT], whose certificate must be good. Names are looked up once, at the start
+    /// https://HOST[:PORT], whose certificate must be good. Names are looked up once, at the start; dns:NAME:PORT, with all
+    /// its addresses, and dns:_SERVICE._tcp.NAME (SRV) again and again, as their TTL says
     #[arg(value_name = "UPSTREAM", required = true)]
-    upstreams: Vec<Server>,
+    upstreams: Vec<Upstream>,
 
     /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one, and the hashes the
     /// same one for the same client or path, unless it has more than 1.25 of its part to do
@@ -38,7 +43,7 @@ pub(crate) struct Proxy {
 
     /// An upstream, as above, that gets requests only where none of the others can take them; repeat for several
     #[arg(long, value_name = "UPSTREAM")]
-    backup: Vec<Server>,
+    backup: Vec<Upstream>,
 
     /// Ask each upstream for this path, and give it no requests while its answers are none of 200 to 399: three bad ones in a row
     /// take it out, two good ones bring it back
@@ -61,6 +66,15 @@ pub(crate) struct Proxy {
     /// Count replies with a status of 500 or more as failures
     #[arg(long, env = "RINGMILL_EJECT_5XX")]
     eject_5xx: bool,
+
+    /// Where upstreams are told of, as PORT (of 127.0.0.1), IP:PORT or unix:PATH: GET /stats says how each does, POST /drain/IP:PORT gives
+    /// it no new requests, /undrain/IP:PORT again. Whoever can connect may do that
+    #[arg(long, value_name = "LISTEN", env = "RINGMILL_STATS")]
+    stats: Option<Listen>,
+
+    /// Look names after dns: up with this server, instead of those in /etc/resolv.conf; repeat for several
+    #[arg(long, value_name = "IP:PORT", env = "RINGMILL_RESOLVER", value_delimiter = ',')]
+    resolver: Vec<SocketAddr>,
 
     /// Networks, as 10.0.0.0/8, an address, or unix, whose word is taken for who the client is (X-Forwarded-For and the like,
     /// Forwarded); from others these fields are dropped; repeat for several
@@ -161,6 +175,8 @@ Examples:
       three servers behind one address, which is open to the network
   ringmill proxy 0.0.0.0:80 10.0.0.5:3000 10.0.0.6:3000 --check /health --backup 10.0.0.9:3000
       two servers that are asked every two seconds whether they are well, and one for when neither is
+  ringmill proxy 8080 dns:api.internal:3000
+      all servers that this name stands for, also those that come later
   ringmill proxy 8080 https://api.example.com
       TLS to the upstream, whose certificate must be good for that name
   ringmill proxy unix:/run/front.sock unix:/run/app.sock --trust unix
@@ -193,8 +209,10 @@ impl Proxy {
         let drain = self.drain;
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
-        let upstreams: Vec<String> = self.all_upstreams().map(Server::to_string).collect();
-        let running = self.start()?;
+        let upstreams: Vec<String> =
+            self.upstreams.iter().chain(&self.backup).map(Upstream::to_string).collect();
+        // Names are looked up until the end.
+        let (running, _watching) = self.start()?;
         run(running, orders, drain, descriptors, None, |running| {
             for address in running.addresses() {
                 tracing::info!("listening on {address} for {}", upstreams.join(", "));
@@ -202,8 +220,9 @@ impl Proxy {
         })
     }
 
-    fn start(self) -> Result<Running, Error> {
-        let peers = self.peers()?;
+    fn start(self) -> Result<(Running, Option<Watching>), Error> {
+        let upstreams = Upstreams::new(self.upstreams, self.backup);
+        let peers = peers(&upstreams, &self.upstream_ca, self.connect_timeout)?;
         let config = Config {
             workers: self.workers.0,
             pin: self.pin,
@@ -220,10 +239,6 @@ impl Proxy {
             keep_alive_timeout: self.keep_alive_timeout,
             ..Limits::default()
         };
-        let server =
-            |to: &Server, is_backup| proxy::Server { is_backup, ..proxy::Server::from(to.address.clone()) };
-        let upstreams = self.upstreams.iter().map(|upstream| server(upstream, false));
-        let upstreams = upstreams.chain(self.backup.iter().map(|upstream| server(upstream, true))).collect();
         let check = self.check.map(|path| Check {
             every: self.check_every,
             timeout: self.check_every / 2,
@@ -237,7 +252,7 @@ impl Proxy {
                 BalanceName::HashClient => Balance::Hash(HashBy::Client),
                 BalanceName::HashPath => Balance::Hash(HashBy::Path),
             },
-            upstreams,
+            upstreams: upstreams.servers(&[]),
             check,
             ejection: Ejection {
                 after: self.eject,
@@ -259,43 +274,56 @@ impl Proxy {
             half_close: self.half_close,
             ..ProxyConfig::new(Vec::new())
         };
-        let builder = Engine::builder().config(config);
-        let builder = if peers.iter().any(Option::is_some) {
-            builder.listen(self.listen.0, move |worker| {
+        let mut builder = Engine::builder().config(config);
+        let (mut watch, fleet) = (None, proxy.fleet.clone());
+        if !upstreams.names().is_empty() {
+            let (plans, watching) = upstreams.follow(proxy, self.resolver)?;
+            let outbound = plans.clone();
+            builder = builder.outbound(move |worker| Protocol::outbound(&outbound, worker));
+            builder = builder.listen(self.listen.0, move |worker| Protocol::listening(&plans, worker));
+            watch = Some(watching);
+        } else if peers.iter().any(Option::is_some) {
+            builder = builder.listen(self.listen.0, move |worker| {
                 let peers = peers.clone();
                 let choose = move |tag: u64| peers.get(server_of(tag)).cloned().flatten();
                 Tls::client(Protocol::new(proxy.clone(), worker.index as u64), choose)
-            })
+            });
         } else {
-            builder.listen(self.listen.0, move |worker| Protocol::new(proxy.clone(), worker.index as u64))
-        };
-        builder.start()
-    }
-
-    /// Those that stand by are the last.
-    fn all_upstreams(&self) -> impl Iterator<Item = &Server> {
-        self.upstreams.iter().chain(&self.backup)
-    }
-
-    /// With whom connections are secured, by the number of the upstream.
-    fn peers(&self) -> Result<Vec<Option<TlsPeer>>, Error> {
-        let is_secure = self.all_upstreams().any(|upstream| upstream.secure_name.is_some());
-        let problem = |problem: String| Error::Config { problems: vec![problem] };
-        if !is_secure && !self.upstream_ca.is_empty() {
-            return Err(problem(
-                "--upstream-ca is for https upstreams: write https://HOST[:PORT]".to_owned(),
-            ));
+            let own = move |worker: &WorkerContext| Protocol::new(proxy.clone(), worker.index as u64);
+            builder = builder.listen(self.listen.0, own);
         }
-        if !is_secure {
-            return Ok(Vec::new());
+        if let Some(Listen(address)) = self.stats {
+            builder = builder.listen(address, move |worker| {
+                Server::new(UpstreamStats { fleet: fleet.clone(), stats: worker.stats.clone() })
+            });
         }
-        let config = TlsClientConfig::default().with_handshake_timeout(self.connect_timeout);
-        let config = self.upstream_ca.iter().fold(config, TlsClientConfig::with_roots);
-        let client = TlsClient::new(config).map_err(|error| problem(error.to_string()))?;
-        let peer = |upstream: &Server| {
-            let name = upstream.secure_name.as_deref();
-            name.map(|name| client.peer(name).map_err(|error| problem(error.to_string()))).transpose()
-        };
-        self.all_upstreams().map(peer).collect()
+        Ok((builder.start()?, watch))
     }
+}
+
+/// With whom connections are secured, by the number of the upstream.
+fn peers(upstreams: &Upstreams, ca: &[PathBuf], timeout: Duration) -> Result<Vec<Option<TlsPeer>>, Error> {
+    let secure_name = |(upstream, _): &(Upstream, bool)| match upstream {
+        Upstream::Server(server) => server.secure_name.clone(),
+        Upstream::Name(_) => None,
+    };
+    let names: Vec<Option<String>> = upstreams.0.iter().map(secure_name).collect();
+    let is_secure = names.iter().any(Option::is_some);
+    let problem = |problem: String| Error::Config { problems: vec![problem] };
+    if !is_secure && !ca.is_empty() {
+        return Err(problem("--upstream-ca is for https upstreams: write https://HOST[:PORT]".to_owned()));
+    }
+    if !is_secure {
+        return Ok(Vec::new());
+    }
+    if !upstreams.names().is_empty() {
+        return Err(problem("dns: and https upstreams do not go together: their numbers change".to_owned()));
+    }
+    let config = TlsClientConfig::default().with_handshake_timeout(timeout);
+    let config = ca.iter().fold(config, TlsClientConfig::with_roots);
+    let client = TlsClient::new(config).map_err(|error| problem(error.to_string()))?;
+    let peer = |name: Option<String>| {
+        name.map(|name| client.peer(&name).map_err(|error| problem(error.to_string()))).transpose()
+    };
+    names.into_iter().map(peer).collect()
 }

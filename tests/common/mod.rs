@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod http;
+pub mod names;
 pub mod program;
 pub mod puppet;
 #[cfg(feature = "tls")]

@@ -27,7 +27,12 @@ pub struct Line {
 
 impl Upstream {
     pub fn new(script: impl Fn(&mut Line) + Send + Sync + 'static) -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Upstream::at("127.0.0.1:0", script)
+    }
+
+    /// The same at this address.
+    pub fn at(address: &str, script: impl Fn(&mut Line) + Send + Sync + 'static) -> Upstream {
+        let listener = TcpListener::bind(address).unwrap();
         let address = Address::Ip(listener.local_addr().unwrap());
         let accepted = Arc::new(AtomicUsize::new(0));
         let (told, asked) = channel();
