@@ -369,6 +369,8 @@ fn mistakes_are_told_where_they_stand() {
         &with("[[route]]\nmatch = { exact = \"/x\" }\nredirect = { to = \"/y\", status = 200 }"),
         &["200 is no redirect"],
     );
+    check(&behind("[upstream.b]\nservers = [\"1\"]\nbalance = \"best\""), &["hash-field:NAME"]);
+    check(&behind("[upstream.b]\nservers = [\"1\"]\nhealth = { path = \"up\" }"), &["is no path"]);
     check(&behind("[upstream.b]\nservers = []"), &["upstream \"b\" has no server"]);
     check(
         &behind("[upstream.b]\nservers = [\"1\"]\nretry = { tries = 0 }"),
@@ -637,5 +639,45 @@ fn changes_under_load_lose_nobody() {
         });
         idle.iter_mut().for_each(ask);
         assert_eq!(served.followed(), CHANGES);
+    });
+}
+
+/// What is known of servers outlives the plan that it was learnt by.
+#[test]
+fn who_is_down_is_so_in_the_next_plan_too() {
+    on_both_drivers(|driver| {
+        let said = |is_well: bool, text: &'static str| {
+            Upstream::new(move |line| {
+                while let Some(request) = line.request() {
+                    let status = if is_well || !request.starts_with("GET /up ") { 200 } else { 503 };
+                    let length = text.len();
+                    line.try_send(format!(
+                        "HTTP/1.1 {status} Said\r\nContent-Length: {length}\r\n\r\n{text}"
+                    ));
+                }
+            })
+        };
+        let (sick, spare) = (said(false, "sick"), said(true, "spare"));
+        let text = |tries: u8, every: &str| {
+            format!(
+                "{}[[route]]\nto = \"app\"\n{}backup = [\"{}\"]\nbalance = \"hash-field:x-user\"\nretry = {{ tries = {tries} }}\n\
+                 health = {{ path = \"/up\", every = \"{every}\", timeout = \"1s\" }}\n",
+                listen("127.0.0.1:0"),
+                upstream("app", &[&sick]),
+                spare.address
+            )
+        };
+        let served = Served::start(driver, &text(2, "20ms"));
+        eventually(true, || served.program.line_with("down, say 3 checks").is_some());
+        let mut client = connect_to(served.program.http());
+        let mut ask = || {
+            client.send(get("/"));
+            receive(&mut client).text().to_owned()
+        };
+        assert_eq!(ask(), "spare");
+        // Checks of this one come too late to say anything again.
+        let followed = served.follow(&text(3, "1h"));
+        assert!(followed.contains("was read again"), "{followed}");
+        assert!((0..20).all(|_| ask() == "spare"));
     });
 }

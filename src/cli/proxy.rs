@@ -5,12 +5,12 @@ use super::run::run;
 use super::signals::Orders;
 use super::upstream_stats::UpstreamStats;
 use super::upstreams::{Upstream, Upstreams};
-use crate::config::text::address_or_port;
+use crate::config::text::{address_or_port, balance};
 use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, HashBy, Proxy as Protocol, ProxyConfig, Watching, server_of,
+    Balance, Check, CheckPath, Ejection, Proxy as Protocol, ProxyConfig, Watching, server_of,
 };
 use ringmill::{
     Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, TlsClient, TlsClientConfig, TlsPeer,
@@ -36,10 +36,10 @@ pub(crate) struct Proxy {
     #[arg(value_name = "UPSTREAM", required = true)]
     upstreams: Vec<Upstream>,
 
-    /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one, and the hashes the
-    /// same one for the same client or path, unless it has more than 1.25 of its part to do
-    #[arg(long, value_name = "NAME", env = "RINGMILL_BALANCE", default_value = "two-choices")]
-    balance: BalanceName,
+    /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one; round-robin;
+    /// least; hash-client, hash-path and hash-field:NAME the same one for the same value, unless it has more than 1.25 of its part to do
+    #[arg(long, value_name = "NAME", env = "RINGMILL_BALANCE", default_value = "two-choices", value_parser = balance)]
+    balance: Balance,
 
     /// An upstream, as above, that gets requests only where none of the others can take them; repeat for several
     #[arg(long, value_name = "UPSTREAM")]
@@ -186,15 +186,6 @@ Examples:
 #[derive(Clone, Debug)]
 struct Listen(Address);
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum BalanceName {
-    TwoChoices,
-    RoundRobin,
-    Least,
-    HashClient,
-    HashPath,
-}
-
 impl FromStr for Listen {
     type Err = String;
 
@@ -214,8 +205,10 @@ impl Proxy {
         // Names are looked up until the end.
         let (running, _watching) = self.start()?;
         run(running, orders, drain, descriptors, None, |running| {
-            for address in running.addresses() {
-                tracing::info!("listening on {address} for {}", upstreams.join(", "));
+            let addresses = running.addresses();
+            tracing::info!("listening on {} for {}", addresses[0], upstreams.join(", "));
+            if let Some(stats) = addresses.get(1) {
+                tracing::info!("stats of upstreams on {stats}");
             }
         })
     }
@@ -245,13 +238,7 @@ impl Proxy {
             ..Check::new(path)
         });
         let proxy = ProxyConfig {
-            balance: match self.balance {
-                BalanceName::TwoChoices => Balance::TwoChoices,
-                BalanceName::RoundRobin => Balance::RoundRobin,
-                BalanceName::Least => Balance::Least,
-                BalanceName::HashClient => Balance::Hash(HashBy::Client),
-                BalanceName::HashPath => Balance::Hash(HashBy::Path),
-            },
+            balance: self.balance,
             upstreams: upstreams.servers(&[]),
             check,
             ejection: Ejection {

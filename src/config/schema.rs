@@ -2,8 +2,8 @@
 //! (`tuning/FILE.md`). There is no key that does nothing.
 
 use super::text::{
-    Driver, HostText, ListenAddress, NetworkText, PinText, ServerText, Size, Text, Time, Timeout, TlsMin,
-    WorkersText,
+    BalanceText, CheckText, Driver, HostText, ListenAddress, NetworkText, PinText, ServerText, Size, Text,
+    Time, Timeout, TlsMin, WorkersText,
 };
 use schemars::JsonSchema;
 use serde::de::{Error, IntoDeserializer, SeqAccess, Visitor};
@@ -214,16 +214,29 @@ fn permanent() -> u16 {
     308
 }
 
-/// Servers that are as good as each other: `[upstream.NAME]`. Numbers are for each worker.
+/// Servers that are as good as each other: `[upstream.NAME]`. Numbers are for the process, however many workers it has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct Upstream {
     /// `IP:PORT`, `NAME:PORT`, `unix:PATH`, `http://HOST[:PORT]` or `https://HOST[:PORT]`, whose certificate must be good. Names are looked
     /// up when the file is read.
     #[schemars(with = "Vec<Text<ServerText>>")]
     pub(crate) servers: Spanned<Vec<Text<ServerText>>>,
-    /// Which of them a request goes to.
+    /// Which of them a request goes to: of two at random the one with less to do, one after the other, the one with the least to do, or always the same one
+    /// for the same client, path or field, unless it has more than 1.25 of its part to do.
+    #[serde(default = "two_choices")]
+    pub(crate) balance: Text<BalanceText>,
+    /// Servers that get requests only where none of the others can take them.
     #[serde(default)]
-    pub(crate) balance: Balance,
+    pub(crate) backup: Vec<Text<ServerText>>,
+    /// Whether a server is asked if it is well; left out, none is.
+    #[serde(default)]
+    pub(crate) health: Option<Health>,
+    /// When a server is given no requests for a while.
+    #[serde(default)]
+    pub(crate) eject: Eject,
+    /// A server that has come back gets its part of the requests after this time, and until then less.
+    #[serde(default = "ten_seconds")]
+    pub(crate) slow_start: Text<Time>,
     /// Trust the certificates in these files (PEM) for https servers, instead of the system's.
     #[serde(default)]
     #[schemars(with = "Vec<PathBuf>")]
@@ -239,15 +252,72 @@ pub(crate) struct Upstream {
     pub(crate) retry: Retry,
 }
 
-/// Which server a request goes to.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Balance {
-    /// Of two at random the one with less to do.
-    #[default]
-    TwoChoices,
-    /// One after the other.
-    RoundRobin,
+fn two_choices() -> Text<BalanceText> {
+    Text::of("two-choices")
+}
+
+fn ten_seconds() -> Text<Time> {
+    Text::of("10s")
+}
+
+/// When a server is given no requests for a while: `eject = { after = 5 }`. A request fails if there is no connection, if a new one ends without a
+/// reply, if nothing comes in time, or what comes is no reply.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Eject {
+    /// So many failures in a row; 0 for never.
+    pub(crate) after: u32,
+    /// For so long at first, and twice as long each time that follows soon.
+    pub(crate) time: Text<Timeout>,
+    /// The longest time.
+    pub(crate) max_time: Text<Timeout>,
+    /// So many of a hundred servers at most: where more should be, they go on, and the log says so.
+    pub(crate) max_percent: u8,
+    /// A reply with a status of 500 or more is a failure too.
+    pub(crate) server_errors: bool,
+}
+
+impl Default for Eject {
+    fn default() -> Eject {
+        let (time, max_time) = (Text::of("10s"), Text::of("5m"));
+        Eject { after: 5, time, max_time, max_percent: 50, server_errors: false }
+    }
+}
+
+/// Requests that ask a server whether it is well: `health = { path = "/health" }`. While its answers are none of 200 to 399, it gets no requests,
+/// unless that is so for all.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Health {
+    /// What is asked for.
+    pub(crate) path: Text<CheckText>,
+    /// How often, a tenth more or less, however many workers there are.
+    #[serde(default = "two_seconds")]
+    pub(crate) every: Text<Timeout>,
+    /// An answer may take so long.
+    #[serde(default = "one_second")]
+    pub(crate) timeout: Text<Timeout>,
+    /// So many good ones in a row bring it back.
+    #[serde(default = "two")]
+    pub(crate) rise: u32,
+    /// So many bad ones in a row take it out.
+    #[serde(default = "three")]
+    pub(crate) fall: u32,
+}
+
+fn two_seconds() -> Text<Timeout> {
+    Text::of("2s")
+}
+
+fn one_second() -> Text<Timeout> {
+    Text::of("1s")
+}
+
+fn two() -> u32 {
+    2
+}
+
+fn three() -> u32 {
+    3
 }
 
 /// Connections with each server of an upstream: `connections = { max = 500 }`.

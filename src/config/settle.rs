@@ -6,8 +6,8 @@ use super::upstreams::Known;
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Balance, FixedReply, Front, HostPattern, PathPattern, Plan, PlannedUpstream, ProxyConfig, Route, Routes,
-    Target,
+    Check, Ejection, FixedReply, Front, HostPattern, PathPattern, Plan, PlannedUpstream, ProxyConfig, Route,
+    Routes, Target,
 };
 use ringmill::{Address, Config, TlsConfig, TlsVersion};
 use std::collections::HashMap;
@@ -109,10 +109,12 @@ fn upstreams<'a>(
 ) -> (HashMap<&'a str, usize>, Vec<PlannedUpstream>) {
     let (mut names, mut all) = (HashMap::new(), Vec::new());
     for (name, upstream) in &file.upstream {
-        let schema::Upstream { servers, balance, ca, connections, timeout, retry } = upstream;
+        let schema::Upstream { servers, balance, ca, connections, timeout, retry, .. } = upstream;
         let span = servers.span();
-        let servers: Vec<_> = servers.get_ref().iter().map(|server| server.value.clone()).collect();
-        if servers.is_empty() {
+        let mut servers: Vec<_> = servers.get_ref().iter().map(|server| server.value.clone()).collect();
+        let count = servers.len();
+        servers.extend(upstream.backup.iter().map(|server| server.value.clone()));
+        if count == 0 {
             problems.push(Problem::at(span, format!("upstream {name:?} has no server"), "name at least one"));
             continue;
         }
@@ -135,11 +137,11 @@ fn upstreams<'a>(
             problems.push(Problem::at(span, error, ""));
             0
         });
-        let config = ProxyConfig {
-            balance: match balance {
-                schema::Balance::TwoChoices => Balance::TwoChoices,
-                schema::Balance::RoundRobin => Balance::RoundRobin,
-            },
+        let mut config = ProxyConfig {
+            balance: balance.value.clone(),
+            check: upstream.health.as_ref().map(check_of),
+            ejection: ejection_of(&upstream.eject),
+            slow_start: upstream.slow_start.value,
             connections_max: connections.max as usize,
             keep_max: connections.keep as usize,
             keep_timeout: connections.keep_for.value,
@@ -153,10 +155,28 @@ fn upstreams<'a>(
             replay_bytes_max: usize::try_from(retry.max_bytes.value).unwrap_or(usize::MAX),
             ..ProxyConfig::new(servers.into_iter().map(|server| server.address).collect())
         };
+        config.upstreams[count..].iter_mut().for_each(|server| server.is_backup = true);
         names.insert(name.as_str(), all.len());
         all.push(PlannedUpstream { name: name.clone(), id, is_secured, config: Arc::new(config) });
     }
     (names, all)
+}
+
+fn check_of(health: &schema::Health) -> Check {
+    let schema::Health { path, every, timeout, rise, fall } = health;
+    let (path, every, timeout) = (path.value.clone(), every.value, timeout.value);
+    // None in a row is no rule.
+    Check { path, every, timeout, rise: (*rise).max(1), fall: (*fall).max(1) }
+}
+
+fn ejection_of(eject: &schema::Eject) -> Ejection {
+    Ejection {
+        after: eject.after,
+        time: eject.time.value,
+        time_max: eject.max_time.value,
+        percent_max: eject.max_percent,
+        on_server_errors: eject.server_errors,
+    }
 }
 
 fn listeners(file: &File, problems: &mut Vec<Problem>) -> Vec<Listen> {

@@ -1,7 +1,7 @@
 //! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
 
 use ringmill::layer::proxy::Network;
-use ringmill::proxy::HostPattern;
+use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern};
 use ringmill::{Address, DriverChoice, Pin, TlsVersion};
 use ringmill_console::options::{self, Workers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -144,7 +144,27 @@ kinds! {
         text.parse().map_err(|error: ringmill::layer::proxy::BadNetwork| error.to_string())
     };
     HostText: HostPattern = "a host such as \"example.com\" or \"*.example.com\"", parsed;
+    BalanceText: Balance = "\"two-choices\", \"round-robin\", \"least\", \"hash-client\", \"hash-path\" or \"hash-field:NAME\"", balance;
+    CheckText: CheckPath = "a path such as \"/health\"", parsed;
     ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\" or \"https://api.example.com\"", parsed;
+}
+
+/// How a server is chosen.
+pub(crate) fn balance(text: &str) -> Result<Balance, String> {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    match text {
+        "two-choices" => Ok(Balance::TwoChoices),
+        "round-robin" => Ok(Balance::RoundRobin),
+        "least" => Ok(Balance::Least),
+        "hash-client" => Ok(Balance::Hash(HashBy::Client)),
+        "hash-path" => Ok(Balance::Hash(HashBy::Path)),
+        other => match other.strip_prefix("hash-field:").filter(|name| is_name(name)) {
+            Some(name) => Ok(Balance::Hash(HashBy::Field(name.to_ascii_lowercase()))),
+            None => Err(format!("expected {}", BalanceText::NAME)),
+        },
+    }
 }
 
 fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
