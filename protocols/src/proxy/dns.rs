@@ -290,19 +290,7 @@ mod tests {
         check("api:1", Some(Name::Host("api".to_owned(), 1)));
         check("api.internal.:1", Some(Name::Host("api.internal.".to_owned(), 1)));
         check("_http._tcp.api.internal", Some(Name::Service("_http._tcp.api.internal".to_owned())));
-        for none in [
-            "",
-            "api",
-            "api:",
-            "api:0",
-            "api:65536",
-            ":1",
-            "a b:1",
-            "[::1]:1",
-            "a/b:1",
-            ".a:1",
-            "_http._tcp:80",
-        ] {
+        for none in ["", "api", "api:", "api:0", "api:65536", ":1", "a b:1", "[::1]:1", "a/b:1", ".a:1"] {
             check(none, None);
         }
     }
