@@ -1226,3 +1226,36 @@ fn a_cookie_keeps_a_client_with_its_server() {
         assert!(ask("place=0123456789abcdef0123456789abcdef").1.is_some(), "nobody can make one");
     });
 }
+
+/// A worker whose requests wait gets its part of few connections, whoever had them all before.
+#[test]
+fn no_worker_keeps_connections_that_another_one_waits_for() {
+    const CLIENTS: usize = 24;
+    on_both_drivers(|driver| {
+        for connections_max in [1, 2, 5] {
+            let upstream = Upstream::honest();
+            let proxy = ProxyConfig { connections_max, queue_timeout: PATIENCE, ..config(&upstream) };
+            let fleet = proxy.fleet.clone();
+            let config = common::config(driver).with_workers(2);
+            let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
+            let address = ip(&running.addresses()[0]);
+            std::thread::scope(|scope| {
+                for n in 0..CLIENTS {
+                    scope.spawn(move || {
+                        let mut client = connect_to(address);
+                        (0..30).for_each(|m| expect_own(&mut client, &format!("/{n}/{m}")));
+                    });
+                }
+            });
+            let counts = fleet.counts().remove(0);
+            let used = upstream.accepted();
+            say_past_capture(&format!(
+                "{driver}: {used} connections for {} requests, {connections_max} at a time",
+                counts.requests
+            ));
+            assert_eq!((counts.waiting, counts.in_flight), (0, 0));
+            assert!(counts.open as usize <= connections_max);
+            assert!(used <= CLIENTS * 30 / 4, "{used} connections of {connections_max} at a time");
+        }
+    });
+}

@@ -9,6 +9,9 @@ use crate::http::client::reader::{Defect, Event};
 use crate::http::one::emit;
 use ringmill_engine::{Address, Facts, Io, Next, Step};
 
+/// A connection goes to another worker when it has had so many requests: sooner, and all time would go into connecting.
+const YIELDS_AFTER: u32 = 16;
+
 /// What reading a reply came to.
 enum Read {
     /// So many bytes are done.
@@ -47,7 +50,7 @@ impl State {
         let config = self.groups.config(place.group);
         let (connections_max, keep_max) = (config.connections_max, config.keep_max);
         let (keep_timeout, is_old) = (config.keep_timeout, io.now().since(opened) >= config.age_max);
-        let yields = self.groups[place].yields_one(connections_max);
+        let yields = requests >= YIELDS_AFTER && self.groups[place].yields_one(connections_max);
         if !is_old
             && !yields
             && let Some(key) = self.next_waiting(place, requests == 0)
