@@ -1260,3 +1260,22 @@ fn no_worker_keeps_connections_that_another_one_waits_for() {
         }
     });
 }
+
+/// Idle connections of one worker are not in the way of another one's requests.
+#[test]
+fn an_idle_connection_makes_room_for_another_worker() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let proxy = ProxyConfig { connections_max: 1, ..config(&upstream) };
+        let config = common::config(driver).with_workers(2);
+        let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
+        let mut clients: Vec<TcpStream> = (0..12).map(|_| connect(&running)).collect();
+        for n in 0..5 {
+            for client in &mut clients {
+                expect_own(client, &format!("/{n}"));
+            }
+        }
+        let accepted = running.stats().workers().iter().filter(|worker| worker.counters.accepted > 0).count();
+        assert_eq!(accepted, 2, "not every worker has clients");
+    });
+}

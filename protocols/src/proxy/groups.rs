@@ -122,6 +122,10 @@ impl Groups {
 }
 
 impl Group {
+    pub(super) fn connections_max(&self) -> usize {
+        self.is_of.config.connections_max
+    }
+
     fn is_like(&self, planned: &PlannedUpstream) -> bool {
         let PlannedUpstream { name, id, is_secured, config } = &self.is_of;
         *name == planned.name

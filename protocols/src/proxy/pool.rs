@@ -258,6 +258,21 @@ impl Endpoint {
         self.member.waiting() > self.waiting.len()
     }
 
+    /// Whether requests wait here although other workers have idle connections, which are in the way.
+    pub(super) fn needs_idle_ones(&self, connections_max: usize) -> bool {
+        self.connecting < self.waiting.len() && !self.has_room(connections_max) && self.member.idle() > 0
+    }
+
+    /// Idle connections whose places other workers need: from now on they are not used.
+    pub(super) fn take_surplus(&mut self, connections_max: usize) -> Vec<usize> {
+        if self.has_room(connections_max) || !self.is_wanted_elsewhere() {
+            return Vec::new();
+        }
+        let wanted = self.member.waiting().saturating_sub(self.waiting.len());
+        // Those that were used longest ago.
+        self.idle.drain(..wanted.min(self.idle.len())).collect()
+    }
+
     /// There may be room again.
     pub(super) fn stop_yielding(&mut self) {
         self.yields = false;

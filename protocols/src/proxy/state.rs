@@ -47,6 +47,8 @@ pub(super) struct Upstream {
     pub(super) opened: Tick,
     /// Its exchange has left it: nothing that comes on it is of use.
     pub(super) is_forsaken: bool,
+    /// It is idle no longer: another worker needs its place.
+    pub(super) is_surplus: bool,
 }
 
 /// Why a connection with an upstream is of no use to its exchange any more.
@@ -161,6 +163,10 @@ impl State {
         let client = exchange.client;
         self.wake(client);
         self.connect_more(place);
+        if self.groups[place].needs_idle_ones(connections_max) {
+            let pool = &self.groups.group(place.group).pool;
+            pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
+        }
     }
 
     /// Connects, as long as more requests wait than attempts are made.
@@ -192,16 +198,22 @@ impl State {
         }
     }
 
-    /// Another worker says that there may be room for connections.
+    /// Another worker says that there may be room for connections, or that it needs some.
     pub(super) fn look_for_room(&mut self) {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut surplus) = (Vec::new(), Vec::new());
         for (group, it) in self.groups.all() {
+            let connections_max = it.connections_max();
             for (server, endpoint) in it.pool.endpoints.iter_mut().enumerate() {
                 endpoint.stop_yielding();
+                surplus.append(&mut endpoint.take_surplus(connections_max));
                 if !endpoint.waiting.is_empty() {
                     waiting.push(Place { group, server });
                 }
             }
+        }
+        for upstream in surplus {
+            self.upstreams[upstream].is_surplus = true;
+            self.wake(self.upstreams[upstream].conn);
         }
         waiting.into_iter().for_each(|place| self.connect_more(place));
     }

@@ -33,6 +33,7 @@ impl State {
             requests: 0,
             opened: io.now(),
             is_forsaken: false,
+            is_surplus: false,
         };
         let upstream = self.upstreams.insert(upstream);
         self.groups[place].end_connect();
@@ -76,9 +77,10 @@ impl State {
         if self.upstreams[upstream].is_forsaken {
             return Next::Abort;
         }
-        let Upstream { place, exchange, .. } = self.upstreams[upstream];
+        let Upstream { place, exchange, is_surplus, .. } = self.upstreams[upstream];
         let Some(key) = exchange else {
-            return if self.groups.is_leaving(place.group) { Next::Close } else { Next::Continue };
+            let is_of_use = !is_surplus && !self.groups.is_leaving(place.group);
+            return if is_of_use { Next::Continue } else { Next::Close };
         };
         let config = self.groups.config(place.group);
         let exchange = &mut self.exchanges[key];
