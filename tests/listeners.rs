@@ -86,6 +86,26 @@ fn a_listener_may_change_its_protocol() {
     });
 }
 
+/// From one address to all of them, and back: nobody is in the way but oneself.
+#[test]
+fn a_listener_may_give_way_to_one_for_all_addresses() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "first");
+        let one = running.addresses()[0].clone();
+        let all: Address = format!("0.0.0.0:{}", ip(&one).port()).parse().unwrap();
+        listeners.add(&all, ListenOptions::default(), |_| says("all")).unwrap();
+        assert!(listeners.remove(&one));
+        eventually(true, || {
+            let mut client = connect_to(ip(&one));
+            client.send(get("/"));
+            receive(&mut client).text() == "all"
+        });
+        listeners.add(&one, ListenOptions::default(), |_| says("one")).unwrap();
+        assert!(listeners.remove(&all));
+        connected(ip(&one)).iter_mut().for_each(|client| ask(client, "one"));
+    });
+}
+
 #[test]
 fn what_cannot_be_had_changes_nothing() {
     on_both_drivers(|driver| {

@@ -273,6 +273,34 @@ fn tls_by_the_file_and_the_way_to_it() {
     });
 }
 
+/// A key may come from the environment; without it nothing is served.
+#[test]
+fn a_key_may_be_in_a_variable() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let directory = Directory::new();
+        let file = directory.file("ringmill.toml");
+        let tls = format!("tls = [{{ cert = \"{cert}\", key = \"env:SHOP_KEY\" }}]\n");
+        let server = format!("[server]\nworkers = 1\npin = \"off\"\ndriver = \"{driver}\"\n");
+        let text = [&server, &listen("127.0.0.1:0"), tls.as_str(), "[[route]]\nreply = { status = 200 }\n"];
+        std::fs::write(&file, text.concat()).unwrap();
+        let command = |key: &str| {
+            let mut command = ringmill();
+            command.args(["serve", "--config", &file]).env("SHOP_KEY", key);
+            command
+        };
+        let program = Program::start(command(&std::fs::read_to_string(&key).unwrap()), "worker(s) on CPU");
+        let line = program.line_with("TLS on ").unwrap();
+        let address = line.split("TLS on ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+        let trusting = authority.client(rustls::ALL_VERSIONS);
+        secure(address, &trusting, "localhost").unwrap();
+        let (code, _, errors) = run(command("nothing"));
+        assert_eq!(code, Some(1));
+        assert!(errors.contains("env:SHOP_KEY") && errors.contains("look for BEGIN PRIVATE KEY"), "{errors}");
+    });
+}
+
 /// Each mistake is told at its place, with what would be right; all of them at once.
 #[test]
 fn mistakes_are_told_where_they_stand() {
@@ -506,7 +534,12 @@ fn a_change_is_followed_and_the_rest_goes_on() {
         let before = served.followed();
         served.program.signal(libc::SIGHUP);
         eventually(true, || served.followed() > before);
-        assert!(served.program.line_with("which needs a restart").is_some());
+        assert!(
+            served
+                .program
+                .line_with("server.driver, server.pin, server.workers changed, which needs a restart")
+                .is_some()
+        );
         ask(&mut client, "/8");
     });
 }
@@ -565,7 +598,8 @@ fn a_file_may_be_watched() {
     });
 }
 
-/// Five times under load another file, with another listener, another upstream and other routes each time: no client that is connected
+/// Five times under load another file, with another listener, other upstreams and other routes each time, so that nothing of the one before
+/// is left but who is connected: no client that is connected
 /// notices, be it at work or idle, with HTTP or a WebSocket, and none that connects is turned away.
 #[test]
 fn changes_under_load_lose_nobody() {
@@ -583,7 +617,11 @@ fn changes_under_load_lose_nobody() {
                 listen(&extra.to_string()),
                 format!("[[route]]\nmatch = {{ path = \"/only/{change}\" }}\nreply = {{ status = 200 }}\n"),
                 format!("[[route]]\nto = \"app{}\"\n", change % 2),
-                format!("[upstream.app0]\nservers = [\"{}\"]\n", app.http()),
+                format!(
+                    "[upstream.app0]\nservers = [\"{}\"]\nretry = {{ tries = {} }}\n",
+                    app.http(),
+                    change + 2
+                ),
                 format!(
                     "[upstream.app1]\nservers = [\"{}\"]\nretry = {{ tries = {} }}\n",
                     app.http(),

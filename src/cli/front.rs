@@ -115,8 +115,9 @@ impl Front {
         let source = Source::open(&self.path)?;
         let settled = source.settle(&mut self.known);
         let settled = settled.map_err(|problems| format!("\n{}", problems.render(&source)))?;
-        if settled.server != self.server {
-            return Err("[server] is another one, which needs a restart".to_owned());
+        let changed = settled.server.differs_in(&self.server);
+        if !changed.is_empty() {
+            return Err(format!("{} changed, which needs a restart", changed.join(", ")));
         }
         let mut left = std::mem::take(&mut self.current);
         let prepared = self.prepare(settled.listen, &mut left);

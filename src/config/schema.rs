@@ -31,7 +31,7 @@ pub(crate) struct File {
 }
 
 /// How the process runs. A change needs a restart.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Server {
     /// Worker threads; auto is one a CPU.
@@ -65,6 +65,17 @@ impl Default for Server {
             drain: Text::of("30s"),
             watch: None,
         }
+    }
+}
+
+impl Server {
+    /// The keys that say something else.
+    pub(crate) fn differs_in(&self, other: &Server) -> Vec<String> {
+        let [one, other] = [self, other].map(|server| serde_json::to_value(server).expect("keys and texts"));
+        let keys = one.as_object().into_iter().flatten();
+        keys.filter(|(key, value)| other.get(key) != Some(value))
+            .map(|(key, _)| format!("server.{key}"))
+            .collect()
     }
 }
 
@@ -129,12 +140,12 @@ pub(crate) struct Listen {
     pub(crate) proxy_protocol: Vec<Text<NetworkText>>,
 }
 
-/// A certificate with its key: `{ cert = "chain.pem", key = "key.pem" }`. Both are read again when they change.
+/// A certificate with its key: `{ cert = "chain.pem", key = "key.pem" }`. Files are read again when they change.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 pub(crate) struct Certificate {
     /// The certificate as PEM, its chain behind it.
     pub(crate) cert: PathBuf,
-    /// The private key as PEM, not encrypted.
+    /// The private key as PEM, not encrypted; `env:NAME` is a variable of the environment that holds it.
     pub(crate) key: PathBuf,
 }
 

@@ -82,6 +82,13 @@ impl Listeners {
     }
 }
 
+/// Whether one of two addresses is the other one's, with all others of the same port.
+fn overlap(one: &Address, other: &Address) -> bool {
+    let (Some(one), Some(other)) = (one.ip(), other.ip()) else { return false };
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && is_any && one.is_ipv4() == other.is_ipv4()
+}
+
 impl Inner {
     fn find(&self, address: &Address) -> Option<usize> {
         self.open.iter().position(|open| open.as_ref() == Some(address))
@@ -134,7 +141,10 @@ impl Inner {
         let patience = Patience::new(
             self.contexts.first().map(|context| context.config.bind_patience).unwrap_or_default(),
         );
-        bind::refuse_taken(address, true, options.only_v6, &patience)?;
+        // Where we listen already nobody else can, and our own socket would be found to be in the way.
+        if !self.open.iter().flatten().any(|open| overlap(open, address)) {
+            bind::refuse_taken(address, true, options.only_v6, &patience)?;
+        }
         let (address, sockets) = match address {
             Address::Ip(ip) => {
                 let bound = bind::streams(*ip, &options, workers)?;

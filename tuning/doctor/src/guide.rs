@@ -38,6 +38,7 @@ runs. In a container, knobs of the machine are the host's business: doctor marks
 | [sysctl/latency.conf](sysctl/latency.conf), [sysctl/throughput.conf](sysctl/throughput.conf) | two profiles for a machine that does nothing else |
 | [systemd/ringmill.service](systemd/ringmill.service) | a unit with limits and hardening |
 | [irq-rps.sh](irq-rps.sh) | interrupts, RPS, RFS and XPS of a card; shows what it would do unless told otherwise |
+| [FILE.md](FILE.md) | what may stand in a file for `ringmill serve --config` |
 | [tls.md](tls.md) | what a key type costs a TLS server |
 | [seccomp/ringmill.json](seccomp/ringmill.json), [containers.md](containers.md) | io_uring in containers |
 | [cloud.md](cloud.md) | notes for cloud instances |

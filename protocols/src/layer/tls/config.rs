@@ -1,7 +1,9 @@
 //! What a TLS listener runs with: certificates and limits. Plain data; `store.rs` makes of it what rustls wants.
 
 use rustls::ServerConfig;
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -69,6 +71,11 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// The variable that is meant by `env:NAME`.
+pub(super) fn variable(file: &Path) -> Option<&OsStr> {
+    file.as_os_str().as_bytes().strip_prefix(b"env:").map(OsStr::from_bytes)
+}
+
 /// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -127,7 +134,7 @@ impl TlsConfig {
     }
 
     /// With the certificate in the file `cert`, which may have its chain behind it, and the private key in the file `key`.
-    /// Both are PEM; the names that the certificate is shown for come from it (its subject alternative names).
+    /// Both are PEM; `env:NAME` is a variable of the environment that holds it, instead of a file. The names that the certificate is shown for come from it (its subject alternative names).
     /// Nothing is read before [`TlsConfig::check`] or [`TlsStore::new`](crate::TlsStore::new).
     pub fn from_files(cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> TlsConfig {
         TlsConfig::new(Source::Identities(vec![Identity::Files { cert: cert.into(), key: key.into() }]))
@@ -236,7 +243,9 @@ impl TlsConfig {
             Identity::Files { cert, key } => vec![cert, key],
             Identity::Made { .. } => Vec::new(),
         });
-        pairs.chain(&self.client_cas).chain(&self.client_crls).map(PathBuf::as_path)
+        let all = pairs.chain(&self.client_cas).chain(&self.client_crls).map(PathBuf::as_path);
+        // A variable stays as it is for the life of a process.
+        all.filter(|file| variable(file).is_none())
     }
 
     /// What is wrong with the settings, without a look at files.

@@ -1,9 +1,11 @@
 //! Reads the files of a configuration: certificates, keys, revocation lists, all PEM. What is wrong with one is said with the remedy.
 
-use super::config::Problem;
+use super::config::{Problem, variable};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 /// The largest file that is read.
@@ -57,7 +59,8 @@ pub(super) fn read_crls(file: &Path) -> Result<Vec<CertificateRevocationListDer<
 
 /// A file that is PEM at first sight. `program` is what turns DER into it.
 fn read_pem(file: &Path, program: &str) -> Result<Vec<u8>, Problem> {
-    let text = read_regular(file).map_err(|error| {
+    let read = variable(file).map_or_else(|| read_regular(file), read_variable);
+    let text = read.map_err(|error| {
         let remedy = match error.kind() {
             ErrorKind::NotFound => "there is no such file: check the path",
             ErrorKind::PermissionDenied => "the user that runs the server must be able to read it",
@@ -75,6 +78,11 @@ fn read_pem(file: &Path, program: &str) -> Result<Vec<u8>, Problem> {
         }
         Some(_) => Ok(text),
     }
+}
+
+fn read_variable(name: &OsStr) -> io::Result<Vec<u8>> {
+    let text = std::env::var_os(name).ok_or_else(|| io::Error::other("there is no such variable"))?;
+    Ok(text.into_vec())
 }
 
 /// What is no regular file may never end, or never begin.
