@@ -273,6 +273,175 @@ fn tls_by_the_file_and_the_way_to_it() {
     });
 }
 
+/// No key does nothing: each of these is seen in what clients and upstreams get.
+#[test]
+fn keys_do_what_they_say() {
+    on_both_drivers(|driver| {
+        let one_route = "[[route]]\nto = \"app\"\n";
+        let serve = |head: &str, app: &str, keys: &str| {
+            let upstream = format!("[upstream.app]\nservers = [{app}]\n{keys}\n");
+            Served::start(driver, &[head, one_route, &upstream].concat())
+        };
+        let quoted = |upstream: &Upstream| format!("\"{}\"", upstream.address);
+        let plain = listen("127.0.0.1:0");
+
+        let app = Upstream::new(
+            |line| while line.request().is_some() && line.try_send("HTTP/1.1 204 x\r\n\r\n") {},
+        );
+        let served = serve(&format!("{plain}proxy_protocol = [\"127.0.0.1\"]\n"), &quoted(&app), "");
+        let mut client = connect_to(served.program.http());
+        client.send("PROXY TCP4 9.8.7.6 127.0.0.1 1000 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(app.asked().contains("x-forwarded-for: 9.8.7.6\r\n"));
+        let mut client = connect_to(served.program.http());
+        client.send(get("/"));
+        client.expect_eof();
+
+        let served = serve(
+            &format!("[limits]\ntrust = [\"127.0.0.0/8\"]\nmax_requests = 2\n{plain}"),
+            &quoted(&app),
+            "",
+        );
+        let mut client = connect_to(served.program.http());
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 5.5.5.5\r\n\r\n");
+        assert!(app.asked().contains("x-forwarded-for: 5.5.5.5\r\nx-forwarded-for: 127.0.0.1\r\n"));
+        assert_eq!(receive(&mut client).status, 204);
+        client.send(get("/"));
+        assert!(receive(&mut client).head.contains("connection: close"), "of two it was the second");
+        client.expect_eof();
+
+        let limits = "[limits]\nkeep_alive_timeout = \"50ms\"\nhead_timeout = \"50ms\"\nbody_timeout = \"50ms\"\nmax_body = 2\n";
+        let served = serve(&format!("{limits}{plain}"), &quoted(&app), "");
+        connect_to(served.program.http()).expect_eof();
+        let mut client = connect_to(served.program.http());
+        client.send("GET / HTTP/1.1\r\n");
+        assert_eq!(receive(&mut client).status, 408);
+        let mut client = connect_to(served.program.http());
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1");
+        assert_eq!(receive(&mut client).status, 408);
+        let mut client = connect_to(served.program.http());
+        client.send(post("/", "123"));
+        assert_eq!(receive(&mut client).status, 413);
+
+        // Who ends before the reply is answered only where that is asked for.
+        let slow = Upstream::new(|line| {
+            while line.request().is_some() {
+                std::thread::sleep(Duration::from_millis(100));
+                line.try_send("HTTP/1.1 204 x\r\n\r\n");
+            }
+        });
+        for (half_close, expected) in [(true, true), (false, false)] {
+            let head = format!("[limits]\nhalf_close = {half_close}\n{plain}");
+            let served = serve(&head, &quoted(&slow), "");
+            let mut client = connect_to(served.program.http());
+            client.send(get("/"));
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(client.rest().starts_with(b"HTTP/1.1 204"), expected, "half_close = {half_close}");
+        }
+
+        // An upstream that says nothing, nothing more, or has no room.
+        let silent = Upstream::new(|line| line.wait_for_end());
+        let served = serve(&plain, &quoted(&silent), "timeout = { first_byte = \"50ms\" }");
+        let mut client = connect_to(served.program.http());
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).status, 504);
+        let begun = Upstream::new(|line| {
+            line.request();
+            line.send("HTTP/1.1 200 x\r\nContent-Length: 5\r\n\r\n1");
+            line.wait_for_end();
+        });
+        let served = serve(&plain, &quoted(&begun), "timeout = { idle = \"50ms\" }");
+        let mut client = connect_to(served.program.http());
+        client.send(get("/"));
+        assert!(client.rest().ends_with(b"\r\n\r\n1"), "it is cut behind what came");
+        let served = serve(&plain, &quoted(&silent), "connections = { max = 1, queue = 0 }");
+        let mut first = connect_to(served.program.http());
+        first.send(get("/"));
+        let mut client = connect_to(served.program.http());
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).status, 503);
+        let served = serve(&plain, &quoted(&silent), "connections = { max = 1, wait = \"50ms\" }");
+        let mut first = connect_to(served.program.http());
+        first.send(get("/"));
+        let mut client = connect_to(served.program.http());
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).status, 503);
+
+        // Connections are kept, or not, and for how long.
+        for (keys, expected) in [
+            ("", 1),
+            ("connections = { keep = 0 }", 3),
+            ("connections = { max_age = \"1ms\" }", 3),
+            ("connections = { keep_for = \"1ms\" }", 3),
+        ] {
+            let app = Upstream::honest();
+            let served = serve(&plain, &quoted(&app), keys);
+            let mut client = connect_to(served.program.http());
+            for n in 0..3 {
+                client.send(get(&format!("/{n}")));
+                assert_eq!(receive(&mut client).text(), format!("/{n} "));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert_eq!(app.accepted(), expected, "{keys}");
+        }
+
+        // A request is sent as often as it may be.
+        for (tries, expected) in [(1, 502), (2, 200)] {
+            let fragile = Upstream::new(|line| {
+                if line.number == 0 {
+                    line.request();
+                } else {
+                    while line.answer_honestly() {}
+                }
+            });
+            let served = serve(&plain, &quoted(&fragile), &format!("retry = {{ tries = {tries} }}"));
+            let mut client = connect_to(served.program.http());
+            client.send(get("/"));
+            assert_eq!(receive(&mut client).status, expected, "tries = {tries}");
+        }
+
+        let (one, two) = (Upstream::honest(), Upstream::honest());
+        let both = format!("{}, {}", quoted(&one), quoted(&two));
+        let served = serve(&plain, &both, "balance = \"round-robin\"");
+        let mut client = connect_to(served.program.http());
+        for _ in 0..2 {
+            client.send(get("/"));
+            assert_eq!(receive(&mut client).status, 200);
+        }
+        assert_eq!((one.accepted(), two.accepted()), (1, 1));
+    });
+}
+
+/// A server that is verified, by the authority that the file names.
+#[test]
+fn upstreams_may_be_secured() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let secured =
+            Program::serve(driver, &["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key]);
+        let port = secured.address_after("TLS on ").port();
+        let file = |name: &str| {
+            let ca = &authority.file;
+            let listen = listen("127.0.0.1:0");
+            let server = format!("[upstream.app]\nservers = [\"https://{name}:{port}\"]\nca = [\"{ca}\"]\n");
+            [&listen, "[[route]]\nto = \"app\"\n", &server].concat()
+        };
+        let served = Served::start(driver, &file("localhost"));
+        let mut client = connect_to(served.program.http());
+        client.send(get("/plaintext"));
+        assert_eq!(receive(&mut client).text(), "Hello, World!");
+        // The same server by a name that its certificate does not have, and back.
+        served.follow(&file("127.0.0.1"));
+        client.send(get("/plaintext"));
+        let reply = receive(&mut client);
+        assert_eq!(reply.status, 502);
+        assert!(reply.text().contains("could not be secured"), "{}", reply.text());
+        served.follow(&file("localhost"));
+        client.send(get("/plaintext"));
+        assert_eq!(receive(&mut client).text(), "Hello, World!");
+    });
+}
+
 /// A key may come from the environment; without it nothing is served.
 #[test]
 fn a_key_may_be_in_a_variable() {

@@ -220,6 +220,7 @@ fn name_of(raw: &[u8]) -> Result<Vec<u8>, Unclear> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn paths_have_one_form() {
@@ -316,6 +317,29 @@ mod tests {
         check("/api%2f%2e%2e%2fadmin", Some(Ok("/admin")));
         check("/a%2f", Some(Ok("/a/")));
         check("/a%2f..;%2fb", Some(Err(Unclear::Parameter)));
+    }
+
+    proptest! {
+        /// Whatever comes is refused, or has a form that stays as it is and in which nothing is left to be resolved.
+        #[test]
+        fn a_form_is_normal(raw in r"(/|//|\.|\.\.|%2e|%2E|%2f|%5c|%41|%c3|;|a|b|\.\.;){0,12}") {
+            let raw = format!("/{raw}");
+            let Ok(path) = Path::new(raw.as_bytes()) else { return Ok(()) };
+            let text = str::from_utf8(&path.text).unwrap();
+            let again = Path::new(text.as_bytes()).unwrap();
+            prop_assert_eq!(&again.text, &path.text);
+            prop_assert_eq!(again.revealed(), path.revealed());
+            prop_assert!(text.starts_with('/') && !text.contains("//"), "{}", text);
+            let is_dot = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+            prop_assert!(!text.split('/').any(is_dot), "{}", text);
+            let escapes = text.split('%').skip(1).map(|rest| &rest[..2]);
+            prop_assert!(escapes.into_iter().all(|escape| ["2F", "5C", "C3"].contains(&escape)), "{}", text);
+            // As it is for a server that decodes slashes, it is normal as well, or not to be had.
+            if let Some(Ok(revealed)) = path.revealed() {
+                let revealed = str::from_utf8(&revealed).unwrap();
+                prop_assert!(!revealed.contains("//") && !revealed.split('/').any(is_dot), "{}", revealed);
+            }
+        }
     }
 
     #[test]
