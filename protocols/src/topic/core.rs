@@ -8,12 +8,12 @@ use super::counters::Live;
 use super::inbox::{Inbox, Letter, Mail, Wish};
 use super::log::{End, Log};
 use super::message::{Frame, Publication};
-use super::one::{Cursor, Hearing, Notify, Role, Subscriber, Topic};
+use super::one::{Hearing, Notify, Role, Subscriber, Topic, WAITING};
 use super::options::{SlowPolicy, Subscribe, TopicOptions};
 use super::place::Place;
 use ringmill_engine::{Dialer, Tick};
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -159,14 +159,10 @@ impl Core {
         self.admit(name, outside)?;
         let restarts = outside.restarts.load(Ordering::Relaxed);
         let index = if is_home { self.wanted(name, restarts, outside) } else { self.mirror(name, outside) };
-        let subscriber = Subscriber {
-            notify,
-            cursor: Cursor::Waiting(how.start),
-            when_slow: how.when_slow,
-            is_resting: false,
-        };
+        let subscriber = Subscriber { notify, at: WAITING, when_slow: how.when_slow, is_resting: false };
         let topic = &mut self.topics[index];
         let slot = topic.subscribers.insert(subscriber);
+        topic.waiting.insert(slot, how.start);
         topic.cursor(slot);
         // It is woken to read what there is.
         topic.rest(slot);
@@ -178,6 +174,7 @@ impl Core {
     /// The end of a subscription; how many others the topic has here, and what is to be dropped outside.
     pub(super) fn unsubscribe(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> (usize, Notify) {
         let topic = &mut self.topics[index];
+        topic.waiting.remove(&slot);
         let Subscriber { notify, .. } = topic.subscribers.remove(slot);
         topic.tidy();
         let left = topic.subscribers.len();
@@ -194,48 +191,52 @@ impl Core {
         &self.topics[index].name
     }
 
-    /// What a subscriber reads next.
-    pub(super) fn next(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> Next {
+    /// What a subscriber reads next; and whether that is all, so that it is woken when there is more.
+    pub(super) fn next(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> (Next, bool) {
         let topic = &mut self.topics[index];
         let Some(at) = topic.cursor(slot) else {
-            topic.subscribers[slot].cursor = Cursor::At(topic.log.next());
+            topic.set_cursor(slot, topic.log.next());
             Live::add(&outside.live.resets, 1);
-            return Next::Skipped(None);
+            return (Next::Skipped(None), false);
         };
         let Some(at) = at else {
             topic.rest(slot);
-            return Next::Empty;
+            return (Next::Empty, true);
         };
-        let subscriber = &mut topic.subscribers[slot];
         if let Some(frame) = topic.log.at(at) {
-            subscriber.cursor = Cursor::At(at + 1);
+            let frame = frame.clone();
+            topic.subscribers[slot].at = at + 1;
             if frame.is_cut() {
                 Live::add(&outside.live.resets, 1);
-                return Next::Skipped(None);
+                return (Next::Skipped(None), false);
+            }
+            let is_last = at + 1 == topic.log.next();
+            if is_last {
+                topic.rest(slot);
             }
             Live::add(&outside.live.delivered, 1);
-            return Next::Frame(frame.clone());
+            return (Next::Frame(frame), is_last);
         }
         let first = topic.log.first();
         if at >= first {
             topic.rest(slot);
-            return Next::Empty;
+            return (Next::Empty, true);
         }
-        let to = match subscriber.when_slow {
+        let to = match topic.subscribers[slot].when_slow {
             SlowPolicy::Close => {
                 Live::add(&outside.live.slow_closed, 1);
-                return Next::Lagged;
+                return (Next::Lagged, false);
             }
             SlowPolicy::Skip => first,
             SlowPolicy::Latest => first.max(topic.log.next().saturating_sub(1)),
         };
-        subscriber.cursor = Cursor::At(to);
+        topic.set_cursor(slot, to);
         if topic.log.is_cut(at, to) {
             Live::add(&outside.live.resets, 1);
-            return Next::Skipped(None);
+            return (Next::Skipped(None), false);
         }
         Live::add(&outside.live.skipped, to - at);
-        Next::Skipped(Some(to - at))
+        (Next::Skipped(Some(to - at)), false)
     }
 
     /// Replaces what is woken. What was before is to be dropped outside: with a waker a whole future may go, and its subscriptions.
@@ -313,6 +314,7 @@ impl Core {
             log: Log::new(self.forgotten, self.epoch),
             role: role(),
             subscribers: Slab::new(),
+            waiting: BTreeMap::new(),
             resting: Vec::new(),
             is_touched: false,
         });
@@ -433,7 +435,7 @@ impl Core {
         topic.log.follow(end.epoch);
         if is_first {
             // Now everybody's place is known, and what follows does not change it.
-            let slots: Vec<usize> = topic.subscribers.iter().map(|(slot, _)| slot).collect();
+            let slots: Vec<usize> = topic.waiting.keys().copied().collect();
             for slot in slots {
                 topic.cursor(slot);
             }

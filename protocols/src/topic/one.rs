@@ -5,6 +5,7 @@ use super::options::{SlowPolicy, Start};
 use super::place::Place;
 use ringmill_engine::{ConnId, Dialer, Tick};
 use slab::Slab;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One topic.
@@ -13,6 +14,8 @@ pub(super) struct Topic {
     pub(super) log: Log,
     pub(super) role: Role,
     pub(super) subscribers: Slab<Subscriber>,
+    /// Where those begin whose place is not known before the mirror is. Seldom anybody, so that it is not with each subscriber.
+    pub(super) waiting: BTreeMap<usize, Start>,
     /// Those that have read everything, so that the next message wakes them; and some that have left.
     pub(super) resting: Vec<usize>,
     pub(super) is_touched: bool,
@@ -42,37 +45,33 @@ pub(super) enum Hearing {
     Lingers(Option<Tick>),
 }
 
+/// There are many, so that each is small.
 pub(super) struct Subscriber {
     pub(super) notify: Notify,
-    pub(super) cursor: Cursor,
+    /// It reads this one next; [`WAITING`] if it is not known yet.
+    pub(super) at: u64,
     pub(super) when_slow: SlowPolicy,
     pub(super) is_resting: bool,
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Cursor {
-    /// It reads this one next.
-    At(u64),
-    /// Not known before the mirror is.
-    Waiting(Start),
-}
+/// In place of an offset, of which there are not so many.
+pub(super) const WAITING: u64 = u64::MAX;
 
 /// How a subscriber is told that there is something to read.
 pub(super) enum Notify {
     /// A connection of this worker.
     Conn(ConnId),
-    Waker(ringmill_engine::Waker),
     Task(std::task::Waker),
 }
 
 impl Topic {
     /// Where a subscriber reads: `Some(None)` if nobody knows yet, `None` if it cannot go on where it was.
     pub(super) fn cursor(&mut self, slot: usize) -> Option<Option<u64>> {
-        let subscriber = &mut self.subscribers[slot];
-        let start = match subscriber.cursor {
-            Cursor::At(at) => return Some(Some(at)),
-            Cursor::Waiting(start) => start,
-        };
+        let at = self.subscribers[slot].at;
+        if at != WAITING {
+            return Some(Some(at));
+        }
+        let start = self.waiting.get(&slot).copied().unwrap_or_default();
         if let Role::Mirror { is_synced: false, .. } = self.role {
             return Some(None);
         }
@@ -90,8 +89,16 @@ impl Topic {
                 at.filter(|_| said == self.log.end().epoch)?
             }
         };
-        subscriber.cursor = Cursor::At(at);
+        self.set_cursor(slot, at);
         Some(Some(at))
+    }
+
+    /// Where a subscriber reads next.
+    pub(super) fn set_cursor(&mut self, slot: usize, at: u64) {
+        if self.subscribers[slot].at == WAITING {
+            self.waiting.remove(&slot);
+        }
+        self.subscribers[slot].at = at;
     }
 
     /// It has read everything.
@@ -117,7 +124,6 @@ impl Topic {
                         dialer.wake(*conn);
                     }
                 }
-                Notify::Waker(waker) => waker.wake(),
                 Notify::Task(waker) => waker.wake_by_ref(),
             }
         }
@@ -129,5 +135,15 @@ impl Topic {
             let resting = self.subscribers.iter().filter(|(_, subscriber)| subscriber.is_resting);
             self.resting = resting.map(|(slot, _)| slot).collect();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_many_and_each_is_small() {
+        assert_eq!(size_of::<Subscriber>(), 32);
     }
 }

@@ -13,8 +13,9 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub struct Subscription {
     hub: Hub,
-    topic: usize,
-    slot: usize,
+    /// Small, because there are many: no worker has so many topics, or subscribers.
+    topic: u32,
+    slot: u32,
 }
 
 impl Hub {
@@ -22,7 +23,7 @@ impl Hub {
     /// topic, or of one too many ([`TopicOptions::topics_max`](super::TopicOptions::topics_max)).
     pub fn subscribe_io(&self, topic: &str, how: Subscribe, io: &mut Io<'_>) -> Option<Subscription> {
         let has_dialer = self.0.dialer.borrow().is_some();
-        let notify = if has_dialer { Notify::Conn(io.id()) } else { Notify::Waker(io.waker()) };
+        let notify = if has_dialer { Notify::Conn(io.id()) } else { Notify::Task(io.waker().into()) };
         self.subscribe_with(topic, how, notify)
     }
 
@@ -46,7 +47,7 @@ impl Hub {
             Some((index, slot, core.subscribers(index)))
         })?;
         self.count_subscribers(&name, count);
-        Some(Subscription { hub: self.clone(), topic: index, slot })
+        Some(Subscription { hub: self.clone(), topic: index as u32, slot: slot as u32 })
     }
 }
 
@@ -54,7 +55,13 @@ impl Subscription {
     /// What there is to read. Behind [`Next::Empty`] whoever subscribed is woken when there is more.
     #[expect(clippy::should_implement_trait, reason = "it has no end")]
     pub fn next(&mut self) -> Next {
-        self.hub.with(|core, outside| core.next(self.topic, self.slot, outside))
+        self.next_of_all().0
+    }
+
+    /// The same, and whether that is all there is: then whoever subscribed is woken when there is more, and need not look.
+    #[inline]
+    pub(crate) fn next_of_all(&mut self) -> (Next, bool) {
+        self.hub.with(|core, outside| core.next(self.topic as usize, self.slot as usize, outside))
     }
 
     /// The same for a future, whose waker is kept while there is nothing.
@@ -62,7 +69,9 @@ impl Subscription {
         match self.next() {
             Next::Empty => {
                 let notify = Notify::Task(context.waker().clone());
-                drop(self.hub.with(|core, _| core.set_notify(self.topic, self.slot, notify)));
+                drop(
+                    self.hub.with(|core, _| core.set_notify(self.topic as usize, self.slot as usize, notify)),
+                );
                 Poll::Pending
             }
             next => Poll::Ready(next),
@@ -71,14 +80,15 @@ impl Subscription {
 
     /// Which topic.
     pub fn topic(&self) -> Arc<str> {
-        self.hub.with(|core, _| core.name(self.topic).clone())
+        self.hub.with(|core, _| core.name(self.topic as usize).clone())
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         let name = self.topic();
-        let (left, _notify) = self.hub.with(|core, outside| core.unsubscribe(self.topic, self.slot, outside));
+        let (topic, slot) = (self.topic as usize, self.slot as usize);
+        let (left, _notify) = self.hub.with(|core, outside| core.unsubscribe(topic, slot, outside));
         self.hub.count_subscribers(&name, left);
         self.hub.look_later();
     }

@@ -89,6 +89,8 @@ const ITEM_BYTES: usize = 64;
 /// what one client sends in one go.
 const LOG: usize = 1 << 10;
 const PUBLISHED_MAX: usize = LOG / 8;
+/// A shorter message is copied, as an output does with what is shared.
+const COPIED_BYTES_MAX: usize = 1024;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
 
@@ -261,11 +263,25 @@ impl Sending {
         if !self.may_send(common, io) || self.send_deflated(opcode, bytes, common, io) {
             return;
         }
-        if self.queue.is_none() && bytes.len() <= FRAGMENT_BYTES {
-            write_header(io.buffer(), opcode, true, false, bytes.len());
-            io.queue(bytes.clone());
+        self.send_plain(opcode, bytes, common, io);
+    }
+
+    /// The same as it is: not compressed.
+    #[inline]
+    pub(super) fn send_plain(&mut self, opcode: Opcode, bytes: &Bytes, common: &Common, io: &mut Io<'_>) {
+        if !self.may_send(common, io) {
+            return;
+        }
+        if self.queue.is_some() || bytes.len() > FRAGMENT_BYTES {
+            return self.put_off(opcode, bytes.clone(), false, common, io);
+        }
+        let buffer = io.buffer();
+        write_header(buffer, opcode, true, false, bytes.len());
+        if bytes.len() < COPIED_BYTES_MAX {
+            // Sharing it would count up and down; the output copies it all the same.
+            buffer.extend_from_slice(bytes);
         } else {
-            self.put_off(opcode, bytes.clone(), false, common, io);
+            io.queue(bytes.clone());
         }
     }
 

@@ -16,12 +16,13 @@ struct Skipped {
     messages: Option<u64>,
 }
 
+/// A client to which more than this is still on its way is sent no message before it was.
+const BEHIND_BYTES: usize = 512;
+/// So much is sent at once, and the message that passes it: what a client that does not read costs besides its place in the log.
+const AT_ONCE_BYTES: usize = 4096;
+
 /// What goes to many is compressed once, so that it is worth it sooner than what goes to one.
 const SHARED_BYTES_MIN: usize = 256;
-
-/// So much of what was published is written before all of it is sent: the log has the rest, for everybody at once. A client that does not read
-/// costs no more.
-const AHEAD_BYTES: usize = 16 << 10;
 
 impl<H: Handler> Session<H> {
     /// Sends what was published, and tells the handler what it has to know: what is missing, and that there is room.
@@ -40,12 +41,14 @@ impl<H: Handler> Session<H> {
 }
 
 impl Sending {
-    /// Sends what was published, a little ahead of the client. Stops where the handler has to be told something.
+    /// Sends what was published, a little at a time: what a client does not read waits in the log, where it takes nothing more. Stops where
+    /// the handler has to be told something.
     fn pump_topics(&mut self, common: &Common, io: &mut Io<'_>) -> Option<Skipped> {
         let mut topics = self.topics.take()?;
         let mut empty = 0;
         let mut told = None;
-        while empty < topics.list.len() {
+        let is_behind = io.queued_bytes() > BEHIND_BYTES;
+        while empty < topics.len() {
             if !self.is_open() {
                 return None;
             }
@@ -53,18 +56,16 @@ impl Sending {
                 io.notify_drained();
                 break;
             }
-            if io.queued_bytes() >= AHEAD_BYTES || io.is_full() {
+            if is_behind || io.queued_bytes() >= AT_ONCE_BYTES || io.is_full() {
                 io.notify_sent();
                 break;
             }
-            topics.turn = (topics.turn + 1) % topics.list.len();
-            let subscription = &mut topics.list[topics.turn];
-            match subscription.next() {
-                Next::Frame(frame) => {
-                    empty = 0;
-                    self.send_frame(&frame, common, io);
-                }
-                Next::Empty => empty += 1,
+            let Some(subscription) = topics.next() else { break };
+            let (next, is_all) = subscription.next_of_all();
+            empty = if is_all { empty + 1 } else { 0 };
+            match next {
+                Next::Frame(frame) => self.send_frame(&frame, common, io),
+                Next::Empty => {}
                 Next::Skipped(messages) => {
                     told = Some(Skipped { topic: subscription.topic(), messages });
                     break;
@@ -80,33 +81,51 @@ impl Sending {
     }
 
     fn send_frame(&mut self, frame: &Frame, common: &Common, io: &mut Io<'_>) {
-        let bytes = frame.as_bytes();
-        if let Some(packed) = self.deflated(frame, common) {
-            let opcode = if frame.is_text() { Opcode::Text } else { Opcode::Binary };
-            write_header(io.buffer(), opcode, true, true, packed.len());
-            io.queue(packed);
-        } else {
-            self.send_shared(&SharedMessage { is_text: frame.is_text(), bytes: bytes.clone() }, common, io);
+        let (bytes, opcode) = (frame.as_bytes(), if frame.is_text() { Opcode::Text } else { Opcode::Binary });
+        match self.form(frame, common) {
+            Form::Plain => self.send_plain(opcode, bytes, common, io),
+            Form::Deflated(packed) => {
+                write_header(io.buffer(), opcode, true, true, packed.len());
+                io.queue(packed.clone());
+            }
+            Form::Own => {
+                let message = SharedMessage { is_text: frame.is_text(), bytes: bytes.clone() };
+                self.send_shared(&message, common, io);
+            }
         }
     }
 
-    /// The compressed frame that all share whose client can read it: but a connection with a window of its own compresses for itself.
-    fn deflated(&self, frame: &Frame, common: &Common) -> Option<Bytes> {
-        let options = common.options.deflate.as_ref().filter(|_| self.window_bits != 0)?;
-        let bytes = frame.as_bytes();
-        let is_worth_it =
-            (options.bytes_min.min(SHARED_BYTES_MIN)..=options.bytes_max).contains(&bytes.len());
-        if !is_worth_it
-            || self.in_parts()
-            || self.context.as_ref().is_some_and(|context| context.keeps_ours())
-        {
-            return None;
+    /// In which form a connection is sent what goes to many.
+    #[inline]
+    fn form<'f>(&self, frame: &'f Frame, common: &Common) -> Form<'f> {
+        let Some(options) = common.options.deflate.as_ref().filter(|_| self.window_bits != 0) else {
+            return Form::Plain;
+        };
+        if self.context.as_ref().is_some_and(|context| context.keeps_ours()) {
+            return Form::Own;
         }
-        let (bits, packed) = frame.deflated(|| {
+        let bytes = frame.as_bytes();
+        if !(options.bytes_min.min(SHARED_BYTES_MIN)..=options.bytes_max).contains(&bytes.len()) {
+            return Form::Plain;
+        }
+        let deflated = frame.deflated(|| {
             let mut codec = common.codec.borrow_mut();
             let packed = codec.compress(None, options.window_bits, bytes, options)?;
             Some((options.window_bits, Bytes::copy_from_slice(packed)))
-        })?;
-        (*bits <= self.window_bits).then(|| packed.clone())
+        });
+        match deflated {
+            None => Form::Plain,
+            Some((bits, packed)) if *bits <= self.window_bits => Form::Deflated(packed),
+            Some(_) => Form::Own,
+        }
     }
+}
+
+/// What a connection is sent of a message that goes to many.
+enum Form<'a> {
+    Plain,
+    /// Compressed once: for all whose clients can read it.
+    Deflated(&'a Bytes),
+    /// Compressed for this connection, which has a window of its own, or a smaller one.
+    Own,
 }

@@ -3,8 +3,9 @@
 use super::frame::may_be_sent;
 use super::message::{Message, SharedMessage};
 use super::sending::{Common, Sending};
-use crate::topic::{Hub, Publication, Published, Subscribe};
+use crate::topic::{Hub, Publication, Published, Subscribe, Subscription};
 use ringmill_engine::{Address, Facts, Io, Tick, Waker};
+use std::sync::Arc;
 
 /// What a handler can do with a connection during a call.
 pub struct Ws<'a> {
@@ -68,22 +69,27 @@ impl<'a> Ws<'a> {
     pub fn subscribe_with(&mut self, topic: &str, how: Subscribe) -> bool {
         let Some(hub) = self.hub() else { return false };
         let topics = self.sending.topics.get_or_insert_default();
-        if topics.list.iter().any(|subscription| *subscription.topic() == *topic) {
+        if topics.iter().any(|subscription| *subscription.topic() == *topic) {
             return true;
         }
-        if topics.list.len() >= self.common.options.subscriptions_max {
+        if topics.len() >= self.common.options.subscriptions_max {
             return false;
         }
         let subscription = hub.subscribe_io(topic, how, &mut self.io);
-        let is_subscribed = subscription.is_some();
-        topics.list.extend(subscription);
-        is_subscribed
+        let Some(subscription) = subscription else { return false };
+        topics.push(subscription);
+        true
+    }
+
+    /// The topics that the connection subscribes to, the first one first.
+    pub fn subscriptions(&self) -> impl Iterator<Item = Arc<str>> {
+        self.sending.topics.iter().flat_map(|topics| topics.iter().map(Subscription::topic))
     }
 
     /// Ends a subscription. What was published before may have been sent already.
     pub fn unsubscribe(&mut self, topic: &str) {
         if let Some(topics) = &mut self.sending.topics {
-            topics.list.retain(|subscription| *subscription.topic() != *topic);
+            topics.retain(|subscription| *subscription.topic() != *topic);
         }
     }
 

@@ -102,22 +102,28 @@ struct Room {
     start: Start,
 }
 
-impl Handler for Room {
-    type State = String;
+/// The topic of a connection that subscribes to it when it opens; then the subscription has the name. There may be many.
+struct Wanted(String);
 
-    fn accept(&mut self, request: &Request<'_>, _: &mut Accept<'_>) -> Option<String> {
-        topic(request).map(str::to_owned)
+impl Handler for Room {
+    type State = Option<Box<Wanted>>;
+
+    fn accept(&mut self, request: &Request<'_>, _: &mut Accept<'_>) -> Option<Option<Box<Wanted>>> {
+        topic(request).map(|topic| Some(Box::new(Wanted(topic.to_owned()))))
     }
 
-    fn open(&mut self, topic: &mut String, ws: &mut Ws<'_>) {
+    fn open(&mut self, wanted: &mut Option<Box<Wanted>>, ws: &mut Ws<'_>) {
         let how = Subscribe { start: self.start, when_slow: SlowPolicy::Close };
-        if !ws.subscribe_with(topic, how) {
+        if let Some(Wanted(topic)) = wanted.take().as_deref()
+            && !ws.subscribe_with(topic, how)
+        {
             ws.close(1013, "too many topics");
         }
     }
 
-    fn message(&mut self, topic: &mut String, message: Message<'_>, ws: &mut Ws<'_>) {
-        match ws.publish(topic, message) {
+    fn message(&mut self, _: &mut Option<Box<Wanted>>, message: Message<'_>, ws: &mut Ws<'_>) {
+        let Some(topic) = ws.subscriptions().next() else { return };
+        match ws.publish(&topic, message) {
             Published::Done { .. } => {}
             Published::Busy => ws.close(1013, busy(&self.broker)),
             Published::TooLarge | Published::NoTopic => ws.close(1009, "longer than a message may be"),
