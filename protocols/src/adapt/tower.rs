@@ -18,7 +18,7 @@ use crate::http::reply::Work;
 use crate::http::work::One;
 use crate::http::{BodyWriter, Fill, Handler, Method, Plan, Reply, Request, Source, Streaming, Version};
 use bytes::Bytes;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, StatusCode};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -123,7 +123,8 @@ impl<S: Answer> Handler for Tower<S> {
         };
         match exchange.poll_response(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(response) => {
-                exchange.write(response, reply);
+                let made = exchange.make(response);
+                exchange.write(made, reply);
                 exchange.retire();
             }
             Poll::Pending => {
@@ -166,8 +167,8 @@ struct Exchange<S: Answer> {
     future: Pin<Box<Option<S::Future>>>,
     /// The service is not ready for the request yet.
     waiting: Option<Box<(S, http::Request<Body>)>>,
-    /// What it has made, if that was waited for.
-    made: Option<Made<S>>,
+    /// The answer, if it was waited for and did not fail.
+    made: Option<Made>,
     body: Place<S::Body>,
     /// That of an answer becomes that of the next request, as in hyper.
     map: Option<HeaderMap>,
@@ -177,7 +178,15 @@ struct Exchange<S: Answer> {
     spare: Weak<Places<S>>,
 }
 
-type Made<S> = Result<http::Response<<S as Answer>::Body>, BoxError>;
+type Response<S> = Result<http::Response<<S as Answer>::Body>, BoxError>;
+
+/// An answer of which nothing is written.
+struct Made {
+    status: StatusCode,
+    headers: HeaderMap,
+    is_granted: bool,
+    content: reply::Body,
+}
 
 impl<S: Answer> Exchange<S> {
     fn new(spare: Weak<Places<S>>, notices: Notices) -> Exchange<S> {
@@ -205,7 +214,7 @@ impl<S: Answer> Exchange<S> {
         }
     }
 
-    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Made<S>> {
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Response<S>> {
         if let Some(waiting) = &mut self.waiting {
             ready!(waiting.0.poll_ready(context)).map_err(Into::into)?;
         }
@@ -217,12 +226,14 @@ impl<S: Answer> Exchange<S> {
         future.poll(context).map_err(Into::into)
     }
 
-    fn write(&mut self, made: Made<S>, reply: &mut Reply<'_>) {
-        let (parts, body) = match made {
+    /// The answer with its body, which is looked at for the first time: it may want the one of the request.
+    #[inline]
+    fn make(&mut self, response: Response<S>) -> Option<Made> {
+        let (parts, body) = match response {
             Ok(response) => response.into_parts(),
             Err(error) => {
                 tracing::debug!(error = &*error, "a service failed: the client is told 500");
-                return reply.put(failed());
+                return None;
             }
         };
         let (status, headers) = (parts.status, parts.headers);
@@ -240,7 +251,12 @@ impl<S: Answer> Exchange<S> {
             }
             _ => response::body(&headers, body, self.asked, &mut self.body),
         };
-        let Some(content) = content else { return reply.put(failed()) };
+        Some(Made { status, headers, is_granted, content: content? })
+    }
+
+    #[inline]
+    fn write(&mut self, made: Option<Made>, reply: &mut Reply<'_>) {
+        let Some(Made { status, headers, is_granted, content }) = made else { return reply.put(failed()) };
         let lines = reply.head(status.as_u16(), response::said(&headers, is_granted));
         response::fields(&headers, status, is_granted, lines);
         reply.content(content);
@@ -261,13 +277,14 @@ const KEPT_FIELDS_MAX: usize = 32;
 
 impl<S: Answer> Work for Exchange<S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_response(context).map(|made| self.made = Some(made))
+        let response = ready!(self.poll_response(context));
+        self.made = self.make(response);
+        Poll::Ready(())
     }
 
     fn answer(mut self: Box<Self>, reply: &mut Reply<'_>) {
-        if let Some(made) = self.made.take() {
-            self.write(made, reply);
-        }
+        let made = self.made.take();
+        self.write(made, reply);
         self.retire();
     }
 

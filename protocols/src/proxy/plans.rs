@@ -71,7 +71,7 @@ impl Plans {
 }
 
 impl Plans {
-    /// Of which upstream a connection with this tag is ([`PlannedUpstream::id`]), and of which of its servers. To be asked on the thread of
+    /// Of which upstream a connection with this tag is ([`PlannedUpstream::id`](super::PlannedUpstream::id)), and of which of its servers. To be asked on the thread of
     /// the worker that has it.
     pub fn server_of(&self, tag: u64) -> Option<(u32, usize)> {
         let key = Arc::as_ptr(&self.0).addr();
