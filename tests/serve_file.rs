@@ -379,7 +379,7 @@ fn keys_do_what_they_say() {
             for n in 0..3 {
                 client.send(get(&format!("/{n}")));
                 assert_eq!(receive(&mut client).text(), format!("/{n} "));
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(100));
             }
             assert_eq!(app.accepted(), expected, "{keys}");
         }

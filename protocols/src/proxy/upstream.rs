@@ -50,7 +50,9 @@ impl State {
         let Upstream { place, opened, requests, .. } = self.upstreams[upstream];
         let config = self.groups.config(place.group);
         let (connections_max, keep_max) = (config.connections_max, config.keep_max);
-        let (keep_timeout, is_old) = (config.keep_timeout, io.now().since(opened) >= config.age_max);
+        let keep_timeout = config.keep_timeout;
+        let rest = config.age_max.saturating_sub(io.now().since(opened));
+        let is_old = rest.is_zero();
         let yields = requests >= YIELDS_AFTER && self.groups[place].yields_one(connections_max);
         if !is_old
             && !yields
@@ -68,7 +70,7 @@ impl State {
             return Next::Close;
         }
         to.idle.push(upstream);
-        io.set_timeout(keep_timeout);
+        io.set_timeout(keep_timeout.min(rest));
         Next::Continue
     }
 
