@@ -6,8 +6,8 @@ use common::http::{get, receive};
 use common::*;
 use ringmill::http::{self, Reply, Request};
 use ringmill::{Address, DriverChoice, Echo, Engine, Error, ListenOptions, Listeners, Running};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Two workers that say `text`.
@@ -95,10 +95,14 @@ fn a_listener_may_give_way_to_one_for_all_addresses() {
         let all: Address = format!("0.0.0.0:{}", ip(&one).port()).parse().unwrap();
         listeners.add(&all, ListenOptions::default(), |_| says("all")).unwrap();
         assert!(listeners.remove(&one));
+        // Who comes while the one is closed may be reset.
         eventually(true, || {
             let mut client = connect_to(ip(&one));
-            client.send(get("/"));
-            receive(&mut client).text() == "all"
+            let asked = client.write_all(get("/").as_bytes());
+            let mut reply = Vec::new();
+            let _ = client.shutdown(std::net::Shutdown::Write);
+            let _ = client.read_to_end(&mut reply);
+            asked.is_ok() && reply.ends_with(b"all")
         });
         listeners.add(&one, ListenOptions::default(), |_| says("one")).unwrap();
         assert!(listeners.remove(&all));
@@ -148,32 +152,19 @@ fn a_unix_listener_takes_its_file_along() {
     });
 }
 
-/// Whoever is let in by the kernel is served, however often a listener closes.
+/// Whoever was let in by the kernel before a listener goes is served, accepted or not. One that comes while it is closed may be reset: the
+/// kernel has no way to close a listener that nobody is let in to.
 #[test]
-fn no_connection_is_lost_when_a_listener_goes() {
+fn who_has_connected_is_served_when_a_listener_goes() {
     on_both_drivers(|driver| {
         let (_running, listeners) = saying(driver, "first");
-        let address = listeners.add(&any(), ListenOptions::default(), |_| says("second")).unwrap();
-        let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
-                        match TcpStream::connect(ip(&address)) {
-                            Ok(stream) => {
-                                ask(&mut with_patience(stream), "second");
-                                served.fetch_add(1, Ordering::Relaxed);
-                            }
-                            Err(_) => return,
-                        }
-                    }
-                });
-            }
-            eventually(true, || served.load(Ordering::Relaxed) > 200);
+        for _ in 0..20 {
+            let address = listeners.add(&any(), ListenOptions::default(), |_| says("second")).unwrap();
+            let mut clients = connected(ip(&address));
             assert!(listeners.remove(&address));
+            clients.iter_mut().for_each(|client| ask(client, "second"));
             eventually(true, || TcpStream::connect(ip(&address)).is_err());
-            is_over.store(true, Ordering::Relaxed);
-        });
+        }
     });
 }
 

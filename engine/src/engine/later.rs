@@ -65,7 +65,8 @@ impl Listeners {
     }
 
     /// Listens no more on an address, as [`Listeners::add`] or [`Running::addresses`](crate::Running::addresses) gave it. Who has connected
-    /// already is served. Says whether anybody listened there.
+    /// already is served; one that comes in the very moment in which the kernel closes the socket is reset. Says whether anybody listened
+    /// there.
     pub fn remove(&self, address: &Address) -> bool {
         let mut inner = self.lock();
         let Some(number) = inner.find(address) else { return false };
