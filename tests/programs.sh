@@ -767,6 +767,7 @@ check_websocket() {
 }
 
 # A case of compression takes two seconds or more, as it is a thousand messages one after the other: each driver has another 18 of the 216.
+# Large messages go to io_uring, whose sends are the ones that may be cut.
 # check_autobahn ADDRESS
 check_autobahn() {
     local here
@@ -776,9 +777,11 @@ check_autobahn() {
         return
     fi
     check "Autobahn, cases 1 to 7 and 10" "244 OK, 3 INFORMATIONAL" "$(autobahn "$1" 120)"
-    check "Autobahn, cases 9: messages of up to 16 MiB" "54 OK" "$(autobahn "$1" 180 '9.*')"
-    local compression='12.1.*'
-    if [[ $driver == poll ]]; then compression='13.1.*'; fi
+    local compression='13.1.*'
+    if [[ $driver == uring ]]; then
+        check "Autobahn, cases 9: messages of up to 16 MiB" "54 OK" "$(autobahn "$1" 180 '9.*')"
+        compression='12.1.*'
+    fi
     check "Autobahn, cases $compression: compression" "18 OK" "$(autobahn "$1" 300 "$compression")"
 }
 
