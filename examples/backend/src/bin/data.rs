@@ -37,6 +37,9 @@ pub async fn app(file: &Path) -> Result<Router, sqlx::Error> {
         .journal_mode(SqliteJournalMode::Wal)
         // How long one who writes waits for another.
         .busy_timeout(Duration::from_secs(5));
+    // A new file is switched to a log by whoever comes first, and SQLite does not let others wait for that.
+    static OPENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _first = OPENING.lock().await;
     let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
     let table = "CREATE TABLE IF NOT EXISTS account \
         (name TEXT PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0)) STRICT";
