@@ -5,7 +5,9 @@ mod common;
 use common::http::{get, receive};
 use common::*;
 use ringmill::http::{self, Reply, Request};
-use ringmill::{Address, DriverChoice, Echo, Engine, Error, ListenOptions, Listeners, Running};
+use ringmill::{
+    Address, Dialer, DriverChoice, Echo, Engine, Error, Io, ListenOptions, Listeners, Protocol, Running, Step,
+};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -165,6 +167,35 @@ fn who_has_connected_is_served_when_a_listener_goes() {
             clients.iter_mut().for_each(|client| ask(client, "second"));
             eventually(true, || TcpStream::connect(ip(&address)).is_err());
         }
+    });
+}
+
+/// Keeps memory, and says so.
+struct Keeper;
+
+impl Protocol for Keeper {
+    type Session = ();
+
+    fn open(&mut self, _: &mut Io<'_>) {}
+
+    fn data(&mut self, _: &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
+        Step::consumed(input.len())
+    }
+
+    fn start(&mut self, dialer: Dialer) {
+        dialer.hold(4 << 20);
+    }
+}
+
+#[test]
+fn what_a_protocol_keeps_is_not_counted_when_it_is_gone() {
+    on_both_drivers(|driver| {
+        let (running, listeners) = saying(driver, "first");
+        let is_kept = || running.stats().total().memory_bytes > 7 << 20;
+        let address = listeners.add(&any(), ListenOptions::default(), |_| Keeper).unwrap();
+        eventually(true, is_kept);
+        assert!(listeners.replace(&address, |_| Echo::default()).unwrap());
+        eventually(false, is_kept);
     });
 }
 

@@ -106,6 +106,8 @@ impl<D: Driver> Worker<D> {
                     .any(|listener| !listener.is_closed() && listener.service() == *service);
             if !is_needed {
                 self.services[usize::from(*service)] = Box::new(Gone);
+                let held = self.outbound.set_held(*service, 0);
+                self.shared.memory.change(held, 0);
             }
             is_needed
         });

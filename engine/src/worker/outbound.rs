@@ -110,7 +110,7 @@ impl Outbound {
     }
 
     /// What it was before.
-    fn set_held(&mut self, service: u16, bytes: usize) -> usize {
+    pub(super) fn set_held(&mut self, service: u16, bytes: usize) -> usize {
         let service = usize::from(service);
         if self.held.len() <= service {
             self.held.resize(service + 1, 0);
