@@ -1,68 +1,21 @@
 //! Two servers with a broker between them, which is killed and started again while everybody talks. Debian: nats-server, redis-server.
 
+#[path = "../protocols/tests/broker/server.rs"]
+mod broker;
 mod common;
 
+use broker::{BROKERS, Server as Broker};
 use common::http::{get, post, receive, receive_chunk, receive_head};
 use common::ws::{self, Frame};
 use common::*;
 use ringmill::DriverChoice;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
-
-/// A broker that a test has for itself.
-struct Broker {
-    program: &'static str,
-    port: u16,
-    child: Child,
-}
-
-const BROKERS: [&str; 2] = ["nats-server", "redis-server"];
-
-impl Broker {
-    fn start(program: &'static str) -> Broker {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Broker { program, port, child: run(program, port) }
-    }
-
-    fn url(&self) -> String {
-        let scheme = if self.program == "nats-server" { "nats" } else { "redis" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        self.child = run(self.program, self.port);
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn run(program: &str, port: u16) -> Child {
-    let port = port.to_string();
-    let arguments: &[&str] = match program {
-        "nats-server" => &["-a", "127.0.0.1", "-p", &port],
-        _ => &["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"],
-    };
-    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new(program);
-    command.args(arguments).env("PATH", path).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().unwrap_or_else(|error| panic!("{program}: {error}. Debian: apt-get install {program}"))
-}
 
 /// A server with two workers.
 struct Node {

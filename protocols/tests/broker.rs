@@ -1,69 +1,20 @@
 //! Messages between processes by real brokers, which the tests start, kill and start again. Debian: nats-server, redis-server.
 
+#[path = "broker/server.rs"]
+mod server;
+
 use bytes::Bytes;
 use ringmill_protocols::broker::{Broker, Event, Inbox, Link, Options, Refused};
+use server::{BROKERS, Server};
 use std::collections::VecDeque;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A server that a test has for itself.
-struct Server {
-    program: &'static str,
-    port: u16,
-    child: Child,
-}
-
 const PATIENCE: Duration = Duration::from_secs(20);
 
-impl Server {
-    fn start(program: &'static str) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Server { program, port, child: spawn(program, port) }
-    }
-
-    fn url(&self) -> String {
-        let scheme = if self.program == "nats-server" { "nats" } else { "redis" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        self.child = spawn(self.program, self.port);
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(program: &str, port: u16) -> Child {
-    let port = port.to_string();
-    let arguments: &[&str] = match program {
-        "nats-server" => &["-a", "127.0.0.1", "-p", &port],
-        _ => &["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"],
-    };
-    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-    Command::new(program)
-        .args(arguments)
-        .env("PATH", path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}. Debian: apt-get install {program}"))
-}
-
 fn on_both_brokers(test: impl Fn(Server)) {
-    for program in ["nats-server", "redis-server"] {
+    for program in BROKERS {
         test(Server::start(program));
     }
 }

@@ -74,6 +74,29 @@ where
     Ok(())
 }
 
+/// The same on a current-thread runtime of tokio for each worker, with a task for each connection.
+pub fn serve_on_tokio<H, F>(args: &ServerArgs, handle: H) -> Result<()>
+where
+    H: Fn(tokio::net::TcpStream) -> F + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    serve(args, move |listener| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    std::thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                };
+                tokio::spawn(handle(stream));
+            }
+        })
+    })
+}
+
 fn tcp_listeners(args: &ServerArgs) -> Result<Vec<Socket>> {
     let mut listen = args.listen.clone();
     let first = tcp_listener(&listen).context("cannot listen")?;

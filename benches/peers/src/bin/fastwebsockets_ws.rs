@@ -14,7 +14,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use ringmill_peers::net::{self, ServerArgs};
-use tokio::net::TcpListener;
 
 #[derive(Parser)]
 #[command(about = "WebSocket echo on fastwebsockets and hyper with one current-thread runtime a worker")]
@@ -24,29 +23,13 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    net::serve(&Args::parse().server, |listener| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(accept_all(listener))
+    net::serve_on_tokio(&Args::parse().server, |stream| async move {
+        // An error here is the client's: it broke off, or what it sent is no WebSocket.
+        let _ = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service_fn(answer))
+            .with_upgrades()
+            .await;
     })
-}
-
-async fn accept_all(listener: std::net::TcpListener) -> Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            std::thread::sleep(net::ACCEPT_PAUSE);
-            continue;
-        };
-        tokio::spawn(async move {
-            // An error here is the client's: it broke off, or what it sent is no WebSocket.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service_fn(answer))
-                .with_upgrades()
-                .await;
-        });
-    }
 }
 
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

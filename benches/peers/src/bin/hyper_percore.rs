@@ -9,7 +9,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use ringmill_peers::hyper_site::answer;
 use ringmill_peers::net::{self, ServerArgs};
-use tokio::net::TcpListener;
 
 #[derive(Parser)]
 #[command(about = "hyper HTTP/1 server with one current-thread runtime a worker")]
@@ -19,27 +18,11 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    net::serve(&Args::parse().server, |listener| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(accept_all(listener))
+    net::serve_on_tokio(&Args::parse().server, |stream| async move {
+        // An error here is the peer's: it broke off or sent something that is not HTTP.
+        let _ = hyper::server::conn::http1::Builder::new()
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(stream), service_fn(answer))
+            .await;
     })
-}
-
-async fn accept_all(listener: std::net::TcpListener) -> Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            std::thread::sleep(net::ACCEPT_PAUSE);
-            continue;
-        };
-        tokio::spawn(async move {
-            // An error here is the peer's: it broke off or sent something that is not HTTP.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .pipeline_flush(true)
-                .serve_connection(TokioIo::new(stream), service_fn(answer))
-                .await;
-        });
-    }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use ringmill_peers::net::{self, ServerArgs};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 
 #[derive(Parser)]
@@ -17,24 +17,8 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    net::serve(&Args::parse().server, |listener| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(accept_all(listener))
-    })
-}
-
-async fn accept_all(listener: std::net::TcpListener) -> Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            std::thread::sleep(net::ACCEPT_PAUSE);
-            continue;
-        };
-        // An error here is the client's: it broke off, or what it sent is no WebSocket.
-        tokio::spawn(echo(stream).map(|_| ()));
-    }
+    // An error is the client's: it broke off, or what it sent is no WebSocket.
+    net::serve_on_tokio(&Args::parse().server, |stream| echo(stream).map(|_| ()))
 }
 
 async fn echo(stream: TcpStream) -> tungstenite::Result<()> {
