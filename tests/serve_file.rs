@@ -617,7 +617,7 @@ fn a_request_is_explained() {
             "route     route 2: host *.test, path /api and below, POST",
             "          route 1: any host, any path: matches too, and comes behind it",
             "upstream  app: 127.0.0.1:3000",
-            "limits    1024 bytes of body; 500 connections a server and worker, 1000 waiting for 5s",
+            "limits    1024 bytes of body; 500 connections a server, 1000 waiting for 5s",
             "request   POST /api/?q HTTP/1.1",
             "          - Host: A.Test:80",
             "          - X-Forwarded-For: 6.6.6.6",
@@ -886,5 +886,10 @@ fn who_is_down_is_so_in_the_next_plan_too() {
         let followed = served.follow(&text(3, "1h"));
         assert!(followed.contains("was read again"), "{followed}");
         assert!((0..20).all(|_| ask() == "spare"));
+        // Where nothing is checked any more, nobody is down.
+        let unchecked =
+            text(3, "1h").lines().filter(|line| !line.starts_with("health")).collect::<Vec<_>>().join("\n");
+        served.follow(&unchecked);
+        eventually(true, || ask() == "sick");
     });
 }

@@ -173,7 +173,7 @@ fn tell(said: &mut String, settled: &Settled, explained: &Explained<'_>, request
         max => format!("{max} bytes of body"),
     };
     let connections =
-        format!("{} connections a server and worker, {} waiting", config.connections_max, config.queue_max);
+        format!("{} connections a server, {} waiting", config.connections_max, config.queue_max);
     row(said, "limits", &format!("{body}; {connections} for {:?}", config.queue_timeout));
     let (connect, first) = (settled.engine.connect_timeout, config.first_byte_timeout);
     let times = format!("connect {connect:?}, first byte {first:?}, idle {:?}", config.idle_timeout);

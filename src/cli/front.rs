@@ -135,14 +135,19 @@ impl Front {
             // It says itself what is new, or wrong.
             let _ = listening.reload();
         }
-        for listening in changed {
+        for (old, listening) in changed {
             let sink = Replace(&self.listeners, &listening.address);
             let done = stack(&listening.listen, listening.store.as_ref(), &self.plans, sink);
             match done {
-                Ok(_) => says.push(format!("{} changes", listening.address)),
-                Err(error) => tracing::error!("{} stays as it was: {error}", listening.address),
+                Ok(_) => {
+                    says.push(format!("{} changes", listening.address));
+                    self.current.push(listening);
+                }
+                Err(error) => {
+                    tracing::error!("{} stays as it was: {error}", listening.address);
+                    self.current.push(old);
+                }
             }
-            self.current.push(listening);
         }
         says.extend(new.iter().map(Listening::says));
         self.current.extend(new);
@@ -161,7 +166,6 @@ impl Front {
         left: &mut Vec<Listening>,
     ) -> Result<Prepared, (Vec<Listening>, String)> {
         let (mut stay, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        let mut olds = Vec::new();
         for listen in asked {
             let old = left.iter().position(|old| old.listen.address == listen.address);
             if let Some(at) = old
@@ -182,17 +186,14 @@ impl Front {
                 Ok(Listening { listen, store, address })
             });
             match (made, old) {
-                (Ok(made), Some(at)) => {
-                    olds.push(left.remove(at));
-                    changed.push(made);
-                }
+                (Ok(made), Some(at)) => changed.push((left.remove(at), made)),
                 (Ok(made), None) => new.push(made),
                 (Err(problem), _) => {
                     for listening in new {
                         self.listeners.remove(&listening.address);
                     }
                     stay.append(left);
-                    stay.append(&mut olds);
+                    stay.extend(changed.into_iter().map(|(old, _)| old));
                     return Err((stay, problem));
                 }
             }
@@ -201,8 +202,8 @@ impl Front {
     }
 }
 
-/// What stays, what changes, and what is new.
-type Prepared = (Vec<Listening>, Vec<Listening>, Vec<Listening>);
+/// What stays, what changes (as it is, and as it will be), and what is new.
+type Prepared = (Vec<Listening>, Vec<(Listening, Listening)>, Vec<Listening>);
 
 /// Who takes what makes the protocols of a listener.
 trait Sink {

@@ -30,11 +30,12 @@ pub(super) struct Client {
     pub(super) https_port: Option<u16>,
 }
 
-/// Who the client is: asked for once.
+/// Who the client is: asked for once a plan, which says whom to trust.
 #[derive(Clone, Copy)]
 struct Peer {
     ip: Option<IpAddr>,
     is_trusted: bool,
+    plan_number: u32,
 }
 
 /// What came of looking at a head.
@@ -167,7 +168,10 @@ impl State {
         let Some(group) = group else {
             return self.refuse((502, "this route leads nowhere"), is_head, io);
         };
-        let Peer { ip, is_trusted } = *client.peer.get_or_insert_with(|| self.ask_for_peer(io));
+        let known = client.peer.filter(|peer| peer.plan_number == self.plan_number);
+        let peer = known.unwrap_or_else(|| self.ask_for_peer(io));
+        client.peer = Some(peer);
+        let Peer { ip, is_trusted, .. } = peer;
         let body_bytes_max = route.body_bytes_max.unwrap_or(front.body_bytes_max);
         if matches!(head.framing, Framing::Length(length) if length > body_bytes_max) {
             return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
@@ -222,13 +226,13 @@ impl State {
         Begun::Exchange(len)
     }
 
-    /// One system call a connection, for the address.
+    /// One system call a connection and plan, for the address.
     fn ask_for_peer(&self, io: &Io<'_>) -> Peer {
         let peer = io.peer();
         let ip = peer.as_ref().and_then(|peer| peer.ip()).map(|address| address.ip().to_canonical());
         let is_trusted =
             peer.is_some_and(|peer| self.plan.front.trusted.iter().any(|network| network.contains(&peer)));
-        Peer { ip, is_trusted }
+        Peer { ip, is_trusted, plan_number: self.plan_number }
     }
 
     #[cold]

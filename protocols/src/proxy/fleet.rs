@@ -33,9 +33,9 @@ struct Shared {
     turns: AtomicU64,
 }
 
-/// One server: what every request touches in one cache line, the rest in another.
+/// One server: what every request changes in one cache line, what is mostly read in others.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(super) struct Member {
     /// Connections, and attempts to get one.
     open: AtomicU32,

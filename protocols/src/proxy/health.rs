@@ -99,15 +99,17 @@ impl Health {
         self.out_until.load(Relaxed) > now.0
     }
 
-    /// Whether nothing speaks against it.
-    pub(super) fn is_well(&self, now: Tick) -> bool {
-        !self.is_out(now) && !self.is_down.load(Relaxed)
+    /// Whether nothing speaks against it. Where no checks are made, what one said before does not: nobody would take it back.
+    pub(super) fn is_well(&self, now: Tick, is_checked: bool) -> bool {
+        !(self.is_out(now) || is_checked && self.is_down.load(Relaxed))
     }
 
-    /// Takes the check that is due, if no other worker has taken it. The next one is due after this time.
+    /// Takes the check that is due, if no other worker has taken it. The next one is due after this time; one that is due much later
+    /// was when checks were rarer.
     pub(super) fn take_check(&self, now: Tick, next: Duration) -> bool {
         let due = self.check_due.load(Relaxed);
-        due <= now.0 && self.check_due.compare_exchange(due, now.after(next).0, Relaxed, Relaxed).is_ok()
+        let is_due = due <= now.0 || due > now.after(next.saturating_mul(2)).0;
+        is_due && self.check_due.compare_exchange(due, now.after(next).0, Relaxed, Relaxed).is_ok()
     }
 
     pub(super) fn check_due(&self) -> Tick {
@@ -180,11 +182,11 @@ mod tests {
             let time = Duration::from_secs(secs);
             assert_eq!(fail(now), Some(Failure::Many(time)));
             health.eject(now, time);
-            assert!(!health.is_well(now));
+            assert!(!health.is_well(now, true));
             assert_eq!(health.fail(&rule, now), Failure::One, "it is out already");
             health.succeed();
             now = now.after(time);
-            assert!(health.is_well(now));
+            assert!(health.is_well(now, true));
         }
         assert_eq!(health.counts().ejected, 7);
         // Who was well for long begins anew.
@@ -208,7 +210,7 @@ mod tests {
             news.extend(health.checked(is_good == 1, &rule, at(1000)).map(|is_up| (n, is_up)));
         }
         assert_eq!(news, [(6, false), (11, true)]);
-        assert!(health.is_well(at(1000)));
+        assert!(health.is_well(at(1000), true));
     }
 
     #[test]
@@ -217,6 +219,9 @@ mod tests {
         assert!(health.take_check(at(1), every) && !health.take_check(at(1), every));
         assert_eq!(health.check_due(), at(2001));
         assert!(!health.take_check(at(2000), every) && health.take_check(at(2001), every));
+        let seldom = every * 100;
+        assert!(health.take_check(at(4001), seldom) && !health.take_check(at(4002), seldom));
+        assert!(health.take_check(at(4002), every), "it is not waited for as long as before");
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Pool {
     /// Chooses a server; not `but`, if there is another one, and none that is down, ejected or has just refused, unless all are. Those
     /// that stand by are chosen where no other one is left. `None` where all are drained.
     pub(super) fn choose(&mut self, wanted: Wanted, but: Option<usize>, now: Tick) -> Option<usize> {
-        let is_well = |it: &Endpoint| it.member.health.is_well(now) && !it.member.is_avoided(now);
+        let is_checked = self.check.is_some();
+        let is_well = |it: &Endpoint| it.member.health.is_well(now, is_checked) && !it.member.is_avoided(now);
         if let Wanted::Server(server) = wanted
             && self.gather(but, now, |it| is_well(it))
             && self.candidates.iter().any(|candidate| candidate.server == server)
@@ -164,7 +165,7 @@ impl Pool {
             None => {}
             Some(true) => tracing::info!("upstream {address}: up again, say {} checks", rule.rise),
             Some(false) => {
-                let is_left = self.endpoints.iter().any(|it| it.member.health.is_well(now));
+                let is_left = self.endpoints.iter().any(|it| it.member.health.is_well(now, true));
                 let so =
                     if is_left { "no requests" } else { "and so are all others, so they get requests still" };
                 tracing::warn!("upstream {address}: down, say {} checks: {so}", rule.fall);

@@ -22,6 +22,8 @@ const HOPS_MAX: u8 = 16;
 
 pub(super) struct State {
     pub(super) plan: Arc<Plan>,
+    /// How many plans came before it.
+    pub(super) plan_number: u32,
     pub(super) groups: Groups,
     pub(super) exchanges: Slab<Exchange>,
     pub(super) upstreams: Slab<Upstream>,
@@ -65,6 +67,7 @@ impl State {
         State {
             groups: Groups::new(&plan, seed),
             plan,
+            plan_number: 0,
             exchanges: Slab::new(),
             upstreams: Slab::new(),
             dialer: None,
@@ -102,6 +105,7 @@ impl State {
     pub(super) fn follow(&mut self, plan: Arc<Plan>) {
         let idle = self.groups.follow(&plan);
         self.plan = plan;
+        self.plan_number = self.plan_number.wrapping_add(1);
         self.join_fleets();
         self.check_servers(self.now);
         for upstream in idle {
