@@ -175,6 +175,9 @@ enum Others {
     Serve,
 }
 
+/// What a broker is given with a message, at most: the name of its event, and some bytes.
+const ENVELOPE_BYTES_MAX: usize = 68 << 10;
+
 const EXAMPLES: &str = "\
 Examples:
   ringmill serve
@@ -209,13 +212,18 @@ impl Serve {
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
         let ws = self.websocket.options();
-        let topics = Topics::new(self.topics.limits(ws.message_bytes_max));
+        let limits = self.topics.limits(ws.message_bytes_max);
+        // With what tells about a message.
+        let carried_bytes_max = limits.message_bytes_max.saturating_add(ENVELOPE_BYTES_MAX);
+        let topics = Topics::new(limits);
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
         let https = Https::new(&self.https, &self.listen)?;
         let store = https.as_ref().map(|https| https.store.clone());
         // It lives as long as the server: what was taken to be published leaves at the end.
-        let connect = |server: &broker::Server| topics.connect(server.clone(), broker::Options::default());
+        let mut options = broker::Options::default();
+        options.message_bytes_max = options.message_bytes_max.max(carried_bytes_max);
+        let connect = |server: &broker::Server| topics.connect(server.clone(), options.clone());
         let broker = self.broker.as_ref().map(connect).transpose()?;
         let link = broker.as_ref().map(broker::Broker::link);
         let running = self.start(https.as_ref(), ws, topics, link)?;

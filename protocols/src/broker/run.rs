@@ -61,7 +61,7 @@ pub(super) async fn run(
         if !is_lost {
             is_lost = true;
             tracing::warn!(%server, reason, "no connection to the broker: trying again until there is one");
-            deliver(inbox, Event::Lost(reason)).await;
+            deliver(inbox, changes, Event::Lost(reason)).await;
         }
         let spread = wait.mul_f64(0.75 + 0.5 * unit_of_chance());
         if until_over(sleep(spread), changes, &mut wanted).await.is_none() {
@@ -95,9 +95,12 @@ async fn until_over<T>(what: impl Future<Output = T>, changes: &Changes, wanted:
     }
 }
 
-/// Offers an event until it is taken.
-async fn deliver(inbox: &dyn Inbox, mut event: Event) {
+/// Offers an event until it is taken, or everything ends: then there may be nobody left who makes room.
+async fn deliver(inbox: &dyn Inbox, changes: &Changes, mut event: Event) {
     while let Err(full) = inbox.offer(event) {
+        if changes.is_over() {
+            return;
+        }
         event = full;
         sleep(FULL_WAIT).await;
     }
@@ -127,10 +130,12 @@ impl Linked<'_> {
         }
         // Up to here messages are missed, and not one behind it.
         self.connection.flush().await?;
-        self.state.payload_max.store(self.connection.payload_max(), Ordering::Relaxed);
+        // What is longer comes back to nobody.
+        let payload_max = self.connection.payload_max().min(self.options.message_bytes_max);
+        self.state.payload_max.store(payload_max, Ordering::Relaxed);
         self.state.connections.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%server, topics = wanted.topics().len(), "connected to the broker");
-        deliver(self.inbox, Event::Up).await;
+        deliver(self.inbox, self.changes, Event::Up).await;
         self.state.is_up.store(true, Ordering::Release);
         let ended = self.exchange(wanted, &mut incoming).await;
         self.state.is_up.store(false, Ordering::Relaxed);
@@ -153,12 +158,12 @@ impl Linked<'_> {
                     Some((topic, _)) if !wanted.is_current(&topic) => {}
                     Some((topic, payload)) if payload.len() <= self.options.message_bytes_max => {
                         self.state.received.fetch_add(1, Ordering::Relaxed);
-                        deliver(self.inbox, Event::Message { topic, payload }).await;
+                        deliver(self.inbox, self.changes, Event::Message { topic, payload }).await;
                     }
                     Some((topic, payload)) => {
                         self.state.too_large.fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(%topic, bytes = payload.len(), "a message is longer than they may be here: dropped");
-                        deliver(self.inbox, Event::Missed { topic }).await;
+                        deliver(self.inbox, self.changes, Event::Missed { topic }).await;
                     }
                     None => return Err(self.feed.reason()),
                 },
@@ -185,7 +190,7 @@ impl Linked<'_> {
             match step {
                 Step::Subscribe(topic) => {
                     self.connection.subscribe(&topic).await?;
-                    deliver(self.inbox, Event::Subscribed { topic }).await;
+                    deliver(self.inbox, self.changes, Event::Subscribed { topic }).await;
                 }
                 Step::Unsubscribe(topic) => self.connection.unsubscribe(&topic).await?,
             }

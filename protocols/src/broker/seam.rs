@@ -65,7 +65,7 @@ pub struct Options {
     pub outgoing_max: usize,
     /// So many messages may wait to be taken by the inbox, and with NATS as many of each topic. More are dropped, which is told as a loss.
     pub incoming_max: usize,
-    /// Longer messages are not handed over. It is told ([`Event::Missed`]), and they are counted ([`Counters::too_large`]).
+    /// Longer messages, with some bytes more than what was published, are refused here, and from elsewhere not handed over. It is told ([`Event::Missed`]), and they are counted ([`Counters::too_large`]).
     pub message_bytes_max: usize,
     /// A connection that is not there after this time has failed.
     pub connect_within: Duration,

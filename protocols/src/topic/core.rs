@@ -164,9 +164,8 @@ impl Core {
         let slot = topic.subscribers.insert(subscriber);
         topic.waiting.insert(slot, how.start);
         topic.cursor(slot);
-        // It is woken to read what there is.
-        topic.rest(slot);
-        topic.wake(outside.dialer);
+        // It is woken to read what there is; then it rests with the others.
+        topic.subscribers[slot].notify.wake(outside.dialer);
         self.wake_touched(outside);
         Ok((index, slot))
     }

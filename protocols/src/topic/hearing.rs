@@ -15,21 +15,23 @@ use std::sync::Arc;
 impl Core {
     /// Somebody wants a topic whose home is here, since so many epochs had ended: it is heard.
     pub(super) fn hear(&mut self, index: usize, is_new: bool, since: u64, outside: Outside<'_>) {
-        let (Some(carrier), topic) = (outside.carrier, &mut self.topics[index]) else { return };
-        let Role::Home { hearing, restarts, .. } = &mut topic.role else { return };
-        let was_heard = *hearing != Hearing::Not;
+        let Some(carrier) = outside.carrier else { return };
+        let Role::Home { hearing, .. } = self.topics[index].role else { return };
+        let was_heard = hearing != Hearing::Not;
+        if !was_heard && !is_new {
+            // While it is not heard: the cut may take the room of the topic's own messages, and a topic that is idle, as it still looks,
+            // is not let go of again.
+            self.cut(index, outside);
+        }
+        let topic = &mut self.topics[index];
+        let next = topic.log.next();
+        let Role::Home { hearing, restarts, heard_from, .. } = &mut topic.role else { return };
         *hearing = Hearing::Wanted;
         // Somebody else may have wanted it earlier.
         *restarts = if was_heard { since.min(*restarts) } else { since };
         if !was_heard {
+            *heard_from = next;
             carrier.subscribe(&topic.name);
-            if !is_new {
-                self.cut(index, outside);
-            }
-            let topic = &mut self.topics[index];
-            if let Role::Home { heard_from, .. } = &mut topic.role {
-                *heard_from = topic.log.next();
-            }
         }
     }
 

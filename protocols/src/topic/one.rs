@@ -64,6 +64,19 @@ pub(super) enum Notify {
     Task(std::task::Waker),
 }
 
+impl Notify {
+    pub(super) fn wake(&self, dialer: Option<&Dialer>) {
+        match self {
+            Notify::Conn(conn) => {
+                if let Some(dialer) = dialer {
+                    dialer.wake(*conn);
+                }
+            }
+            Notify::Task(waker) => waker.wake_by_ref(),
+        }
+    }
+}
+
 impl Topic {
     /// Where a subscriber reads: `Some(None)` if nobody knows yet, `None` if it cannot go on where it was.
     pub(super) fn cursor(&mut self, slot: usize) -> Option<Option<u64>> {
@@ -118,14 +131,7 @@ impl Topic {
                 continue;
             };
             subscriber.is_resting = false;
-            match &subscriber.notify {
-                Notify::Conn(conn) => {
-                    if let Some(dialer) = dialer {
-                        dialer.wake(*conn);
-                    }
-                }
-                Notify::Task(waker) => waker.wake_by_ref(),
-            }
+            subscriber.notify.wake(dialer);
         }
     }
 

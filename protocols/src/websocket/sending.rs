@@ -87,7 +87,7 @@ const FRAGMENT_BYTES: usize = 64 << 10;
 const ITEM_BYTES: usize = 64;
 /// A whole log of a topic, in parts, and how much of one a connection fills before others have a turn. More, and who reads well would miss
 /// what one client sends in one go.
-const LOG: usize = 1 << 10;
+const LOG: usize = 1 << 20;
 const PUBLISHED_MAX: usize = LOG / 8;
 /// A shorter message is copied, as an output does with what is shared.
 const COPIED_BYTES_MAX: usize = 1024;
@@ -392,5 +392,27 @@ impl Queue {
             _ => self.bytes,
         };
         bytes + self.items.len() * ITEM_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eighth_of_a_log_is_much_however_long_it_is() {
+        for messages_max in [8, 256, 2000, 100_000] {
+            let options = TopicOptions { messages_max, ..TopicOptions::default() };
+            let common = Common::new(Options::default());
+            let fits = (0..messages_max).take_while(|_| {
+                common.count_published(0, &options);
+                !common.has_published_much()
+            });
+            let count = fits.count() + 1;
+            assert!(
+                (messages_max / 8..=messages_max / 8 + messages_max / 50 + 1).contains(&count),
+                "{count} of {messages_max}"
+            );
+        }
     }
 }
