@@ -40,6 +40,7 @@ mod plans;
 mod pool;
 mod route;
 mod rules;
+mod spare;
 mod state;
 mod sticky;
 mod upstream;

@@ -177,7 +177,7 @@ impl State {
             return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
         }
         let place = Place { group, server: 0 };
-        let mut up = self.spare.pop().unwrap_or_default();
+        let mut up = self.spare.take();
         // Where the request names no host, any server's will do.
         let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: &self.groups[place].host };
         let facts = Facts { ip, is_trusted, is_secured };
@@ -220,7 +220,7 @@ impl State {
             reader: Reader::new(asked),
             is_reusable: false,
             stage: Stage::Unanswered,
-            down: Pipe { bytes: self.buffer(), ..Pipe::default() },
+            down: Pipe { bytes: self.spare.take(), ..Pipe::default() },
         };
         client.exchange = Some(self.begin(exchange));
         Begun::Exchange(len)
@@ -334,14 +334,7 @@ impl State {
     pub(super) fn serve(&mut self, client: &mut Client, io: &mut Io<'_>) -> Next {
         let Some(key) = client.exchange else { return Next::Continue };
         let exchange = &mut self.exchanges[key];
-        // Below high water: the engine would not read the request's body above it, and both would wait.
-        let room = io.room_bytes().saturating_sub(1);
-        let bytes = exchange.down.next(room);
-        if !bytes.is_empty() {
-            io.write(bytes);
-            exchange.down.taken += bytes.len();
-            exchange.down.forget_taken();
-        }
+        exchange.down.pour(io);
         if exchange.down.len() > 0 {
             io.notify_drained();
         }

@@ -6,7 +6,7 @@ use super::groups::Place;
 use super::pool::Wanted;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::one::decoder::Decoder;
-use ringmill_engine::{ConnId, Tick};
+use ringmill_engine::{ConnId, Io, Tick};
 
 /// So much waits for one side before the other one is not read any more, in bytes; what one call brings is added to it.
 pub(super) const HELD_BYTES: usize = 64 * 1024;
@@ -122,10 +122,26 @@ impl Pipe {
         self.len() >= HELD_BYTES
     }
 
-    /// The next bytes, at most so many.
-    pub(super) fn next(&self, bytes_max: usize) -> &[u8] {
-        let rest = &self.bytes[self.taken..];
-        &rest[..rest.len().min(bytes_max)]
+    /// Gives the other side what there is, as far as that has room, and forgets it. Returns how many bytes it were.
+    pub(super) fn pour(&mut self, io: &mut Io<'_>) -> usize {
+        let bytes = self.len();
+        if bytes > 0 && self.taken == 0 && bytes <= room_bytes(io) {
+            io.write_vec(&mut self.bytes);
+            return bytes;
+        }
+        let bytes = self.pour_copy(io);
+        self.forget_taken();
+        bytes
+    }
+
+    /// The same, and what was given stays here.
+    pub(super) fn pour_copy(&mut self, io: &mut Io<'_>) -> usize {
+        let bytes = self.len().min(room_bytes(io));
+        if bytes > 0 {
+            io.write(&self.bytes[self.taken..][..bytes]);
+            self.taken += bytes;
+        }
+        bytes
     }
 
     /// Forgets what was taken, where that is cheap.
@@ -138,6 +154,11 @@ impl Pipe {
             self.taken = 0;
         }
     }
+}
+
+/// Below high water: above it the engine would not read what the other side sends, and both would wait.
+fn room_bytes(io: &Io<'_>) -> usize {
+    io.room_bytes().saturating_sub(1)
 }
 
 impl Exchange {

@@ -7,6 +7,7 @@ use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{ToClient, write_own_reply};
 use super::groups::{Groups, Place};
 use super::plan::Plan;
+use super::spare::Spare;
 use crate::http::client::reader::Reader;
 use crate::http::message::Slots;
 use ringmill_engine::{ConnId, Dialer, Refusal, Tick};
@@ -14,9 +15,6 @@ use slab::Slab;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Buffers that are kept for the next exchange, and how large they may be, in bytes.
-const SPARE_MAX: usize = 256;
-const SPARE_BYTES_MAX: usize = 16 * 1024;
 /// Connections that an exchange may be given, for whatever reason. It is reached only if kept ones end one after the other.
 const HOPS_MAX: u8 = 16;
 
@@ -36,7 +34,7 @@ pub(super) struct State {
     /// The field, with its line end.
     pub(super) date: Vec<u8>,
     date_secs: u64,
-    pub(super) spare: Vec<Vec<u8>>,
+    pub(super) spare: Spare,
 }
 
 /// A connection with an upstream.
@@ -76,7 +74,7 @@ impl State {
             now: Tick(0),
             date: Vec::new(),
             date_secs: u64::MAX,
-            spare: Vec::new(),
+            spare: Spare::default(),
         }
     }
 
@@ -89,10 +87,6 @@ impl State {
             let time = UNIX_EPOCH + Duration::from_secs(unix_secs.min(253_402_300_799));
             self.date = format!("date: {}\r\n", httpdate::fmt_http_date(time)).into_bytes();
         }
-    }
-
-    pub(super) fn buffer(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
     }
 
     pub(super) fn wake(&self, conn: ConnId) {
@@ -354,11 +348,8 @@ impl State {
         let group = exchange.place.group;
         self.groups.group(group).exchanges -= 1;
         self.groups.forget_if_done(group);
-        for Pipe { mut bytes, .. } in [exchange.up, exchange.down] {
-            if self.spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_BYTES_MAX {
-                bytes.clear();
-                self.spare.push(bytes);
-            }
+        for Pipe { bytes, .. } in [exchange.up, exchange.down] {
+            self.spare.put(bytes);
         }
     }
 

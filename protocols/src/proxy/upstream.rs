@@ -86,17 +86,8 @@ impl State {
         };
         let config = self.groups.config(place.group);
         let exchange = &mut self.exchanges[key];
-        // Below high water: the engine would not read the reply above it, and both would wait.
-        let room = io.room_bytes().saturating_sub(1);
-        let bytes = exchange.up.next(room);
-        if !bytes.is_empty() {
-            io.write(bytes);
-            exchange.has_sent = true;
-            exchange.up.taken += bytes.len();
-            if !exchange.is_kept {
-                exchange.up.forget_taken();
-            }
-        }
+        let poured = if exchange.is_kept { exchange.up.pour_copy(io) } else { exchange.up.pour(io) };
+        exchange.has_sent |= poured > 0;
         if exchange.up.len() > 0 {
             io.notify_drained();
         }

@@ -110,3 +110,21 @@ fn panics_are_counted() {
     stand.shared.count_panic_outside();
     assert_eq!(stand.counters().panics, 2);
 }
+
+#[test]
+fn many_bytes_are_moved_where_nothing_is_written_and_stay_in_order() {
+    let mut stand = Stand::new();
+    stand.with(|io, _| {
+        let mut much = vec![b'a'; 5000];
+        let place = much.as_ptr();
+        io.write_vec(&mut much);
+        assert_eq!(io.buffer().as_ptr(), place, "it was copied");
+        let (mut little, mut more) = (b"bcd".to_vec(), vec![b'e'; 5000]);
+        io.write_vec(&mut little);
+        io.write_vec(&mut more);
+        assert!(much.is_empty() && little.is_empty() && more.is_empty());
+        let all = [&[b'a'; 5000][..], b"bcd", &[b'e'; 5000]].concat();
+        assert!(io.buffer() == &all);
+        None
+    });
+}
