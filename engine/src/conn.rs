@@ -4,6 +4,7 @@ use crate::event::{Socket, Then};
 use crate::seam::io::Link;
 use crate::session::duplex::Duplex;
 use crate::session::life::{Ending, Phase};
+use crate::session::outlet::Last;
 use crate::time::Tick;
 
 /// The receive operation of a connection.
@@ -112,10 +113,13 @@ impl Conn {
     /// What follows once the output that is about to be sent is gone.
     pub(crate) fn after_send(&self) -> Then {
         let duplex = &self.duplex;
-        let is_last = duplex.phase == Phase::Draining && duplex.outlet.pending.is_none();
+        let has_end = match duplex.phase {
+            Phase::Draining => duplex.ending == Ending::Eof,
+            _ => duplex.outlet.last == Last::Written,
+        };
         if self.is_at_rest() {
             Then::Rest
-        } else if is_last && duplex.ending == Ending::Eof {
+        } else if has_end && duplex.outlet.pending.is_none() {
             Then::End
         } else {
             Then::GoOn

@@ -8,7 +8,7 @@ use crate::event::Socket;
 use crate::output::Output;
 use crate::session::duplex::Duplex;
 use crate::session::inlet::News;
-use crate::session::outlet::Wish;
+use crate::session::outlet::{Last, Wish};
 use crate::session::shared::{Reclaim, Shared};
 use crate::time::Tick;
 use bytes::Bytes;
@@ -82,6 +82,12 @@ impl Io<'_> {
         Reclaim(self.below.shared)
     }
 
+    /// An empty output, for what is to be appended elsewhere ([`Io::append`]). Give it back with [`Io::recycle`].
+    #[inline]
+    pub fn spare_output(&mut self) -> Box<Output> {
+        self.below.shared.output()
+    }
+
     /// Takes an output that is done, for the next session that writes.
     pub fn recycle(&mut self, output: Box<Output>) {
         self.below.shared.recycle(output);
@@ -89,6 +95,7 @@ impl Io<'_> {
 
     /// Appends the output of a session above this one, without copying it where nothing is queued here.
     pub fn append(&mut self, output: Box<Output>) {
+        debug_assert!(!self.has_ended_output(), "a session writes that has ended its output");
         match &mut self.duplex.outlet.pending {
             pending @ None => *pending = Some(output),
             Some(pending) => {
@@ -125,6 +132,23 @@ impl Io<'_> {
     /// Appends shared bytes without copying them (short ones are copied: that is cheaper).
     pub fn queue(&mut self, bytes: Bytes) {
         self.output().push_shared(bytes);
+    }
+
+    /// Ends this session's output, while it goes on receiving: behind what was written the peer sees the end of the stream (shutdown(2)
+    /// with SHUT_WR). It can be said in any call and together with any answer; saying it again changes nothing. Nothing can be written
+    /// afterwards. The session lives until it closes, as it does at the peer's end unless it says otherwise. How long it waits for a
+    /// peer that goes on is the business of its deadline.
+    pub fn end_output(&mut self) {
+        let last = &mut self.duplex.outlet.last;
+        if *last == Last::Open {
+            *last = Last::Written;
+        }
+    }
+
+    /// Whether this session has ended its output.
+    #[inline]
+    pub fn has_ended_output(&self) -> bool {
+        self.duplex.outlet.last != Last::Open
     }
 
     /// Bytes that were written and not sent yet.
@@ -312,6 +336,8 @@ impl Io<'_> {
 
     #[inline]
     fn output(&mut self) -> &mut Output {
+        // Without this the connection fails with EPIPE where the end was told already, as at a socket.
+        debug_assert!(self.duplex.outlet.last == Last::Open, "a session writes that has ended its output");
         let shared = &mut *self.below.shared;
         self.duplex.outlet.pending.get_or_insert_with(|| shared.output())
     }

@@ -7,7 +7,7 @@
 
 use super::inlet::{End, Inlet, News, Reading};
 use super::life::{CloseReason, Ending, Phase, Signal};
-use super::outlet::{Level, Marks, Outlet, Wish};
+use super::outlet::{Last, Level, Marks, Outlet, Wish};
 use crate::seam::step::{Next, Step};
 use crate::time::Tick;
 use std::time::Duration;
@@ -50,6 +50,12 @@ impl Duplex {
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether an end of the stream is to follow what is queued, of the session or of its output alone.
+    #[inline]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.phase != Phase::Open || self.outlet.last == Last::Written
     }
 
     /// Whether bytes that arrive can be shown to the session where they are.
@@ -98,6 +104,7 @@ impl Duplex {
         self.phase == Phase::Open
             && self.outlet.level == Level::Low
             && self.outlet.wish == Wish::None
+            && self.outlet.last != Last::Written
             && self.inlet.reading == Reading::Flowing
             && !self.inlet.is_due()
     }

@@ -7,6 +7,7 @@ pub(crate) struct Outlet {
     pub(crate) pending: Option<Box<Output>>,
     pub(crate) level: Level,
     pub(crate) wish: Wish,
+    pub(crate) last: Last,
 }
 
 /// How much is queued, here and below.
@@ -27,6 +28,17 @@ pub(crate) enum Wish {
     Sent,
 }
 
+/// Whether the session has written its last, while it reads on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// It may write more.
+    Open,
+    /// It has; the end of the stream follows what is queued.
+    Written,
+    /// Whoever is below knows: nothing can be written any more.
+    Told,
+}
+
 /// The limits of a session's input and output, in bytes. While memory is short, the water marks are lower.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks {
@@ -38,7 +50,7 @@ pub(crate) struct Marks {
 
 impl Outlet {
     pub(crate) fn new() -> Outlet {
-        Outlet { pending: None, level: Level::Low, wish: Wish::None }
+        Outlet { pending: None, level: Level::Low, wish: Wish::None, last: Last::Open }
     }
 
     pub(crate) fn pending_bytes(&self) -> usize {

@@ -39,6 +39,8 @@ struct Puppet {
     fills: bool,
     /// It asks to be told that there is room.
     wishes: bool,
+    /// It ends its output, and reads on.
+    lasts: bool,
     ending: Option<Next>,
     // What it saw.
     consumed: Vec<u8>,
@@ -62,11 +64,14 @@ impl Callee for Puppet {
                 assert!(io.duplex.inlet.end != End::Told, "data after the end");
                 assert!(!input.is_empty(), "data without bytes");
                 assert!(input.len() >= io.duplex.inlet.need_bytes as usize, "less than it needs");
-                if std::mem::take(&mut self.fills) {
+                if std::mem::take(&mut self.fills) && !io.has_ended_output() {
                     io.write(&[b'x'; HIGH]);
                 }
                 if std::mem::take(&mut self.wishes) {
                     io.notify_drained();
+                }
+                if std::mem::take(&mut self.lasts) {
+                    io.end_output();
                 }
                 if let Some(need) = self.need.take_if(|need| input.len() < *need) {
                     return Ok(Step::need(0, need));
@@ -150,12 +155,14 @@ enum Event {
     FillAndWish,
     /// Its output is taken.
     Take,
+    /// With the next bytes it ends its output.
+    Last,
     /// It needs four bytes, from the next `data` on.
     Need,
     End,
 }
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 10] = [
     Event::One,
     Event::Three,
     Event::Pause,
@@ -163,6 +170,7 @@ const EVENTS: [Event; 9] = [
     Event::Fill,
     Event::FillAndWish,
     Event::Take,
+    Event::Last,
     Event::Need,
     Event::End,
 ];
@@ -235,6 +243,7 @@ impl Stand {
                 }
                 self.with(|io, puppet| io.settle(puppet));
             }
+            Event::Last => self.puppet.lasts = true,
             Event::Need => self.puppet.need = Some(4),
             Event::End => {
                 self.is_ended = true;

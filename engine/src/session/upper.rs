@@ -4,7 +4,7 @@ use super::calls::{Callee, Panicked};
 use super::duplex::Duplex;
 use super::inlet::Reading;
 use super::life::{CloseReason, Ending, Phase};
-use super::outlet::{Level, Wish};
+use super::outlet::{Last, Level, Wish};
 use super::service::guard;
 use crate::output::Output;
 use crate::seam::io::Io;
@@ -55,12 +55,15 @@ impl<L: Layer> Upper<L> {
         self.session.is_some()
     }
 
-    /// Whether the session came to its end in the last call, and the end of the stream follows what it wrote: the place for a
-    /// layer's own end, once. A session that broke off has none.
+    /// Whether the session wrote its last in the last call, because it is over or has ended its output ([`Io::end_output`]): the
+    /// place for a layer's own end, once. A session that broke off without that has none.
     pub fn take_end(&mut self) -> bool {
-        let is_end = self.duplex.phase == Phase::Draining && self.duplex.ending == Ending::Eof;
+        let Duplex { phase, ending, outlet, .. } = &mut self.duplex;
+        let last = &mut outlet.last;
+        let is_over = *phase == Phase::Draining && *ending == Ending::Eof && *last != Last::Told;
+        let is_end = is_over || *phase != Phase::Closing && *last == Last::Written;
         if is_end {
-            self.duplex.phase = Phase::Closing;
+            *last = Last::Told;
         }
         is_end
     }
@@ -100,10 +103,15 @@ impl<L: Layer> Upper<L> {
 
     /// What this layer wants of the one below, having consumed so many bytes. Sets the deadline of the layer's session to
     /// that of the session above; an earlier one of its own goes with [`Io::set_deadline`] behind it. Call it when the output
-    /// was taken.
+    /// was taken, and a layer's own end written behind it: with a session that only reads on, the layer's output ends here.
     pub fn step(&mut self, consumed: usize, io: &mut Io<'_>) -> Step {
         let duplex = &self.duplex;
-        if self.session.is_none() {
+        let is_over = self.session.is_none();
+        // Behind the end of a session that is over there is one anyway.
+        if duplex.outlet.last == Last::Told && !(is_over && duplex.ending == Ending::Eof) {
+            io.end_output();
+        }
+        if is_over {
             let next = if duplex.ending == Ending::Eof { Next::Close } else { Next::Abort };
             return Step { consumed, need: 0, next };
         }

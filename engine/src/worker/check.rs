@@ -6,7 +6,7 @@ use crate::conn::{NO_SESSION, Recv};
 use crate::driver::sim::Breaking;
 use crate::session::inlet::{End, News, Reading};
 use crate::session::life::{Ending, Phase};
-use crate::session::outlet::Level;
+use crate::session::outlet::{Last, Level};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 
@@ -38,7 +38,7 @@ impl Worker<Breaking> {
             let duplex = &conn.duplex;
             text += &format!(
                 "\n  connection {index}: service {}, {:?}, receive {:?}, sending {}, {:?}, {:?}, end {:?}, input {} due {} \
-                 need {}, pending {:?}, deadlines {:?} {:?}",
+                 need {}, pending {:?}, last {:?}, deadlines {:?} {:?}",
                 conn.link.service,
                 duplex.phase,
                 conn.recv,
@@ -50,6 +50,7 @@ impl Worker<Breaking> {
                 duplex.inlet.is_due(),
                 duplex.inlet.need_bytes,
                 duplex.outlet.pending,
+                duplex.outlet.last,
                 duplex.deadline,
                 conn.stall_deadline
             );
@@ -147,6 +148,10 @@ impl Worker<Breaking> {
                     "the peer ended and a session that pauses does not know",
                 );
                 must(!is_high || conn.queued_bytes() > 0, "a connection is held and has no output");
+                let is_untold = duplex.outlet.last == Last::Written;
+                must(!is_untold || conn.queued_bytes() > 0, "the last was sent, and the peer is not told");
+                let is_told = duplex.outlet.last == Last::Told;
+                must(!is_told || self.driver.sim.is_shut(conn.link.socket), "a peer is told of the end");
                 let is_flowing = duplex.inlet.reading == Reading::Flowing;
                 must(is_flowing || duplex.deadline != Tick::NEVER, "a pause has an end");
             }

@@ -11,6 +11,7 @@ use crate::seam::io::{Below, Io};
 use crate::seam::layer::Call;
 use crate::session::inlet::End;
 use crate::session::life::{CloseReason, Ending, Phase, Signal};
+use crate::session::outlet::Last;
 use crate::session::service::Seat;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
@@ -284,8 +285,8 @@ impl<D: Driver> Worker<D> {
     /// timed or closed.
     pub(super) fn settle(&mut self, index: u32) {
         let mut conn = &mut self.conns[index as usize];
-        if !conn.duplex.is_open() {
-            if conn.duplex.phase == Phase::Draining && conn.queued_bytes() == 0 {
+        if conn.duplex.is_ending() {
+            if conn.queued_bytes() == 0 {
                 self.flushed(index);
                 conn = &mut self.conns[index as usize];
             }
@@ -305,9 +306,27 @@ impl<D: Driver> Worker<D> {
 
     /// Everything that a session wrote is with the kernel: the end of the stream follows, or a reset.
     fn flushed(&mut self, index: u32) {
+        match self.conns[index as usize].duplex.phase {
+            Phase::Open => self.tell_end(index),
+            Phase::Draining => self.part(index),
+            Phase::Lingering | Phase::Closing => {}
+        }
+    }
+
+    /// The peer sees the end of our stream, once.
+    fn tell_end(&mut self, index: u32) {
+        let conn = &mut self.conns[index as usize];
+        if conn.duplex.outlet.last != Last::Told {
+            conn.duplex.outlet.last = Last::Told;
+            self.driver.submit(Op::Shutdown { socket: conn.link.socket });
+        }
+    }
+
+    /// The session is over as well: what is waited for before the socket may be closed.
+    fn part(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         let peer_ended = !conn.duplex.inlet.is_open();
-        let is_reset = conn.duplex.ending == Ending::Reset;
+        let (is_reset, last) = (conn.duplex.ending == Ending::Reset, conn.duplex.outlet.last);
         // A reset drops what the kernel has not delivered yet, so it waits for that.
         let at_once = if is_reset {
             self.driver.unacknowledged_bytes(conn.link.socket) == 0
@@ -322,9 +341,10 @@ impl<D: Driver> Worker<D> {
             // From here on it is not the session's, which has ended.
             conn.duplex.deadline = self.shared.now.after(self.config.write_timeout);
         }
-        // The end is sent even if the socket is closed at once, which drops what was kept back if input is unread.
-        if !peer_ended && !is_reset {
-            self.driver.submit(Op::Shutdown { socket: conn.link.socket });
+        // The end is sent even if the socket is closed at once, which drops what was kept back if input is unread; and in front of a
+        // reset, where the session had ended its output before.
+        if !peer_ended && !is_reset || last == Last::Written {
+            self.tell_end(index);
         }
     }
 

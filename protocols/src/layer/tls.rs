@@ -358,7 +358,10 @@ impl<L: Layer> Tls<L> {
             };
             at += taken;
             if !self.wire.is_empty() {
-                io.write(&self.wire);
+                // Behind our end an alert, or an answer to new keys, finds nobody.
+                if !io.has_ended_output() {
+                    io.write(&self.wire);
+                }
                 self.wire.clear();
             }
             if let Event::Failed(error) = event {

@@ -22,6 +22,8 @@ pub const SHARED: u8 = 6;
 pub const TIMER: u8 = 7;
 /// Wait until the peer has ended.
 pub const GONE: u8 = 8;
+/// Reply, then end the output and read on: later frames are answered with nothing, but they are obeyed.
+pub const LAST: u8 = 9;
 
 static SHARED_BYTES: [u8; 1500] = [b's'; 1500];
 /// What a part of a much longer reply has.
@@ -55,6 +57,12 @@ pub fn frame(command: u8, payload: &[u8]) -> Vec<u8> {
     bytes.push(command);
     bytes.extend(payload);
     bytes
+}
+
+fn say(word: &[u8], io: &mut Io<'_>) {
+    if !io.has_ended_output() {
+        io.write(word);
+    }
 }
 
 impl Framed {
@@ -107,8 +115,12 @@ impl Protocol for Framed {
                 // A worker wakes a session of another, or of its own.
                 self.watch.wake(&self.watch.take(0));
             }
-            io.write(&[session.frames, *command]);
+            let is_mute = io.has_ended_output();
+            if !is_mute {
+                io.write(&[session.frames, *command]);
+            }
             match *command {
+                REVERSE | SHARED | MUCH | LAST if is_mute => {}
                 REVERSE => io.buffer().extend(payload.iter().rev()),
                 SHARED => io.queue(Bytes::from_static(&SHARED_BYTES)),
                 SLEEP => {
@@ -119,12 +131,13 @@ impl Protocol for Framed {
                     session.waiting = Waiting::Timer;
                     io.set_timeout(Duration::from_millis(3));
                 }
-                GONE if session.is_gone => io.write(b"g"),
+                GONE if session.is_gone => say(b"g", io),
                 GONE => session.waiting = Waiting::Gone,
                 MUCH => {
                     session.waiting = Waiting::Room(usize::from(payload[0]) * 2);
                     Framed::pump(session, io);
                 }
+                LAST => io.end_output(),
                 CLOSE => return Step::close(),
                 ABORT => return Step::abort(),
                 _ => panic!("on purpose"),
@@ -140,7 +153,7 @@ impl Protocol for Framed {
         session.is_gone = true;
         if session.waiting == Waiting::Gone {
             session.waiting = Waiting::No;
-            io.write(b"g");
+            say(b"g", io);
         }
         Framed::rest(session)
     }
@@ -153,14 +166,14 @@ impl Protocol for Framed {
     fn timeout(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         assert!(session.waiting == Waiting::Timer, "a timeout that nobody had set");
         session.waiting = Waiting::No;
-        io.write(b"t");
+        say(b"t", io);
         Next::Continue
     }
 
     fn wake(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         if session.waiting == Waiting::Wake {
             session.waiting = Waiting::No;
-            io.write(b"w");
+            say(b"w", io);
         }
         Framed::rest(session)
     }

@@ -45,6 +45,8 @@ pub struct Heard {
     pub bytes: Vec<u8>,
     /// A reset ends it: the session aborted or panicked.
     pub was_reset: bool,
+    /// The server said that this was all; a reset may follow.
+    pub was_ended: bool,
 }
 
 impl Script {
@@ -65,12 +67,13 @@ fn frames(rng: &mut Rng) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..rng.up_to(9) {
         let payload = vec![rng.next() as u8; rng.below(120)];
-        let next = match rng.below(16) {
+        let next = match rng.below(17) {
             0 | 1 => frame(framed::SLEEP, b""),
             2..=4 => frame(framed::MUCH, &[1 + rng.below(60) as u8]),
             5 => frame(framed::SHARED, b""),
             6 => frame(framed::TIMER, b""),
             7 => frame(framed::CLOSE, b""),
+            10 => [frame(framed::LAST, b""), frame(framed::REVERSE, &payload)].concat(),
             // What comes behind it may be more than is received before it.
             9 => return [bytes, frame(framed::GONE, b"")].concat(),
             8 => {
@@ -222,6 +225,7 @@ pub fn oracle(scripts: &[&Script]) -> Vec<Heard> {
         for (peer, heard) in peers.iter().zip(&mut heard) {
             heard.bytes.extend(peer.take());
             heard.was_reset = peer.was_reset();
+            heard.was_ended = peer.was_ended();
         }
         if peers.iter().all(Peer::is_closed) {
             return heard;

@@ -107,6 +107,10 @@ breaks! {
     ResumeForgotten,
     /// A session that closed is served on: what its peer sends after the last request is answered.
     AnsweredAfterClose,
+    /// A session that has ended its output, and reads on, is closed.
+    HalfCloseEnds,
+    /// A session that ends its output takes back what it wrote before.
+    LastTakesBack,
     /// A session that aborts takes back what it wrote before.
     AbortTakesBack,
 }

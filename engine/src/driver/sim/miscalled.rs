@@ -7,6 +7,7 @@ use crate::seam::layer::{Call, Layer, Notice, Origin, Reclaim};
 use crate::seam::step::{Next, Step};
 use crate::session::inlet::Reading;
 use crate::session::life::CloseReason;
+use crate::session::outlet::Last;
 
 /// A protocol whose sessions may be called wrongly.
 pub(super) struct Miscalled<L> {
@@ -38,16 +39,22 @@ impl<L: Layer> Layer for Miscalled<L> {
         }
         let input_bytes = call.input_bytes();
         let step = self.protocol.call(session, call, io);
+        let ends_output = io.duplex.outlet.last == Last::Written;
+        let takes_back = match broken {
+            Break::AbortTakesBack => step.next == Next::Abort,
+            Break::LastTakesBack => ends_output,
+            _ => false,
+        };
+        if takes_back && let Some(output) = io.duplex.outlet.pending.take() {
+            io.recycle(output);
+        }
         match (broken, step.next) {
             (Break::InputTailDropped, Next::Continue) => Step::consumed(input_bytes),
             (Break::ResumeForgotten, Next::Continue) => Step { next: as_before, ..step },
             (Break::HoldForgotten, Next::Pause) => Step { next: Next::Continue, ..step },
             (Break::AnsweredAfterClose, Next::Close) => Step { next: Next::Continue, ..step },
-            (Break::AbortTakesBack, Next::Abort) => {
-                if let Some(output) = io.duplex.outlet.pending.take() {
-                    io.recycle(output);
-                }
-                step
+            (Break::HalfCloseEnds, Next::Continue | Next::Pause) if ends_output => {
+                Step { next: Next::Close, ..step }
             }
             _ => step,
         }

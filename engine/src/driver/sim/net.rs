@@ -196,6 +196,11 @@ impl Peer {
         self.with(|stream| stream.outbound.is_empty() && (stream.outbound_end || stream.closed))
     }
 
+    /// Whether the server's stream ended, and not with a reset.
+    pub fn was_ended(&self) -> bool {
+        self.with(|stream| stream.outbound_end || stream.closed && !stream.reset)
+    }
+
     /// Whether a fault ended the connection: neither end is to blame.
     pub fn was_broken(&self) -> bool {
         self.with(|stream| stream.broken)

@@ -1,7 +1,7 @@
 //! What a duplex answers in each state, at each limit, and when its session is over.
 
 use super::*;
-use crate::session::outlet::Wish;
+use crate::session::outlet::{Last, Wish};
 use crate::session::unread::Unread;
 
 /// What an open session's duplex answers: flows, wants input (one byte may be kept), is at rest, may have calls due, takes a byte
@@ -51,6 +51,8 @@ fn each_thing_that_is_out_of_the_ordinary_changes_its_answers() {
     check("output is high", |duplex| duplex.outlet.level = Level::High, [NO, NO, NO, YES, NO]);
     check("it wishes for room", |duplex| duplex.outlet.wish = Wish::Drained, [YES, YES, NO, YES, YES]);
     check("it wishes that all is sent", |duplex| duplex.outlet.wish = Wish::Sent, [YES, YES, NO, YES, YES]);
+    check("it has ended its output", |duplex| duplex.outlet.last = Last::Written, [YES, YES, NO, NO, YES]);
+    check("and its peer knows", |duplex| duplex.outlet.last = Last::Told, [YES, YES, YES, NO, YES]);
     check("it wrote", |duplex| duplex.outlet.pending = Some(Box::default()), [YES, YES, NO, NO, YES]);
     check("it needs two bytes", |duplex| duplex.inlet.need_bytes = 2, [YES, YES, YES, NO, NO]);
 }
@@ -198,5 +200,33 @@ fn a_peer_may_send_until_it_ended() {
     for (end, expected) in [(End::Open, true), (End::Arrived, false), (End::Told, false)] {
         inlet.end = end;
         assert_eq!(inlet.is_open(), expected, "{end:?}");
+    }
+}
+
+#[test]
+fn an_end_follows_the_output_of_a_session_that_is_over_or_reads_on() {
+    let check = |phase, last, expected| {
+        let mut duplex = Duplex::new();
+        (duplex.phase, duplex.outlet.last) = (phase, last);
+        assert_eq!(duplex.is_ending(), expected, "{phase:?} {last:?}");
+    };
+    for last in [Last::Open, Last::Written, Last::Told] {
+        check(Phase::Open, last, last == Last::Written);
+        check(Phase::Draining, last, true);
+    }
+}
+
+#[test]
+fn output_ends_once() {
+    let mut stand = Stand::new();
+    for told in [false, true] {
+        stand.with(|io, _| {
+            io.end_output();
+            assert!(io.has_ended_output());
+            None
+        });
+        let expected = if told { Last::Told } else { Last::Written };
+        assert_eq!(stand.duplex.outlet.last, expected);
+        stand.duplex.outlet.last = Last::Told;
     }
 }

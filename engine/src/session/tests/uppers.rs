@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::Errno;
 use crate::seam::layer::{Layer, Notice, Origin, Reclaim};
-use crate::session::outlet::Wish;
+use crate::session::outlet::{Last, Wish};
 use crate::session::service::{Service, Typed};
 use crate::session::upper::Upper;
 
@@ -188,6 +188,57 @@ fn the_end_of_the_session_above() {
     check(close, "Finished", true, Next::Close, 0);
     check(abort, "Aborted", false, Next::Abort, 0);
     check(break_a_rule, "Panicked", false, Next::Abort, 1);
+}
+
+#[test]
+fn the_session_above_ends_its_output_and_is_called_on() {
+    let check = |act: fn(&mut Io<'_>) -> Step, next, then: fn(&mut Io<'_>) -> Step, ends_again, last| {
+        let mut tower = Tower::new(act);
+        tower.call(Call::Data(&mut [1]));
+        assert!(tower.upper.is_open());
+        assert_eq!(tower.upper.take_output().map(|output| output.len()), Some(4));
+        assert_eq!(tower.stand.duplex.outlet.last, Last::Open, "the layer has an end of its own to write");
+        assert!(tower.upper.take_end());
+        assert!(!tower.upper.take_end(), "once");
+        assert_eq!(tower.step(), Step { consumed: 7, need: 0, next });
+        assert_eq!(tower.stand.duplex.outlet.last, Last::Written, "below it ends as well");
+        (tower.recorder.calls, tower.recorder.act) = (Vec::new(), then);
+        tower.call(Call::Wake);
+        tower.call(Call::Data(&mut [2]));
+        assert_eq!(tower.recorder.calls[0], "Wake");
+        assert!(!tower.upper.take_end(), "it has ended");
+        assert_eq!((tower.upper.is_open(), tower.step().next), (ends_again == Next::Continue, ends_again));
+        assert_eq!(tower.stand.duplex.outlet.last, last);
+    };
+    fn end(io: &mut Io<'_>) {
+        io.write(b"last");
+        io.end_output();
+    }
+    let reads_on = |io: &mut Io<'_>| {
+        end(io);
+        Step::consumed(1)
+    };
+    let pauses = |io: &mut Io<'_>| {
+        end(io);
+        Step::pause(1)
+    };
+    check(reads_on, Next::Continue, go_on, Next::Continue, Last::Written);
+    check(pauses, Next::Pause, go_on, Next::Continue, Last::Written);
+    check(reads_on, Next::Continue, |_| Step::close(), Next::Close, Last::Written);
+    check(reads_on, Next::Continue, |_| Step::abort(), Next::Abort, Last::Written);
+}
+
+/// However its calls were cut: whoever ends its output and breaks off in one call has the end, and then the reset.
+#[test]
+fn a_session_above_that_breaks_off_behind_its_last_has_both() {
+    let mut tower = Tower::new(|io| {
+        io.end_output();
+        Step::abort()
+    });
+    tower.call(Call::Wake);
+    assert!(tower.upper.take_end());
+    assert_eq!(tower.step().next, Next::Abort);
+    assert_eq!(tower.stand.duplex.outlet.last, Last::Written);
 }
 
 #[test]
