@@ -11,6 +11,7 @@ use crate::time::Tick;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A protocol's handle on its worker: [`Protocol::start`](crate::Protocol::start) hands it over, clones are cheap,
 /// and it can be used in every call of the protocol. It never leaves the worker's thread.
@@ -29,12 +30,23 @@ impl Dialer {
     /// Connects to `address`. The answer is a call of this protocol with the same `tag`: `connected`, or `refused`
     /// with the reason. Attempts in progress count as connections, and end after `Config::connect_timeout`.
     pub fn connect(&self, address: &Address, tag: u64) {
-        self.requests.connect(self.service, address, None, tag);
+        self.requests.connect(self.service, address, To { tag, ..To::default() });
+    }
+
+    /// The same with a time of its own.
+    pub fn connect_within(&self, timeout: Duration, address: &Address, tag: u64) {
+        self.requests.connect(self.service, address, To { tag, timeout: Some(timeout), from: None });
     }
 
     /// The same from one of our addresses: each has its own ports, of which a target can be reached from some 28,000.
     pub fn connect_from(&self, from: IpAddr, address: &Address, tag: u64) {
-        self.requests.connect(self.service, address, Some(from), tag);
+        self.requests.connect(self.service, address, To { tag, from: Some(from), timeout: None });
+    }
+
+    /// Gives up one attempt of this protocol with this tag, the one that was begun last: `refused` follows, with [`Refusal::Cancelled`]
+    /// unless it failed by itself. What `connected` was called for is no attempt any more.
+    pub fn cancel(&self, tag: u64) {
+        self.requests.push(Request::Cancel(self.service, tag));
     }
 
     /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. A
@@ -75,9 +87,12 @@ pub enum Refusal {
     /// The kernel's answer: nobody listens there, no route, out of descriptors or ports.
     #[error("{0}")]
     Failed(Errno),
-    /// No answer within `Config::connect_timeout`.
+    /// No answer within `Config::connect_timeout`, or the attempt's own time.
     #[error("no answer within the connect timeout")]
     TimedOut,
+    /// The protocol wants it no longer ([`Dialer::cancel`]).
+    #[error("it was cancelled")]
+    Cancelled,
     /// The worker has `Config::connections_max` connections already.
     #[error("the limit of open connections is reached")]
     Limit,
@@ -92,9 +107,19 @@ pub enum Refusal {
 /// One thing asked for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Connect { service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64 },
+    Connect(u16, Box<Address>, To),
+    Cancel(u16, u64),
     Timer(u16, Tick),
     Hold(u16, usize),
+}
+
+/// How a connection is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct To {
+    pub(crate) tag: u64,
+    pub(crate) from: Option<IpAddr>,
+    /// `Config::connect_timeout` unless it is set.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What was asked since the worker last looked. One list a worker, used by its thread alone.
@@ -102,8 +127,8 @@ pub(crate) enum Request {
 pub(crate) struct Requests(Rc<RefCell<Vec<Request>>>);
 
 impl Requests {
-    pub(crate) fn connect(&self, service: u16, address: &Address, from: Option<IpAddr>, tag: u64) {
-        self.push(Request::Connect { service, address: Box::new(address.clone()), from, tag });
+    pub(crate) fn connect(&self, service: u16, address: &Address, to: To) {
+        self.push(Request::Connect(service, Box::new(address.clone()), to));
     }
 
     #[inline]

@@ -312,3 +312,84 @@ fn a_datagram_client_sends_first_and_on_time() {
         assert!(simulation.is_done(), "seed {seed}");
     }
 }
+
+/// Attempts with times of their own: each ends at its own, whichever was begun first, or when it is cancelled.
+struct Hasty(Log, Option<Dialer>);
+
+impl Protocol for Hasty {
+    type Session = ();
+
+    fn start(&mut self, dialer: Dialer) {
+        dialer.connect(&address(1), 0);
+        for (tag, seconds) in [(1, 7), (2, 2), (3, 4), (4, 20)] {
+            dialer.connect_within(Duration::from_secs(seconds), &address(1), tag);
+        }
+        // Two with one tag, one that is there, and one of which nobody knows.
+        (0..2).for_each(|_| dialer.connect(&address(1), 5));
+        dialer.connect(&address(2), 6);
+        // Two of three, at once.
+        (0..3).for_each(|_| dialer.connect_within(Duration::from_secs(30), &address(1), 8));
+        (0..2).for_each(|_| dialer.cancel(8));
+        dialer.set_timer(Some(Tick(0).after(Duration::from_millis(500))));
+        self.1 = Some(dialer);
+    }
+
+    fn tick(&mut self, _: Tick) {
+        let dialer = self.1.as_ref().expect("it has started");
+        [5, 5, 5, 6, 7].into_iter().for_each(|tag| dialer.cancel(tag));
+    }
+
+    fn open(&mut self, io: &mut Io<'_>) {
+        // Only the one that was cancelled too late.
+        self.0.borrow_mut().push("connected".to_owned());
+        io.notify_drained();
+    }
+
+    fn drained(&mut self, (): &mut (), _: &mut Io<'_>) -> Next {
+        Next::Close
+    }
+
+    fn data(&mut self, (): &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
+        Step::consumed(input.len())
+    }
+
+    fn refused(&mut self, tag: u64, refusal: Refusal) {
+        self.0.borrow_mut().push(format!("{tag} {refusal:?}"));
+    }
+}
+
+#[test]
+fn an_attempt_may_have_a_time_of_its_own() {
+    for seed in 0..20 {
+        let log = Log::default();
+        let mut simulation = Simulation::new(seed, Chaos::WILD, Config::default());
+        simulation.net().set_remote(address(1), Answer::Silence);
+        simulation.net().set_remote(address(2), Answer::Accept);
+        simulation.outbound(Hasty(log.clone(), None));
+        simulation.start();
+        let all = [
+            "5 Cancelled",
+            "5 Cancelled",
+            "8 Cancelled",
+            "8 Cancelled",
+            "connected",
+            "2 TimedOut",
+            "3 TimedOut",
+            "1 TimedOut",
+            "0 TimedOut",
+            "4 TimedOut",
+            "8 TimedOut",
+        ];
+        for (time, count) in [(1, 5), (2, 6), (2, 7), (3, 8), (3, 9), (8, 9), (2, 10), (8, 10), (2, 11)] {
+            simulation.run_for(seconds(time));
+            // In whichever order the first ones came.
+            let mut told = log.borrow().clone();
+            told[..5].sort();
+            assert_eq!(told, all[..count], "seed {seed}");
+        }
+        simulation.drain(seconds(1));
+        simulation.run_for(seconds(2));
+        assert!(simulation.is_done());
+        assert_eq!(simulation.net().open_sockets(), 0);
+    }
+}

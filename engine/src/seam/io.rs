@@ -4,6 +4,7 @@ use super::facts::{Facts, ProxyOutcome};
 use super::names::Names;
 use crate::address::Address;
 use crate::bell::{ConnId, Waker};
+use crate::dialer::To;
 use crate::event::Socket;
 use crate::output::Output;
 use crate::session::duplex::Duplex;
@@ -284,7 +285,7 @@ impl Io<'_> {
     /// Connects to `address`, for the same protocol value: it may tell the sessions of both kinds apart by its session
     /// type. See [`Dialer::connect`](crate::Dialer::connect).
     pub fn connect(&mut self, address: &Address, tag: u64) {
-        self.below.shared.requests.connect(self.below.link.service, address, None, tag);
+        self.below.shared.requests.connect(self.below.link.service, address, To { tag, ..To::default() });
     }
 
     /// A handle that can call [`Protocol::wake`](crate::Protocol::wake) of this connection from any thread.

@@ -5,7 +5,7 @@ use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
 use crate::address::Address;
 use crate::bell::{ConnId, Waker, Whom};
-use crate::dialer::{Dialer, Refusal, Request};
+use crate::dialer::{Dialer, Refusal, Request, To};
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
 use crate::seam::layer::{Call, Notice, Origin};
@@ -14,15 +14,15 @@ use crate::session::service::Service;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use slab::Slab;
-use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
 /// Attempts to connect, and the timers of protocols.
 pub(super) struct Outbound {
     attempts: Slab<Attempt>,
-    /// When attempts time out: one timeout for all, so the first begun is the first here. Entries of attempts that
-    /// are over are passed by.
-    timeouts: VecDeque<(Tick, Token)>,
+    /// When attempts time out that were not given up.
+    timeouts: BTreeSet<(Tick, Token)>,
+    /// The same attempts by their protocols and tags.
+    going: BTreeSet<(u16, u64, Token)>,
     /// The timers of protocols, by service.
     timers: Vec<Tick>,
     /// The memory that protocols keep beside their sessions, by service.
@@ -40,15 +40,26 @@ struct Attempt {
     socket: Socket,
     service: u16,
     tag: u64,
+    due: Tick,
     /// Why it was given up, if it was.
     refusal: Option<Refusal>,
+}
+
+/// Where an attempt stands in the lists of those that go on.
+type Keys = ((Tick, Token), (u16, u64, Token));
+
+impl Attempt {
+    fn keys(&self) -> Keys {
+        ((self.due, self.token), (self.service, self.tag, self.token))
+    }
 }
 
 impl Outbound {
     pub(super) fn new() -> Outbound {
         Outbound {
             attempts: Slab::new(),
-            timeouts: VecDeque::new(),
+            timeouts: BTreeSet::new(),
+            going: BTreeSet::new(),
             timers: Vec::new(),
             held: Vec::new(),
             next_due: Tick::NEVER,
@@ -91,14 +102,10 @@ impl Outbound {
         self.attempts.get_mut(token.index() as usize).filter(|attempt| attempt.token == token)
     }
 
-    /// Forgets the timeouts of attempts that are over, as far as they are at the front: so the list is not longer than
-    /// what was begun since the oldest attempt that goes on.
-    fn forget_timeouts(&mut self) {
-        while let Some((_, token)) = self.timeouts.front().copied()
-            && self.find(token).is_none()
-        {
-            self.timeouts.pop_front();
-        }
+    /// An attempt goes on no longer.
+    fn forget(&mut self, (timeout, tag): Keys) {
+        self.timeouts.remove(&timeout);
+        self.going.remove(&tag);
     }
 
     fn set_timer(&mut self, service: u16, at: Tick) {
@@ -119,7 +126,7 @@ impl Outbound {
     }
 
     fn first_due(&self) -> Tick {
-        let timeout = self.timeouts.front().map_or(Tick::NEVER, |(at, _)| *at);
+        let timeout = self.timeouts.first().map_or(Tick::NEVER, |(at, _)| *at);
         self.timers.iter().fold(timeout, |due, at| due.min(*at))
     }
 }
@@ -168,9 +175,8 @@ impl<D: Driver> Worker<D> {
         self.shared.requests.swap(&mut requests);
         for request in requests.drain(..) {
             match request {
-                Request::Connect { service, address, from, tag } => {
-                    self.connect(service, address, from, tag);
-                }
+                Request::Connect(service, address, to) => self.connect(service, address, to),
+                Request::Cancel(service, tag) => self.cancel(service, tag),
                 Request::Timer(service, at) => self.outbound.set_timer(service, at),
                 Request::Hold(service, bytes) => {
                     let before = self.outbound.set_held(service, bytes);
@@ -188,9 +194,9 @@ impl<D: Driver> Worker<D> {
         if self.outbound.find(token).is_none() {
             return;
         }
-        let Attempt { socket, service, tag, refusal, .. } =
-            self.outbound.attempts.remove(token.index() as usize);
-        self.outbound.forget_timeouts();
+        let attempt = self.outbound.attempts.remove(token.index() as usize);
+        self.outbound.forget(attempt.keys());
+        let Attempt { socket, service, tag, refusal, .. } = attempt;
         match (result, refusal) {
             // A timeout that came too late is none.
             (Ok(_), None | Some(Refusal::TimedOut)) => {
@@ -229,7 +235,8 @@ impl<D: Driver> Worker<D> {
         self.count_panic(rung);
     }
 
-    fn connect(&mut self, service: u16, address: Box<Address>, from: Option<IpAddr>, tag: u64) {
+    fn connect(&mut self, service: u16, address: Box<Address>, to: To) {
+        let To { tag, from, timeout } = to;
         if matches!(self.life, Life::Stopping(_)) {
             return self.refuse(service, tag, Refusal::Stopped);
         }
@@ -243,25 +250,37 @@ impl<D: Driver> Worker<D> {
         self.next_generation = self.next_generation.wrapping_add(1) % Token::GENERATIONS;
         let slot = self.outbound.attempts.vacant_entry();
         let token = Token::new(Kind::Connect, self.next_generation, slot.key() as u32);
-        slot.insert(Attempt { token, socket, service, tag, refusal: None });
-        let at = self.shared.now.after(self.config.connect_timeout);
-        self.outbound.timeouts.push_back((at, token));
+        let due = self.shared.now.after(timeout.unwrap_or(self.config.connect_timeout));
+        slot.insert(Attempt { token, socket, service, tag, due, refusal: None });
+        self.outbound.timeouts.insert((due, token));
+        self.outbound.going.insert((service, tag, token));
         self.driver.submit(Op::Connect { token, socket, address });
     }
 
-    fn time_attempts_out(&mut self, now: Tick) {
-        while let Some((at, token)) = self.outbound.timeouts.front().copied()
-            && at <= now
-        {
-            let Some(attempt) = self.outbound.find(token) else {
-                self.outbound.timeouts.pop_front();
-                continue;
-            };
-            attempt.refusal.get_or_insert(Refusal::TimedOut);
-            let socket = attempt.socket;
-            self.outbound.timeouts.pop_front();
-            self.driver.submit(Op::CancelAll { socket });
+    /// Gives up one attempt with this tag, the one that was begun last.
+    fn cancel(&mut self, service: u16, tag: u64) {
+        let end = |generation, index| (service, tag, Token::new(Kind::Connect, generation, index));
+        let asked = self.outbound.going.range(end(0, 0)..=end(u32::MAX, u32::MAX));
+        if let Some((.., token)) = asked.last().copied() {
+            self.end_attempt(token, Refusal::Cancelled);
         }
+    }
+
+    fn time_attempts_out(&mut self, now: Tick) {
+        while let Some((due, token)) = self.outbound.timeouts.first().copied()
+            && due <= now
+        {
+            self.end_attempt(token, Refusal::TimedOut);
+        }
+    }
+
+    /// Gives up an attempt, which then ends with its last completion.
+    fn end_attempt(&mut self, token: Token, refusal: Refusal) {
+        let Some(attempt) = self.outbound.find(token) else { return };
+        attempt.refusal.get_or_insert(refusal);
+        let (socket, keys) = (attempt.socket, attempt.keys());
+        self.outbound.forget(keys);
+        self.driver.submit(Op::CancelAll { socket });
     }
 
     fn give_up(&mut self, service: u16, socket: Socket, tag: u64, refusal: Refusal) {
