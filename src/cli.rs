@@ -5,6 +5,7 @@ mod front;
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 mod load;
 mod log;
+mod observe;
 mod proxy;
 mod routes;
 mod run;

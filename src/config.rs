@@ -1,9 +1,10 @@
 //! The file of `ringmill serve --config`: read, checked as a whole, and turned into what runs.
 //!
-//! `schema.rs` is what may stand in it, `text.rs` the values that people write as text. `read.rs` makes the types of the text,
+//! `schema.rs` is what may stand in it, of which `observe.rs` has what is told of requests, `text.rs` the values that people write as text. `read.rs` makes the types of the text,
 //! `settle.rs` what runs of the types, with every problem (`problem.rs`) that there is. `reference.rs` describes the file, from the
 //! same types. Never here: sockets, and what becomes of a request.
 
+mod observe;
 mod problem;
 mod read;
 mod reference;

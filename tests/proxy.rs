@@ -8,7 +8,10 @@ use common::http::{get, post, receive, receive_head};
 use common::upstream::{Line, Upstream};
 use common::*;
 use ringmill::http::Limits;
-use ringmill::proxy::{Balance, Check, Ejection, Fleet, HashBy, Proxy, ProxyConfig, ServerCounts, Sticky};
+use ringmill::proxy::{
+    Balance, Check, Ejection, Fleet, HashBy, IdRules, Observe, Proxy, ProxyConfig, RequestIds, ServerCounts,
+    Sticky, Traces,
+};
 use ringmill::{Address, Config, DriverChoice, Running};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -1277,5 +1280,72 @@ fn an_idle_connection_makes_room_for_another_worker() {
         }
         let accepted = running.stats().workers().iter().filter(|worker| worker.counters.accepted > 0).count();
         assert_eq!(accepted, 2, "not every worker has clients");
+    });
+}
+
+#[test]
+fn requests_are_named_and_their_traces_go_on() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let status = if request.contains(" /broken ") { "what" } else { "200 OK" };
+                line.send(format!("HTTP/1.1 {status}\r\nX-Request-Id: theirs\r\nContent-Length: 0\r\n\r\n"));
+            }
+        });
+        let named = |is_trusted, request, trace| {
+            let trusted = if is_trusted { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
+            let observe = Observe { ids: IdRules { request, trace } };
+            serve(driver, ProxyConfig { trusted, observe, ..config(&upstream) })
+        };
+        let told = format!(
+            "X-Request-Id: mine\r\ntraceparent: 00-{TRACE}-b7ad6b7169203331-00\r\ntracestate: a=b\r\n"
+        );
+        let field = |request: &str, name: &str| {
+            let all = request.lines().filter_map(|line| line.split_once(": "));
+            let all: Vec<_> =
+                all.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect();
+            all.join(" and ")
+        };
+        let is_made = |id: &str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+
+        let running = named(true, RequestIds::Both, Traces::Trusted);
+        let mut client = connect(&running);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{told}\r\n"));
+        let asked = upstream.asked();
+        assert_eq!(field(&asked, "x-request-id"), "mine");
+        let parent = field(&asked, "traceparent");
+        assert!(parent.starts_with(&format!("00-{TRACE}-")) && parent.ends_with("-00"), "{parent}");
+        assert!(!parent.contains("b7ad6b7169203331"), "{parent}");
+        assert_eq!(field(&asked, "tracestate"), "a=b");
+        assert_eq!(field(&receive(&mut client).head, "x-request-id"), "mine");
+        // What the upstream is not asked, or does not answer, has its name too.
+        client.send("GET /broken HTTP/1.1\r\nHost: a\r\nX-Request-Id: broken\r\n\r\n");
+        let reply = receive(&mut client);
+        assert_eq!((reply.status, field(&reply.head, "x-request-id")), (502, "broken".to_owned()));
+        client.send("TRACE / HTTP/1.1\r\nHost: a\r\nX-Request-Id: refused\r\n\r\n");
+        let reply = receive(&mut client);
+        assert_eq!((reply.status, field(&reply.head, "x-request-id")), (501, "refused".to_owned()));
+        upstream.asked();
+
+        let running = named(false, RequestIds::Upstream, Traces::Trusted);
+        let mut client = connect(&running);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{told}\r\n").repeat(2));
+        let ids = [(); 2].map(|()| {
+            let asked = upstream.asked();
+            let (id, parent) = (field(&asked, "x-request-id"), field(&asked, "traceparent"));
+            assert!(is_made(&id), "{id}");
+            assert!(parent.len() == 55 && !parent.contains(TRACE) && parent.ends_with("-01"), "{parent}");
+            assert_eq!(field(&asked, "tracestate"), "");
+            assert_eq!(field(&receive(&mut client).head, "x-request-id"), "theirs");
+            (id, parent)
+        });
+        assert!(ids[0].0 != ids[1].0 && ids[0].1[3..35] != ids[1].1[3..35], "{ids:?}");
+
+        let running = named(false, RequestIds::Off, Traces::Off);
+        let mut client = connect(&running);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{told}\r\n"));
+        assert!(upstream.asked().contains(&told));
+        assert_eq!(field(&receive(&mut client).head, "x-request-id"), "theirs");
     });
 }

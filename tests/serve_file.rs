@@ -296,6 +296,15 @@ fn keys_do_what_they_say() {
         client.send(get("/"));
         client.expect_eof();
 
+        let served =
+            serve(&format!("[ids]\nrequest = \"both\"\ntrace = \"any\"\n{plain}"), &quoted(&app), "");
+        let mut client = connect_to(served.program.http());
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-";
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: {trace}b7ad6b7169203331-01\r\n\r\n"));
+        let (asked, reply) = (app.asked(), receive(&mut client));
+        let id = reply.field("x-request-id").expect("a name");
+        assert!(asked.contains(&format!("\r\nx-request-id: {id}\r\ntraceparent: {trace}")), "{asked}");
+
         let served = serve(
             &format!("[limits]\ntrust = [\"127.0.0.0/8\"]\nmax_requests = 2\n{plain}"),
             &quoted(&app),

@@ -1,6 +1,7 @@
 //! `ringmill proxy`: a reverse proxy without a file, from options to a clean end. What it does with requests is
 //! `ringmill::proxy`.
 
+use super::observe::ObserveOptions;
 use super::run::run;
 use super::signals::Orders;
 use super::upstream_stats::UpstreamStats;
@@ -141,6 +142,9 @@ pub(crate) struct Proxy {
     #[arg(long, env = "RINGMILL_HALF_CLOSE")]
     half_close: bool,
 
+    #[command(flatten)]
+    observe: ObserveOptions,
+
     /// Worker threads: a number, or auto for one a CPU
     #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
     workers: Workers,
@@ -259,6 +263,7 @@ impl Proxy {
             idle_timeout: self.idle_timeout,
             tunnel_timeout: self.tunnel_timeout,
             half_close: self.half_close,
+            observe: self.observe.observe(),
             ..ProxyConfig::new(Vec::new())
         };
         let mut builder = Engine::builder().config(config);

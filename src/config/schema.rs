@@ -1,6 +1,7 @@
 //! What may stand in the file: one type for each table, from which it is read, checked and described
 //! (`tuning/FILE.md`). There is no key that does nothing.
 
+use super::observe::Ids;
 use super::text::{
     BalanceText, CheckText, Driver, HostText, ListenAddress, NetworkText, PinText, ServerText, Size, Text,
     Time, Timeout, TlsMin, WorkersText,
@@ -21,6 +22,8 @@ pub(crate) struct File {
     pub(crate) server: Server,
     /// What clients may do.
     pub(crate) limits: Limits,
+    /// What requests are called.
+    pub(crate) ids: Ids,
     /// Where to listen; at least one.
     pub(crate) listen: Vec<Listen>,
     /// Which requests go where. The most special route that matches takes a request: an exact host before one with a wildcard and

@@ -6,8 +6,8 @@ use super::upstreams::Known;
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Check, Ejection, FixedReply, Front, HostPattern, PathPattern, Plan, PlannedUpstream, ProxyConfig, Route,
-    Routes, Target,
+    Check, Ejection, FixedReply, Front, HostPattern, Observe, PathPattern, Plan, PlannedUpstream,
+    ProxyConfig, Route, Routes, Target,
 };
 use ringmill::{Address, Config, TlsConfig, TlsVersion};
 use std::collections::HashMap;
@@ -82,6 +82,7 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         body_bytes_max: file.limits.max_body.as_ref().map_or(u64::MAX, |size| size.value),
         trusted: file.limits.trust.iter().map(|network| network.value).collect(),
         half_close: file.limits.half_close,
+        observe: Observe { ids: file.ids.rules() },
         ..ProxyConfig::new(Vec::new())
     });
     // What is wrong is told instead: a plan may be asked for only if all is well.

@@ -1,7 +1,7 @@
 //! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
 
 use ringmill::layer::proxy::Network;
-use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern};
+use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, RequestIds, Traces};
 use ringmill::{Address, DriverChoice, Pin, TlsVersion};
 use ringmill_console::options::{self, Workers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -145,6 +145,8 @@ kinds! {
     };
     HostText: HostPattern = "a host such as \"example.com\" or \"*.example.com\"", parsed;
     BalanceText: Balance = "\"two-choices\", \"round-robin\", \"least\", \"hash-client\", \"hash-path\" or \"hash-field:NAME\"", balance;
+    RequestIdText: RequestIds = "\"off\", \"upstream\" or \"both\"", parsed;
+    TraceText: Traces = "\"off\", \"trusted\" or \"any\"", parsed;
     CheckText: CheckPath = "a path such as \"/health\"", parsed;
     ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\" or \"https://api.example.com\"", parsed;
 }

@@ -2,7 +2,7 @@
 
 use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way};
 use super::fields::{
-    Client as Facts, Onward, asks_for_websocket, max_forwards, write_own_reply, write_request, write_trailers,
+    Client as Facts, Onward, asks_for_websocket, max_forwards, write_request, write_trailers,
 };
 use super::groups::Place;
 use super::route::Target;
@@ -32,9 +32,9 @@ pub(super) struct Client {
 
 /// Who the client is: asked for once a plan, which says whom to trust.
 #[derive(Clone, Copy)]
-struct Peer {
-    ip: Option<IpAddr>,
-    is_trusted: bool,
+pub(super) struct Peer {
+    pub(super) ip: Option<IpAddr>,
+    pub(super) is_trusted: bool,
     plan_number: u32,
 }
 
@@ -107,7 +107,13 @@ impl State {
         let begun = match parse_head(input, &mut slots, &limits.head) {
             Outcome::Partial => self.wait_for_head(client, input, io),
             Outcome::Malformed(reject) => self.refuse((reject.status(), reject.reason()), is_head, io),
-            Outcome::Complete { head, len } => self.begin_exchange(client, &head, len, io),
+            Outcome::Complete { head, len } => {
+                self.look_at(client, &head, io);
+                let begun = self.begin_exchange(client, &head, len, io);
+                let seen = self.seen.take();
+                self.forget(seen);
+                begun
+            }
         };
         self.slots = slots;
         begun
@@ -168,10 +174,7 @@ impl State {
         let Some(group) = group else {
             return self.refuse((502, "this route leads nowhere"), is_head, io);
         };
-        let known = client.peer.filter(|peer| peer.plan_number == self.plan_number);
-        let peer = known.unwrap_or_else(|| self.ask_for_peer(io));
-        client.peer = Some(peer);
-        let Peer { ip, is_trusted, .. } = peer;
+        let Peer { ip, is_trusted, .. } = self.peer(client, io);
         let body_bytes_max = route.body_bytes_max.unwrap_or(front.body_bytes_max);
         if matches!(head.framing, Framing::Length(length) if length > body_bytes_max) {
             return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
@@ -180,7 +183,8 @@ impl State {
         let mut up = self.spare.take();
         // Where the request names no host, any server's will do.
         let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: &self.groups[place].host };
-        let facts = Facts { ip, is_trusted, is_secured };
+        let ids = self.seen.as_deref().map(|seen| &seen.ids);
+        let facts = Facts { ip, is_trusted, is_secured, ids };
         if write_request(&mut up, head, &to, &facts, &front.name).is_none() {
             return self.refuse((400, "Connection names too many fields"), is_head, io);
         }
@@ -221,12 +225,20 @@ impl State {
             is_reusable: false,
             stage: Stage::Unanswered,
             down: Pipe { bytes: self.spare.take(), ..Pipe::default() },
+            seen: self.seen.take(),
         };
         client.exchange = Some(self.begin(exchange));
         Begun::Exchange(len)
     }
 
-    /// One system call a connection and plan, for the address.
+    /// Who the client is. One system call a connection and plan, for the address.
+    pub(super) fn peer(&self, client: &mut Client, io: &Io<'_>) -> Peer {
+        let known = client.peer.filter(|peer| peer.plan_number == self.plan_number);
+        let peer = known.unwrap_or_else(|| self.ask_for_peer(io));
+        client.peer = Some(peer);
+        peer
+    }
+
     fn ask_for_peer(&self, io: &Io<'_>) -> Peer {
         let peer = io.peer();
         let ip = peer.as_ref().and_then(|peer| peer.ip()).map(|address| address.ip().to_canonical());
@@ -246,13 +258,6 @@ impl State {
         let earned = Duration::from_secs(input.len() as u64 / rate);
         io.set_deadline(Some(client.head_began.after(limits.head_timeout).after(earned)));
         Begun::Wait
-    }
-
-    /// Answers what cannot be served, and closes: nobody knows where the next request begins, or whether to take it.
-    #[cold]
-    pub(super) fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
-        write_own_reply(io.buffer(), said, &self.date, false, (is_head, false));
-        Begun::Close
     }
 
     /// Takes what there is of a request's body, or of a tunnel. Returns how many bytes are done.

@@ -1,6 +1,7 @@
 //! What a proxy may be told, with the defaults and their reasons. Plain data.
 
 use super::fleet::Fleet;
+use super::observe::Observe;
 use super::rules::{Check, Ejection};
 use crate::http::Limits;
 use crate::layer::proxy::Network;
@@ -144,6 +145,8 @@ pub struct ProxyConfig {
     pub replay_bytes_max: usize,
     /// A client that has ended its stream is still answered. Otherwise it has left: its request is given up.
     pub half_close: bool,
+    /// What is told of requests to those who look from outside.
+    pub observe: Observe,
 }
 
 impl ProxyConfig {
@@ -172,6 +175,7 @@ impl ProxyConfig {
             tries_max: 2,
             replay_bytes_max: 64 * 1024,
             half_close: false,
+            observe: Observe::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::fields::ToClient;
 use super::groups::Place;
+use super::observe::Seen;
 use super::pool::Wanted;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::one::decoder::Decoder;
@@ -61,6 +62,8 @@ pub(super) struct Exchange {
     pub(super) stage: Stage,
     /// For the client.
     pub(super) down: Pipe,
+    /// What is noted of it, where anything is.
+    pub(super) seen: Option<Box<Seen>>,
 }
 
 /// When a request may be sent once more.

@@ -1,6 +1,7 @@
 //! What a plan makes of a request, for who wants to know before anybody asks. By the same code as the proxy's.
 
 use super::fields::{Client, Onward, write_request};
+use super::observe::Random;
 use super::plan::{Front, Plan, PlannedUpstream};
 use super::route::{Route, Target};
 use crate::http::message::Slots;
@@ -60,7 +61,10 @@ pub fn explain<'a>(
     }
     let mut out = Vec::new();
     let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: "" };
-    let client = Client { ip: Some(ip), is_trusted, is_secured };
+    // Names that are made are another one each time.
+    let ids = plan.front.observe.ids;
+    let ids = (!ids.is_off()).then(|| ids.identify(&head.fields, is_trusted, &mut Random::from_os()));
+    let client = Client { ip: Some(ip), is_trusted, is_secured, ids: ids.as_ref() };
     if write_request(&mut out, &head, &to, &client, &plan.front.name).is_none() {
         return Err((400, "Connection names too many fields".to_owned()));
     }

@@ -5,6 +5,8 @@
 //! credentials for proxies. So do fields in which a client could say who it is, unless it may. In their names `_` counts as `-`:
 //! a server behind CGI or WSGI does not tell the two apart.
 
+use super::name::is;
+use super::observe::{Identity, is_identity};
 use crate::http::client::Framing as ReplyFraming;
 use crate::http::client::reader::{Defect, Response};
 use crate::http::message::{Expect, Fields, Framing, Head, Method, Version};
@@ -17,13 +19,15 @@ use std::net::IpAddr;
 const NAMED_MAX: usize = 16;
 
 /// What is known of the client.
-pub(super) struct Client {
+pub(super) struct Client<'a> {
     /// Its address, where it has one.
     pub(super) ip: Option<IpAddr>,
     /// It may say who the client in front of it is.
     pub(super) is_trusted: bool,
     /// Nobody can read along between it and us.
     pub(super) is_secured: bool,
+    /// What its request is called, where requests have names.
+    pub(super) ids: Option<&'a Identity>,
 }
 
 /// The options of `Connection` that name fields.
@@ -51,12 +55,6 @@ impl<'b> Named<'b> {
     fn has(&self, name: &[u8]) -> bool {
         self.names[..self.len].iter().any(|named| named.eq_ignore_ascii_case(name))
     }
-}
-
-/// Whether a name is this one, in any case and with `_` for `-`. `pattern` is in lower case.
-fn is(name: &[u8], pattern: &str) -> bool {
-    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == pattern.len() && name.iter().map(plain).eq(pattern.bytes())
 }
 
 /// Fields that concern one connection, and the framing, which is written anew.
@@ -105,7 +103,7 @@ pub(super) fn write_request(
     out: &mut Vec<u8>,
     head: &Head<'_, '_>,
     to: &Onward<'_>,
-    client: &Client,
+    client: &Client<'_>,
     name: &str,
 ) -> Option<()> {
     let named = Named::of(head.fields)?;
@@ -134,6 +132,9 @@ pub(super) fn write_request(
         if is(field.name, "host") || is(field.name, "expect") || is(field.name, "proxy") {
             continue;
         }
+        if client.ids.is_some_and(|ids| ids.replaces(field.name)) {
+            continue;
+        }
         if is_about_client(field.name) {
             if client.is_trusted {
                 forwarded.note(field.name);
@@ -155,6 +156,9 @@ pub(super) fn write_request(
         write_line(out, field.name, field.value);
     }
     forwarded.finish(out, to.host, client);
+    if let Some(ids) = client.ids {
+        ids.write(out);
+    }
     write_via(out, head.version, name);
     match head.framing {
         Framing::None => {}
@@ -204,7 +208,7 @@ impl Forwarded {
         write_line(out, b"x-forwarded-for", value);
     }
 
-    fn finish(&self, out: &mut Vec<u8>, host: Option<&[u8]>, client: &Client) {
+    fn finish(&self, out: &mut Vec<u8>, host: Option<&[u8]>, client: &Client<'_>) {
         let mut write = |arguments: std::fmt::Arguments<'_>| {
             out.write_fmt(arguments).expect("memory takes what is written");
         };
@@ -262,6 +266,8 @@ pub(super) struct ReplyTo<'a> {
     /// `Date` and its line end, for a reply that has none (RFC 9110, 6.6.1).
     pub(super) date: &'a [u8],
     pub(super) name: &'a str,
+    /// What the request is called, where the client is told.
+    pub(super) ids: Option<&'a Identity>,
 }
 
 /// Writes the final head of a reply as it is passed on.
@@ -272,11 +278,14 @@ pub(super) fn write_reply(
 ) -> Result<(), Defect> {
     let named = named_of(response)?;
     write_status(out, response);
-    let has_date = write_fields(out, response, &named);
+    let has_date = write_fields(out, response, &named, to.ids.is_some());
     if !has_date {
         out.extend_from_slice(to.date);
     }
     write_via(out, response.version, to.name);
+    if let Some(ids) = to.ids {
+        ids.write_to_client(out);
+    }
     if let Some(cookie) = to.cookie {
         let secure = if to.is_secured { "; Secure" } else { "" };
         write_line(out, b"set-cookie", format!("{cookie}{secure}").as_bytes());
@@ -300,7 +309,7 @@ pub(super) fn write_reply(
 pub(super) fn write_interim(out: &mut Vec<u8>, response: &Response<'_, '_>) -> Result<(), Defect> {
     let named = named_of(response)?;
     write_status(out, response);
-    write_fields(out, response, &named);
+    write_fields(out, response, &named, false);
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
@@ -317,11 +326,12 @@ fn named_of<'b>(response: &Response<'_, 'b>) -> Result<Named<'b>, Defect> {
     Named::of(response.fields).ok_or(Defect("Connection names too many fields"))
 }
 
-/// The fields that are passed on; whether `Date` is among them.
-fn write_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, named: &Named<'_>) -> bool {
+/// The fields that are passed on, but those that say what the request is called where we do; whether `Date` is among them.
+fn write_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, named: &Named<'_>, names_it: bool) -> bool {
     let mut has_date = false;
     for field in response.fields.iter() {
-        if !is_hop_by_hop(field.name) && !named.has(field.name) {
+        let is_ours = names_it && is(field.name, "x-request-id");
+        if !is_hop_by_hop(field.name) && !named.has(field.name) && !is_ours {
             has_date |= field.name.eq_ignore_ascii_case(b"date");
             write_line(out, field.name, field.value);
         }
@@ -333,7 +343,8 @@ fn write_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, named: &Named<'_
 pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client: bool) {
     for line in trailers.split_inclusive(|byte| *byte == b'\n') {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        let is_dropped = is_hop_by_hop(name) || is_from_client && is_about_client(name);
+        let is_dropped =
+            is_hop_by_hop(name) || is_from_client && (is_about_client(name) || is_identity(name));
         if !is_dropped {
             out.extend_from_slice(line);
         }
@@ -344,12 +355,15 @@ pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client:
 pub(super) fn write_own_reply(
     out: &mut Vec<u8>,
     (status, why): (u16, &str),
-    date: &[u8],
+    (date, ids): (&[u8], Option<&Identity>),
     keep_alive: bool,
     (is_head, is_http10): (bool, bool),
 ) {
     emit::write_status_line(out, status);
     out.extend_from_slice(date);
+    if let Some(ids) = ids {
+        ids.write_to_client(out);
+    }
     let body = format!("{status} {}: {why}\n", reason(status));
     emit::write_field(out, "content-type", "text/plain");
     if matches!(status, 503) {
@@ -384,7 +398,7 @@ mod tests {
 
     /// What becomes of a request, without its request line and Host.
     #[track_caller]
-    fn check_from(client: &Client, input: &str, expected: &str) {
+    fn check_from(client: &Client<'_>, input: &str, expected: &str) {
         let mut slots = Slots::new();
         let Outcome::Complete { head, .. } = parse_head(input.as_bytes(), &mut slots, &HeadLimits::default())
         else {
@@ -401,8 +415,8 @@ mod tests {
         Onward { path: head.path.as_bytes(), host, else_host: "fallback" }
     }
 
-    fn client(is_trusted: bool) -> Client {
-        Client { ip: Some([1, 2, 3, 4].into()), is_trusted, is_secured: false }
+    fn client(is_trusted: bool) -> Client<'static> {
+        Client { ip: Some([1, 2, 3, 4].into()), is_trusted, is_secured: false, ids: None }
     }
 
     const OURS: &str = "x-forwarded-for: 1.2.3.4~x-forwarded-proto: http~x-forwarded-host: a~via: 1.1 p~";
@@ -446,14 +460,14 @@ mod tests {
             "GET / HTTP/1.1~host: a~x-forwarded-for: 6.6.6.6~X-Forwarded-Proto: https~Forwarded: for=6.6.6.6~\
              x-forwarded-for: 1.2.3.4~forwarded: for=1.2.3.4~x-forwarded-host: a~via: 1.1 p~~",
         );
-        let v6 = Client { ip: Some("::1".parse().unwrap()), is_trusted: true, is_secured: true };
+        let v6 = Client { ip: Some("::1".parse().unwrap()), is_trusted: true, is_secured: true, ids: None };
         check_from(
             &v6,
             &input("Forwarded: for=x~"),
             "GET / HTTP/1.1~host: a~Forwarded: for=x~x-forwarded-for: ::1~forwarded: for=\"[::1]\"~\
              x-forwarded-proto: https~x-forwarded-host: a~via: 1.1 p~~",
         );
-        let unix = Client { ip: None, is_trusted: false, is_secured: false };
+        let unix = Client { ip: None, is_trusted: false, is_secured: false, ids: None };
         check_from(
             &unix,
             &input(""),
@@ -538,6 +552,7 @@ mod tests {
                 keep_alive,
                 date: b"date: d\r\n",
                 name: "p",
+                ids: None,
             };
             let mut out = Vec::new();
             write_reply(&mut out, &response, &to).unwrap();

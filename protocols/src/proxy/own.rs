@@ -1,6 +1,7 @@
 //! Answers that no upstream gives: those of routes that say what to answer, redirects, and the refusal of what no route takes.
 
 use super::client::{Begun, Client};
+use super::fields::write_own_reply;
 use super::normal::{Host, Path, Unclear};
 use super::plan::Refused;
 use super::route::{FixedReply, Missed, Target};
@@ -62,6 +63,14 @@ impl State {
         self.answer(&said, Some(("location", to)), request, io)
     }
 
+    /// Answers what cannot be served, and closes: nobody knows where the next request begins, or whether to take it.
+    #[cold]
+    pub(super) fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
+        let ids = self.seen.as_deref().map(|seen| &seen.ids);
+        write_own_reply(io.buffer(), said, (&self.date, ids), false, (is_head, false));
+        Begun::Close
+    }
+
     /// Answers a request at once. Behind a body that nobody reads the connection ends.
     pub(super) fn answer(
         &self,
@@ -75,6 +84,9 @@ impl State {
         let out = io.buffer();
         emit::write_status_line(out, said.status);
         out.extend_from_slice(&self.date);
+        if let Some(seen) = &self.seen {
+            seen.ids.write_to_client(out);
+        }
         if let Some((name, value)) = field {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");

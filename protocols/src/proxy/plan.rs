@@ -3,6 +3,7 @@
 
 use super::config::ProxyConfig;
 use super::normal::{Host, Path, Unclear};
+use super::observe::Observe;
 use super::route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
 use crate::http::Limits;
 use crate::layer::proxy::Network;
@@ -22,6 +23,8 @@ pub struct Front {
     pub name: String,
     /// A client that has ended its stream is still answered.
     pub half_close: bool,
+    /// What is told of requests to those who look from outside.
+    pub observe: Observe,
 }
 
 impl From<&ProxyConfig> for Front {
@@ -34,6 +37,7 @@ impl From<&ProxyConfig> for Front {
             trusted: config.trusted.clone(),
             name: if is_name { config.name.clone() } else { "ringmill".to_owned() },
             half_close: config.half_close,
+            observe: config.observe.clone(),
         }
     }
 }

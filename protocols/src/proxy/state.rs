@@ -6,6 +6,7 @@
 use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{ToClient, write_own_reply};
 use super::groups::{Groups, Place};
+use super::observe::{Random, Seen};
 use super::plan::Plan;
 use super::spare::Spare;
 use crate::http::client::reader::Reader;
@@ -15,6 +16,8 @@ use slab::Slab;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+/// What is kept for exchanges to come.
+pub(super) const SPARE_MAX: usize = 256;
 /// Connections that an exchange may be given, for whatever reason. It is reached only if kept ones end one after the other.
 const HOPS_MAX: u8 = 16;
 
@@ -35,6 +38,11 @@ pub(super) struct State {
     pub(super) date: Vec<u8>,
     date_secs: u64,
     pub(super) spare: Spare,
+    pub(super) random: Random,
+    /// Of the request that is looked at, where anything is noted.
+    pub(super) seen: Option<Box<Seen>>,
+    #[expect(clippy::vec_box, reason = "they move in and out as they are")]
+    pub(super) spare_seen: Vec<Box<Seen>>,
 }
 
 /// A connection with an upstream.
@@ -75,6 +83,9 @@ impl State {
             date: Vec::new(),
             date_secs: u64::MAX,
             spare: Spare::default(),
+            random: Random::from_os(),
+            seen: None,
+            spare_seen: Vec::new(),
         }
     }
 
@@ -320,8 +331,9 @@ impl State {
             Stage::Unanswered => {
                 exchange.keep_alive &= exchange.decoder.is_none();
                 let forms = (exchange.asked.is_head, exchange.is_http10);
+                let ids = exchange.seen.as_deref().map(|seen| &seen.ids);
                 let out = &mut exchange.down.bytes;
-                write_own_reply(out, (status, why), &self.date, exchange.keep_alive, forms);
+                write_own_reply(out, (status, why), (&self.date, ids), exchange.keep_alive, forms);
                 exchange.stage = Stage::Done;
             }
             Stage::Body(to) => exchange.stage = Stage::Cut { by_reset: to == ToClient::UntilClose },
@@ -348,6 +360,7 @@ impl State {
         let group = exchange.place.group;
         self.groups.group(group).exchanges -= 1;
         self.groups.forget_if_done(group);
+        self.forget(exchange.seen);
         for Pipe { bytes, .. } in [exchange.up, exchange.down] {
             self.spare.put(bytes);
         }

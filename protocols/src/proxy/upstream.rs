@@ -223,6 +223,7 @@ impl State {
                         keep_alive: exchange.keep_alive,
                         date: &self.date,
                         name: &self.plan.front.name,
+                        ids: exchange.seen.as_deref().map(|seen| &seen.ids).filter(|ids| ids.is_told()),
                     };
                     if let Err(defect) = write_reply(&mut exchange.down.bytes, &response, &to) {
                         return Read::Bad(defect);
