@@ -12,7 +12,6 @@ mod run;
 mod serve;
 mod signals;
 mod upstream_stats;
-mod upstreams;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;

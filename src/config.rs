@@ -2,22 +2,26 @@
 //!
 //! `schema.rs` is what may stand in it, of which `observe.rs` has what is told of requests, `text.rs` the values that people write as text. `read.rs` makes the types of the text,
 //! `settle.rs` what runs of the types, with every problem (`problem.rs`) that there is. `reference.rs` describes the file, from the
-//! same types. Never here: sockets, and what becomes of a request.
+//! same types. A plan with names in it is a draft (`draft.rs`). Never here: sockets, and what becomes of a request.
 
+mod draft;
+mod either;
+mod members;
 mod observe;
+mod peers;
 mod problem;
 mod read;
 mod reference;
 mod schema;
 mod settle;
 pub(crate) mod text;
-mod upstreams;
 
+pub(crate) use draft::{Draft, Drafted, Entry};
+pub(crate) use peers::{Known, Trust};
 pub(crate) use problem::Problems;
 pub(crate) use reference::reference;
 pub(crate) use schema::Server as StartOnly;
 pub(crate) use settle::{Listen, Settled};
-pub(crate) use upstreams::Known;
 
 use std::path::{Path, PathBuf};
 

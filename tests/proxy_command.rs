@@ -116,26 +116,10 @@ fn who_is_not_well_is_left_alone_and_who_stands_by_takes_its_place() {
     });
 }
 
-/// Upstreams on the same port of several addresses of this machine, each of which says its address.
-fn upstreams_of_a_name(count: u8) -> (u16, Vec<Upstream>) {
-    let honest = |address: String| {
-        let said = address.clone();
-        Upstream::at(&address, move |line| {
-            while line.request().is_some() {
-                line.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()));
-            }
-        })
-    };
-    let first = honest("127.0.0.1:0".to_owned());
-    let port = ip(&first.address).port();
-    let others = (2..=count).map(|last| honest(format!("127.0.0.{last}:{port}")));
-    (port, std::iter::once(first).chain(others).collect())
-}
-
 #[test]
 fn names_are_followed_wherever_they_lead() {
     on_both_drivers(|driver| {
-        let (port, _upstreams) = upstreams_of_a_name(3);
+        let (port, _upstreams) = Upstream::several(3);
         let a = |last| ("api.test", Record::A([127, 0, 0, last].into()));
         let names = NameServer::new(&[a(2)]);
         let resolver = names.address.to_string();
@@ -164,7 +148,7 @@ fn names_are_followed_wherever_they_lead() {
 #[test]
 fn services_have_weights_and_those_that_stand_by() {
     on_both_drivers(|driver| {
-        let (port, _upstreams) = upstreams_of_a_name(3);
+        let (port, _upstreams) = Upstream::several(3);
         let service = "_http._tcp.api.test";
         let all = [
             (service, Record::Srv(1, 30, port, "one.test")),
@@ -187,6 +171,14 @@ fn services_have_weights_and_those_that_stand_by() {
             counts[last - 1] += 1;
         }
         assert!(counts[0].abs_diff(60) < 5 && counts[2] == 0, "{counts:?}");
+        // A target without an answer takes none of the others along, and a change of theirs is seen.
+        names.tell(&[all[0], all[1], all[3], all[5]]);
+        eventually(true, || {
+            (0..20).all(|_| {
+                client.send(get("/"));
+                receive(&mut client).text().starts_with("127.0.0.1:")
+            })
+        });
         // A name that has no answer at the start is a mistake.
         let mut command = ringmill();
         command.args(["proxy", "127.0.0.1:0", "dns:nobody.test:80", "--resolver", &resolver]);
@@ -297,7 +289,8 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "https://127.0.0.1", "--upstream-ca", "/nowhere/ca.pem"], 1, "/nowhere/ca.pem");
     check(&["127.0.0.1:0", "3000", "--check", "health"], 2, "is no path");
     check(&["127.0.0.1:0", "dns:api.internal"], 2, "HOST:PORT");
-    check(&["127.0.0.1:0", "dns:a.test:80", "https://127.0.0.1"], 1, "do not go together");
+    check(&["127.0.0.1:0", "3000", "--resolver", "127.0.0.1:53"], 1, "write dns:NAME:PORT");
+    check(&["127.0.0.1:0", "3000", "--check-every", "1s"], 1, "--check says for what");
     check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");

@@ -6,6 +6,7 @@ mod common;
 
 use common::authority::{Authority, secure};
 use common::http::{get, post, receive};
+use common::names::{NameServer, Record};
 use common::program::{Program, ringmill, run};
 use common::upstream::Upstream;
 use common::ws;
@@ -451,6 +452,68 @@ fn upstreams_may_be_secured() {
     });
 }
 
+/// Names, weights, who stands by and cookies, by the file; and what a change of it leaves as it is.
+#[test]
+fn servers_may_be_names_and_have_weights() {
+    on_both_drivers(|driver| {
+        let (port, _upstreams) = Upstream::several(3);
+        let at = |last: u8| format!("127.0.0.{last}:{port}");
+        let a = |last| ("api.test", Record::A([127, 0, 0, last].into()));
+        let names = NameServer::new(&[a(2)]);
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["secure.test"]);
+        let secured =
+            Program::serve(driver, &["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key]);
+        let secret = authority.file.clone();
+        let file = |servers: &str, keys: &str| {
+            let dns = format!("[dns]\nresolver = \"{}\"\n", names.address);
+            let upstream = format!("[upstream.app]\nservers = [{servers}]\n{keys}\n");
+            [&dns, &listen("127.0.0.1:0"), "[[route]]\nto = \"app\"\n", &upstream].concat()
+        };
+        let name = format!("\"dns:api.test:{port}\"");
+        let weighty = format!("{name}, {{ address = \"{}\", weight = 3 }}", at(3));
+        let served = Served::start(driver, &file(&weighty, "balance = \"round-robin\""));
+        let mut client = connect_to(served.program.http());
+        let mut ask = |fields: &str| {
+            client.send(format!("GET /plaintext HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+            let reply = receive(&mut client);
+            (reply.text().to_owned(), reply.field("set-cookie").map(str::to_owned))
+        };
+        let mut seen = Vec::new();
+        (0..40).for_each(|_| seen.push(ask("").0));
+        let third = seen.iter().filter(|said| **said == at(3)).count();
+        assert!(third.abs_diff(30) <= 2 && seen.contains(&at(2)), "{seen:?}");
+        names.tell(&[a(1)]);
+        eventually(at(1), || ask("").0);
+        // Nobody answers for it any more: the next plan goes on with what it was.
+        names.tell(&[("secure.test", Record::A([127, 0, 0, 1].into()))]);
+        let sticky =
+            format!("balance = \"sticky\"\nsticky = {{ secret = \"file:{secret}\", cookie = \"home\" }}");
+        let both = format!("{name}, \"{}\"", at(2));
+        assert!(served.follow(&file(&both, &sticky)).contains(" was read again"));
+        let (home, cookie) = ask("");
+        let cookie = cookie.unwrap().split(';').next().unwrap().to_owned();
+        assert!(cookie.starts_with("home=") && (home == at(1) || home == at(2)), "{cookie} {home}");
+        assert!((0..10).all(|_| ask(&format!("Cookie: {cookie}\r\n")) == (home.clone(), None)));
+        let spare = format!("\"127.0.0.1:1\", {{ address = \"{}\", backup = true }}", at(3));
+        assert!(
+            served
+                .follow(&file(&format!("{spare}, {name}"), "eject = { after = 1, max_percent = 100 }"))
+                .contains(" was read again")
+        );
+        names.tell(&[("secure.test", Record::A([127, 0, 0, 1].into())), a(1)]);
+        assert!((0..10).all(|_| ask("").0 == at(1)));
+        // A name whose servers speak TLS, as one that is known.
+        let secure = format!("\"dns:https://secure.test:{}\"", secured.address_after("TLS on ").port());
+        let keys = format!("ca = [\"{}\"]", authority.file);
+        assert!(served.follow(&file(&secure, &keys)).contains(" was read again"));
+        assert!((0..5).all(|_| ask("").0 == "Hello, World!"));
+        // One that nobody knows.
+        assert!(served.follow(&file("\"dns:nobody.test:1\"", "")).contains("nobody.test has no answer"));
+        assert_eq!(ask("").0, "Hello, World!");
+    });
+}
+
 /// A key may come from the environment; without it nothing is served.
 #[test]
 fn a_key_may_be_in_a_variable() {
@@ -587,6 +650,18 @@ fn mistakes_are_told_where_they_stand() {
         &behind("[upstream.b]\nservers = [\"https://127.0.0.1\"]\nca = [\"/nowhere/ca\"]"),
         &["/nowhere/ca"],
     );
+    let sticky = |keys: &str| behind(&format!("[upstream.b]\nservers = [\"1\"]\n{keys}"));
+    check(&sticky("balance = \"sticky\""), &["its cookie has no secret"]);
+    check(&sticky("sticky = { secret = \"env:PATH\" }"), &["is for `balance = \"sticky\"`"]);
+    check(&sticky("sticky = { secret = \"0123456789abcdef\" }"), &["expected a secret as \"file:"]);
+    check(&sticky("balance = \"sticky\"\nsticky = { secret = \"env:NOBODY_HAS_IT\" }"), &["NOBODY_HAS_IT"]);
+    check(&sticky("balance = \"sticky\"\nsticky = { secret = \"file:/dev/null\" }"), &["16 bytes"]);
+    check(&behind("[upstream.b]\nservers = [{ address = \"1\", weight = 0 }]"), &["a weight is 0"]);
+    check(&behind("[upstream.b]\nservers = [{ address = \"1\", weigth = 2 }]"), &["did you mean `weight`?"]);
+    check(&behind("[upstream.b]\nservers = [{ weight = 2 }]"), &["missing field `address`"]);
+    check(&behind("[upstream.b]\nservers = [\"dns:a\"]"), &["neither HOST:PORT nor a service"]);
+    check(&with("[dns]\nmin_ttl = \"2s\""), &["no server is a name that is looked up"]);
+    check(&with("[dns]\nresolver = \"ns.test\""), &["is no IP:PORT"]);
     check(
         &behind("[upstream.b]\nservers = [\"1\"]\nconnections = { mx = 1 }"),
         &["`upstream.b.connections` has no key `mx`"],
@@ -607,11 +682,13 @@ fn a_request_is_explained() {
     let text = "[limits]\ntrust = [\"10.0.0.0/8\"]\n[[listen]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nto = \"app\"\n\
                 [[route]]\nmatch = { host = \"*.test\", path = \"/api\", method = \"POST\" }\nto = \"app\"\nmax_body = \"1KiB\"\n\
                 [[route]]\nmatch = { exact = \"/old\" }\nredirect = { to = \"https://new.test\" }\n\
-                [upstream.app]\nservers = [\"127.0.0.1:3000\"]\n";
+                [upstream.app]\n\
+                servers = [\"dns:https://app.test\", { address = \"127.0.0.1:3000\", weight = 2, backup = true }]\n\
+                balance = \"sticky\"\nsticky = { secret = \"env:PLACE\" }\n";
     std::fs::write(&file, text).unwrap();
     let check = |arguments: &[&str], expected: &[&str]| {
         let mut command = ringmill();
-        command.args(["explain", "--config", &file]).args(arguments);
+        command.args(["explain", "--config", &file]).args(arguments).env("PLACE", "sixteen bytes it is");
         let (code, output, errors) = run(command);
         assert_eq!(code, Some(0), "{errors}");
         for line in expected {
@@ -625,7 +702,8 @@ fn a_request_is_explained() {
             "listener  127.0.0.1:8080",
             "route     route 2: host *.test, path /api and below, POST",
             "          route 1: any host, any path: matches too, and comes behind it",
-            "upstream  app: 127.0.0.1:3000",
+            "upstream  app: dns:app.test:443 (TLS as app.test), 127.0.0.1:3000 weight 2 (backup)",
+            "          the one that the cookie ringmill names",
             "limits    1024 bytes of body; 500 connections a server, 1000 waiting for 5s",
             "request   POST /api/?q HTTP/1.1",
             "          - Host: A.Test:80",

@@ -15,7 +15,8 @@
 //! other side alone. Connections with upstreams stay with the worker that made them and are used again; one on which anything
 //! comes unasked is closed.
 //!
-//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection says its server ([`server_of`]).
+//! With TLS to upstreams, put it under `Tls::with_peers`: the tag of a connection says its server ([`server_of`]), or with plans its
+//! peer ([`Plans::peer_of`]).
 //! `Config::connect_timeout` of the engine is the time that a connection with an upstream may take.
 //!
 //! Read on: `client.rs` and `upstream.rs` are the two sides, which meet in an exchange (`exchange.rs`); `state.rs` gives exchanges
@@ -37,6 +38,7 @@ mod name;
 mod normal;
 mod observe;
 mod own;
+mod peer;
 mod plan;
 mod plans;
 mod pool;
@@ -55,6 +57,7 @@ pub use fleet::{Fleet, ServerCounts};
 pub use groups::server_of;
 pub use normal::Unclear;
 pub use observe::{IdRules, Observe, RequestIds, Traces};
+pub use peer::Peer;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;
 pub use route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
@@ -157,6 +160,10 @@ impl Protocol for Proxy {
             plans.ring_for(dialer.waker());
         }
         let mut state = self.state.borrow_mut();
+        if self.plans.is_none() {
+            // There is no other part.
+            state.secure_dialer = Some(dialer.clone());
+        }
         state.dialer = Some(dialer);
         state.join_fleets();
         let now = state.now;

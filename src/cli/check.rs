@@ -3,7 +3,7 @@
 use crate::config::{Known, Listen, Settled, Source, reference};
 use clap::Args;
 use ringmill::Address;
-use ringmill::proxy::{Explained, Target, explain};
+use ringmill::proxy::{Balance, Explained, HashBy, Plan, Target, explain};
 use ringmill_console::terminal;
 use std::error::Error;
 use std::fmt::Write;
@@ -67,8 +67,8 @@ impl Check {
             terminal::print(&reference())?;
             return Ok(ExitCode::SUCCESS);
         };
-        let (Settled { listen, plan, .. }, _) = settled(&file)?;
-        let counts = (listen.len(), plan.routes().all().len(), plan.upstreams().len());
+        let (Settled { listen, draft, .. }, _) = settled(&file)?;
+        let counts = (listen.len(), draft.plan(&[]).routes().all().len(), draft.upstreams.len());
         let said = format!(
             "{} is good: {} listener(s), {} route(s), {} upstream(s)\n",
             file.display(),
@@ -84,6 +84,8 @@ impl Check {
 impl Explain {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let (settled, _) = settled(&self.config)?;
+        // What names stand for is nobody's business here.
+        let plan = settled.draft.plan(&[]);
         let (scheme, rest) = self.url.split_once("://").ok_or("a URL begins with http:// or https://")?;
         let is_secured = match scheme {
             "http" => false,
@@ -109,13 +111,25 @@ impl Explain {
             return Ok(ExitCode::SUCCESS);
         }
         let peer = Address::Ip(SocketAddr::new(self.client, 0));
-        let is_trusted = settled.plan.front().trusted.iter().any(|network| network.contains(&peer));
-        match explain(&settled.plan, request.as_bytes(), self.client, (is_secured, is_trusted)) {
+        let is_trusted = plan.front().trusted.iter().any(|network| network.contains(&peer));
+        match explain(&plan, request.as_bytes(), self.client, (is_secured, is_trusted)) {
             Err((status, why)) => row(&mut said, "answer", &format!("{status}: {why}")),
-            Ok(explained) => tell(&mut said, &settled, &explained, &request),
+            Ok(explained) => tell(&mut said, (&settled, &plan), &explained, &request),
         }
         terminal::print(&said)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn describe_balance(balance: &Balance) -> String {
+    match balance {
+        Balance::TwoChoices => "of two at random the one with less to do".to_owned(),
+        Balance::RoundRobin => "one after the other".to_owned(),
+        Balance::Least => "the one with the least to do".to_owned(),
+        Balance::Hash(HashBy::Client) => "always the same one for the client's address".to_owned(),
+        Balance::Hash(HashBy::Path) => "always the same one for the path".to_owned(),
+        Balance::Hash(HashBy::Field(name)) => format!("always the same one for what {name} says"),
+        Balance::Sticky(sticky) => format!("the one that the cookie {} names", sticky.cookie()),
     }
 }
 
@@ -130,10 +144,10 @@ fn describe(listening: &[&Listen], scheme: &str) -> String {
     }
 }
 
-fn tell(said: &mut String, settled: &Settled, explained: &Explained<'_>, request: &str) {
+fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Explained<'_>, request: &str) {
     let Explained { number, route, upstream, location, path, host, head, front } = explained;
     let place = |number: usize| settled.places[number] + 1;
-    let routes = settled.plan.routes();
+    let routes = plan.routes();
     let describe = |number: usize| {
         let route = routes.get(number);
         let methods = if route.methods.is_empty() {
@@ -166,8 +180,11 @@ fn tell(said: &mut String, settled: &Settled, explained: &Explained<'_>, request
     }
     let Some(upstream) = upstream else { return };
     let config = &upstream.config;
-    let servers: Vec<String> = config.upstreams.iter().map(ToString::to_string).collect();
+    let drafted = settled.draft.upstreams.iter().find(|drafted| drafted.name == upstream.name);
+    let servers: Vec<String> =
+        drafted.into_iter().flat_map(|drafted| &drafted.entries).map(ToString::to_string).collect();
     row(said, "upstream", &format!("{}: {}", upstream.name, servers.join(", ")));
+    row(said, "", &describe_balance(&config.balance));
     let body = match route.body_bytes_max.unwrap_or(front.body_bytes_max) {
         u64::MAX => "no limit of the body".to_owned(),
         max => format!("{max} bytes of body"),

@@ -7,9 +7,9 @@ use super::run::run;
 use super::signals::{Orders, Reload};
 use crate::config::{Known, Listen, Settled, Source, StartOnly};
 use ringmill::layer::proxy::Prefixed;
-use ringmill::proxy::{Plans, Proxy};
+use ringmill::proxy::{Plans, Proxy, Watching};
 use ringmill::{
-    Address, Builder, Engine, Error, Layer, ListenOptions, Listeners, Tls, TlsStore, WorkerContext,
+    Address, Builder, Engine, Error, Layer, ListenOptions, Listeners, Tls, TlsPeer, TlsStore, WorkerContext,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,16 +24,11 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // Before anybody can see that we run: who sees it may rely on the handlers.
     let orders = Orders::listen()?;
     let (settled, known) = super::check::settled(path)?;
-    let Settled { engine, drain, watch, listen, plan, server, .. } = settled;
-    let plans = Plans::new(plan);
-    let (peers, servers) = (known.peers.clone(), plans.clone());
-    let outbound = plans.clone();
-    let builder = Engine::builder().config(engine).outbound(move |worker| Proxy::outbound(&outbound, worker));
-    let mut builder = builder.outbound(move |worker| {
-        let (peers, servers) = (peers.clone(), servers.clone());
-        let proxy = Proxy::secured(&servers, worker);
-        Tls::client(proxy, move |tag| peers.of(servers.server_of(tag)?))
-    });
+    let Settled { engine, drain, watch, listen, draft, lookups, server, .. } = settled;
+    let lookups = draft.look_up(lookups, None)?;
+    let plans = Plans::new(draft.first(lookups.as_ref()));
+    let names = draft.watch(lookups, &plans)?;
+    let mut builder = outbound(Engine::builder().config(engine), &plans);
     let mut current = Vec::new();
     for listen in listen {
         let store = store(&listen)?;
@@ -47,7 +42,7 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let Some(listeners) = running.listeners() else { return Ok(running.join()?) };
     let says: Vec<String> = current.iter().map(Listening::says).collect();
     let stamp = Stamp::of(path);
-    let mut front = Front { path: path.to_owned(), known, plans, listeners, current, server, stamp };
+    let mut front = Front { path: path.to_owned(), known, plans, names, listeners, current, server, stamp };
     let reload = Reload { every: watch, run: Box::new(move |is_ordered| front.look(is_ordered)) };
     run(running, orders, drain, descriptors, Some(reload), |_| {
         says.iter().for_each(|line| tracing::info!("{line}"))
@@ -55,11 +50,23 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Adds what opens connections with upstreams, plain ones and those that are secured.
+pub(super) fn outbound(builder: Builder, plans: &Plans) -> Builder {
+    let (plain, secured) = (plans.clone(), plans.clone());
+    let builder = builder.outbound(move |worker| Proxy::outbound(&plain, worker));
+    builder.outbound(move |worker| {
+        let (proxy, plans) = (Proxy::secured(&secured, worker), secured.clone());
+        Tls::client(proxy, move |tag| plans.peer_of(tag)?.get::<TlsPeer>().cloned())
+    })
+}
+
 /// What is served now.
 struct Front {
     path: PathBuf,
     known: Known,
     plans: Plans,
+    /// Names that are looked up.
+    names: Option<Watching>,
     listeners: Listeners,
     current: Vec<Listening>,
     server: StartOnly,
@@ -119,8 +126,10 @@ impl Front {
         if !changed.is_empty() {
             return Err(format!("{} changed, which needs a restart", changed.join(", ")));
         }
+        let Settled { draft, lookups, listen, .. } = settled;
+        let lookups = draft.look_up(lookups, self.names.as_ref())?;
         let mut left = std::mem::take(&mut self.current);
-        let prepared = self.prepare(settled.listen, &mut left);
+        let prepared = self.prepare(listen, &mut left);
         let (stay, changed, new) = match prepared {
             Ok(prepared) => prepared,
             Err((before, problem)) => {
@@ -129,7 +138,13 @@ impl Front {
             }
         };
         let mut says = Vec::new();
-        self.plans.publish(settled.plan);
+        // Nobody publishes the plan before behind this one.
+        self.names = None;
+        self.plans.publish(draft.first(lookups.as_ref()));
+        match draft.watch(lookups, &self.plans) {
+            Ok(names) => self.names = names,
+            Err(error) => tracing::error!("names are not looked up until the next change: {error}"),
+        }
         self.current = stay;
         for listening in self.current.iter().filter_map(|listening| listening.store.as_ref()) {
             // It says itself what is new, or wrong.

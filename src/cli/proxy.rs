@@ -1,22 +1,20 @@
 //! `ringmill proxy`: a reverse proxy without a file, from options to a clean end. What it does with requests is
 //! `ringmill::proxy`.
 
+use super::front::outbound;
 use super::observe::ObserveOptions;
 use super::run::run;
 use super::signals::Orders;
 use super::upstream_stats::UpstreamStats;
-use super::upstreams::{Upstream, Upstreams};
-use crate::config::text::{address_or_port, balance};
+use crate::config::text::{Server as Upstream, address_or_port, balance};
+use crate::config::{Draft, Drafted, Entry, Known, Trust};
 use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, Proxy as Protocol, ProxyConfig, Watching, server_of,
+    Balance, Check, CheckPath, Ejection, LookupOptions, Plan, Plans, Proxy as Protocol, ProxyConfig, Watching,
 };
-use ringmill::{
-    Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, TlsClient, TlsClientConfig, TlsPeer,
-    WorkerContext,
-};
+use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running};
 use ringmill_console::options::{self, Workers};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,7 +31,7 @@ pub(crate) struct Proxy {
 
     /// Where requests go: PORT (of 127.0.0.1), IP:PORT, [IPV6]:PORT, NAME:PORT, unix:PATH, http://HOST[:PORT] or
     /// https://HOST[:PORT], whose certificate must be good. Names are looked up once, at the start; dns:NAME:PORT, with all
-    /// its addresses, and dns:_SERVICE._tcp.NAME (SRV) again and again, as their TTL says
+    /// its addresses, dns:https://NAME[:PORT] and dns:_SERVICE._tcp.NAME (SRV) again and again, as their TTL says
     #[arg(value_name = "UPSTREAM", required = true)]
     upstreams: Vec<Upstream>,
 
@@ -51,9 +49,9 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "PATH", env = "RINGMILL_CHECK")]
     check: Option<CheckPath>,
 
-    /// How often; an answer may take half of it
-    #[arg(long, value_name = "TIME", env = "RINGMILL_CHECK_EVERY", default_value = "2s", value_parser = options::timeout)]
-    check_every: Duration,
+    /// How often; an answer may take half of it [default: 2s]
+    #[arg(long, value_name = "TIME", env = "RINGMILL_CHECK_EVERY", value_parser = options::timeout)]
+    check_every: Option<Duration>,
 
     /// Give an upstream no requests for a while when so many in a row failed; 0 for never. No more than half of the upstreams are
     /// taken out so
@@ -217,9 +215,25 @@ impl Proxy {
         })
     }
 
+    /// The upstreams, those that stand by behind the others.
+    fn entries(&self) -> Result<Vec<Entry>, Error> {
+        let servers = self.upstreams.iter().map(|server| (server, false));
+        let servers: Vec<_> = servers.chain(self.backup.iter().map(|server| (server, true))).collect();
+        let is_secure = servers.iter().any(|(server, _)| server.secure_name.is_some());
+        if !is_secure && !self.upstream_ca.is_empty() {
+            return Err(problem("--upstream-ca is for https upstreams: write https://HOST[:PORT]"));
+        }
+        let (mut known, trust) = (Known::default(), Trust::new(&self.upstream_ca, self.connect_timeout));
+        let entry = |(server, is_backup): (&Upstream, bool)| {
+            let peer = server.secure_name.as_ref().map(|name| known.peer(name, &trust)).transpose();
+            let peer = peer.map_err(|error| problem(&error))?;
+            Ok(Entry { server: server.clone(), weight: 1, is_backup, peer })
+        };
+        servers.into_iter().map(entry).collect()
+    }
+
     fn start(self) -> Result<(Running, Option<Watching>), Error> {
-        let upstreams = Upstreams::new(self.upstreams, self.backup);
-        let peers = peers(&upstreams, &self.upstream_ca, self.connect_timeout)?;
+        let entries = self.entries()?;
         let config = Config {
             workers: self.workers.0,
             pin: self.pin,
@@ -236,14 +250,14 @@ impl Proxy {
             keep_alive_timeout: self.keep_alive_timeout,
             ..Limits::default()
         };
-        let check = self.check.map(|path| Check {
-            every: self.check_every,
-            timeout: self.check_every / 2,
-            ..Check::new(path)
-        });
+        if self.check.is_none() && self.check_every.is_some() {
+            return Err(problem("--check-every is how often upstreams are asked: --check says for what"));
+        }
+        let check_every = self.check_every.unwrap_or(Duration::from_secs(2));
+        let check =
+            self.check.map(|path| Check { every: check_every, timeout: check_every / 2, ..Check::new(path) });
         let proxy = ProxyConfig {
             balance: self.balance,
-            upstreams: upstreams.servers(&[]),
             check,
             ejection: Ejection {
                 after: self.eject,
@@ -266,56 +280,29 @@ impl Proxy {
             observe: self.observe.observe(),
             ..ProxyConfig::new(Vec::new())
         };
-        let mut builder = Engine::builder().config(config);
-        let (mut watch, fleet) = (None, proxy.fleet.clone());
-        if !upstreams.names().is_empty() {
-            let (plans, watching) = upstreams.follow(proxy, self.resolver)?;
-            let outbound = plans.clone();
-            builder = builder.outbound(move |worker| Protocol::outbound(&outbound, worker));
-            builder = builder.listen(self.listen.0, move |worker| Protocol::listening(&plans, worker));
-            watch = Some(watching);
-        } else if peers.iter().any(Option::is_some) {
-            builder = builder.listen(self.listen.0, move |worker| {
-                let peers = peers.clone();
-                let choose = move |tag: u64| peers.get(server_of(tag)).cloned().flatten();
-                Tls::client(Protocol::new(proxy.clone(), worker.index as u64), choose)
-            });
-        } else {
-            let own = move |worker: &WorkerContext| Protocol::new(proxy.clone(), worker.index as u64);
-            builder = builder.listen(self.listen.0, own);
+        let fleet = proxy.fleet.clone();
+        let drafted = Drafted { name: String::new(), entries, config: proxy };
+        let draft = Draft::new(vec![drafted], |mut upstreams| {
+            Plan::one(ProxyConfig::clone(&upstreams.remove(0).config))
+        });
+        if !self.resolver.is_empty() && draft.names().is_empty() {
+            return Err(problem("--resolver is for names that are looked up: write dns:NAME:PORT"));
         }
+        let options = LookupOptions { resolvers: self.resolver, ..LookupOptions::default() };
+        let lookups = draft.look_up(options, None).map_err(|error| problem(&error))?;
+        let plans = Plans::new(draft.first(lookups.as_ref()));
+        let watching = draft.watch(lookups, &plans)?;
+        let mut builder = outbound(Engine::builder().config(config), &plans);
+        builder = builder.listen(self.listen.0, move |worker| Protocol::listening(&plans, worker));
         if let Some(Listen(address)) = self.stats {
             builder = builder.listen(address, move |worker| {
                 Server::new(UpstreamStats { fleet: fleet.clone(), stats: worker.stats.clone() })
             });
         }
-        Ok((builder.start()?, watch))
+        Ok((builder.start()?, watching))
     }
 }
 
-/// With whom connections are secured, by the number of the upstream.
-fn peers(upstreams: &Upstreams, ca: &[PathBuf], timeout: Duration) -> Result<Vec<Option<TlsPeer>>, Error> {
-    let secure_name = |(upstream, _): &(Upstream, bool)| match upstream {
-        Upstream::Server(server) => server.secure_name.clone(),
-        Upstream::Name(_) => None,
-    };
-    let names: Vec<Option<String>> = upstreams.0.iter().map(secure_name).collect();
-    let is_secure = names.iter().any(Option::is_some);
-    let problem = |problem: String| Error::Config { problems: vec![problem] };
-    if !is_secure && !ca.is_empty() {
-        return Err(problem("--upstream-ca is for https upstreams: write https://HOST[:PORT]".to_owned()));
-    }
-    if !is_secure {
-        return Ok(Vec::new());
-    }
-    if !upstreams.names().is_empty() {
-        return Err(problem("dns: and https upstreams do not go together: their numbers change".to_owned()));
-    }
-    let config = TlsClientConfig::default().with_handshake_timeout(timeout);
-    let config = ca.iter().fold(config, TlsClientConfig::with_roots);
-    let client = TlsClient::new(config).map_err(|error| problem(error.to_string()))?;
-    let peer = |name: Option<String>| {
-        name.map(|name| client.peer(&name).map_err(|error| problem(error.to_string()))).transpose()
-    };
-    names.into_iter().map(peer).collect()
+fn problem(problem: &str) -> Error {
+    Error::Config { problems: vec![problem.to_owned()] }
 }

@@ -1,16 +1,15 @@
 //! What may stand in the file: one type for each table, from which it is read, checked and described
 //! (`tuning/FILE.md`). There is no key that does nothing.
 
+use super::either::{FromText, OneOrMany, TextOr};
 use super::observe::Ids;
 use super::text::{
-    BalanceText, CheckText, Driver, HostText, ListenAddress, NetworkText, PinText, ServerText, Size, Text,
-    Time, Timeout, TlsMin, WorkersText,
+    BalanceText, CheckText, Driver, HostText, ListenAddress, NetworkText, PinText, ResolverText, SecretText,
+    ServerText, Size, Text, Time, Timeout, TlsMin, WorkersText,
 };
 use schemars::JsonSchema;
-use serde::de::{Error, IntoDeserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use toml::Spanned;
 
@@ -24,6 +23,9 @@ pub(crate) struct File {
     pub(crate) limits: Limits,
     /// What requests are called.
     pub(crate) ids: Ids,
+    /// How names of servers (`dns:`) are looked up. Left out, as the system says (`/etc/resolv.conf`).
+    #[schemars(with = "Dns")]
+    pub(crate) dns: Option<Dns>,
     /// Where to listen; at least one.
     pub(crate) listen: Vec<Listen>,
     /// Which requests go where. The most special route that matches takes a request: an exact host before one with a wildcard and
@@ -192,11 +194,6 @@ pub(crate) struct Match {
     pub(crate) method: OneOrMany<String>,
 }
 
-/// A value, or a list of them.
-#[derive(Clone, Debug, JsonSchema)]
-#[schemars(transparent)]
-pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
-
 /// An answer that is always the same: `{ status = 200, body = "ok" }`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct Reply {
@@ -232,14 +229,19 @@ fn permanent() -> u16 {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct Upstream {
     /// `IP:PORT`, `NAME:PORT`, `unix:PATH`, `http://HOST[:PORT]` or `https://HOST[:PORT]`, whose certificate must be good. Names are looked
-    /// up when the file is read.
-    #[schemars(with = "Vec<Text<ServerText>>")]
-    pub(crate) servers: Spanned<Vec<Text<ServerText>>>,
-    /// Which of them a request goes to: of two at random the one with less to do, one after the other, the one with the least to do, or always the same one
-    /// for the same client, path or field, unless it has more than 1.25 of its part to do.
+    /// up when the file is read; `dns:NAME:PORT`, with all its addresses, `dns:https://NAME[:PORT]` and `dns:_SERVICE._tcp.NAME` (SRV)
+    /// when serving begins, and again and again, as their TTL says. Each is such a text, or a table with more to say.
+    #[schemars(with = "Vec<Member>")]
+    pub(crate) servers: Spanned<Vec<TextOr<Member>>>,
+    /// Which of them a request goes to: of two at random the one with less to do, one after the other, the one with the least to do, always the same one
+    /// for the same client, path or field, unless it has more than 1.25 of its part to do, or the one that a cookie names.
     #[serde(default = "two_choices")]
     pub(crate) balance: Text<BalanceText>,
-    /// Servers that get requests only where none of the others can take them.
+    /// The cookie of `balance = "sticky"`.
+    #[serde(default)]
+    #[schemars(with = "Option<Sticky>")]
+    pub(crate) sticky: Option<Spanned<Sticky>>,
+    /// Servers that get requests only where none of the others can take them; as `backup = true` says it of one.
     #[serde(default)]
     pub(crate) backup: Vec<Text<ServerText>>,
     /// Whether a server is asked if it is well; left out, none is.
@@ -264,6 +266,67 @@ pub(crate) struct Upstream {
     /// When a request is sent once more.
     #[serde(default)]
     pub(crate) retry: Retry,
+}
+
+/// A server with more to say: `{ address = "10.0.0.5:3000", weight = 2 }`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Member {
+    /// Where it is.
+    pub(crate) address: Text<ServerText>,
+    /// Its part of the requests, from 1 to 65535. Each server that a name stands for has it; of a service times the weight there.
+    #[serde(default = "one")]
+    pub(crate) weight: u16,
+    /// It gets requests only where none of the others can take them.
+    #[serde(default)]
+    pub(crate) backup: bool,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl FromText for Member {
+    type Text = Text<ServerText>;
+}
+
+impl From<Text<ServerText>> for Member {
+    fn from(address: Text<ServerText>) -> Member {
+        Member { address, weight: 1, backup: false }
+    }
+}
+
+/// A cookie that keeps clients with their server: `sticky = { secret = "file:/run/secrets/cookie" }`. Its value is signed: nobody can choose
+/// a server by it, and nobody learns an address from it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Sticky {
+    /// What values are signed with, at least 16 bytes: `file:PATH`, or `env:NAME`, a variable of the environment. All proxies in front of the same
+    /// servers need the same one.
+    pub(crate) secret: Text<SecretText>,
+    /// The name of the cookie.
+    #[serde(default = "cookie")]
+    pub(crate) cookie: String,
+}
+
+fn cookie() -> String {
+    "ringmill".to_owned()
+}
+
+/// How names of servers are looked up.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Dns {
+    /// Whom to ask, as `IP:PORT`. Left out, those in `/etc/resolv.conf`.
+    pub(crate) resolver: OneOrMany<Text<ResolverText>>,
+    /// An answer holds at least so long, whatever its TTL says.
+    pub(crate) min_ttl: Text<Timeout>,
+    /// And at most so long.
+    pub(crate) max_ttl: Text<Timeout>,
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns { resolver: OneOrMany::default(), min_ttl: Text::of("1s"), max_ttl: Text::of("60s") }
+    }
 }
 
 fn two_choices() -> Text<BalanceText> {
@@ -398,39 +461,5 @@ pub(crate) struct Retry {
 impl Default for Retry {
     fn default() -> Retry {
         Retry { tries: 2, max_bytes: Text::of("64KiB") }
-    }
-}
-
-impl<T> Default for OneOrMany<T> {
-    fn default() -> Self {
-        OneOrMany(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader(PhantomData)).map(OneOrMany)
-    }
-}
-
-struct Reader<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a text or a list of them")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
-        T::deserialize(text.into_deserializer()).map(|one| vec![one])
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-        let mut all = Vec::new();
-        while let Some(one) = list.next_element()? {
-            all.push(one);
-        }
-        Ok(all)
     }
 }

@@ -1,19 +1,20 @@
 //! From types to what runs: names become numbers, and everything that is wrong is found in one go.
 
+use super::draft::{Draft, Drafted};
+use super::members;
+use super::peers::{Known, Trust};
 use super::problem::Problem;
 use super::schema::{self, File, Match};
-use super::upstreams::Known;
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Check, Ejection, FixedReply, Front, HostPattern, Observe, PathPattern, Plan, PlannedUpstream,
-    ProxyConfig, Route, Routes, Target,
+    Check, Ejection, FixedReply, Front, HostPattern, LookupOptions, Observe, PathPattern, Plan, ProxyConfig,
+    Route, Routes, Target,
 };
 use ringmill::{Address, Config, TlsConfig, TlsVersion};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 
@@ -23,7 +24,8 @@ pub(crate) struct Settled {
     pub(crate) drain: Duration,
     pub(crate) watch: Option<Duration>,
     pub(crate) listen: Vec<Listen>,
-    pub(crate) plan: Plan,
+    pub(crate) draft: Draft,
+    pub(crate) lookups: LookupOptions,
     /// Of each route of the plan the number in the file, from 0: one with several hosts is several.
     pub(crate) places: Vec<usize>,
     /// What a change needs a restart of.
@@ -85,18 +87,15 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         observe: Observe { ids: file.ids.rules() },
         ..ProxyConfig::new(Vec::new())
     });
-    // What is wrong is told instead: a plan may be asked for only if all is well.
-    let plan = if problems.is_empty() {
-        Plan::new(front, upstreams, routes)
-    } else {
-        Plan::new(front, Vec::new(), Vec::new())
-    };
+    let draft = Draft::new(upstreams, move |upstreams| Plan::new(front.clone(), upstreams, routes.clone()));
+    let lookups = members::lookups(file, &draft, problems);
     Settled {
         engine,
         drain: drain.value,
         watch: watch.as_ref().map(|watch| watch.value),
         listen,
-        plan,
+        draft,
+        lookups,
         places,
         server: file.server.clone(),
     }
@@ -107,15 +106,13 @@ fn upstreams<'a>(
     file: &'a File,
     known: &mut Known,
     problems: &mut Vec<Problem>,
-) -> (HashMap<&'a str, usize>, Vec<PlannedUpstream>) {
+) -> (HashMap<&'a str, usize>, Vec<Drafted>) {
     let (mut names, mut all) = (HashMap::new(), Vec::new());
+    known.prune();
     for (name, upstream) in &file.upstream {
-        let schema::Upstream { servers, balance, ca, connections, timeout, retry, .. } = upstream;
+        let schema::Upstream { servers, ca, connections, timeout, retry, .. } = upstream;
         let span = servers.span();
-        let mut servers: Vec<_> = servers.get_ref().iter().map(|server| server.value.clone()).collect();
-        let count = servers.len();
-        servers.extend(upstream.backup.iter().map(|server| server.value.clone()));
-        if count == 0 {
+        if servers.get_ref().is_empty() {
             problems.push(Problem::at(span, format!("upstream {name:?} has no server"), "name at least one"));
             continue;
         }
@@ -127,19 +124,15 @@ fn upstreams<'a>(
                 "at least 1",
             ));
         }
-        let is_secured = servers.iter().any(|server| server.secure_name.is_some());
-        if let Some(ca) = ca.as_ref().filter(|_| !is_secured) {
+        let roots = ca.as_ref().map_or(&[][..], |ca| ca.get_ref());
+        let trust = Trust::new(roots, file.server.connect_timeout.value);
+        let entries = members::entries(upstream, &trust, known, problems);
+        if let Some(ca) = ca.as_ref().filter(|_| entries.iter().all(|it| it.server.secure_name.is_none())) {
             let remedy = "write https://HOST[:PORT] for a server, or leave `ca` out";
             problems.push(Problem::at(ca.span(), "`ca` is for servers that speak TLS", remedy));
         }
-        let roots = ca.as_ref().map_or(&[][..], |ca| ca.get_ref());
-        let id = known.id(&servers, roots, file.server.connect_timeout.value).unwrap_or_else(|error| {
-            let span = ca.as_ref().map_or(span, Spanned::span);
-            problems.push(Problem::at(span, error, ""));
-            0
-        });
-        let mut config = ProxyConfig {
-            balance: balance.value.clone(),
+        let config = ProxyConfig {
+            balance: members::balance(name, upstream, problems),
             check: upstream.health.as_ref().map(check_of),
             ejection: ejection_of(&upstream.eject),
             slow_start: upstream.slow_start.value,
@@ -154,11 +147,10 @@ fn upstreams<'a>(
             tunnel_timeout: timeout.tunnel.value,
             tries_max: retry.tries,
             replay_bytes_max: usize::try_from(retry.max_bytes.value).unwrap_or(usize::MAX),
-            ..ProxyConfig::new(servers.into_iter().map(|server| server.address).collect())
+            ..ProxyConfig::new(Vec::new())
         };
-        config.upstreams[count..].iter_mut().for_each(|server| server.is_backup = true);
         names.insert(name.as_str(), all.len());
-        all.push(PlannedUpstream { name: name.clone(), id, is_secured, config: Arc::new(config) });
+        all.push(Drafted { name: name.clone(), entries, config });
     }
     (names, all)
 }

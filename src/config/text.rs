@@ -1,7 +1,7 @@
 //! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
 
 use ringmill::layer::proxy::Network;
-use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, RequestIds, Traces};
+use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, Name, RequestIds, Traces};
 use ringmill::{Address, DriverChoice, Pin, TlsVersion};
 use ringmill_console::options::{self, Workers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -144,11 +145,38 @@ kinds! {
         text.parse().map_err(|error: ringmill::layer::proxy::BadNetwork| error.to_string())
     };
     HostText: HostPattern = "a host such as \"example.com\" or \"*.example.com\"", parsed;
-    BalanceText: Balance = "\"two-choices\", \"round-robin\", \"least\", \"hash-client\", \"hash-path\" or \"hash-field:NAME\"", balance;
+    BalanceText: BalanceBy = "\"two-choices\", \"round-robin\", \"least\", \"hash-client\", \"hash-path\", \"hash-field:NAME\" or \"sticky\"", |text| match text {
+        "sticky" => Ok(BalanceBy::Cookie),
+        other => balance(other).map(BalanceBy::Rule).map_err(|_| format!("expected {}", BalanceText::NAME)),
+    };
     RequestIdText: RequestIds = "\"off\", \"upstream\" or \"both\"", parsed;
     TraceText: Traces = "\"off\", \"trusted\" or \"any\"", parsed;
+    SecretText: Vec<u8> = "a secret as \"file:/run/secrets/cookie\" or \"env:NAME\"", secret;
+    ResolverText: SocketAddr = "the address of a name server such as \"10.0.0.2:53\"", |text| {
+        text.parse().map_err(|_| format!("{text:?} is no IP:PORT"))
+    };
     CheckText: CheckPath = "a path such as \"/health\"", parsed;
-    ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\" or \"https://api.example.com\"", parsed;
+    ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\", \"https://api.example.com\" or \"dns:api.internal:3000\"", parsed;
+}
+
+/// How a server is chosen: by a rule, or by a cookie, which needs a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BalanceBy {
+    Rule(Balance),
+    Cookie,
+}
+
+/// A secret of a file or a variable; line ends behind it are no part of it.
+fn secret(text: &str) -> Result<Vec<u8>, String> {
+    let read = if let Some(file) = text.strip_prefix("file:") {
+        std::fs::read(file).map_err(|error| format!("cannot read {file}: {error}"))
+    } else if let Some(name) = text.strip_prefix("env:") {
+        std::env::var(name).map(String::into_bytes).map_err(|error| format!("variable {name}: {error}"))
+    } else {
+        // Not the text itself: it may be the secret.
+        Err(format!("expected {}", SecretText::NAME))
+    };
+    read.map(|bytes| bytes.trim_ascii_end().to_vec())
 }
 
 /// How a server is chosen.
@@ -164,7 +192,7 @@ pub(crate) fn balance(text: &str) -> Result<Balance, String> {
         "hash-path" => Ok(Balance::Hash(HashBy::Path)),
         other => match other.strip_prefix("hash-field:").filter(|name| is_name(name)) {
             Some(name) => Ok(Balance::Hash(HashBy::Field(name.to_ascii_lowercase()))),
-            None => Err(format!("expected {}", BalanceText::NAME)),
+            None => Err("expected \"two-choices\", \"round-robin\", \"least\", \"hash-client\", \"hash-path\" or \"hash-field:NAME\"".to_owned()),
         },
     }
 }
@@ -173,12 +201,20 @@ fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
     text.parse()
 }
 
-/// A server that requests go to.
+/// A server that requests go to, or a name of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    pub(crate) address: Address,
+    pub(crate) at: At,
     /// The name that its certificate must have, where it speaks TLS.
     pub(crate) secure_name: Option<String>,
+}
+
+/// Where servers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    Address(Address),
+    /// It is looked up again and again.
+    Name(Name),
 }
 
 /// An address of which the port is enough.
@@ -192,9 +228,13 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Server, String> {
-        let Some((scheme, authority)) = text.split_once("://") else {
-            let address = address_or_port(text)?;
-            return no_port_zero(text, address).map(|address| Server { address, secure_name: None });
+        let name = text.strip_prefix("dns:");
+        let Some((scheme, authority)) = name.unwrap_or(text).split_once("://") else {
+            let at = match name {
+                Some(name) => At::Name(name.parse()?),
+                None => At::Address(no_port_zero(text, address_or_port(text)?)?),
+            };
+            return Ok(Server { at, secure_name: None });
         };
         let default_port = match scheme {
             "http" => 80,
@@ -208,11 +248,15 @@ impl FromStr for Server {
         let has_port =
             authority.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
         let with_port = if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
-        let address = with_port.parse().map_err(|error: ringmill::BadAddress| error.to_string())?;
         let host =
             with_port.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned();
-        let address = no_port_zero(text, address)?;
-        Ok(Server { address, secure_name: (scheme == "https").then_some(host) })
+        let at = if name.is_some() {
+            At::Name(with_port.parse()?)
+        } else {
+            let address = with_port.parse().map_err(|error: ringmill::BadAddress| error.to_string())?;
+            At::Address(no_port_zero(text, address)?)
+        };
+        Ok(Server { at, secure_name: (scheme == "https").then_some(host) })
     }
 }
 
@@ -227,9 +271,13 @@ fn no_port_zero(text: &str, address: Address) -> Result<Address, String> {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            At::Address(address) => address.fmt(f),
+            At::Name(name) => name.fmt(f),
+        }?;
         match &self.secure_name {
-            Some(name) => write!(f, "{} (TLS as {name})", self.address),
-            None => write!(f, "{}", self.address),
+            Some(name) => write!(f, " (TLS as {name})"),
+            None => Ok(()),
         }
     }
 }
@@ -257,6 +305,13 @@ mod tests {
         check("127.0.0.1", "expected IP:PORT");
         check("127.0.0.1:0", "port 0");
         check("0", "port 0");
+        check("dns:api.internal:80", "dns:api.internal:80");
+        check("dns:_http._tcp.a", "dns:_http._tcp.a");
+        check("dns:https://api.internal", "dns:api.internal:443 (TLS as api.internal)");
+        check("dns:http://api.internal:81/", "dns:api.internal:81");
+        check("dns:a", "HOST:PORT");
+        check("dns:https://a/b", "requests bring their paths");
+        check("dns:https://_http._tcp.a", "HOST:PORT");
     }
 
     #[test]

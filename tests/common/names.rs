@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 /// What stands under a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Record {
     A(Ipv4Addr),
     /// Priority, weight, port and target.

@@ -54,6 +54,22 @@ impl Upstream {
         Upstream::new(|line| while line.answer_honestly() {})
     }
 
+    /// So many on one port of several addresses of this machine, each of which says its address.
+    pub fn several(count: u8) -> (u16, Vec<Upstream>) {
+        let honest = |address: String| {
+            Upstream::at(&address, move |line| {
+                let said = line.stream.local_addr().unwrap().to_string();
+                while line.request().is_some() {
+                    line.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()));
+                }
+            })
+        };
+        let first = honest("127.0.0.1:0".to_owned());
+        let port = first.address.ip().unwrap().port();
+        let others = (2..=count).map(|last| honest(format!("127.0.0.{last}:{port}")));
+        (port, std::iter::once(first).chain(others).collect())
+    }
+
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }

@@ -37,7 +37,7 @@ impl State {
             due.extend(servers.into_iter().map(|server| Place { group, server }));
         }
         for place in due {
-            let by = if self.groups.is_secured(place.group) { &self.secure_dialer } else { &self.dialer };
+            let by = if self.groups.is_secured(place) { &self.secure_dialer } else { &self.dialer };
             match by.clone() {
                 Some(by) => by.connect(&self.groups[place].address, place.check_tag()),
                 None => self.end_check(place, Outcome::Void),

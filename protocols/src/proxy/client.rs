@@ -182,7 +182,8 @@ impl State {
         let place = Place { group, server: 0 };
         let mut up = self.spare.take();
         // Where the request names no host, any server's will do.
-        let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: &self.groups[place].host };
+        let to =
+            Onward { path: &way.path, host: way.host.as_deref(), else_host: self.groups.pool(group).host() };
         let ids = self.seen.as_deref().map(|seen| &seen.ids);
         let facts = Facts { ip, is_trusted, is_secured, ids };
         if write_request(&mut up, head, &to, &facts, &front.name).is_none() {

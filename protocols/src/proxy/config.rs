@@ -2,6 +2,7 @@
 
 use super::fleet::Fleet;
 use super::observe::Observe;
+use super::peer::Peer;
 use super::rules::{Check, Ejection};
 use crate::http::Limits;
 use crate::layer::proxy::Network;
@@ -82,11 +83,14 @@ pub struct Server {
     pub weight: u32,
     /// It gets requests only where no other server can take them.
     pub is_backup: bool,
+    /// With whom its connections are secured; they are opened by the part of the proxy that stands under TLS
+    /// ([`Proxy::secured`](crate::proxy::Proxy::secured)).
+    pub peer: Option<Peer>,
 }
 
 impl From<Address> for Server {
     fn from(address: Address) -> Server {
-        Server { address, weight: 1, is_backup: false }
+        Server { address, weight: 1, is_backup: false, peer: None }
     }
 }
 

@@ -9,7 +9,7 @@ use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerCon
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use ringmill_engine::Address;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const START: Duration = Duration::from_secs(10);
 
 /// A name that stands for servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
     /// A host, by A and AAAA, and a port.
     Host(String, u16),
@@ -62,6 +62,8 @@ pub struct Lookups {
 
 /// Names are looked up until this is dropped.
 pub struct Watching {
+    names: Vec<Name>,
+    answers: Arc<Mutex<Vec<Answer>>>,
     /// Its drop is the sign.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -76,14 +78,41 @@ struct Answer {
 impl Lookups {
     /// Looks all of them up. What has no answer now is a mistake, or nobody knows whom to ask.
     pub fn new(names: Vec<Name>, options: LookupOptions) -> Result<Lookups, String> {
+        Lookups::with(names, options, |_| None)
+    }
+
+    /// Looks up those that were not watched before: the others go on with what they were last.
+    pub fn after(names: Vec<Name>, options: LookupOptions, before: &Watching) -> Result<Lookups, String> {
+        let answers = lock(&before.answers).clone();
+        let known = |name: &Name| before.names.iter().position(|known| known == name);
+        Lookups::with(names, options, |name| known(name).map(|at| answers[at].clone()))
+    }
+
+    fn with(
+        names: Vec<Name>,
+        options: LookupOptions,
+        known: impl Fn(&Name) -> Option<Answer>,
+    ) -> Result<Lookups, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("no thread to look names up: {error}"))?;
         let resolver = resolver(&options)?;
         let answers = runtime.block_on(async {
             let all = async {
-                let mut answers = Vec::new();
+                // All at once: one that takes long takes no time from the others.
+                let mut asked = Vec::new();
                 for name in &names {
-                    answers.push(look_up(&resolver, name).await?);
+                    let (known, resolver, name) = (known(name), resolver.clone(), name.clone());
+                    asked.push(match known {
+                        Some(answer) => Ok(answer),
+                        None => Err(tokio::spawn(async move { look_up(&resolver, &name).await })),
+                    });
+                }
+                let mut answers = Vec::new();
+                for answer in asked {
+                    answers.push(match answer {
+                        Ok(known) => known,
+                        Err(asked) => asked.await.map_err(|error| error.to_string())??,
+                    });
                 }
                 Ok(answers)
             };
@@ -105,7 +134,8 @@ impl Lookups {
     ) -> std::io::Result<Watching> {
         let Lookups { runtime, resolver, names, answers, options } = self;
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::new((Mutex::new(answers), on_change));
+        let answers = Arc::new(Mutex::new(answers));
+        let (shared, watched) = (Arc::new((answers.clone(), on_change)), names.clone());
         let thread = std::thread::Builder::new().name("ringmill-dns".into()).spawn(move || {
             for (number, name) in names.into_iter().enumerate() {
                 let (resolver, options, shared) = (resolver.clone(), options.clone(), shared.clone());
@@ -128,7 +158,7 @@ impl Lookups {
             // Whether it is said or dropped.
             let _ = runtime.block_on(stopped);
         })?;
-        Ok(Watching { stop: Some(stop), thread: Some(thread) })
+        Ok(Watching { names: watched, answers, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -195,10 +225,9 @@ async fn look_up(resolver: &TokioResolver, name: &Name) -> Result<Answer, String
     let mut answer = Answer { servers: Vec::new(), ttl: Duration::MAX };
     match name {
         Name::Host(host, port) => {
-            add_host(resolver, host, &mut answer, |ip| {
-                Server::from(Address::from(SocketAddr::new(ip, *port)))
-            })
-            .await?
+            let (ips, ttl) = host_of(resolver, host).await?;
+            let server = |ip| Server::from(Address::from(SocketAddr::new(ip, *port)));
+            answer = Answer { servers: ips.into_iter().map(server).collect(), ttl };
         }
         Name::Service(service) => {
             let found = resolver.srv_lookup(service.as_str()).await;
@@ -212,14 +241,36 @@ async fn look_up(resolver: &TokioResolver, name: &Name) -> Result<Answer, String
                 .take(SERVERS_MAX)
                 .collect();
             let first = services.iter().map(|(srv, _)| srv.priority).min();
+            let mut targets = Vec::new();
             for (srv, ttl) in services {
                 answer.ttl = answer.ttl.min(Duration::from_secs(ttl.into()));
-                let server = |ip| Server {
-                    weight: u32::from(srv.weight).max(1),
-                    is_backup: Some(srv.priority) != first,
-                    ..Server::from(Address::from(SocketAddr::new(ip, srv.port)))
-                };
-                add_host(resolver, &srv.target.to_utf8(), &mut answer, server).await?;
+                let (resolver, host) = (resolver.clone(), srv.target.to_utf8());
+                targets.push((srv, tokio::spawn(async move { host_of(&resolver, &host).await })));
+            }
+            let mut dead = None;
+            for (srv, found) in targets {
+                // A target that has no address is none: the others are as good as before.
+                match found.await.unwrap_or_else(|error| Err(error.to_string())) {
+                    Ok((ips, ttl)) => {
+                        let server = |ip| Server {
+                            weight: u32::from(srv.weight).max(1),
+                            is_backup: Some(srv.priority) != first,
+                            ..Server::from(Address::from(SocketAddr::new(ip, srv.port)))
+                        };
+                        answer.servers.extend(ips.into_iter().map(server));
+                        answer.ttl = answer.ttl.min(ttl);
+                    }
+                    Err(problem) => {
+                        answer.ttl = answer.ttl.min(RETRY);
+                        dead = Some(problem);
+                    }
+                }
+            }
+            if let Some(problem) = dead {
+                if answer.servers.is_empty() {
+                    return Err(problem);
+                }
+                tracing::debug!("{name}: left out: {problem}");
             }
         }
     }
@@ -230,17 +281,11 @@ async fn look_up(resolver: &TokioResolver, name: &Name) -> Result<Answer, String
     if answer.servers.is_empty() { Err(format!("{name} has no address")) } else { Ok(answer) }
 }
 
-async fn add_host(
-    resolver: &TokioResolver,
-    host: &str,
-    answer: &mut Answer,
-    server: impl Fn(std::net::IpAddr) -> Server,
-) -> Result<(), String> {
+/// The addresses of a host, and how long they hold.
+async fn host_of(resolver: &TokioResolver, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
     let found = resolver.lookup_ip(host).await.map_err(|error| format!("{host} has no answer: {error}"))?;
     let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-    answer.ttl = answer.ttl.min(Duration::from_secs(ttl.into()));
-    answer.servers.extend(found.iter().take(SERVERS_MAX).map(server));
-    Ok(())
+    Ok((found.iter().take(SERVERS_MAX).collect(), Duration::from_secs(ttl.into())))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -88,8 +88,9 @@ impl Groups {
         &self.all[key].is_of.config
     }
 
-    pub(super) fn is_secured(&self, key: usize) -> bool {
-        self.all[key].is_of.is_secured
+    /// Whether connections with a server are secured.
+    pub(super) fn is_secured(&self, place: Place) -> bool {
+        self.all[place.group].is_of.config.upstreams[place.server].peer.is_some()
     }
 
     pub(super) fn is_leaving(&self, key: usize) -> bool {
@@ -127,11 +128,8 @@ impl Group {
     }
 
     fn is_like(&self, planned: &PlannedUpstream) -> bool {
-        let PlannedUpstream { name, id, is_secured, config } = &self.is_of;
-        *name == planned.name
-            && *id == planned.id
-            && *is_secured == planned.is_secured
-            && *config == planned.config
+        let PlannedUpstream { name, config } = &self.is_of;
+        *name == planned.name && *config == planned.config
     }
 }
 
@@ -178,17 +176,15 @@ impl IndexMut<Place> for Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::peer::Peer;
     use crate::proxy::plan::Front;
 
-    fn plan(upstreams: &[(&str, u32, u16)]) -> Plan {
-        let planned = upstreams.iter().map(|(name, id, port)| {
+    fn plan(upstreams: &[(&str, bool, u16)]) -> Plan {
+        let planned = upstreams.iter().map(|(name, is_secured, port)| {
             let servers = vec![format!("127.0.0.1:{port}").parse().unwrap()];
-            PlannedUpstream {
-                name: (*name).to_owned(),
-                id: *id,
-                is_secured: false,
-                config: Arc::new(ProxyConfig::new(servers)),
-            }
+            let mut config = ProxyConfig::new(servers);
+            config.upstreams[0].peer = is_secured.then(|| Peer::new(()));
+            PlannedUpstream { name: (*name).to_owned(), config: Arc::new(config) }
         });
         let front = Front::from(&ProxyConfig::new(Vec::new()));
         Plan::new(front, planned.collect(), Vec::new())
@@ -196,10 +192,10 @@ mod tests {
 
     #[test]
     fn what_stays_the_same_keeps_its_place() {
-        let mut groups = Groups::new(&plan(&[("a", 0, 1), ("b", 0, 2), ("c", 0, 3)]), 1);
+        let mut groups = Groups::new(&plan(&[("a", false, 1), ("b", false, 2), ("c", false, 3)]), 1);
         let [a, b, c] = [0, 1, 2].map(|number| groups.planned(number).unwrap());
         // In another order, one gone, one with another server, one secured otherwise.
-        assert!(groups.follow(&plan(&[("c", 1, 3), ("b", 0, 9), ("a", 0, 1)])).is_empty());
+        assert!(groups.follow(&plan(&[("c", true, 3), ("b", false, 9), ("a", false, 1)])).is_empty());
         assert_eq!(groups.planned(2), Some(a));
         assert_ne!(groups.planned(1), Some(b));
         assert_ne!(groups.planned(0), Some(c));
@@ -209,14 +205,14 @@ mod tests {
 
     #[test]
     fn what_is_gone_goes_with_its_last_connection_and_request() {
-        let mut groups = Groups::new(&plan(&[("a", 0, 1)]), 1);
+        let mut groups = Groups::new(&plan(&[("a", false, 1)]), 1);
         let place = Place { group: groups.planned(0).unwrap(), server: 0 };
         for tag in [place.tag(), place.check_tag()] {
             assert_eq!((Place::of_tag(tag), Place::is_check(tag)), (place, tag == place.check_tag()));
         }
         (groups[place].open, groups.group(place.group).exchanges) = (2, 1);
         groups[place].idle.push(7);
-        assert_eq!(groups.follow(&plan(&[("a", 0, 2)])), [7], "the idle one is of no use");
+        assert_eq!(groups.follow(&plan(&[("a", false, 2)])), [7], "the idle one is of no use");
         assert!(groups.is_leaving(place.group) && groups[place].idle.is_empty());
         groups[place].open = 0;
         groups.forget_if_done(place.group);

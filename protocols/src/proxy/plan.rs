@@ -47,11 +47,6 @@ impl From<&ProxyConfig> for Front {
 pub struct PlannedUpstream {
     /// Its name in the plan.
     pub name: String,
-    /// What makes it another one although it is called and configured the same: whom its connections are secured with, for
-    /// instance ([`Plans::server_of`](crate::proxy::Plans::server_of)).
-    pub id: u32,
-    /// Its connections are opened by the part of the proxy that stands under TLS ([`Proxy::secured`](crate::proxy::Proxy::secured)).
-    pub is_secured: bool,
     /// Its servers, and how they are used. What concerns clients ([`Front`]) is not read.
     pub config: Arc<ProxyConfig>,
 }
@@ -100,7 +95,7 @@ impl Plan {
     /// A plan. Target numbers of routes are places in `upstreams`.
     ///
     /// # Panics
-    /// If a route names an upstream that is not there, or an upstream has no server.
+    /// If a route names an upstream that is not there.
     pub fn new(front: Front, upstreams: Vec<PlannedUpstream>, routes: Vec<Route>) -> Plan {
         for route in &routes {
             let number = if let Target::Upstream(number) = route.target { number } else { 0 };
@@ -109,13 +104,15 @@ impl Plan {
                 "a route leads to an upstream that is not there"
             );
         }
-        let has_servers = |upstream: &PlannedUpstream| !upstream.config.upstreams.is_empty();
-        assert!(upstreams.iter().all(has_servers), "a proxy needs at least one upstream");
         Plan { front, upstreams, routes: Routes::new(routes), is_routed: true }
     }
 
     /// All requests go to one upstream, with their paths as they are: nothing depends on them.
+    ///
+    /// # Panics
+    /// If it has no server.
     pub fn one(config: ProxyConfig) -> Plan {
+        assert!(!config.upstreams.is_empty(), "a proxy needs at least one upstream");
         let front = Front::from(&config);
         let route = Route {
             host: HostPattern::Any,
@@ -124,8 +121,7 @@ impl Plan {
             target: Target::Upstream(0),
             body_bytes_max: None,
         };
-        let upstreams =
-            vec![PlannedUpstream { name: String::new(), id: 0, is_secured: false, config: Arc::new(config) }];
+        let upstreams = vec![PlannedUpstream { name: String::new(), config: Arc::new(config) }];
         Plan { is_routed: false, ..Plan::new(front, upstreams, vec![route]) }
     }
 
@@ -161,7 +157,7 @@ impl Plan {
     /// What is known of servers goes on where the upstream of that name has them in the next plan too.
     pub(super) fn take_over(&mut self, before: &Plan) {
         for upstream in &mut self.upstreams {
-            let same = |known: &&PlannedUpstream| known.name == upstream.name && known.id == upstream.id;
+            let same = |known: &&PlannedUpstream| known.name == upstream.name;
             let Some(known) = before.upstreams.iter().find(same) else { continue };
             let config = Arc::make_mut(&mut upstream.config);
             config.fleet = known.config.fleet.clone();
@@ -215,8 +211,7 @@ mod tests {
     fn plan(routes: &[(&str, &str)]) -> Plan {
         let servers = vec!["127.0.0.1:1".parse().unwrap()];
         let config = Arc::new(ProxyConfig::new(servers));
-        let upstream =
-            |id| PlannedUpstream { name: format!("u{id}"), id, is_secured: false, config: config.clone() };
+        let upstream = |n| PlannedUpstream { name: format!("u{n}"), config: config.clone() };
         let routes = routes.iter().enumerate().map(|(n, (host, path))| Route {
             host: host.parse().unwrap(),
             path: PathPattern::prefix(path).unwrap(),

@@ -5,6 +5,7 @@
 //! it has.
 
 use super::groups::Place;
+use super::peer::Peer;
 use super::plan::Plan;
 use super::state::State;
 use ringmill_engine::{Waker, WorkerContext};
@@ -71,16 +72,16 @@ impl Plans {
 }
 
 impl Plans {
-    /// Of which upstream a connection with this tag is ([`PlannedUpstream::id`](super::PlannedUpstream::id)), and of which of its servers. To be asked on the thread of
-    /// the worker that has it.
-    pub fn server_of(&self, tag: u64) -> Option<(u32, usize)> {
+    /// With whom a connection with this tag is secured. To be asked on the thread of the worker that has it.
+    pub fn peer_of(&self, tag: u64) -> Option<Peer> {
         let key = Arc::as_ptr(&self.0).addr();
         let state = PROXIES.with_borrow(|proxies| {
             let own = proxies.iter().filter(|(plans, ..)| *plans == key);
             own.filter_map(|(.., state)| state.upgrade()).next()
         })?;
         let place = Place::of_tag(tag);
-        state.borrow().groups.planned_as(place.group).map(|upstream| (upstream.id, place.server))
+        let state = state.borrow();
+        state.groups.planned_as(place.group)?.config.upstreams.get(place.server)?.peer.clone()
     }
 }
 

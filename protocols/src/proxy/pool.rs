@@ -135,6 +135,11 @@ impl Pool {
         })
     }
 
+    /// For requests that name no host.
+    pub(super) fn host(&self) -> &str {
+        self.endpoints.first().map_or("localhost", |endpoint| &endpoint.host)
+    }
+
     /// What became of a request that this server had.
     pub(super) fn note(&self, server: usize, is_good: bool, now: Tick) {
         let Endpoint { member, address, .. } = &self.endpoints[server];

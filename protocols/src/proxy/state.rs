@@ -141,7 +141,7 @@ impl State {
 
     fn dispatch(&mut self, key: usize, place: Option<Place>) {
         let Some(place) = place else {
-            return self.fail(key, 503, "all servers of this upstream are drained");
+            return self.fail(key, 503, "this upstream has no server, or all are drained");
         };
         let config = self.groups.config(place.group);
         let (connections_max, queue_max) = (config.connections_max, config.queue_max);
@@ -181,7 +181,7 @@ impl State {
     /// Connects, as long as more requests wait than attempts are made.
     pub(super) fn connect_more(&mut self, place: Place) {
         let connections_max = self.groups.config(place.group).connections_max;
-        let is_secured = self.groups.is_secured(place.group);
+        let is_secured = self.groups.is_secured(place);
         let dialer = if is_secured { &self.secure_dialer } else { &self.dialer };
         let to = &mut self.groups[place];
         while to.begin_connect(connections_max) {

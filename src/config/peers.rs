@@ -1,0 +1,84 @@
+//! With whom connections are secured, over all plans of a process: a server that stays the same keeps its peer, and with it its
+//! connections. What no plan and no connection uses any more is forgotten.
+
+use ringmill::proxy::Peer;
+use ringmill::{TlsClient, TlsClientConfig, TlsPeer};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What was seen in earlier plans.
+#[derive(Default)]
+pub(crate) struct Known(HashMap<Identity, Peer>);
+
+/// What peers of an upstream have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Trust {
+    /// Files of authorities, and what they hold.
+    roots: Vec<(PathBuf, Vec<u8>)>,
+    handshake_timeout: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    name: String,
+    trust: Trust,
+}
+
+impl Trust {
+    /// Authorities in these files, or the system's where there are none.
+    pub(crate) fn new(ca: &[PathBuf], handshake_timeout: Duration) -> Trust {
+        let contents = |file: &PathBuf| (file.clone(), std::fs::read(file).unwrap_or_default());
+        Trust { roots: ca.iter().map(contents).collect(), handshake_timeout }
+    }
+
+    fn client(&self) -> Result<Arc<TlsClient>, String> {
+        let config = TlsClientConfig::default().with_handshake_timeout(self.handshake_timeout);
+        let config = self.roots.iter().fold(config, |config, (file, _)| config.with_roots(file));
+        TlsClient::new(config).map_err(|error| error.to_string())
+    }
+}
+
+impl Known {
+    /// The server whose certificate has this name.
+    pub(crate) fn peer(&mut self, name: &str, trust: &Trust) -> Result<Peer, String> {
+        let identity = Identity { name: name.to_owned(), trust: trust.clone() };
+        if let Some(peer) = self.0.get(&identity) {
+            return Ok(peer.clone());
+        }
+        let alike = self.0.iter().find(|(other, _)| other.trust == *trust);
+        let client = match alike.and_then(|(_, peer)| peer.get::<TlsPeer>()) {
+            Some(peer) => peer.client().clone(),
+            None => trust.client()?,
+        };
+        let peer = Peer::new(client.peer(name).map_err(|error| error.to_string())?);
+        self.0.insert(identity, peer.clone());
+        Ok(peer)
+    }
+
+    /// Forgets what nobody uses.
+    pub(crate) fn prune(&mut self) {
+        self.0.retain(|_, peer| peer.holders() > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_known_as_long_as_it_is_used() {
+        let (mut known, second) = (Known::default(), Duration::from_secs(1));
+        let trust = Trust::new(&[], second);
+        let one = known.peer("a.test", &trust).unwrap();
+        let two = known.peer("b.test", &trust).unwrap();
+        assert!(one == known.peer("a.test", &trust).unwrap() && one != two);
+        assert!(one != known.peer("a.test", &Trust::new(&[], 2 * second)).unwrap());
+        known.prune();
+        assert_eq!(known.0.len(), 2);
+        drop(two);
+        known.prune();
+        assert!(known.0.len() == 1 && one == known.peer("a.test", &trust).unwrap());
+    }
+}
