@@ -6,10 +6,13 @@ use common::http::{get, receive};
 use common::*;
 use ringmill::http::{self, Reply, Request};
 use ringmill::{
-    Address, Dialer, DriverChoice, Echo, Engine, Error, Io, ListenOptions, Listeners, Protocol, Running, Step,
+    Address, Dialer, DriverChoice, Echo, Engine, Error, Gate, GateRules, Io, ListenOptions, Listeners,
+    Networks, Protocol, Running, Step,
 };
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Two workers that say `text`.
@@ -210,5 +213,93 @@ fn an_engine_that_ends_takes_no_more_listeners() {
         assert!(late.is_err(), "{late:?}");
         let address = any();
         assert!(!listeners.remove(&address));
+    });
+}
+
+/// Connections of one address that are tried, or as many as the limit of descriptors leaves room for.
+const FLOOD: usize = 10_000;
+/// Those that it may have.
+const MAY_HAVE: usize = 200;
+
+/// A connection from this address. Where it is closed at once, that may be told by any of the calls.
+fn connect_from(ip: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(PATIENCE))?;
+    Ok(client)
+}
+
+fn is_served(client: &mut std::io::Result<TcpStream>) -> bool {
+    let mut reply = [0; 5];
+    let Ok(client) = client else { return false };
+    client.write_all(b"hello").and_then(|()| client.read_exact(&mut reply)).is_ok_and(|()| &reply == b"hello")
+}
+
+/// Also where a test fails: nobody is to wait for what does not come any more.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Of ten thousand connections of one address as many are served as may be, and others notice nothing of it.
+#[test]
+fn one_address_is_held_to_its_limit() {
+    let descriptors = ringmill::raise_descriptor_limit();
+    let flood = FLOOD.min(descriptors.saturating_sub(2_000) as usize);
+    on_both_drivers(|driver| {
+        let rules = GateRules { connections_per_ip: Some(MAY_HAVE as u32), ..GateRules::default() };
+        let gate = Gate::new(rules.clone());
+        let options = ListenOptions { gate: Some(gate.clone()), ..ListenOptions::default() };
+        let builder = Engine::builder().config(config(driver).with_workers(2));
+        let running = builder.listen_with("127.0.0.1:0", options, |_| Echo::default()).start().unwrap();
+        let address = running.addresses()[0].clone();
+        let (to, is_over) = (ip(&address), AtomicBool::new(false));
+        let (one, others) = ([127, 0, 0, 2], [127, 0, 0, 3]);
+        let mut clients: Vec<std::io::Result<TcpStream>> = std::thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                let mut count = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(
+                        is_served(&mut connect_from(others, to)),
+                        "another one after {count} that were served"
+                    );
+                    count += 1;
+                }
+                count
+            });
+            let ends = SetWhenDropped(&is_over);
+            let clients = (0..flood).map(|_| connect_from(one, to)).collect();
+            drop(ends);
+            assert!(others.join().unwrap() > 10);
+            clients
+        });
+        clients.retain_mut(is_served);
+        assert_eq!(clients.len(), MAY_HAVE);
+        assert_eq!(running.stats().total().gate_per_ip, (flood - MAY_HAVE) as u64);
+        // Who leaves makes room.
+        clients.truncate(MAY_HAVE - 1);
+        eventually(true, || {
+            let mut client = connect_from(one, to);
+            let is_in = is_served(&mut client);
+            clients.extend(is_in.then_some(client));
+            is_in
+        });
+        assert!(!is_served(&mut connect_from(one, to)));
+        // Another list holds for who comes: who is in stays, and stays counted.
+        let listeners = running.listeners().unwrap();
+        let deny = Networks::new(["127.0.0.3/32".parse().unwrap()]);
+        let denying = gate.with_rules(GateRules { deny: Some(Arc::new(deny)), ..rules });
+        assert!(listeners.set_gate(&address, Some(&denying)));
+        eventually(false, || is_served(&mut connect_from(others, to)));
+        assert!(!is_served(&mut connect_from(one, to)) && clients.iter_mut().all(is_served));
+        assert!(listeners.set_gate(&address, None));
+        eventually(true, || is_served(&mut connect_from(others, to)));
+        eventually(true, || is_served(&mut connect_from(one, to)));
+        assert!(running.stats().total().gate_denied > 0);
     });
 }

@@ -1,6 +1,7 @@
 //! Every limit, timeout and choice of the engine, with its default.
 
 use crate::error::Error;
+use crate::gate::Gate;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -213,6 +214,8 @@ pub struct ListenOptions {
     /// The group that a Unix socket's file belongs to, by name or number. Set before anybody can connect. Only root, or a member
     /// of the group, may do it (chown(2)). `None` is the process's own. Refused for an abstract name.
     pub unix_group: Option<String>,
+    /// Who may come in: asked before the protocol knows of a connection. `None` for everybody.
+    pub gate: Option<Gate>,
 }
 
 impl Default for ListenOptions {
@@ -227,6 +230,7 @@ impl Default for ListenOptions {
             only_v6: false,
             unix_mode: None,
             unix_group: None,
+            gate: None,
         }
     }
 }

@@ -63,6 +63,7 @@ mod error;
 pub mod event;
 #[cfg(not(feature = "sim"))]
 mod event;
+mod gate;
 #[cfg(feature = "tokio")]
 mod host;
 mod listen;
@@ -99,6 +100,7 @@ pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Listeners, Running, WorkerContext};
 pub use error::Error;
 pub use event::Errno;
+pub use gate::{BadLine, BadNetwork, Gate, GateRules, Network, Networks, Rate, RateLimiter};
 #[cfg(feature = "tokio")]
 pub use host::TokioOptions;
 pub use listen::on::ListenOn;

@@ -85,6 +85,20 @@ counters! {
     panics,
     /// Times that a worker hosted by tokio was kept for longer than 100 ms, by a handler that should not block.
     long_polls,
+    /// Connections closed because a list denies their address.
+    gate_denied,
+    /// Connections closed because the list of who alone may come in does not have their address.
+    gate_unlisted,
+    /// Connections closed because their address makes new ones too fast.
+    gate_too_fast,
+    /// Connections closed because their address has as many as it may.
+    gate_per_ip,
+    /// Connections closed because the network around their address has.
+    gate_per_prefix,
+    /// Connections closed because they were gone before anybody could ask for their address.
+    gate_gone,
+    /// Connections let in that were not counted, because too many addresses are.
+    gate_uncounted,
     /// PROXY headers taken.
     proxy_headers,
     /// Connections closed because the peer is none of the proxies that were listed.

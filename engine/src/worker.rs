@@ -33,7 +33,7 @@ use crate::stats::WorkerStats;
 use crate::time::Tick;
 use crate::timer::Timers;
 use crate::token::{Kind, Token};
-use accept::Listener;
+use accept::{Accepted, Listener};
 use datagrams::DatagramSocket;
 use leap::Leap;
 use listeners::Changes;
@@ -73,7 +73,7 @@ pub(crate) struct Worker<D: Driver> {
     /// Connections that found no receive buffer.
     starved: Starved,
     /// Sockets accepted beyond the limit: they wait as if still in the kernel's queue.
-    parked: VecDeque<(u16, Socket)>,
+    parked: VecDeque<Accepted>,
     shortage: Shortage,
     /// When to accept again after the process ran out of descriptors.
     accept_at: Tick,
@@ -416,7 +416,7 @@ impl<D: Driver> Drop for Worker<D> {
     fn drop(&mut self) {
         let listeners = self.listeners.iter().filter(|listener| !listener.is_closed()).map(Listener::socket);
         let datagrams = self.datagrams.iter().filter(|entry| !entry.is_closed()).map(DatagramSocket::socket);
-        let parked = self.parked.iter().map(|(_, socket)| *socket);
+        let parked = self.parked.iter().map(|accepted| accepted.socket);
         let open = self.conns.iter().map(|(_, conn)| conn.link.socket);
         let connecting = self.outbound.sockets();
         let sockets: Vec<Socket> =

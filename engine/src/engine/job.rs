@@ -9,6 +9,7 @@ use crate::driver::poll;
 use crate::driver::uring::{Abilities, Uring};
 use crate::error::{Error, step};
 use crate::event::{Errno, Socket};
+use crate::gate::Gate;
 #[cfg(feature = "tokio")]
 use crate::host::{self, TokioOptions};
 use crate::seam::datagram::Datagram;
@@ -33,7 +34,8 @@ pub(super) struct Protocols {
 /// The sockets of one worker, in the order of its protocols.
 #[derive(Default)]
 pub(super) struct Sockets {
-    pub(super) streams: Vec<socket2::Socket>,
+    /// Each with its gate.
+    pub(super) streams: Vec<(socket2::Socket, Option<Gate>)>,
     pub(super) datagrams: Vec<socket2::Socket>,
     pub(super) datagram_clients: Vec<socket2::Socket>,
 }
@@ -202,8 +204,8 @@ impl Made {
     ) -> Worker<D> {
         let stats = context.stats.worker(context.index);
         let mut worker = Worker::new(driver, Config::clone(&context.config), connections_max, bell, stats);
-        for (socket, service) in sockets.streams.into_iter().zip(self.streams) {
-            worker.add_listener(Socket(socket.into_raw_fd()), service);
+        for ((socket, gate), service) in sockets.streams.into_iter().zip(self.streams) {
+            worker.add_listener(Socket(socket.into_raw_fd()), gate, service);
         }
         let all_datagrams = sockets.datagrams.into_iter().chain(sockets.datagram_clients);
         for (socket, protocol) in all_datagrams.zip(self.datagrams) {

@@ -4,6 +4,7 @@ use super::{Handle, WorkerContext};
 use crate::address::Address;
 use crate::config::ListenOptions;
 use crate::error::Error;
+use crate::gate::Gate;
 use crate::listen::bind;
 use crate::listen::patience::Patience;
 use crate::listen::unix;
@@ -62,6 +63,15 @@ impl Listeners {
         inner.make(factory)?;
         inner.order(|| Change::Replace(number));
         Ok(true)
+    }
+
+    /// Connections that come to an address from now on are let in by another gate, or all of them. Who is connected already stays.
+    /// Says whether anybody listens there.
+    pub fn set_gate(&self, address: &Address, gate: Option<&Gate>) -> bool {
+        let inner = self.lock();
+        let Some(number) = inner.find(address) else { return false };
+        inner.order(|| Change::Gate(number, gate.cloned()));
+        true
     }
 
     /// Listens no more on an address, as [`Listeners::add`] or [`Running::addresses`](crate::Running::addresses) gave it. Who has connected
@@ -159,7 +169,7 @@ impl Inner {
             }
         };
         for (orders, socket) in self.orders.iter().zip(sockets) {
-            let _ = orders.send(Change::Add(socket));
+            let _ = orders.send(Change::Add(socket, options.gate.clone()));
         }
         self.ring();
         self.open.push(Some(address.clone()));

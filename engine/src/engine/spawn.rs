@@ -220,7 +220,9 @@ impl ToBind {
                 bind::listen(&bound, options.backlog)?;
             }
             running.addresses.push(bound.address);
-            share_out(bound.sockets, |worker, socket| all[worker].streams.push(socket));
+            share_out(bound.sockets, |worker, socket| {
+                all[worker].streams.push((socket, options.gate.clone()))
+            });
         }
         Ok(all)
     }

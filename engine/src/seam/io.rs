@@ -6,6 +6,7 @@ use crate::address::Address;
 use crate::bell::{ConnId, Waker};
 use crate::dialer::To;
 use crate::event::Socket;
+use crate::gate::Gate;
 use crate::output::Output;
 use crate::session::duplex::Duplex;
 use crate::session::inlet::News;
@@ -13,6 +14,7 @@ use crate::session::outlet::{Last, Wish};
 use crate::session::shared::{Reclaim, Shared};
 use crate::time::Tick;
 use bytes::Bytes;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -327,6 +329,16 @@ impl Io<'_> {
             ProxyOutcome::Late => &live.proxy_late,
         };
         count.add(1);
+    }
+
+    /// For a layer that learns of a client: whether a gate lets in who is at this address. If so, it is counted there until this connection
+    /// ends. If not, that is counted by reason; close without a word.
+    pub fn admit(&mut self, gate: &Gate, ip: IpAddr) -> bool {
+        let shared = &mut *self.below.shared;
+        let asked = gate.ask(ip, shared.now, &shared.stats);
+        let is_in = asked.is_ok();
+        shared.passes.put(self.below.index, asked.ok().flatten());
+        is_in
     }
 
     /// Says that protocol code panicked during this call and the session caught it, so that it can say a last word and

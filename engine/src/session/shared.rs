@@ -6,6 +6,7 @@ use super::unread::Unread;
 use crate::bell::{Bell, Wakers};
 use crate::config::Config;
 use crate::dialer::Requests;
+use crate::gate::Passes;
 use crate::memory::Memory;
 use crate::output::Output;
 use crate::stats::WorkerStats;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) wakers: Wakers,
     pub(crate) requests: Requests,
     pub(crate) ends: Ends,
+    pub(crate) passes: Passes,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
@@ -76,6 +78,7 @@ impl Shared {
             wakers: Wakers::default(),
             requests: Requests::default(),
             ends: Ends::default(),
+            passes: Passes::default(),
             spare: Vec::new(),
             spare_bytes: 0,
             spare_unread: Vec::new(),

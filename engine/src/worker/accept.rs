@@ -1,9 +1,11 @@
 //! Accepting: armed once, paused when descriptors or slots run out, never spinning.
 
 use super::{Life, Worker};
+use crate::address::Address;
 use crate::conn::Conn;
 use crate::driver::Driver;
 use crate::event::{Errno, Op, Socket};
+use crate::gate::{Gate, Pass};
 use crate::seam::io::{Below, Io};
 use crate::seam::layer::{Call, Origin};
 use crate::session::calls::Panicked;
@@ -21,9 +23,18 @@ pub(super) struct Listener {
     socket: Socket,
     /// Which protocol.
     service: u16,
+    /// Who may come in.
+    gate: Option<Gate>,
     state: Accept,
     /// It is to be closed when its queue is empty.
     is_leaving: bool,
+}
+
+/// A socket that was accepted, and is let in.
+pub(super) struct Accepted {
+    pub(super) service: u16,
+    pub(super) socket: Socket,
+    pub(super) pass: Option<Pass>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +63,11 @@ impl Listener {
         std::mem::replace(&mut self.service, service)
     }
 
+    /// From now on this gate is asked; who is in already stays.
+    pub(super) fn set_gate(&mut self, gate: Option<Gate>) {
+        self.gate = gate;
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.state == Accept::Closed
     }
@@ -63,14 +79,14 @@ impl Listener {
 }
 
 impl<D: Driver> Worker<D> {
-    /// Adds a listening socket, which the worker closes in the end, and the protocol behind it.
-    pub(crate) fn add_listener(&mut self, socket: Socket, service: Box<dyn Service>) {
-        self.push_listener(socket, self.services.len() as u16);
+    /// Adds a listening socket, which the worker closes in the end, the gate before it and the protocol behind it.
+    pub(crate) fn add_listener(&mut self, socket: Socket, gate: Option<Gate>, service: Box<dyn Service>) {
+        self.push_listener(socket, gate, self.services.len() as u16);
         self.services.push(service);
     }
 
-    pub(super) fn push_listener(&mut self, socket: Socket, service: u16) {
-        self.listeners.push(Listener { socket, service, state: Accept::Paused, is_leaving: false });
+    pub(super) fn push_listener(&mut self, socket: Socket, gate: Option<Gate>, service: u16) {
+        self.listeners.push(Listener { socket, service, gate, state: Accept::Paused, is_leaving: false });
     }
 
     /// Takes in what has queued up, and then closes a listener.
@@ -97,7 +113,7 @@ impl<D: Driver> Worker<D> {
             self.listeners[index].state = Accept::Paused;
         }
         match result {
-            Ok(socket) => self.take_in(self.listeners[index].service, Socket(socket as i32)),
+            Ok(socket) => self.take_in(index, Socket(socket as i32)),
             // The peer gave up before we came, or a signal did: there may be others.
             Err(Errno::ECANCELED | Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN | Errno::EPROTO) => {}
             Err(errno) => {
@@ -131,9 +147,9 @@ impl<D: Driver> Worker<D> {
     pub(super) fn resume_accepting(&mut self) {
         self.accept_at = Tick::NEVER;
         while self.has_slot()
-            && let Some((service, socket)) = self.parked.pop_front()
+            && let Some(accepted) = self.parked.pop_front()
         {
-            self.open(service, socket);
+            self.open(accepted);
         }
         for index in 0..self.listeners.len() {
             if self.listeners[index].state == Accept::Paused {
@@ -166,7 +182,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         if matches!(self.life, Life::Stopping(_)) {
-            for (_, socket) in self.parked.drain(..) {
+            for Accepted { socket, .. } in self.parked.drain(..) {
                 self.driver.submit(Op::Close { socket, reset: true });
             }
         }
@@ -194,13 +210,19 @@ impl<D: Driver> Worker<D> {
         self.open_count() < self.connections_max && !self.shared.memory.is_short()
     }
 
-    fn take_in(&mut self, service: u16, socket: Socket) {
+    fn take_in(&mut self, index: usize, socket: Socket) {
         if matches!(self.life, Life::Stopping(_)) {
-            self.driver.submit(Op::Close { socket, reset: true });
-        } else if self.has_slot() && self.parked.is_empty() {
-            self.open(service, socket);
+            return self.driver.submit(Op::Close { socket, reset: true });
+        }
+        // Before anything is kept of it: whoever may not come in takes nobody's place.
+        let Some(pass) = self.ask_gate(index, socket) else {
+            return self.driver.submit(Op::Close { socket, reset: true });
+        };
+        let accepted = Accepted { service: self.listeners[index].service, socket, pass };
+        if self.has_slot() && self.parked.is_empty() {
+            self.open(accepted);
         } else {
-            self.parked.push_back((service, socket));
+            self.parked.push_back(accepted);
             return self.pause_accepting();
         }
         if self.open_count() >= self.connections_max {
@@ -224,8 +246,24 @@ impl<D: Driver> Worker<D> {
         self.driver.submit(Op::Cancel { target, socket: listener.socket });
     }
 
-    fn open(&mut self, service: u16, socket: Socket) {
+    /// The one place where it is decided who may come in; `None` for who may not. One system call, where there is a gate, for the
+    /// address.
+    fn ask_gate(&self, index: usize, socket: Socket) -> Option<Option<Pass>> {
+        let Some(gate) = &self.listeners[index].gate else { return Some(None) };
+        match self.driver.peer(socket) {
+            Some(Address::Ip(peer)) => gate.ask(peer.ip(), self.shared.now, &self.shared.stats).ok(),
+            Some(Address::Unix(_) | Address::Abstract(_)) => Some(None),
+            // It was reset. What it had sent before could still be read, and nobody knows whether it may say anything.
+            None => {
+                self.shared.stats.live.gate_gone.add(1);
+                None
+            }
+        }
+    }
+
+    fn open(&mut self, Accepted { service, socket, pass }: Accepted) {
         self.shared.stats.live.accepted.add(1);
+        self.shared.passes.put(self.conns.vacant_key() as u32, pass);
         self.open_connection(service, socket, Origin::Accepted);
     }
 

@@ -23,6 +23,9 @@ impl Worker<Breaking> {
         for (index, _) in &self.conns {
             self.check_connection(index);
         }
+        for slot in self.shared.passes.holders() {
+            assert!(self.conns.contains(slot), "who has left is still counted");
+        }
         self.datagrams.iter().for_each(DatagramSocket::check);
         let can_accept = self.life == Life::Running && self.may_accept() && !self.has_room;
         let accepts = self.listeners.iter().all(Listener::is_in_flight);

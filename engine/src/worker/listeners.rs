@@ -7,6 +7,7 @@
 use super::{Life, Worker};
 use crate::driver::Driver;
 use crate::event::Socket;
+use crate::gate::Gate;
 use crate::seam::io::Io;
 use crate::seam::layer::{Call, Notice, Origin};
 use crate::seam::step::Step;
@@ -25,8 +26,10 @@ pub(crate) type Make = Box<dyn FnOnce() -> Box<dyn Service> + Send>;
 pub(crate) enum Change {
     /// Make a protocol, start it, and say whether that went well.
     Make(Make, mpsc::Sender<bool>),
-    /// What was made listens here.
-    Add(socket2::Socket),
+    /// What was made listens here, behind this gate.
+    Add(socket2::Socket, Option<Gate>),
+    /// This listener asks another gate from now on.
+    Gate(usize, Option<Gate>),
     /// What was made takes the connections of this listener from now on.
     Replace(usize),
     /// What was made is not needed: it failed elsewhere.
@@ -59,8 +62,8 @@ impl<D: Driver> Worker<D> {
                     // Who asked may have given up.
                     let _ = done.send(self.make_service(make));
                 }
-                Change::Add(socket) => {
-                    self.push_listener(Socket(socket.into_raw_fd()), self.changes.made);
+                Change::Add(socket, gate) => {
+                    self.push_listener(Socket(socket.into_raw_fd()), gate, self.changes.made);
                     let index = self.listeners.len() - 1;
                     match self.life {
                         Life::Running if self.may_accept() => self.arm_accept(index),
@@ -68,6 +71,7 @@ impl<D: Driver> Worker<D> {
                         Life::Draining(_) | Life::Stopping(_) => self.close_listeners(),
                     }
                 }
+                Change::Gate(index, gate) => self.listeners[index].set_gate(gate),
                 Change::Replace(index) => {
                     let before = self.listeners[index].replace_service(self.changes.made);
                     self.changes.retired.push(before);
@@ -99,7 +103,7 @@ impl<D: Driver> Worker<D> {
         retired.retain(|service| {
             let is_needed = self.conns.iter().any(|(_, conn)| conn.link.service == *service)
                 || self.outbound.is_connecting(*service)
-                || self.parked.iter().any(|(parked, _)| parked == service)
+                || self.parked.iter().any(|parked| parked.service == *service)
                 || self
                     .listeners
                     .iter()

@@ -416,6 +416,7 @@ impl<D: Driver> Worker<D> {
         self.driver.submit(Op::Close { socket, reset: conn.duplex.ending == Ending::Reset });
         self.timers.remove(index);
         self.shared.wakers.forget(index);
+        self.shared.passes.drop(index);
         self.conns.remove(index as usize);
         self.shared.stats.live.connections.set(self.conns.len() as u64);
         self.shared.stats.live.closed.add(1);

@@ -13,20 +13,21 @@
 //! # Ok::<(), BadNetwork>(())
 //! ```
 //!
+//! A [`Gate`] that is to know clients and not their proxies is asked here ([`Prefixed::with_gate`]), and not by the listener.
+//!
 //! The specification is <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The parser, pure, is `header.rs`.
 
 mod binary;
 mod header;
-mod network;
 #[cfg(test)]
 mod tests;
 mod text;
 mod told;
 
-pub use network::{BadNetwork, Network};
+pub use ringmill_engine::{BadNetwork, Network};
 
 use ringmill_engine::{
-    Call, CloseReason, Io, Layer, Next, Notice, Origin, ProxyOutcome, Reclaim, Step, Upper,
+    Address, Call, CloseReason, Gate, Io, Layer, Next, Notice, Origin, ProxyOutcome, Reclaim, Step, Upper,
 };
 use std::time::Duration;
 use told::{Outcome, Told};
@@ -47,12 +48,13 @@ pub struct Prefixed<L> {
     proxies: Vec<Network>,
     serves_others: bool,
     header_timeout: Duration,
+    gate: Option<Gate>,
 }
 
 impl<L: Layer> Prefixed<L> {
     /// Carries `inner` behind proxies in these networks. Any other peer is refused.
     pub fn new(inner: L, proxies: Vec<Network>) -> Prefixed<L> {
-        Prefixed { inner, proxies, serves_others: false, header_timeout: HEADER_TIMEOUT }
+        Prefixed { inner, proxies, serves_others: false, header_timeout: HEADER_TIMEOUT, gate: None }
     }
 
     /// Whether a peer outside the networks is served, without a header and by its own address. A header that it sends is
@@ -68,6 +70,21 @@ impl<L: Layer> Prefixed<L> {
         self
     }
 
+    /// Lets in only those clients that this gate lets in: it is asked with the address that a header tells, or with that of a peer
+    /// that is served without one. What a proxy opens for itself (LOCAL, UNKNOWN) and clients of Unix sockets are not asked for.
+    pub fn with_gate(mut self, gate: Option<Gate>) -> Prefixed<L> {
+        self.gate = gate;
+        self
+    }
+
+    /// Whether the client at this address may come in.
+    fn lets_in(&self, client: Option<&Address>, io: &mut Io<'_>) -> bool {
+        match (&self.gate, client) {
+            (Some(gate), Some(Address::Ip(client))) => io.admit(gate, client.ip()),
+            _ => true,
+        }
+    }
+
     /// One system call a connection, for the address.
     fn admit(&self, origin: Origin, io: &mut Io<'_>) -> Admission {
         // Whoever we connect to sends no header: a proxy is on the client's side.
@@ -79,7 +96,7 @@ impl<L: Layer> Prefixed<L> {
         if self.proxies.iter().any(|network| network.contains(&peer)) {
             Admission::WithHeader
         } else if self.serves_others {
-            Admission::AsItIs
+            if self.lets_in(Some(&peer), io) { Admission::AsItIs } else { Admission::Refused }
         } else {
             refuse(ProxyOutcome::Unlisted, "no proxy of ours", io);
             Admission::Refused
@@ -91,6 +108,9 @@ impl<L: Layer> Prefixed<L> {
         match header::read(input) {
             Outcome::Complete(bytes, told) => {
                 io.count_proxied(ProxyOutcome::Told);
+                if !self.lets_in(told.peer.as_ref(), io) {
+                    return Step::next(Next::Abort);
+                }
                 learn(told, io);
                 let mut upper = self.begin(&mut input[bytes..], io);
                 let step = pass(&mut upper, input.len(), io);

@@ -4,7 +4,7 @@ use crate::layers::PREFIX;
 use crate::script::patient;
 use crate::site::Site;
 use ringmill_engine::driver::sim::{Chaos, Simulation, Watch};
-use ringmill_engine::{Config, Counters, Io, Layer, Next, Protocol, Step};
+use ringmill_engine::{Config, Counters, Gate, GateRules, Io, Layer, Next, Protocol, Step};
 use ringmill_protocols::Echo;
 use ringmill_protocols::http::Server;
 use ringmill_protocols::layer::proxy::{Network, Prefixed};
@@ -218,4 +218,84 @@ fn the_session_above_is_told_of_a_drain_that_began_before_it() {
         "198.51.100.7 to 203.0.113.9 -|drain|x",
         "proxy_headers 1",
     );
+}
+
+fn two_of_an_address() -> Gate {
+    Gate::new(GateRules { connections_per_ip: Some(2), ..GateRules::default() })
+}
+
+/// A gate behind the header knows clients by what it tells, and not their proxy, of which all of them come.
+#[test]
+fn a_gate_behind_the_header_counts_clients() {
+    let mut simulation = Simulation::new(1, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
+    let listener = simulation.listen(PROXY.layer(Echo::default()).with_gate(Some(two_of_an_address())));
+    simulation.start();
+    let mut says = |header: &[u8]| {
+        let peer = simulation.net().connect(listener).expect("it listens");
+        peer.set_window(100);
+        peer.send(header);
+        peer.send(b"hello");
+        simulation.run_for(TURN);
+        simulation.run_for(TURN);
+        let heard = peer.take();
+        assert_eq!(peer.was_reset(), heard.is_empty(), "who is refused is reset");
+        (peer, String::from_utf8_lossy(&heard).into_owned())
+    };
+    let (other, local) = (b"PROXY TCP4 198.51.100.8 203.0.113.9 1 2\r\n", b"PROXY UNKNOWN\r\n");
+    let (first, heard) = says(LINE);
+    let (_second, heard_too) = says(LINE);
+    assert_eq!((heard.as_str(), heard_too.as_str(), says(LINE).1.as_str()), ("hello", "hello", ""));
+    let more: Vec<_> = [&other[..], other, local, local, local].map(&mut says).into();
+    assert!(more.iter().all(|(_, heard)| heard == "hello"));
+    assert_eq!(says(other).1, "");
+    first.reset();
+    assert_eq!(says(LINE).1, "hello");
+    assert_eq!(says(LINE).1, "");
+    let counters = simulation.counters();
+    assert_eq!((counters.gate_per_ip, counters.proxy_headers), (3, 11));
+
+    // Who is served without a header counts for himself, and an address that is denied is denied there too.
+    let mut simulation = Simulation::new(1, Chaos::CALM, Config { recv_buffers: 8, ..Config::default() });
+    let listener = simulation.listen(DIRECT.layer(Echo::default()).with_gate(Some(two_of_an_address())));
+    simulation.start();
+    let peers: Vec<_> = (0..3).map(|_| simulation.net().connect(listener).expect("it listens")).collect();
+    simulation.run_for(TURN);
+    assert_eq!(peers.iter().filter(|peer| peer.is_at_end()).count(), 1);
+}
+
+/// Whatever happens to connections, no more are inside than may be, and who leaves makes room.
+#[test]
+fn a_gate_knows_how_many_are_inside() {
+    let mut refused = 0;
+    for seed in 0..40 {
+        let gate = two_of_an_address();
+        let config = Config { recv_buffers: 8, connections_max: Some(2), ..Config::default() };
+        let mut simulation = Simulation::with_workers(2, seed, Chaos::WILD, config);
+        let listeners = [0, 1].map(|worker| simulation.listen_gated_on(worker, &gate, Echo::default()));
+        simulation.start();
+        let mut peers = Vec::new();
+        for round in 0..60 {
+            peers.push(simulation.net().connect(listeners[round % 2]).expect("it listens"));
+            if round % 3 == 2 {
+                let leaves = peers.swap_remove(round % peers.len());
+                if round % 2 == 0 { leaves.reset() } else { leaves.shutdown() }
+            }
+            simulation.run_for(TURN);
+            assert!(simulation.counters().connections <= 2, "seed {seed}, round {round}");
+        }
+        peers.iter().for_each(ringmill_engine::driver::sim::Peer::reset);
+        simulation.set_chaos(Chaos::CALM);
+        simulation.run_for(Duration::from_secs(10));
+        assert_eq!(simulation.counters().connections, 0, "seed {seed}");
+        let before = simulation.counters();
+        for round in 0..4 {
+            drop(simulation.net().connect(listeners[round % 2]).expect("it listens"));
+            simulation.run_for(TURN);
+        }
+        let counters = simulation.counters();
+        let more = (counters.connections, counters.gate_per_ip - before.gate_per_ip);
+        assert_eq!(more, (2, 2), "seed {seed}");
+        refused += before.gate_per_ip;
+    }
+    assert!(refused > 100, "{refused}");
 }

@@ -11,6 +11,7 @@ use super::{Chaos, Net, Sim};
 use crate::bell::Bell;
 use crate::config::Config;
 use crate::event::Socket;
+use crate::gate::Gate;
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::Typed;
@@ -85,7 +86,15 @@ impl Simulation {
     pub fn listen_on(&mut self, worker: usize, protocol: impl Layer) -> Socket {
         let listener = self.net.listen();
         let protocol = self.under_watch(protocol);
-        self.workers[worker].add_listener(listener, Box::new(Typed::new(protocol)));
+        self.workers[worker].add_listener(listener, None, Box::new(Typed::new(protocol)));
+        listener
+    }
+
+    /// The same behind a gate, to which all of these peers come from one address.
+    pub fn listen_gated_on(&mut self, worker: usize, gate: &Gate, protocol: impl Layer) -> Socket {
+        let listener = self.net.listen();
+        let protocol = self.under_watch(protocol);
+        self.workers[worker].add_listener(listener, Some(gate.clone()), Box::new(Typed::new(protocol)));
         listener
     }
 
@@ -94,14 +103,14 @@ impl Simulation {
         let listener = self.net.listen();
         let Miscalled { protocol, broken } = self.under_watch(protocol);
         let protocol = Miscalled { protocol: protocol.with_wakes_of_its_own(), broken };
-        self.workers[worker].add_listener(listener, Box::new(Typed::new(protocol)));
+        self.workers[worker].add_listener(listener, None, Box::new(Typed::new(protocol)));
         listener
     }
 
     /// Listens with a protocol on the first worker, and nobody watches it: for benches.
     pub fn listen_unwatched(&mut self, protocol: impl Layer) -> Socket {
         let listener = self.net.listen();
-        self.workers[0].add_listener(listener, Box::new(Typed::new(protocol)));
+        self.workers[0].add_listener(listener, None, Box::new(Typed::new(protocol)));
         listener
     }
 

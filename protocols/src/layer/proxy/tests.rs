@@ -1,7 +1,7 @@
 //! Headers as data: what each says, wherever it is cut, and that `ppp` reads the same.
 
+use super::Network;
 use super::header::read;
-use super::network::Network;
 use super::told::{Outcome, Told};
 use ppp::{PartialResult, v1, v2};
 use proptest::prelude::*;

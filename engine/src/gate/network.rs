@@ -1,11 +1,11 @@
-//! Whose word is taken for a client's address.
+//! Networks as people write them, and who is in one.
 
+use crate::address::Address;
 use ipnet::IpNet;
-use ringmill_engine::Address;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A network of proxies: `10.0.0.0/8`, `2001:db8::/32`, one address, or `unix` for whoever connects to a Unix socket.
+/// A network of peers: `10.0.0.0/8`, `2001:db8::/32`, one address, or `unix` for whoever connects to a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(Peers);
 
@@ -27,6 +27,14 @@ impl Network {
             (Peers::Ip(network), Address::Ip(peer)) => network.contains(&peer.ip().to_canonical()),
             (Peers::Unix, Address::Unix(_) | Address::Abstract(_)) => true,
             (Peers::Ip(_), _) | (Peers::Unix, _) => false,
+        }
+    }
+
+    /// Its addresses; `None` for whoever connects to a Unix socket.
+    pub fn ip(&self) -> Option<IpNet> {
+        match self.0 {
+            Peers::Ip(network) => Some(network),
+            Peers::Unix => None,
         }
     }
 }
