@@ -2,6 +2,7 @@
 
 mod check;
 mod front;
+mod https;
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 mod load;
 mod log;

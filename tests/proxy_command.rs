@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::authority::Authority;
+use common::authority::{Authority, secure};
 use common::http::{get, receive};
 use common::names::{NameServer, Record};
 use common::program::{Program, ringmill, run};
@@ -11,6 +11,7 @@ use common::upstream::Upstream;
 use common::*;
 use ringmill::http::{self, Reply, Request};
 use ringmill::{DriverChoice, Engine, Tls, TlsConfig, TlsStore};
+use std::io::{Read, Write};
 use std::process::Command;
 
 fn proxy(driver: DriverChoice, arguments: &[&str]) -> Program {
@@ -71,6 +72,47 @@ fn tls_to_an_upstream_is_verified() {
 }
 
 #[test]
+fn clients_may_be_secured_and_plain_ones_sent_on() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let [cert, key] = authority.files(&["localhost"]);
+        let upstream = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{request}", request.len()));
+            }
+        });
+        let tls = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key, "--tls-min", "1.3"];
+        let redirect = ["--https-redirect", "443", "--stats", "127.0.0.1:0"];
+        let address = upstream.address.to_string();
+        let program = proxy(driver, &[&[address.as_str()][..], &tls, &redirect].concat());
+        let mut client = connect_to(program.http());
+        client.send(get("/a?b"));
+        let reply = receive(&mut client);
+        assert_eq!((reply.status, reply.field("location")), (308, Some("https://test/a?b")));
+        let trusting = authority.client(rustls::ALL_VERSIONS);
+        let address = program.address_after("TLS on ");
+        let mut client = secure(address, &trusting, "localhost").unwrap();
+        client.write_all(get("/c").as_bytes()).unwrap();
+        let mut reply = String::new();
+        while !reply.contains("x-forwarded-proto: https") {
+            let mut bytes = [0; 1000];
+            let count = client.read(&mut bytes).unwrap();
+            assert_ne!(count, 0, "{reply}");
+            reply += &String::from_utf8_lossy(&bytes[..count]);
+        }
+        let old = authority.client(&[&rustls::version::TLS12]);
+        assert!(secure(address, &old, "localhost").is_err(), "--tls-min");
+        let mut stats = connect_to(program.address_after("stats of upstreams on "));
+        stats.send(get("/stats"));
+        assert_eq!(receive(&mut stats).status, 200);
+        // The files are read again, as `serve` does it.
+        eventually(true, || program.catches(libc::SIGHUP));
+        program.signal(libc::SIGHUP);
+        eventually(true, || program.line_with("the files of TLS hold the same").is_some());
+    });
+}
+
+#[test]
 fn no_get_fails_when_an_upstream_is_killed() {
     on_both_drivers(|driver| {
         let mut upstreams: Vec<Program> = (0..3).map(|_| Program::serve(driver, &[])).collect();
@@ -120,7 +162,7 @@ fn who_is_not_well_is_left_alone_and_who_stands_by_takes_its_place() {
 fn names_are_followed_wherever_they_lead() {
     on_both_drivers(|driver| {
         let (port, _upstreams) = Upstream::several(3);
-        let a = |last| ("api.test", Record::A([127, 0, 0, last].into()));
+        let a = |last| ("api.test", Record::A([127, 9, 0, last].into()));
         let names = NameServer::new(&[a(2)]);
         let resolver = names.address.to_string();
         let program = proxy(driver, &[&format!("dns:api.test:{port}"), "--resolver", &resolver]);
@@ -129,7 +171,7 @@ fn names_are_followed_wherever_they_lead() {
             client.send(get("/"));
             receive(&mut client).text().to_owned()
         };
-        let at = |last: u8| format!("127.0.0.{last}:{port}");
+        let at = |last: u8| format!("127.9.0.{last}:{port}");
         assert!((0..5).all(|_| seen() == at(2)));
         names.tell(&[a(2), a(3)]);
         eventually(at(3), &mut seen);
@@ -154,9 +196,9 @@ fn services_have_weights_and_those_that_stand_by() {
             (service, Record::Srv(1, 30, port, "one.test")),
             (service, Record::Srv(1, 10, port, "two.test")),
             (service, Record::Srv(2, 10, port, "three.test")),
-            ("one.test", Record::A([127, 0, 0, 1].into())),
-            ("two.test", Record::A([127, 0, 0, 2].into())),
-            ("three.test", Record::A([127, 0, 0, 3].into())),
+            ("one.test", Record::A([127, 9, 0, 1].into())),
+            ("two.test", Record::A([127, 9, 0, 2].into())),
+            ("three.test", Record::A([127, 9, 0, 3].into())),
         ];
         let names = NameServer::new(&all);
         let resolver = names.address.to_string();
@@ -176,7 +218,7 @@ fn services_have_weights_and_those_that_stand_by() {
         eventually(true, || {
             (0..20).all(|_| {
                 client.send(get("/"));
-                receive(&mut client).text().starts_with("127.0.0.1:")
+                receive(&mut client).text().starts_with("127.9.0.1:")
             })
         });
         // A name that has no answer at the start is a mistake.
@@ -290,6 +332,7 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "3000", "--check", "health"], 2, "is no path");
     check(&["127.0.0.1:0", "dns:api.internal"], 2, "HOST:PORT");
     check(&["127.0.0.1:0", "3000", "--resolver", "127.0.0.1:53"], 1, "write dns:NAME:PORT");
+    check(&["127.0.0.1:0", "3000", "--tls-listen", "127.0.0.1:0"], 1, "--tls-listen needs a certificate");
     check(&["127.0.0.1:0", "3000", "--check-every", "1s"], 1, "--check says for what");
     check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -457,8 +457,8 @@ fn upstreams_may_be_secured() {
 fn servers_may_be_names_and_have_weights() {
     on_both_drivers(|driver| {
         let (port, _upstreams) = Upstream::several(3);
-        let at = |last: u8| format!("127.0.0.{last}:{port}");
-        let a = |last| ("api.test", Record::A([127, 0, 0, last].into()));
+        let at = |last: u8| format!("127.9.0.{last}:{port}");
+        let a = |last| ("api.test", Record::A([127, 9, 0, last].into()));
         let names = NameServer::new(&[a(2)]);
         let authority = Authority::new();
         let [cert, key] = authority.files(&["secure.test"]);

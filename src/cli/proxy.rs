@@ -2,6 +2,7 @@
 //! `ringmill::proxy`.
 
 use super::front::outbound;
+use super::https::{Https, HttpsOptions};
 use super::observe::ObserveOptions;
 use super::run::run;
 use super::signals::Orders;
@@ -14,7 +15,7 @@ use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
     Balance, Check, CheckPath, Ejection, LookupOptions, Plan, Plans, Proxy as Protocol, ProxyConfig, Watching,
 };
-use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running};
+use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls};
 use ringmill_console::options::{self, Workers};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,6 +35,9 @@ pub(crate) struct Proxy {
     /// its addresses, dns:https://NAME[:PORT] and dns:_SERVICE._tcp.NAME (SRV) again and again, as their TTL says
     #[arg(value_name = "UPSTREAM", required = true)]
     upstreams: Vec<Upstream>,
+
+    #[command(flatten)]
+    https: HttpsOptions,
 
     /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one; round-robin;
     /// least; hash-client, hash-path and hash-field:NAME the same one for the same value, unless it has more than 1.25 of its part to do
@@ -181,6 +185,8 @@ Examples:
       all servers that this name stands for, also those that come later
   ringmill proxy 8080 https://api.example.com
       TLS to the upstream, whose certificate must be good for that name
+  ringmill proxy 0.0.0.0:80 10.0.0.5:3000 --tls-listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --https-redirect
+      HTTPS to clients, and plain HTTP sent on to it
   ringmill proxy unix:/run/front.sock unix:/run/app.sock --trust unix
       Unix sockets on both sides, behind another proxy that says who the client is";
 
@@ -205,11 +211,18 @@ impl Proxy {
         let upstreams: Vec<String> =
             self.upstreams.iter().chain(&self.backup).map(Upstream::to_string).collect();
         // Names are looked up until the end.
-        let (running, _watching) = self.start()?;
-        run(running, orders, drain, descriptors, None, |running| {
+        let https = Https::new(&self.https, std::slice::from_ref(&self.listen.0))?;
+        let reload = https.as_ref().and_then(Https::reload);
+        let (running, _watching) = self.start(https.as_ref())?;
+        run(running, orders, drain, descriptors, reload, |running| {
             let addresses = running.addresses();
+            let secured = https.as_ref().map_or(1..1, Https::range);
             tracing::info!("listening on {} for {}", addresses[0], upstreams.join(", "));
-            if let Some(stats) = addresses.get(1) {
+            addresses[secured.clone()].iter().for_each(|address| tracing::info!("TLS on {address}"));
+            if let Some(https) = &https {
+                https.announce(&addresses[secured.clone()]);
+            }
+            if let Some(stats) = addresses.get(secured.end) {
                 tracing::info!("stats of upstreams on {stats}");
             }
         })
@@ -232,7 +245,7 @@ impl Proxy {
         servers.into_iter().map(entry).collect()
     }
 
-    fn start(self) -> Result<(Running, Option<Watching>), Error> {
+    fn start(self, https: Option<&Https>) -> Result<(Running, Option<Watching>), Error> {
         let entries = self.entries()?;
         let config = Config {
             workers: self.workers.0,
@@ -293,7 +306,15 @@ impl Proxy {
         let plans = Plans::new(draft.first(lookups.as_ref()));
         let watching = draft.watch(lookups, &plans)?;
         let mut builder = outbound(Engine::builder().config(config), &plans);
-        builder = builder.listen(self.listen.0, move |worker| Protocol::listening(&plans, worker));
+        let (plain, redirect_port) = (plans.clone(), https.and_then(|https| https.redirect_port));
+        builder = builder.listen(self.listen.0, move |worker| {
+            Protocol::listening(&plain, worker).with_https_port(redirect_port)
+        });
+        for (address, store) in https.iter().flat_map(|https| https.listeners()) {
+            let plans = plans.clone();
+            builder = builder
+                .listen(address, move |worker| Tls::new(Protocol::listening(&plans, worker), store.clone()));
+        }
         if let Some(Listen(address)) = self.stats {
             builder = builder.listen(address, move |worker| {
                 Server::new(UpstreamStats { fleet: fleet.clone(), stats: worker.stats.clone() })

@@ -1,15 +1,14 @@
 //! `ringmill serve`: the bundled server, from options to a clean end.
 
-mod https;
 mod redirect;
 mod topics;
 mod websocket;
 
+use super::https::{Https, HttpsOptions};
 use super::routes::{Live, Routes, RoutesOptions};
 use super::run::run;
-use super::signals::{Orders, Reload};
+use super::signals::Orders;
 use clap::Args;
-use https::{Https, HttpsOptions};
 use redirect::Redirect;
 use ringmill::broker;
 use ringmill::http::{Limits, Server};
@@ -219,7 +218,6 @@ impl Serve {
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
         let https = Https::new(&self.https, &self.listen)?;
-        let store = https.as_ref().map(|https| https.store.clone());
         // It lives as long as the server: what was taken to be published leaves at the end.
         let mut options = broker::Options::default();
         options.message_bytes_max = options.message_bytes_max.max(carried_bytes_max);
@@ -227,15 +225,7 @@ impl Serve {
         let broker = self.broker.as_ref().map(connect).transpose()?;
         let link = broker.as_ref().map(broker::Broker::link);
         let running = self.start(https.as_ref(), ws, topics, link)?;
-        let reload = store.filter(|store| store.has_files()).map(|store| Reload {
-            every: None,
-            run: Box::new(move |_| {
-                // What is wrong, or new, it says itself.
-                if let Ok(false) = store.reload() {
-                    tracing::info!("SIGHUP: the files of TLS hold the same as before");
-                }
-            }),
-        });
+        let reload = https.as_ref().and_then(Https::reload);
         run(running, orders, drain, descriptors, reload, |running| announce(running, https.as_ref()))?;
         Ok(())
     }
@@ -302,11 +292,10 @@ impl Serve {
                 if redirect_port.is_some() { server } else { server.websocket("/ws", websocket::echo(&ws)) }
             });
         }
-        for address in https.iter().flat_map(|https| &https.addresses) {
+        for (address, store) in https.iter().flat_map(|https| https.listeners()) {
             let (limits, ws, topics) = (limits.clone(), ws.clone(), topics.clone());
-            let store = https.expect("it has addresses").store.clone();
             let options = options.clone();
-            builder = front.listen(builder, address.clone(), move |worker| {
+            builder = front.listen(builder, address, move |worker| {
                 let live = Live::new(&topics.hub(worker), &ws, &options);
                 let routes = Routes::new(worker, &options, live);
                 let server = Server::new(routes).with_limits(limits.clone());
@@ -361,7 +350,7 @@ impl Front {
 
 /// Says where the server is.
 fn announce(running: &Running, https: Option<&Https>) {
-    let secured = https.map_or(0..0, |https| https.after..https.after + https.addresses.len());
+    let secured = https.map_or(0..0, Https::range);
     for (n, address) in running.addresses().iter().enumerate() {
         let what = if secured.contains(&n) { "TLS" } else { "listening" };
         tracing::info!("{what} on {address}");

@@ -27,12 +27,10 @@ pub struct Line {
 
 impl Upstream {
     pub fn new(script: impl Fn(&mut Line) + Send + Sync + 'static) -> Upstream {
-        Upstream::at("127.0.0.1:0", script)
+        Upstream::with(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
-    /// The same at this address.
-    pub fn at(address: &str, script: impl Fn(&mut Line) + Send + Sync + 'static) -> Upstream {
-        let listener = TcpListener::bind(address).unwrap();
+    fn with(listener: TcpListener, script: impl Fn(&mut Line) + Send + Sync + 'static) -> Upstream {
         let address = Address::Ip(listener.local_addr().unwrap());
         let accepted = Arc::new(AtomicUsize::new(0));
         let (told, asked) = channel();
@@ -56,18 +54,24 @@ impl Upstream {
 
     /// So many on one port of several addresses of this machine, each of which says its address.
     pub fn several(count: u8) -> (u16, Vec<Upstream>) {
-        let honest = |address: String| {
-            Upstream::at(&address, move |line| {
+        // Whoever else is on this machine may have the port on one of them.
+        let listeners = || {
+            let first = TcpListener::bind("127.9.0.1:0")?;
+            let port = first.local_addr()?.port();
+            let others = (2..=count).map(|last| TcpListener::bind(format!("127.9.0.{last}:{port}")));
+            std::iter::once(Ok(first)).chain(others).collect::<std::io::Result<Vec<_>>>()
+        };
+        let listeners = (0..100).find_map(|_| listeners().ok()).expect("a port that is free on all");
+        let port = listeners[0].local_addr().unwrap().port();
+        let honest = |listener: TcpListener| {
+            Upstream::with(listener, |line| {
                 let said = line.stream.local_addr().unwrap().to_string();
                 while line.request().is_some() {
                     line.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()));
                 }
             })
         };
-        let first = honest("127.0.0.1:0".to_owned());
-        let port = first.address.ip().unwrap().port();
-        let others = (2..=count).map(|last| honest(format!("127.0.0.{last}:{port}")));
-        (port, std::iter::once(first).chain(others).collect())
+        (port, listeners.into_iter().map(honest).collect())
     }
 
     pub fn accepted(&self) -> usize {

@@ -1,15 +1,17 @@
-//! HTTPS of `ringmill serve`: its options, and what becomes of them.
+//! HTTPS of `ringmill serve` and `ringmill proxy`: its options, and what becomes of them.
 
+use super::signals::Reload;
 use clap::Args;
 use ringmill::{Address, Error, TlsConfig, TlsStore, TlsVersion};
 use ringmill_console::options;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of HTTPS.
 #[derive(Args)]
-pub(super) struct HttpsOptions {
+pub(crate) struct HttpsOptions {
     /// HTTPS address, of the same kinds; repeat for several. Needs a certificate, from files or self-signed [default:
     /// 127.0.0.1:8443 where there is one]
     #[arg(long, value_name = "ADDR", env = "RINGMILL_TLS_LISTEN", value_delimiter = ',')]
@@ -104,13 +106,13 @@ impl HttpsOptions {
 }
 
 /// What HTTPS is served with.
-pub(super) struct Https {
-    pub(super) addresses: Vec<Address>,
-    pub(super) store: Arc<TlsStore>,
+pub(crate) struct Https {
+    addresses: Vec<Address>,
+    pub(crate) store: Arc<TlsStore>,
     /// Where plain HTTP is sent on to, if it is.
-    pub(super) redirect_port: Option<u16>,
+    pub(crate) redirect_port: Option<u16>,
     /// How many listeners come before its own.
-    pub(super) after: usize,
+    after: usize,
     is_self_signed: bool,
     key_log: Option<PathBuf>,
 }
@@ -122,7 +124,7 @@ const SELF_SIGNED_NAMES: &str = "localhost,127.0.0.1,::1";
 
 impl Https {
     /// `None` where nothing of it is asked for. Its listeners come behind those of `plain`.
-    pub(super) fn new(options: &HttpsOptions, plain: &[Address]) -> Result<Option<Https>, Error> {
+    pub(crate) fn new(options: &HttpsOptions, plain: &[Address]) -> Result<Option<Https>, Error> {
         let problem = |problem: String| Error::Config { problems: vec![problem] };
         let (certs, keys) = (options.tls_cert.len(), options.tls_key.len());
         if certs != keys {
@@ -182,8 +184,30 @@ impl Https {
         Ok(Some(Https { addresses, store, redirect_port, is_self_signed, key_log, after: plain.len() }))
     }
 
+    /// What SIGHUP does: files are read again, where there are any.
+    pub(crate) fn reload(&self) -> Option<Reload> {
+        let store = self.store.has_files().then(|| self.store.clone())?;
+        let run = move |_| {
+            // What is wrong, or new, it says itself.
+            if let Ok(false) = store.reload() {
+                tracing::info!("SIGHUP: the files of TLS hold the same as before");
+            }
+        };
+        Some(Reload { every: None, run: Box::new(run) })
+    }
+
+    /// Where it listens, each with what it is served with.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = (Address, Arc<TlsStore>)> {
+        self.addresses.iter().map(|address| (address.clone(), self.store.clone()))
+    }
+
+    /// Which of a server's addresses are its own.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.after..self.after + self.addresses.len()
+    }
+
     /// Says what is served, and to whom.
-    pub(super) fn announce(&self, addresses: &[Address]) {
+    pub(crate) fn announce(&self, addresses: &[Address]) {
         if self.is_self_signed {
             self.announce_self_signed(addresses);
         } else {
