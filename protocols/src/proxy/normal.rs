@@ -4,7 +4,8 @@
 //! Of a path, escapes of unreserved characters are decoded, the others are written in upper case, dot segments are resolved and
 //! repeated slashes are one. A host is in lower case, without the dot behind its last label and without the scheme's own port.
 //! What readers differ about is refused: an escape that is none, `%00`, `\`, a way above the root, `..;`. An escaped slash or
-//! backslash stays as it is where the same route is chosen with and without it ([`Path::revealed`]), and is refused elsewhere.
+//! backslash and a parameter (`;`) stay as they are where the same route is chosen for all readers ([`Path::other_readings`]), and
+//! are refused elsewhere.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -26,6 +27,8 @@ pub enum Unclear {
     Parameter,
     /// An escaped slash or backslash, on which the route depends.
     Slash,
+    /// A parameter of a segment, as in `/a;b`, which some servers leave out, and on which the route depends.
+    Parameters,
     /// A host that is no name and no address.
     Host,
     /// A port that is none.
@@ -45,6 +48,7 @@ impl Unclear {
             Unclear::AboveRoot => "the path leads above the root",
             Unclear::Parameter => "a dot segment of the path has a parameter",
             Unclear::Slash => "an escaped slash in the path decides where the request goes",
+            Unclear::Parameters => "a semicolon in the path decides where the request goes",
             Unclear::Host => "the host is neither a name nor an address",
             Unclear::Port => "the port of the host is none",
         }
@@ -55,33 +59,56 @@ impl Unclear {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Path<'a> {
     pub(super) text: Cow<'a, [u8]>,
-    /// A slash or a backslash is in it as an escape.
-    has_hidden: bool,
+    /// Some servers may take it for another one.
+    has_readings: bool,
 }
 
 impl<'a> Path<'a> {
     /// The normal form; the path itself where it is in it already, as nearly all are.
     pub(super) fn new(raw: &'a [u8]) -> Result<Path<'a>, Unclear> {
         if is_plain(raw) || raw == b"*" {
-            return Ok(Path { text: Cow::Borrowed(raw), has_hidden: false });
+            return Ok(Path { text: Cow::Borrowed(raw), has_readings: false });
         }
-        let (decoded, has_hidden) = decode(raw)?;
-        Ok(Path { text: Cow::Owned(resolve(&decoded)?), has_hidden })
+        let (decoded, has_readings) = decode(raw)?;
+        Ok(Path { text: Cow::Owned(resolve(&decoded)?), has_readings })
     }
 
-    /// The path as it is for a server that decodes slashes and backslashes, if that is another one.
-    pub(super) fn revealed(&self) -> Option<Result<Vec<u8>, Unclear>> {
-        self.has_hidden.then(|| {
-            let mut text = Vec::with_capacity(self.text.len());
-            let mut rest = &self.text[..];
-            while let Some((first, behind)) = rest.split_first() {
-                let is_hidden = rest.starts_with(b"%2F") || rest.starts_with(b"%5C");
-                text.push(if is_hidden { b'/' } else { *first });
-                rest = if is_hidden { &rest[3..] } else { behind };
+    /// The path as it is for other servers: they may decode slashes, take backslashes for slashes, and leave out parameters, each or
+    /// not. With each reading comes what is to be said where its route is another one.
+    pub(super) fn other_readings(&self) -> impl Iterator<Item = (Result<Vec<u8>, Unclear>, Unclear)> {
+        let text = self.has_readings.then_some(&self.text[..]);
+        let has = |escape: &[u8]| text.is_some_and(|text| text.windows(escape.len()).any(|it| it == escape));
+        let kinds = [has(b"%2F"), has(b"%5C"), has(b";")];
+        let sets = (1_u8..8).map(|set| [set & 1 != 0, set & 2 != 0, set & 4 != 0]);
+        let sets = sets.filter(move |set| set.iter().zip(kinds).all(|(reads, is_there)| is_there || !reads));
+        sets.map(|[slashes, backslashes, parameters]| {
+            let mut text = reveal(&self.text, slashes, backslashes);
+            if parameters {
+                text = without_parameters(&text);
             }
-            resolve(&text)
+            let unclear = if slashes || backslashes { Unclear::Slash } else { Unclear::Parameters };
+            (resolve(&text), unclear)
         })
     }
+}
+
+/// With a slash for each of these escapes.
+fn reveal(path: &[u8], slashes: bool, backslashes: bool) -> Vec<u8> {
+    let mut text = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, behind)) = rest.split_first() {
+        let is_hidden = slashes && rest.starts_with(b"%2F") || backslashes && rest.starts_with(b"%5C");
+        text.push(if is_hidden { b'/' } else { *first });
+        rest = if is_hidden { &rest[3..] } else { behind };
+    }
+    text
+}
+
+/// Without what stands behind a semicolon in each segment (RFC 3986, 3.3), as Java's servers read it.
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let segments = path.split(|byte| *byte == b'/');
+    let names = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
+    names.collect::<Vec<_>>().join(&b'/')
 }
 
 /// Whether there is nothing to do for a path.
@@ -90,13 +117,13 @@ fn is_plain(path: &[u8]) -> bool {
     path.first() == Some(&b'/')
         && path.iter().all(|byte| {
             let pair = (std::mem::replace(&mut before, *byte), *byte);
-            !matches!(pair, (b'/', b'/' | b'.') | (_, b'%' | b'\\' | b'#'))
+            !matches!(pair, (b'/', b'/' | b'.') | (_, b'%' | b'\\' | b'#' | b';'))
         })
 }
 
 #[cold]
 fn decode(raw: &[u8]) -> Result<(Vec<u8>, bool), Unclear> {
-    let (mut decoded, mut has_hidden) = (Vec::with_capacity(raw.len()), false);
+    let (mut decoded, mut has_readings) = (Vec::with_capacity(raw.len()), false);
     let mut rest = raw;
     while let Some((first, behind)) = rest.split_first() {
         rest = behind;
@@ -114,7 +141,7 @@ fn decode(raw: &[u8]) -> Result<(Vec<u8>, bool), Unclear> {
                     b'-' | b'.' | b'_' | b'~' => decoded.push(byte),
                     _ if byte.is_ascii_alphanumeric() => decoded.push(byte),
                     _ => {
-                        has_hidden |= matches!(byte, b'/' | b'\\');
+                        has_readings |= matches!(byte, b'/' | b'\\');
                         decoded.extend([
                             b'%',
                             digits[0].to_ascii_uppercase(),
@@ -125,10 +152,13 @@ fn decode(raw: &[u8]) -> Result<(Vec<u8>, bool), Unclear> {
             }
             b'\\' => return Err(Unclear::Backslash),
             b'#' => return Err(Unclear::Fragment),
-            _ => decoded.push(*first),
+            _ => {
+                has_readings |= *first == b';';
+                decoded.push(*first);
+            }
         }
     }
-    Ok((decoded, has_hidden))
+    Ok((decoded, has_readings))
 }
 
 /// Dot segments are resolved (RFC 3986, 5.2.4) and empty segments left out.
@@ -230,21 +260,13 @@ mod tests {
             // What is in it stays in it.
             assert_eq!(Path::new(expected.as_bytes()).unwrap().text, path.text, "{raw}");
         };
-        for plain in [
-            "/",
-            "/a",
-            "/a/",
-            "/a/b.c/d..e",
-            "/a;b/c=d,e",
-            "/~a_b-c",
-            "/a:b@c",
-            "*",
-            "/a./b..",
-            "/a\"<>^`{|}",
-        ] {
+        for plain in
+            ["/", "/a", "/a/", "/a/b.c/d..e", "/a/c=d,e", "/~a_b-c", "/a:b@c", "*", "/a./b..", "/a\"<>^`{|}"]
+        {
             check(plain, plain);
             assert!(matches!(Path::new(plain.as_bytes()).unwrap().text, Cow::Borrowed(_)), "{plain}");
         }
+        check("/a;b/c=d,e;f", "/a;b/c=d,e;f");
         check("//", "/");
         check("//a", "/a");
         check("/a//b", "/a/b");
@@ -301,22 +323,32 @@ mod tests {
     }
 
     #[test]
-    fn hidden_slashes_are_revealed() {
-        let check = |raw: &str, expected: Option<Result<&str, Unclear>>| {
-            let revealed = Path::new(raw.as_bytes()).unwrap().revealed();
-            let revealed = revealed.map(|path| path.map(|path| String::from_utf8(path).unwrap()));
-            assert_eq!(revealed, expected.map(|path| path.map(str::to_owned)), "{raw}");
+    fn servers_may_read_a_path_otherwise() {
+        let check = |raw: &str, expected: &[Result<&str, Unclear>]| {
+            let path = Path::new(raw.as_bytes()).unwrap();
+            let readings =
+                path.other_readings().map(|(path, _)| path.map(|path| String::from_utf8(path).unwrap()));
+            let expected: Vec<_> = expected.iter().map(|path| path.map(str::to_owned)).collect();
+            assert_eq!(readings.collect::<Vec<_>>(), expected, "{raw}");
         };
-        check("/a/b", None);
-        check("/a%20b", None);
-        check("/a%252fb", None);
-        check("/a%2Fb", Some(Ok("/a/b")));
-        check("/a%5cb", Some(Ok("/a/b")));
-        check("/api/..%2fadmin", Some(Ok("/admin")));
-        check("/api/..%5C..%5Cadmin", Some(Err(Unclear::AboveRoot)));
-        check("/api%2f%2e%2e%2fadmin", Some(Ok("/admin")));
-        check("/a%2f", Some(Ok("/a/")));
-        check("/a%2f..;%2fb", Some(Err(Unclear::Parameter)));
+        let (above, parameter) = (Err(Unclear::AboveRoot), Err(Unclear::Parameter));
+        check("/a/b", &[]);
+        check("/a%20b", &[]);
+        check("/a%252fb", &[]);
+        check("/a%3bb", &[]);
+        check("/a%2Fb", &[Ok("/a/b")]);
+        check("/a%5cb", &[Ok("/a/b")]);
+        check("/api/..%2fadmin", &[Ok("/admin")]);
+        check("/api/..%5C..%5Cadmin", &[above]);
+        check("/api%2f%2e%2e%2fadmin", &[Ok("/admin")]);
+        check("/a%2f", &[Ok("/a/")]);
+        // What goes up for one that knows backslashes stays where it is for one that decodes slashes alone.
+        check("/admin%2f/%5c..", &[Ok("/admin/%5C.."), Ok("/"), Ok("/")]);
+        check("/admin;x", &[Ok("/admin")]);
+        check("/a;x=1;y/b;/;z/", &[Ok("/a/b/")]);
+        check("/;/admin", &[Ok("/admin")]);
+        check("/a;x%2f..%2fadmin", &[Ok("/admin"), Ok("/a"), Ok("/admin")]);
+        check("/a%2f..;%2fb", &[parameter, Ok("/a%2F.."), Ok("/b")]);
     }
 
     proptest! {
@@ -333,10 +365,10 @@ mod tests {
             prop_assert!(!text.split('/').any(is_dot), "{}", text);
             let escapes = text.split('%').skip(1).map(|rest| &rest[..2]);
             prop_assert!(escapes.into_iter().all(|escape| ["2F", "5C", "C3"].contains(&escape)), "{}", text);
-            // As it is for a server that decodes slashes, it is normal as well, or not to be had.
-            if let Some(Ok(revealed)) = path.revealed() {
-                let revealed = str::from_utf8(&revealed).unwrap();
-                prop_assert!(!revealed.contains("//") && !revealed.split('/').any(is_dot), "{}", revealed);
+            // As it is for other servers, it is normal as well, or not to be had.
+            for reading in path.other_readings().filter_map(|(reading, _)| reading.ok()) {
+                let reading = str::from_utf8(&reading).unwrap();
+                prop_assert!(!reading.contains("//") && !reading.split('/').any(is_dot), "{}", reading);
             }
         }
     }

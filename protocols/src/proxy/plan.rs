@@ -143,10 +143,10 @@ impl Plan {
         let named = named.map_err(Refused::Unclear)?;
         let name = named.as_ref().map_or(&b""[..], Host::name);
         let found = self.routes.find(name, &path.text, method);
-        if let Some(revealed) = path.revealed() {
-            let revealed = revealed.map_err(Refused::Unclear)?;
-            if self.routes.find(name, &revealed, method) != found {
-                return Err(Refused::Unclear(Unclear::Slash));
+        for (reading, unclear) in path.other_readings() {
+            let reading = reading.map_err(Refused::Unclear)?;
+            if self.routes.find(name, &reading, method) != found {
+                return Err(Refused::Unclear(unclear));
             }
         }
         let route = found.map_err(Refused::Missed)?;
@@ -254,6 +254,11 @@ mod tests {
         check("b", "/x/..%2fapi", Err(Unclear::Slash));
         check("a.test", "/x%2f..%2fadmin", Err(Unclear::Slash));
         check("a.test", "/x%5c..%5cadmin", Err(Unclear::Slash));
+        check("a.test", "/admin%2f/%5c..", Err(Unclear::Slash));
+        check("a.test", "/admin;x", Err(Unclear::Parameters));
+        check("a.test", "/;x/admin/y", Err(Unclear::Parameters));
+        check("a.test", "/admin/y;x", Ok((3, "a.test", "/admin/y;x")));
+        check("a.test", "/y;x", Ok((2, "a.test", "/y;x")));
         check("a.test", "/..%2f", Err(Unclear::AboveRoot));
         check("a b", "/", Err(Unclear::Host));
         check("a:x", "/", Err(Unclear::Port));
