@@ -7,7 +7,7 @@ mod common;
 use common::http::{get, post, receive, receive_head};
 use common::upstream::{Line, Upstream};
 use common::*;
-use ringmill::http::Limits;
+use ringmill::http::{self, Limits};
 use ringmill::proxy::{
     Balance, Check, Ejection, Fleet, HashBy, IdRules, Observe, Proxy, ProxyConfig, RequestIds, ServerCounts,
     Sticky, Traces,
@@ -730,6 +730,49 @@ fn a_client_that_leaves_takes_its_request_along() {
         client.shutdown(Shutdown::Write).unwrap();
         let all = String::from_utf8(client.rest()).unwrap();
         assert!(all.contains("/one ") && all.ends_with("/two "), "{all}");
+    });
+}
+
+/// Its address is what the upstream is told of it: a request without one would look like one that came by no proxy.
+#[test]
+fn whoever_has_left_before_it_was_asked_for_its_address_is_not_passed_on() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let proxy = config(&upstream);
+        let running = ringmill::Engine::builder()
+            .config(common::config(driver))
+            .listen("127.0.0.1:0", move |_| Proxy::new(proxy.clone(), 1))
+            .listen("127.0.0.1:0", |_| {
+                http::server(|_: &http::Request<'_>, reply: &mut http::Reply<'_>| {
+                    std::thread::sleep(Duration::from_millis(100));
+                    reply.text("");
+                })
+            })
+            .start()
+            .unwrap();
+        // There is a kept connection for whoever comes next.
+        expect_own(&mut connect(&running), "/first");
+        let clients: Vec<TcpStream> = (0..3).map(|_| connect(&running)).collect();
+        let mut busy = [(); 2].map(|()| connect_to(ip(&running.addresses()[1])));
+        // The first one keeps the worker from looking, the second one from what it sees next to it: requests of clients that leave.
+        busy[0].send(get("/"));
+        std::thread::sleep(Duration::from_millis(20));
+        busy[1].send(get("/"));
+        for mut client in &clients {
+            client.send(post("/left", ""));
+        }
+        receive(&mut busy[0]);
+        std::thread::sleep(Duration::from_millis(20));
+        clients.into_iter().for_each(reset);
+        receive(&mut busy[1]);
+        expect_own(&mut connect(&running), "/stays");
+        loop {
+            let asked = upstream.asked();
+            assert!(asked.contains("\r\nx-forwarded-for: 127.0.0.1\r\n"), "{asked}");
+            if asked.starts_with("GET /stays ") {
+                break;
+            }
+        }
     });
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Client {
 pub(super) struct Peer {
     pub(super) ip: Option<IpAddr>,
     pub(super) is_trusted: bool,
+    /// It was still there when it was asked for.
+    is_known: bool,
     plan_number: u32,
 }
 
@@ -174,7 +176,11 @@ impl State {
         let Some(group) = group else {
             return self.refuse((502, "this route leads nowhere"), is_head, io);
         };
-        let Peer { ip, is_trusted, .. } = self.peer(client, io);
+        let Peer { ip, is_trusted, is_known, .. } = self.peer(client, io);
+        if !is_known {
+            // It has left already. Without its address its request would look like one that came by no proxy.
+            return Begun::Close;
+        }
         let body_bytes_max = route.body_bytes_max.unwrap_or(front.body_bytes_max);
         if matches!(head.framing, Framing::Length(length) if length > body_bytes_max) {
             return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
@@ -242,10 +248,11 @@ impl State {
 
     fn ask_for_peer(&self, io: &Io<'_>) -> Peer {
         let peer = io.peer();
+        let is_known = peer.is_some();
         let ip = peer.as_ref().and_then(|peer| peer.ip()).map(|address| address.ip().to_canonical());
         let is_trusted =
             peer.is_some_and(|peer| self.plan.front.trusted.iter().any(|network| network.contains(&peer)));
-        Peer { ip, is_trusted, plan_number: self.plan_number }
+        Peer { ip, is_trusted, is_known, plan_number: self.plan_number }
     }
 
     #[cold]
