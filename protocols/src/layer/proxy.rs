@@ -14,6 +14,7 @@
 //! ```
 //!
 //! A [`Gate`] that is to know clients and not their proxies is asked here ([`Prefixed::with_gate`]), and not by the listener.
+//! [`write_header`] makes such a header, for the server behind us.
 //!
 //! The specification is <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The parser, pure, is `header.rs`.
 
@@ -23,8 +24,10 @@ mod header;
 mod tests;
 mod text;
 mod told;
+mod write;
 
 pub use ringmill_engine::{BadNetwork, Network};
+pub use write::{Version, write_header, write_own_header};
 
 use ringmill_engine::{
     Address, Call, CloseReason, Gate, Io, Layer, Next, Notice, Origin, ProxyOutcome, Reclaim, Step, Upper,

@@ -27,6 +27,7 @@ mod clock;
 mod config;
 mod failures;
 mod greeting;
+mod hello;
 mod identity;
 mod keylog;
 mod link;
@@ -43,6 +44,7 @@ mod watch;
 
 pub use client::{TlsClient, TlsClientConfig, TlsPeer};
 pub use config::{TlsConfig, TlsError, TlsVersion};
+pub use hello::{Asked, Hello};
 pub use identity::TlsTerm;
 pub use stats::TlsStats;
 pub use store::TlsStore;

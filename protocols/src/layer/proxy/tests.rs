@@ -3,6 +3,7 @@
 use super::Network;
 use super::header::read;
 use super::told::{Outcome, Told};
+use super::write::{Version, write_header, write_own_header};
 use ppp::{PartialResult, v1, v2};
 use proptest::prelude::*;
 use ringmill_engine::{Address, Proxied, ProxiedSsl};
@@ -418,4 +419,42 @@ fn networks() {
     }
     let problem = "10.0.0.1/8".parse::<Network>().unwrap_err().to_string();
     assert!(problem.contains("10.0.0.0/8") && problem.contains("10.0.0.1 for that address"), "{problem}");
+}
+
+/// What is written is read again as it was meant, by us and by `ppp`.
+#[test]
+fn written_headers() {
+    let address = |text: &str| (text != "-").then(|| text.parse::<Address>().unwrap());
+    let check = |ends: [&str; 2], authority, one: &str, two: &str| {
+        let [peer, local] = ends.map(address);
+        for (version, expected) in [(Version::One, one), (Version::Two, two)] {
+            let mut header = Vec::new();
+            write_header(version, peer.as_ref(), local.as_ref(), authority, &mut header);
+            super::tests::check(&header, &format!("{}: {expected}", header.len()));
+        }
+    };
+    let ipv4 = "192.0.2.1:65535 to 198.51.100.2:80";
+    check(["192.0.2.1:65535", "198.51.100.2:80"], None, ipv4, ipv4);
+    check(["[::ffff:192.0.2.1]:65535", "[::ffff:198.51.100.2]:80"], None, ipv4, ipv4);
+    let ipv6 = "[2001:db8::1]:1 to [::1]:2";
+    check(["[2001:db8::1]:1", "[::1]:2"], None, ipv6, ipv6);
+    let mixed = "[::ffff:192.0.2.1]:1 to [::1]:2";
+    check(["192.0.2.1:1", "[::1]:2"], None, mixed, mixed);
+    let unknown = "kernel to kernel";
+    check(["unix:/run/a.sock", "unix:@b"], None, unknown, "unix:/run/a.sock to unix:@b");
+    check(["192.0.2.1:1", "-"], Some("a.example"), unknown, unknown);
+    check(["unix:/run/a.sock", "192.0.2.1:1"], None, unknown, unknown);
+    check([&format!("unix:/{}", "x".repeat(108)), "unix:/b"], None, unknown, unknown);
+    for (version, bytes) in [(Version::One, 15), (Version::Two, 16)] {
+        let mut header = Vec::new();
+        write_own_header(version, &mut header);
+        super::tests::check(&header, &format!("{bytes}: {unknown}"));
+    }
+    let named = Proxied { authority: Some("a.example".to_owned()), ..Proxied::default() };
+    check(
+        ["192.0.2.1:1", "192.0.2.2:2"],
+        Some("a.example"),
+        "192.0.2.1:1 to 192.0.2.2:2",
+        &format!("192.0.2.1:1 to 192.0.2.2:2 {named:?}"),
+    );
 }
