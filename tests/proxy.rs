@@ -3,6 +3,8 @@
 #![cfg(feature = "proxy")]
 
 mod common;
+#[path = "proxy/relay.rs"]
+mod relay;
 
 use common::http::{get, post, receive, receive_head};
 use common::upstream::{Line, Upstream};

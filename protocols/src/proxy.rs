@@ -42,6 +42,7 @@ mod peer;
 mod plan;
 mod plans;
 mod pool;
+mod relay;
 mod route;
 mod rules;
 mod seen;
@@ -60,12 +61,14 @@ pub use observe::{IdRules, Observe, RequestIds, Traces};
 pub use peer::Peer;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;
+pub use relay::Relaying;
 pub use route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
 pub use rules::{Check, CheckPath, Ejection};
 
 use check::Checking;
 use client::Client;
 use groups::Place;
+use relay::pair::Joint;
 use ringmill_engine::{CloseReason, Dialer, Io, Next, Protocol, Refusal, Step, Tick, WorkerContext};
 use state::State;
 use std::cell::{RefCell, RefMut};
@@ -81,6 +84,7 @@ pub struct Proxy {
     /// Which connections with upstreams are this value's.
     connects: Connects,
     https_port: Option<u16>,
+    relaying: Option<Box<Relaying>>,
 }
 
 /// The state of one connection, of a client or with an upstream.
@@ -97,6 +101,11 @@ enum Side {
     Client(Client),
     Upstream(usize),
     Check(Box<Checking>),
+    Relayed(Joint),
+    #[cfg(feature = "tls-layer")]
+    Greeting(Box<relay::greeting::Greeting>),
+    /// A connection that is of no use; with the server that it was made with.
+    Unwanted(Option<Place>),
 }
 
 impl Proxy {
@@ -111,6 +120,7 @@ impl Proxy {
             plans: None,
             connects: Connects::Plain,
             https_port: None,
+            relaying: None,
         }
     }
 
@@ -128,7 +138,8 @@ impl Proxy {
 
     /// The part that clients connect to; all listeners of a worker share upstreams.
     pub fn listening(plans: &Plans, worker: &WorkerContext) -> Proxy {
-        Proxy { state: plans.state(worker), plans: None, connects: Connects::None, https_port: None }
+        let state = plans.state(worker);
+        Proxy { state, plans: None, connects: Connects::None, https_port: None, relaying: None }
     }
 
     /// Clients whose connection is not secured are sent on to HTTPS, on this port.
@@ -136,11 +147,35 @@ impl Proxy {
         Proxy { https_port, ..self }
     }
 
+    /// The connections of clients are passed on as they are.
+    pub fn with_relaying(self, relaying: Relaying) -> Proxy {
+        Proxy { relaying: Some(Box::new(relaying)), ..self }
+    }
+
+    /// A client whose connection is passed on.
+    fn relay(&self, relaying: &Relaying, io: &mut Io<'_>) -> Side {
+        #[cfg(feature = "tls-layer")]
+        if relaying.reads_names() {
+            io.set_timeout(relaying.hello_timeout);
+            return Side::Greeting(Box::default());
+        }
+        let joint = relaying.upstream_of(None).and_then(|to| self.state(io).relay(relaying, to, None, io));
+        joint.map_or_else(|| Side::unwanted(None, io), Side::Relayed)
+    }
+
     /// Calls do not nest, so nobody else has it.
     fn state(&self, io: &Io<'_>) -> RefMut<'_, State> {
         let mut state = self.state.borrow_mut();
         state.look_at_clock(io.now(), io.unix_secs());
         state
+    }
+}
+
+impl Side {
+    fn unwanted(place: Option<Place>, io: &mut Io<'_>) -> Side {
+        // Only a call can close, and this asks for one at once.
+        io.notify_drained();
+        Side::Unwanted(place)
     }
 }
 
@@ -187,6 +222,9 @@ impl Protocol for Proxy {
     }
 
     fn open(&mut self, io: &mut Io<'_>) -> Session {
+        if let Some(relaying) = &self.relaying {
+            return Session(self.relay(relaying, io));
+        }
         self.state(io).wait_for_request(io);
         Session(Side::Client(Client::new(self.https_port)))
     }
@@ -196,7 +234,12 @@ impl Protocol for Proxy {
         if Place::is_check(tag) {
             return Session(Side::Check(Box::new(self.state(io).check_open(Place::of_tag(tag), io))));
         }
-        Session(Side::Upstream(self.state(io).upstream_open(Place::of_tag(tag), io)))
+        let (mut state, place) = (self.state(io), Place::of_tag(tag));
+        if state.groups.config(place.group).is_relayed {
+            let joint = state.relay_open(place, io);
+            return Session(joint.map_or_else(|| Side::unwanted(Some(place), io), Side::Relayed));
+        }
+        Session(Side::Upstream(state.upstream_open(place, io)))
     }
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
@@ -210,6 +253,20 @@ impl Protocol for Proxy {
             Side::Client(client) => state.client_data(client, input, io),
             Side::Upstream(upstream) => state.upstream_data(*upstream, input, io),
             Side::Check(checking) => state.check_data(checking, input),
+            Side::Relayed(joint) => state.relay_data(*joint, input, io),
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(greeting) => {
+                let Some(relaying) = &self.relaying else { return Step::abort() };
+                match state.greet(greeting, relaying, input, io) {
+                    Ok(joint) => {
+                        let step = state.relay_data(joint, input, io);
+                        session.0 = Side::Relayed(joint);
+                        step
+                    }
+                    Err(step) => step,
+                }
+            }
+            Side::Unwanted(_) => Step::abort(),
         }
     }
 
@@ -218,11 +275,18 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.serve(client, io),
             Side::Upstream(upstream) => state.send(*upstream, io),
+            Side::Relayed(joint) => state.relay_look(*joint, io),
             Side::Check(_) => Next::Continue,
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(_) => Next::Continue,
+            Side::Unwanted(_) => Next::Abort,
         }
     }
 
     fn drained(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
+        if let Side::Relayed(joint) = session.0 {
+            return self.state(io).relay_drained(joint, io);
+        }
         self.wake(session, io)
     }
 
@@ -231,7 +295,10 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.client_eof(client, rest, io),
             Side::Upstream(upstream) => state.upstream_eof(*upstream, io),
-            Side::Check(_) => Next::Close,
+            Side::Relayed(joint) => state.relay_eof(*joint, io),
+            Side::Check(_) | Side::Unwanted(_) => Next::Close,
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(_) => Next::Close,
         }
     }
 
@@ -239,7 +306,7 @@ impl Protocol for Proxy {
         match &session.0 {
             Side::Client(client) => self.state.borrow_mut().client_gone(client),
             // What it sent before its end is still to be read.
-            Side::Upstream(_) | Side::Check(_) => Next::Pause,
+            _ => Next::Pause,
         }
     }
 
@@ -248,7 +315,10 @@ impl Protocol for Proxy {
         match &mut session.0 {
             Side::Client(client) => state.client_timeout(client, io),
             Side::Upstream(upstream) => state.upstream_timeout(*upstream),
-            Side::Check(_) => Next::Abort,
+            Side::Relayed(joint) => state.relay_timeout(*joint, io),
+            Side::Check(_) | Side::Unwanted(_) => Next::Abort,
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(_) => Next::Close,
         }
     }
 
@@ -258,6 +328,11 @@ impl Protocol for Proxy {
             Side::Client(client) => state.client_drain(client, io),
             Side::Upstream(upstream) => state.upstream_drain(*upstream),
             Side::Check(checking) => State::check_drain(checking),
+            // Both ends say when it is over.
+            Side::Relayed(joint) => state.relay_look(*joint, io),
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(_) => Next::Close,
+            Side::Unwanted(_) => Next::Abort,
         }
     }
 
@@ -266,11 +341,11 @@ impl Protocol for Proxy {
         match &session.0 {
             Side::Client(client) => state.client_shed(client),
             Side::Upstream(upstream) => state.upstream_shed(*upstream),
-            Side::Check(_) => Next::Continue,
+            _ => Next::Continue,
         }
     }
 
-    fn closed(&mut self, session: Session, _: CloseReason) {
+    fn closed(&mut self, session: Session, reason: CloseReason) {
         let mut state = self.state.borrow_mut();
         match session.0 {
             Side::Client(client) => {
@@ -280,6 +355,10 @@ impl Protocol for Proxy {
             }
             Side::Upstream(upstream) => state.upstream_closed(upstream),
             Side::Check(checking) => state.check_closed(&checking),
+            Side::Relayed(joint) => state.relay_closed(joint, reason),
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(_) => {}
+            Side::Unwanted(place) => place.into_iter().for_each(|place| state.relay_unwanted(place)),
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::groups::Place;
 use super::state::State;
 use crate::http::client::reader::{Asked, Event, Reader};
+use crate::layer::proxy::write_own_header;
 use ringmill_engine::{Io, Next, Refusal, Step, Tick};
 
 /// The state of the connection of a check.
@@ -51,8 +52,13 @@ impl State {
     pub(super) fn check_open(&mut self, place: Place, io: &mut Io<'_>) -> Checking {
         let endpoint = &self.groups[place];
         let host = endpoint.host.clone();
-        if let Some(check) = &self.groups.group(place.group).pool.check {
+        if let Some(check) = self.groups.pool(place.group).check.as_ref() {
             let path = check.path.as_str();
+            let mut header = Vec::new();
+            if let Some(version) = self.groups.config(place.group).proxy_protocol {
+                write_own_header(version, &mut header);
+            }
+            io.write(&header);
             io.write(
                 format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringmill-check\r\nconnection: close\r\n\r\n")
                     .as_bytes(),

@@ -5,7 +5,7 @@ use super::observe::Observe;
 use super::peer::Peer;
 use super::rules::{Check, Ejection};
 use crate::http::Limits;
-use crate::layer::proxy::Network;
+use crate::layer::proxy::{Network, Version};
 use ringmill_engine::Address;
 use std::time::Duration;
 
@@ -147,6 +147,13 @@ pub struct ProxyConfig {
     pub tries_max: u8,
     /// A request with more bytes than this is not kept, so it is sent once. At most 64 KiB.
     pub replay_bytes_max: usize,
+    /// An attempt to connect may take so long; `None` for `Config::connect_timeout` of the engine.
+    pub connect_timeout: Option<Duration>,
+    /// Connections with these servers are joined with those of clients as they are, and no requests are given to them
+    /// ([`Relaying`](crate::proxy::Relaying)).
+    pub is_relayed: bool,
+    /// What a relayed connection begins with: a header that says who the client is.
+    pub proxy_protocol: Option<Version>,
     /// A client that has ended its stream is still answered. Otherwise it has left: its request is given up.
     pub half_close: bool,
     /// What is told of requests to those who look from outside.
@@ -180,6 +187,15 @@ impl ProxyConfig {
             replay_bytes_max: 64 * 1024,
             half_close: false,
             observe: Observe::default(),
+            connect_timeout: None,
+            is_relayed: false,
+            proxy_protocol: None,
         }
+    }
+
+    /// The defaults for upstreams that connections are relayed to.
+    pub fn relayed(upstreams: Vec<Address>) -> ProxyConfig {
+        let connect_timeout = Some(Duration::from_secs(5));
+        ProxyConfig { is_relayed: true, connect_timeout, ..ProxyConfig::new(upstreams) }
     }
 }

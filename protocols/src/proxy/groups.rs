@@ -88,6 +88,11 @@ impl Groups {
         &self.all[key].is_of.config
     }
 
+    /// Its name in the plan.
+    pub(super) fn name(&self, key: usize) -> &str {
+        &self.all[key].is_of.name
+    }
+
     /// Whether connections with a server are secured.
     pub(super) fn is_secured(&self, place: Place) -> bool {
         self.all[place.group].is_of.config.upstreams[place.server].peer.is_some()

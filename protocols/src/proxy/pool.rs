@@ -201,10 +201,22 @@ impl Pool {
                 let server = self.cookies.as_ref().and_then(|cookies| cookies.server(fields));
                 return server.map_or(Wanted::Any, Wanted::Server);
             }
-            Balance::Hash(HashBy::Client) => client.map(|ip| key_of(ip.to_string().as_bytes())),
+            Balance::Hash(HashBy::Client) => return self.wanted_by(client),
             Balance::Hash(HashBy::Path) => Some(key_of(path)),
             Balance::Hash(HashBy::Field(name)) => fields.value(name).map(key_of),
         };
+        key.map_or(Wanted::Any, Wanted::Key)
+    }
+
+    /// Whether the client's address says which server a connection is for.
+    pub(super) fn is_by_client(&self) -> bool {
+        self.balance == Balance::Hash(HashBy::Client)
+    }
+
+    /// Which server a client's connection is for.
+    pub(super) fn wanted_by(&self, client: Option<IpAddr>) -> Wanted {
+        let key =
+            client.filter(|_| self.is_by_client()).map(|ip| key_of(ip.to_canonical().to_string().as_bytes()));
         key.map_or(Wanted::Any, Wanted::Key)
     }
 
@@ -257,6 +269,11 @@ impl Endpoint {
             self.open += 1;
         }
         begins
+    }
+
+    /// Whether more attempts are made than are waited for.
+    pub(super) fn has_attempt_too_many(&self) -> bool {
+        self.connecting > self.waiting.len()
     }
 
     /// Whether requests wait for it on other workers.

@@ -8,10 +8,11 @@ use super::fields::{ToClient, write_own_reply};
 use super::groups::{Groups, Place};
 use super::observe::{Random, Seen};
 use super::plan::Plan;
+use super::relay::pair::Pair;
 use super::spare::Spare;
 use crate::http::client::reader::Reader;
 use crate::http::message::Slots;
-use ringmill_engine::{ConnId, Dialer, Refusal, Tick};
+use ringmill_engine::{ConnId, Dialer, Output, Refusal, Tick};
 use slab::Slab;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -28,6 +29,11 @@ pub(super) struct State {
     pub(super) groups: Groups,
     pub(super) exchanges: Slab<Exchange>,
     pub(super) upstreams: Slab<Upstream>,
+    /// Clients that are relayed.
+    pub(super) pairs: Slab<Pair>,
+    /// Output whose connection went away before it took it.
+    #[expect(clippy::vec_box, reason = "the engine lends boxes, and takes them back")]
+    pub(super) strays: Vec<Box<Output>>,
     pub(super) dialer: Option<Dialer>,
     /// For connections that are secured.
     pub(super) secure_dialer: Option<Dialer>,
@@ -76,6 +82,8 @@ impl State {
             plan_number: 0,
             exchanges: Slab::new(),
             upstreams: Slab::new(),
+            pairs: Slab::new(),
+            strays: Vec::new(),
             dialer: None,
             secure_dialer: None,
             slots: Slots::new(),
@@ -143,9 +151,7 @@ impl State {
         let Some(place) = place else {
             return self.fail(key, 503, "this upstream has no server, or all are drained");
         };
-        let config = self.groups.config(place.group);
-        let (connections_max, queue_max) = (config.connections_max, config.queue_max);
-        let wait_due = self.now.after(config.queue_timeout);
+        let wait_due = self.now.after(self.groups.config(place.group).queue_timeout);
         let exchange = &mut self.exchanges[key];
         exchange.place = place;
         let to = &mut self.groups[place];
@@ -156,14 +162,14 @@ impl State {
             let conn = self.upstreams[upstream].conn;
             return self.wake(conn);
         }
-        let waiting_max = if to.has_room(connections_max) { usize::MAX } else { queue_max };
-        if !to.wait(key, waiting_max) {
+        if !self.queue(key, place) {
             return self.fail(
                 key,
                 503,
                 "all upstreams are busy, and so many requests wait that this one cannot",
             );
         }
+        let exchange = &mut self.exchanges[key];
         if exchange.wait_due == Tick::NEVER {
             exchange.wait_due = wait_due;
         }
@@ -171,22 +177,42 @@ impl State {
         // It has a deadline now, which its session sets.
         let client = exchange.client;
         self.wake(client);
-        self.connect_more(place);
-        if self.groups[place].needs_idle_ones(connections_max) {
-            let pool = &self.groups.group(place.group).pool;
-            pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
+    }
+
+    /// Has whoever this is wait for a connection with a server, if fewer wait than may, and connects.
+    pub(super) fn queue(&mut self, key: usize, place: Place) -> bool {
+        let config = self.groups.config(place.group);
+        let (connections_max, queue_max) = (config.connections_max, config.queue_max);
+        let to = &mut self.groups[place];
+        let waiting_max = if to.has_room(connections_max) { usize::MAX } else { queue_max };
+        let may_wait = to.wait(key, waiting_max);
+        if may_wait {
+            self.connect_more(place);
+            if self.groups[place].needs_idle_ones(connections_max) {
+                let pool = &self.groups.group(place.group).pool;
+                pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
+            }
         }
+        may_wait
+    }
+
+    /// Who makes connections with this server.
+    pub(super) fn dialer_of(&self, place: Place) -> Option<Dialer> {
+        if self.groups.is_secured(place) { self.secure_dialer.clone() } else { self.dialer.clone() }
     }
 
     /// Connects, as long as more requests wait than attempts are made.
     pub(super) fn connect_more(&mut self, place: Place) {
-        let connections_max = self.groups.config(place.group).connections_max;
+        let config = self.groups.config(place.group);
+        let (connections_max, connect_timeout) = (config.connections_max, config.connect_timeout);
         let is_secured = self.groups.is_secured(place);
         let dialer = if is_secured { &self.secure_dialer } else { &self.dialer };
         let to = &mut self.groups[place];
         while to.begin_connect(connections_max) {
-            if let Some(dialer) = dialer {
-                dialer.connect(&to.address, place.tag());
+            match (dialer, connect_timeout) {
+                (None, _) => {}
+                (Some(dialer), None) => dialer.connect(&to.address, place.tag()),
+                (Some(dialer), Some(timeout)) => dialer.connect_within(timeout, &to.address, place.tag()),
             }
         }
     }
@@ -372,13 +398,18 @@ impl State {
         let to = &mut self.groups[place];
         to.end_connect();
         to.close();
-        if !matches!(refusal, Refusal::Limit | Refusal::Stopped) {
+        if !matches!(refusal, Refusal::Limit | Refusal::Stopped | Refusal::Cancelled) {
             if to.avoid(self.now) {
                 tracing::warn!("upstream {}: {refusal}", to.address);
             }
             self.groups.note(place, false, self.now);
         }
-        if let Some(key) = self.next_waiting(place, true) {
+        let waiting = if refusal == Refusal::Cancelled { None } else { self.next_waiting(place, true) };
+        if let Some(key) = waiting
+            && self.groups.config(place.group).is_relayed
+        {
+            self.relay_refused(key, others, refusal);
+        } else if let Some(key) = waiting {
             let exchange = &mut self.exchanges[key];
             exchange.way = Way::Off;
             exchange.refusals = exchange.refusals.saturating_add(1);

@@ -10,6 +10,7 @@ mod framed;
 mod lane;
 mod layers;
 mod proxied;
+mod relayed;
 mod scenario;
 mod script;
 mod site;

@@ -1,0 +1,201 @@
+//! The connection of a client and the one of its server: bytes for either end, and how far both are. Pure data; who fills and
+//! empties it is `ends.rs`.
+
+use crate::proxy::groups::Place;
+use ringmill_engine::{ConnId, Output, Tick};
+use std::time::Duration;
+
+/// So much waits for one end, here and in its connection, before the other one is not read any more, in bytes. It has to stay below the
+/// engine's high water, at which an end would not be read itself.
+const HELD_BYTES: usize = 128 * 1024;
+
+/// Which end of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum End {
+    Client,
+    Server,
+}
+
+/// Where a session stands: at one end of a pair.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct Joint {
+    pub(super) pair: usize,
+    pub(super) end: End,
+}
+
+/// How far a client is on its way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It waits for a connection.
+    Waiting,
+    /// It has one.
+    On,
+    /// It had one, or gets none any more.
+    Off,
+}
+
+pub(in crate::proxy) struct Pair {
+    pub(super) place: Place,
+    pub(super) way: Way,
+    pub(super) wanted: crate::proxy::pool::Wanted,
+    /// Attempts to connect that were refused.
+    pub(super) refusals: u8,
+    /// One end broke off: so does the other one.
+    pub(super) is_broken: bool,
+    conns: [Option<ConnId>; 2],
+    /// From the client to the server, and back.
+    flows: [Flow; 2],
+    pub(super) idle_timeout: Duration,
+    /// When anything last moved.
+    pub(super) moved: Tick,
+    /// When the client has waited too long for a connection.
+    pub(super) wait_due: Tick,
+    /// What the connection with the server begins with.
+    pub(super) header: Vec<u8>,
+}
+
+/// Bytes from one end to the other.
+#[derive(Default)]
+pub(super) struct Flow {
+    /// What the connection that it leads to has not got yet.
+    output: Option<Box<Output>>,
+    /// So much more is taken.
+    room: usize,
+    /// The end that fills it waits for room.
+    is_held: bool,
+    /// That end has ended.
+    pub(super) has_ended: bool,
+}
+
+impl Pair {
+    pub(super) fn new(client: ConnId, place: Place, idle_timeout: Duration, now: Tick) -> Pair {
+        Pair {
+            place,
+            way: Way::Off,
+            wanted: crate::proxy::pool::Wanted::Any,
+            refusals: 0,
+            is_broken: false,
+            conns: [Some(client), None],
+            flows: Default::default(),
+            idle_timeout,
+            moved: now,
+            wait_due: Tick::NEVER,
+            header: Vec::new(),
+        }
+    }
+
+    /// The connection at this end, if it is there.
+    pub(super) fn conn(&self, end: End) -> Option<ConnId> {
+        self.conns[end as usize]
+    }
+
+    /// There is a connection at this end, or no longer.
+    pub(super) fn set_conn(&mut self, end: End, conn: Option<ConnId>) {
+        self.conns[end as usize] = conn;
+    }
+
+    pub(super) fn is_left(&self) -> bool {
+        self.conns == [None, None]
+    }
+
+    /// What this end fills.
+    pub(super) fn from(&mut self, end: End) -> &mut Flow {
+        &mut self.flows[end as usize]
+    }
+
+    /// What leads to this end.
+    pub(super) fn to(&mut self, end: End) -> &mut Flow {
+        &mut self.flows[end.other() as usize]
+    }
+
+    /// Both ends have ended.
+    pub(super) fn is_whole(&self) -> bool {
+        self.flows.iter().all(|flow| flow.has_ended)
+    }
+}
+
+impl End {
+    pub(super) fn other(self) -> End {
+        match self {
+            End::Client => End::Server,
+            End::Server => End::Client,
+        }
+    }
+}
+
+impl Flow {
+    /// Takes of `input` what there is room for. Says how much that was, and whether the end that it leads to is to look.
+    pub(super) fn put(&mut self, input: &[u8], spare: impl FnOnce() -> Box<Output>) -> (usize, bool) {
+        let taken = input.len().min(self.room);
+        let is_first = taken > 0 && self.output.is_none();
+        if taken > 0 {
+            self.output.get_or_insert_with(spare).buffer().extend_from_slice(&input[..taken]);
+            self.room -= taken;
+        }
+        let is_held = taken < input.len();
+        let is_news = is_held && !self.is_held;
+        self.is_held |= is_held;
+        (taken, is_first || is_news)
+    }
+
+    /// Takes what was put, for the connection that it leads to.
+    pub(super) fn take(&mut self) -> Option<Box<Output>> {
+        self.output.take()
+    }
+
+    /// So much waits in the connection that it leads to, which takes so much more below its high water. Whether the end that fills this may
+    /// go on, having waited; and whether it has to be looked at again once there is room.
+    pub(super) fn set_room(&mut self, queued_bytes: usize, room_bytes: usize) -> Room {
+        self.room = room_bytes.saturating_sub(1).min(HELD_BYTES.saturating_sub(queued_bytes));
+        if !self.is_held {
+            return Room::Enough;
+        }
+        // Not before half of it is free: pausing and going on costs more than a few bytes are worth.
+        if self.room < queued_bytes || self.room == 0 {
+            return Room::Later;
+        }
+        self.is_held = false;
+        Room::Again
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+}
+
+/// Whether the end that fills a flow may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It never stopped.
+    Enough,
+    /// It is to be told that it may.
+    Again,
+    /// Once there is room.
+    Later,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_takes_what_there_is_room_for() {
+        let mut flow = Flow::default();
+        assert_eq!(flow.put(b"abc", Box::default), (0, true), "nobody is there to take it");
+        assert!(flow.is_held());
+        assert_eq!(flow.set_room(0, 9), Room::Again);
+        assert_eq!(flow.put(b"abc", Box::default), (3, true));
+        assert_eq!(flow.put(b"defgh", Box::default), (5, false), "it has been told");
+        assert_eq!(flow.put(b"i", Box::default), (0, true));
+        assert_eq!(flow.put(b"i", Box::default), (0, false));
+        assert_eq!(flow.take().map(|output| output.len()), Some(8));
+        assert_eq!(flow.set_room(8, 1), Room::Later);
+        assert_eq!(flow.set_room(5, 4), Room::Later, "less than half is free");
+        assert_eq!(flow.set_room(4, 5), Room::Again);
+        assert_eq!(flow.put(b"ijklm", Box::default), (4, true));
+        assert_eq!(flow.set_room(HELD_BYTES, usize::MAX), Room::Later);
+        assert_eq!(flow.set_room(HELD_BYTES / 2, usize::MAX), Room::Again);
+        assert_eq!(flow.set_room(0, usize::MAX), Room::Enough);
+        assert_eq!(flow.put(&vec![0; HELD_BYTES + 1], Box::default), (HELD_BYTES, true));
+    }
+}

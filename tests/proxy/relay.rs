@@ -1,0 +1,273 @@
+//! The relay: each end by itself, resets as resets, who waits for whom, which server is tried, and what it is told.
+
+use super::*;
+use ringmill::layer::proxy::Version;
+use ringmill::proxy::Relaying;
+use std::net::TcpListener;
+
+/// A server whose connections the test takes.
+struct Server {
+    listener: TcpListener,
+    address: Address,
+}
+
+impl Server {
+    fn new() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Ip(listener.local_addr().unwrap());
+        Server { listener, address }
+    }
+
+    fn accept(&self) -> TcpStream {
+        with_patience(self.listener.accept().unwrap().0)
+    }
+}
+
+/// An address that does not answer: a listener's queue for one is full, so the kernel drops what else comes.
+fn silent() -> (socket2::Socket, TcpStream, Address) {
+    let (listener, address) = deaf();
+    listener.listen(0).unwrap();
+    let first = connect_to(ip(&address));
+    (listener, first, address)
+}
+
+fn relay_within(driver: DriverChoice, config: &ProxyConfig, idle_timeout: Duration) -> Running {
+    let relaying = Relaying { idle_timeout, ..Relaying::new(Some(String::new())) };
+    let config = config.clone();
+    start(common::config(driver), move |_| Proxy::new(config.clone(), 1).with_relaying(relaying.clone()))
+}
+
+fn relay(driver: DriverChoice, config: &ProxyConfig) -> Running {
+    relay_within(driver, config, Duration::from_secs(600))
+}
+
+/// Both ends of a relayed connection.
+fn pair(driver: DriverChoice) -> (Running, TcpStream, TcpStream) {
+    let server = Server::new();
+    let running = relay(driver, &ProxyConfig::relayed(vec![server.address.clone()]));
+    let client = connect(&running);
+    let server = server.accept();
+    (running, client, server)
+}
+
+#[test]
+fn bytes_go_both_ways_and_each_end_ends_by_itself() {
+    on_both_drivers(|driver| {
+        // Whoever ends first goes on listening, also where it ends before the other one has said anything.
+        for client_first in [true, false] {
+            let (running, client, server) = pair(driver);
+            let (mut first, mut second) = if client_first { (client, server) } else { (server, client) };
+            first.send(b"ping");
+            second.expect(b"ping");
+            second.send(b"pong");
+            first.expect(b"pong");
+            first.send(b"last");
+            first.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(second.rest(), b"last");
+            for _ in 0..3 {
+                second.send(b"more");
+                first.expect(b"more");
+            }
+            second.send(b"end");
+            second.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(first.rest(), b"end");
+            eventually(0, || running.stats().total().connections);
+            assert_eq!(running.stats().total().failures, 0);
+        }
+        // As `printf question | nc`: all is said and ended before the server is even connected.
+        let server = Server::new();
+        let running = relay(driver, &ProxyConfig::relayed(vec![server.address.clone()]));
+        let mut client = connect(&running);
+        client.send(b"question");
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut server = server.accept();
+        assert_eq!(server.rest(), b"question");
+        server.send(b"answer");
+        drop(server);
+        assert_eq!(client.rest(), b"answer");
+        eventually(0, || running.stats().total().connections);
+    });
+}
+
+#[test]
+fn a_reset_is_a_reset_both_ways() {
+    on_both_drivers(|driver| {
+        for from_client in [true, false] {
+            let (running, client, server) = pair(driver);
+            let (one, mut other) = if from_client { (client, server) } else { (server, client) };
+            reset(one);
+            assert_eq!(other.expect_reset(), b"");
+            eventually(0, || running.stats().total().connections);
+        }
+        // Also where its own side had ended before.
+        let (_running, client, server) = pair(driver);
+        client.shutdown(Shutdown::Write).unwrap();
+        reset(server);
+        let mut client = client;
+        assert_eq!(client.expect_reset(), b"");
+    });
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_passed_by() {
+    on_both_drivers(|driver| {
+        let (one, two, (_nobody, deaf), (_listener, _first, silent)) =
+            (Server::new(), Server::new(), deaf(), silent());
+        let servers = vec![one.address.clone(), deaf.clone(), two.address.clone(), silent.clone()];
+        let connect_timeout = Some(Duration::from_millis(200));
+        let balance = Balance::RoundRobin;
+        let config = ProxyConfig { connect_timeout, balance, ..ProxyConfig::relayed(servers) };
+        let running = relay(driver, &config);
+        let clients: Vec<TcpStream> = (0..6).map(|_| connect(&running)).collect();
+        // Whoever came to the others got one of these.
+        let counts = || config.fleet.counts().iter().map(|it| it.in_flight).sum::<u32>();
+        eventually(6, counts);
+        for mut client in clients {
+            client.send(b"hello");
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        let of =
+            |server: &Server| config.fleet.counts().iter().find(|it| it.address == server.address).cloned();
+        for server in [&one, &two] {
+            let requests = of(server).unwrap().requests;
+            assert!(requests >= 2, "{requests} of six");
+            for _ in 0..requests {
+                server.accept().expect(b"hello");
+            }
+        }
+        eventually(0, || running.stats().total().connections);
+
+        let config = ProxyConfig { connect_timeout, ..ProxyConfig::relayed(vec![deaf, silent]) };
+        let running = relay(driver, &config);
+        let began = Instant::now();
+        assert_eq!(connect(&running).expect_reset(), b"");
+        assert!(began.elapsed() >= Duration::from_millis(150), "one of them does not answer");
+        let failures: Vec<u64> = config.fleet.counts().iter().map(|it| it.failures).collect();
+        assert_eq!(failures, [1, 1]);
+        eventually(0, || running.stats().total().connections);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_attempt_along() {
+    on_both_drivers(|driver| {
+        let (_listener, _first, address) = silent();
+        let running = relay(driver, &ProxyConfig::relayed(vec![address]));
+        let client = connect(&running);
+        eventually(1, || running.stats().total().connections);
+        reset(client);
+        // Long before it would time out.
+        eventually(1, || running.stats().total().refused);
+        eventually(0, || running.stats().total().connections);
+    });
+}
+
+#[test]
+fn who_does_not_move_is_reset_and_who_does_is_not() {
+    on_both_drivers(|driver| {
+        let server = Server::new();
+        let idle_timeout = Duration::from_millis(400);
+        let running = relay_within(driver, &ProxyConfig::relayed(vec![server.address.clone()]), idle_timeout);
+        let mut client = connect(&running);
+        let mut server = server.accept();
+        // In one direction, for more than twice as long.
+        for _ in 0..9 {
+            std::thread::sleep(idle_timeout / 4);
+            server.send(b"tick");
+            client.expect(b"tick");
+        }
+        assert_eq!(client.expect_reset(), b"");
+        assert_eq!(server.expect_reset(), b"");
+        eventually(0, || running.stats().total().connections);
+    });
+}
+
+/// What the relay holds is bounded, whoever does not read; and the other direction goes on.
+#[test]
+fn a_slow_reader_pauses_its_partner_alone() {
+    on_both_drivers(|driver| {
+        for from_client in [true, false] {
+            let (running, client, server) = pair(driver);
+            let (mut one, mut other) = if from_client { (client, server) } else { (server, client) };
+            one.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            let (data, mut sent) = (pattern(0, 1 << 16), 0);
+            while let Ok(bytes) = one.write(&data[sent % data.len()..]) {
+                sent += bytes;
+            }
+            assert!(sent < 64 << 20, "{sent} bytes went somewhere");
+            // With receive buffers (2 MiB) and outputs that are kept for the next connection (8 MiB).
+            let held = running.stats().total().memory_bytes;
+            assert!(held < 11 << 20, "{held} bytes are held");
+            // Against the stream everything passes at once.
+            for _ in 0..100 {
+                other.send(b"against");
+                one.expect(b"against");
+            }
+            one.shutdown(Shutdown::Write).unwrap();
+            for at in (0..sent).step_by(data.len()) {
+                other.expect(&data[..data.len().min(sent - at)]);
+            }
+            other.expect_eof();
+        }
+    });
+}
+
+/// Both directions at once, many times what is held.
+#[test]
+fn much_goes_both_ways_at_once_in_little_memory() {
+    const PIECE: usize = 1 << 16;
+    const PIECES: usize = 1 << 10;
+    on_both_drivers(|driver| {
+        let (running, client, server) = pair(driver);
+        let data = pattern(0, PIECE);
+        std::thread::scope(|scope| {
+            for end in [client, server] {
+                let (mut writer, mut reader, data) = (end.try_clone().unwrap(), end, &data);
+                scope.spawn(move || {
+                    (0..PIECES).for_each(|_| writer.send(data));
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                scope.spawn(move || {
+                    let mut piece = vec![0; PIECE];
+                    for n in 0..PIECES {
+                        reader.read_exact(&mut piece).unwrap_or_else(|error| panic!("{error} in piece {n}"));
+                        assert!(piece == *data, "piece {n} came otherwise");
+                    }
+                    reader.expect_eof();
+                });
+            }
+        });
+        eventually(0, || running.stats().total().connections);
+        assert!(running.stats().total().memory_bytes < 11 << 20);
+    });
+}
+
+#[test]
+fn servers_are_told_whose_connection_it_is() {
+    on_both_drivers(|driver| {
+        for version in [Version::One, Version::Two] {
+            let server = Server::new();
+            let servers = vec![server.address.clone()];
+            let config = ProxyConfig { proxy_protocol: Some(version), ..ProxyConfig::relayed(servers) };
+            let running = relay(driver, &config);
+            let mut client = connect(&running);
+            let (peer, local) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+            let header = match version {
+                Version::One => {
+                    format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", peer.port(), local.port())
+                        .into_bytes()
+                }
+                Version::Two => {
+                    let fixed = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01";
+                    [&fixed[..], &peer.port().to_be_bytes(), &local.port().to_be_bytes()].concat()
+                }
+            };
+            let mut server = server.accept();
+            server.expect(&header);
+            client.send(b"hello");
+            server.expect(b"hello");
+            server.send(b"hi");
+            client.expect(b"hi");
+        }
+    });
+}
