@@ -12,6 +12,7 @@ mod peers;
 mod problem;
 mod read;
 mod reference;
+mod relays;
 mod schema;
 mod settle;
 pub(crate) mod text;

@@ -41,6 +41,30 @@ fn requests_go_to_the_upstreams_and_a_signal_ends_it() {
 }
 
 #[test]
+fn connections_are_passed_on_as_they_are() {
+    on_both_drivers(|driver| {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = server.local_addr().unwrap().to_string();
+        let mut program = proxy(driver, &[&at, "--tcp", "--send-proxy", "1", "--tcp-idle", "1h"]);
+        let relay = program.address_after("relaying ");
+        let mut client = connect_to(relay);
+        client.send("whatever it is");
+        let mut server = with_patience(server.accept().unwrap().0);
+        let ports = (client.local_addr().unwrap().port(), relay.port());
+        server.expect(format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\nwhatever it is", ports.0, ports.1));
+        // A drain lets it go on, and ends with it.
+        eventually(true, || program.catches(libc::SIGTERM));
+        program.signal(libc::SIGTERM);
+        eventually(true, || program.line_with("draining").is_some());
+        server.send("still here");
+        client.expect("still here");
+        assert!(!program.has_ended());
+        drop((client, server));
+        assert_eq!(program.wait().code(), Some(0));
+    });
+}
+
+#[test]
 fn tls_to_an_upstream_is_verified() {
     on_both_drivers(|driver| {
         let authority = Authority::new();
@@ -335,6 +359,8 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "3000", "--tls-listen", "127.0.0.1:0"], 1, "--tls-listen needs a certificate");
     check(&["127.0.0.1:0", "3000", "--check-every", "1s"], 1, "--check says for what");
     check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
+    check(&["127.0.0.1:0", "3000", "--send-proxy", "1"], 2, "--tcp");
+    check(&["127.0.0.1:0", "3000", "--tcp", "--send-proxy", "3"], 2, "[possible values: 1, 2]");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");
 }

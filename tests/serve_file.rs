@@ -3,6 +3,8 @@
 #![cfg(feature = "cli")]
 
 mod common;
+#[path = "serve_file/tcp.rs"]
+mod tcp;
 
 use common::authority::{Authority, secure};
 use common::http::{get, post, receive};
@@ -665,6 +667,30 @@ fn mistakes_are_told_where_they_stand() {
     check(
         &behind("[upstream.b]\nservers = [\"1\"]\nconnections = { mx = 1 }"),
         &["`upstream.b.connections` has no key `mx`"],
+    );
+    let tcp = |table: &str, more: &str| {
+        behind(&format!("[[listen]]\naddress = \"127.0.0.1:1\"\ntcp = {{ {table} }}\n{more}"))
+    };
+    check(&tcp("", ""), &["`tcp` leads nowhere"]);
+    check(&tcp("to = \"b\"", ""), &["no upstream is called \"b\"", "did you mean \"a\"?"]);
+    check(
+        &tcp("sni = { \"a:1\" = \"a\", \"b.test\" = \"xyz\" }", "redirect_to_https = 1"),
+        &["without their ports", "there is no [upstream.xyz]", "leave out `redirect_to_https` here"],
+    );
+    check(
+        &tcp("sni = { \"b.test\" = \"a\" }", "tls = [{ cert = \"/nowhere/c\", key = \"/nowhere/k\" }]"),
+        &["TLS is either opened here", "/nowhere/c"],
+    );
+    let b = "[upstream.b]\nservers = [\"1\"]\n";
+    check(&tcp("to = \"b\"", &format!("{b}proxy_protocol = 3")), &["1 or 2"]);
+    check(&behind(&format!("{b}proxy_protocol = 1")), &["no listener of `tcp` goes to this upstream"]);
+    check(
+        &with(&format!("[[route]]\nmatch = {{ path = \"/x\" }}\nto = \"b\"\n{b}proxy_protocol = 1")),
+        &["requests of many clients"],
+    );
+    check(
+        &tcp("to = \"b\"", &format!("{b}balance = \"hash-path\"")),
+        &["`balance` asks for requests", "such as \"hash-client\""],
     );
     let (code, output, _) = {
         std::fs::write(&file, GOOD).unwrap();

@@ -1,10 +1,11 @@
 //! `ringmill check` and `ringmill explain`: what is wrong with a file, and what becomes of a request. Neither serves anything.
 
-use crate::config::{Known, Listen, Settled, Source, reference};
+use crate::config::{Drafted, Known, Listen, Settled, Source, reference};
 use clap::Args;
 use ringmill::Address;
 use ringmill::proxy::{Balance, Explained, HashBy, Plan, Target, explain};
 use ringmill_console::terminal;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +31,8 @@ pub(crate) struct Explain {
     #[arg(value_name = "METHOD")]
     method: String,
 
-    /// URL of the request, such as https://example.com/api?x=y
+    /// URL of the request, such as https://example.com/api?x=y; of a connection that is passed on, tcp://HOST[:PORT] with the name that is
+    /// asked for in TLS
     #[arg(value_name = "URL")]
     url: String,
 
@@ -68,7 +70,8 @@ impl Check {
             return Ok(ExitCode::SUCCESS);
         };
         let (Settled { listen, draft, .. }, _) = settled(&file)?;
-        let counts = (listen.len(), draft.plan(&[]).routes().all().len(), draft.upstreams.len());
+        let upstreams: BTreeSet<&str> = draft.upstreams.iter().map(|upstream| &*upstream.name).collect();
+        let counts = (listen.len(), draft.plan(&[]).routes().all().len(), upstreams.len());
         let said = format!(
             "{} is good: {} listener(s), {} route(s), {} upstream(s)\n",
             file.display(),
@@ -90,14 +93,15 @@ impl Explain {
         let is_secured = match scheme {
             "http" => false,
             "https" => true,
-            other => return Err(format!("unknown scheme {other:?}: expected http or https").into()),
+            "tcp" => return Ok(terminal::print(&relayed(&settled, rest)).map(|()| ExitCode::SUCCESS)?),
+            other => return Err(format!("unknown scheme {other:?}: expected http, https or tcp").into()),
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let fields: String = self.field.iter().map(|field| format!("{field}\r\n")).collect();
         let request = format!("{} {target} HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n", self.method);
-        let listening: Vec<&Listen> =
-            settled.listen.iter().filter(|listen| listen.tls.is_empty() != is_secured).collect();
+        let speaks = |listen: &&Listen| listen.tcp.is_none() && listen.tls.is_empty() != is_secured;
+        let listening: Vec<&Listen> = settled.listen.iter().filter(speaks).collect();
         let mut said = String::new();
         row(&mut said, "listener", &describe(&listening, scheme));
         let elsewhere = listening.first().and_then(|listen| listen.https_port);
@@ -131,6 +135,50 @@ fn describe_balance(balance: &Balance) -> String {
         Balance::Hash(HashBy::Field(name)) => format!("always the same one for what {name} says"),
         Balance::Sticky(sticky) => format!("the one that the cookie {} names", sticky.cookie()),
     }
+}
+
+/// What becomes of a connection with a listener of `tcp` that asks for this name, at this port or any.
+fn relayed(settled: &Settled, asked: &str) -> String {
+    let (name, port): (&str, Option<u16>) =
+        asked.rsplit_once(':').map_or((asked, None), |(name, port)| (name, port.parse().ok()));
+    let is_meant = |listen: &&Listen| {
+        listen.tcp.is_some()
+            && port.is_none_or(|port| listen.address.ip().is_some_and(|ip| ip.port() == port))
+    };
+    let mut said = String::new();
+    for listen in settled.listen.iter().filter(is_meant) {
+        let Some(tcp) = &listen.tcp else { continue };
+        row(&mut said, "listener", &listen.address.to_string());
+        let (asks, why) = match tcp.names.is_empty() {
+            true => (None, "all connections go there: names are not looked at".to_owned()),
+            false => (Some(name), format!("asked for {name:?} in TLS, which is not opened")),
+        };
+        row(&mut said, "why", &why);
+        let found = tcp.upstream_of(asks);
+        let is_meant = |upstream: &&Drafted| upstream.config.is_relayed && Some(&*upstream.name) == found;
+        let Some(upstream) = settled.draft.upstreams.iter().find(is_meant) else {
+            row(&mut said, "answer", "the alert unrecognized_name");
+            continue;
+        };
+        let config = &upstream.config;
+        let servers: Vec<String> = upstream.entries.iter().map(ToString::to_string).collect();
+        row(&mut said, "upstream", &format!("{}: {}", upstream.name, servers.join(", ")));
+        if let Some(version) = config.proxy_protocol {
+            row(
+                &mut said,
+                "",
+                &format!("told who the client is, by the PROXY protocol (version {version:?})"),
+            );
+        }
+        let (max, queue, wait) = (config.connections_max, config.queue_max, config.queue_timeout);
+        row(&mut said, "limits", &format!("{max} connections a server, {queue} waiting for {wait:?}"));
+        let connect = config.connect_timeout.unwrap_or(settled.engine.connect_timeout);
+        row(&mut said, "", &format!("connect {connect:?}, idle {:?}", tcp.idle_timeout));
+    }
+    if said.is_empty() {
+        row(&mut said, "listener", "none: no address of the file with that port passes connections on");
+    }
+    said
 }
 
 fn row(said: &mut String, what: &str, text: &str) {
@@ -192,7 +240,8 @@ fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Expla
     let connections =
         format!("{} connections a server, {} waiting", config.connections_max, config.queue_max);
     row(said, "limits", &format!("{body}; {connections} for {:?}", config.queue_timeout));
-    let (connect, first) = (settled.engine.connect_timeout, config.first_byte_timeout);
+    let connect = config.connect_timeout.unwrap_or(settled.engine.connect_timeout);
+    let first = config.first_byte_timeout;
     let times = format!("connect {connect:?}, first byte {first:?}, idle {:?}", config.idle_timeout);
     row(
         said,

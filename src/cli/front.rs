@@ -267,7 +267,14 @@ impl Sink for Replace<'_> {
 /// What stands on each other behind an address.
 fn stack<S: Sink>(listen: &Listen, store: Option<&Arc<TlsStore>>, plans: &Plans, sink: S) -> S::Taken {
     let (plans, https_port, proxies) = (plans.clone(), listen.https_port, listen.proxies.clone());
-    let proxy = move |worker: &WorkerContext| Proxy::listening(&plans, worker).with_https_port(https_port);
+    let relaying = listen.tcp.clone();
+    let proxy = move |worker: &WorkerContext| {
+        let proxy = Proxy::listening(&plans, worker).with_https_port(https_port);
+        match &relaying {
+            Some(relaying) => proxy.with_relaying(relaying.clone()),
+            None => proxy,
+        }
+    };
     match (store.cloned(), proxies.is_empty()) {
         (None, true) => sink.take(proxy),
         (None, false) => sink.take(move |worker| Prefixed::new(proxy(worker), proxies.clone())),

@@ -11,11 +11,12 @@ use crate::config::text::{Server as Upstream, address_or_port, balance};
 use crate::config::{Draft, Drafted, Entry, Known, Trust};
 use clap::Args;
 use ringmill::http::{Limits, Server};
-use ringmill::layer::proxy::Network;
+use ringmill::layer::proxy::{Network, Version};
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, LookupOptions, Plan, Plans, Proxy as Protocol, ProxyConfig, Watching,
+    Balance, Check, CheckPath, Ejection, LookupOptions, Plan, Plans, Proxy as Protocol, ProxyConfig,
+    Relaying, Watching,
 };
-use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls};
+use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, WorkerContext};
 use ringmill_console::options::{self, Workers};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +39,17 @@ pub(crate) struct Proxy {
 
     #[command(flatten)]
     https: HttpsOptions,
+    /// Pass connections on as they are, whatever they speak, instead of serving HTTP; options about requests then mean connections, or nothing
+    #[arg(long, env = "RINGMILL_TCP")]
+    tcp: bool,
+
+    /// With --tcp: reset connections on which nothing moves for this time
+    #[arg(long, value_name = "TIME", env = "RINGMILL_TCP_IDLE", default_value = "10m", value_parser = options::timeout)]
+    tcp_idle: Duration,
+
+    /// With --tcp: begin each connection with an upstream with a PROXY protocol header of this version, 1 or 2, which says who the client is
+    #[arg(long, value_name = "VERSION", env = "RINGMILL_SEND_PROXY", value_parser = ["1", "2"], requires = "tcp")]
+    send_proxy: Option<String>,
 
     /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one; round-robin;
     /// least; hash-client, hash-path and hash-field:NAME the same one for the same value, unless it has more than 1.25 of its part to do
@@ -188,7 +200,9 @@ Examples:
   ringmill proxy 0.0.0.0:80 10.0.0.5:3000 --tls-listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem --https-redirect
       HTTPS to clients, and plain HTTP sent on to it
   ringmill proxy unix:/run/front.sock unix:/run/app.sock --trust unix
-      Unix sockets on both sides, behind another proxy that says who the client is";
+      Unix sockets on both sides, behind another proxy that says who the client is
+  ringmill proxy --tcp 5432 10.0.0.5:5432 10.0.0.6:5432
+      connections as they are, to whichever of two servers has fewer of them";
 
 /// An address, of which the port is enough.
 #[derive(Clone, Debug)]
@@ -205,7 +219,7 @@ impl FromStr for Listen {
 impl Proxy {
     pub(crate) fn run(self) -> Result<(), Error> {
         let descriptors = ringmill::raise_descriptor_limit();
-        let drain = self.drain;
+        let (drain, is_tcp) = (self.drain, self.tcp);
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
         let upstreams: Vec<String> =
@@ -217,7 +231,8 @@ impl Proxy {
         run(running, orders, drain, descriptors, reload, |running| {
             let addresses = running.addresses();
             let secured = https.as_ref().map_or(1..1, Https::range);
-            tracing::info!("listening on {} for {}", addresses[0], upstreams.join(", "));
+            let what = if is_tcp { "relaying" } else { "listening on" };
+            tracing::info!("{what} {} for {}", addresses[0], upstreams.join(", "));
             addresses[secured.clone()].iter().for_each(|address| tracing::info!("TLS on {address}"));
             if let Some(https) = &https {
                 https.announce(&addresses[secured.clone()]);
@@ -291,8 +306,14 @@ impl Proxy {
             tunnel_timeout: self.tunnel_timeout,
             half_close: self.half_close,
             observe: self.observe.observe(),
+            is_relayed: self.tcp,
+            proxy_protocol: self
+                .send_proxy
+                .map(|version| if version == "1" { Version::One } else { Version::Two }),
             ..ProxyConfig::new(Vec::new())
         };
+        let relaying = Relaying { idle_timeout: self.tcp_idle, ..Relaying::new(Some(String::new())) };
+        let relaying = self.tcp.then_some(relaying);
         let fleet = proxy.fleet.clone();
         let drafted = Drafted { name: String::new(), entries, config: proxy };
         let draft = Draft::new(vec![drafted], |mut upstreams| {
@@ -306,14 +327,19 @@ impl Proxy {
         let plans = Plans::new(draft.first(lookups.as_ref()));
         let watching = draft.watch(lookups, &plans)?;
         let mut builder = outbound(Engine::builder().config(config), &plans);
-        let (plain, redirect_port) = (plans.clone(), https.and_then(|https| https.redirect_port));
-        builder = builder.listen(self.listen.0, move |worker| {
-            Protocol::listening(&plain, worker).with_https_port(redirect_port)
-        });
+        let redirect_port = https.and_then(|https| https.redirect_port);
+        let front = move |worker: &WorkerContext| {
+            let proxy = Protocol::listening(&plans, worker);
+            match &relaying {
+                Some(relaying) => proxy.with_relaying(relaying.clone()),
+                None => proxy,
+            }
+        };
+        let plain = front.clone();
+        builder = builder.listen(self.listen.0, move |worker| plain(worker).with_https_port(redirect_port));
         for (address, store) in https.iter().flat_map(|https| https.listeners()) {
-            let plans = plans.clone();
-            builder = builder
-                .listen(address, move |worker| Tls::new(Protocol::listening(&plans, worker), store.clone()));
+            let front = front.clone();
+            builder = builder.listen(address, move |worker| Tls::new(front(worker), store.clone()));
         }
         if let Some(Listen(address)) = self.stats {
             builder = builder.listen(address, move |worker| {

@@ -60,6 +60,7 @@ fn section(text: &mut String, title: &str, table: &Json, whole: &Json) {
         };
         let named =
             shape.get("additionalProperties").filter(|any| any.is_object()).map(|any| resolve(any, whole));
+        let (is_map, named) = (named.is_some(), named.filter(|any| any.get("properties").is_some()));
         let path = if title.is_empty() { key.clone() } else { format!("{title}.{key}") };
         if let Some(named) = named {
             inner.push((format!("{path}.NAME"), named));
@@ -75,7 +76,11 @@ fn section(text: &mut String, title: &str, table: &Json, whole: &Json) {
         let meaning = property.get("description").or(shape.get("description"));
         let meaning = line(meaning.and_then(Json::as_str).unwrap_or_default());
         let meaning = meaning + &variants(element);
-        let kind = if named.is_some() { "tables".to_owned() } else { kind(element, is_list) };
+        let kind = match (named, is_map) {
+            (Some(_), _) => "tables".to_owned(),
+            (None, true) => "table of texts".to_owned(),
+            (None, false) => kind(element, is_list),
+        };
         let _ = writeln!(rows, "| `{key}` | {kind} | {default} | {meaning} |");
     }
     if !title.is_empty() {

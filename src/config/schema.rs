@@ -143,6 +143,32 @@ pub(crate) struct Listen {
     /// the client is.
     #[serde(default)]
     pub(crate) proxy_protocol: Vec<Text<NetworkText>>,
+    /// Pass connections on to servers as they are, instead of serving HTTP.
+    #[serde(default)]
+    #[schemars(with = "Option<Tcp>")]
+    pub(crate) tcp: Option<Spanned<Tcp>>,
+}
+
+/// Where connections go as they are: `tcp = { to = "NAME" }`. Either end may finish and listen on, and a reset of one is a reset of the other. What
+/// is said of requests at an upstream holds for connections: how a server is chosen, when it gets none, and how many there are.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Tcp {
+    /// The name of an upstream. With `sni` the one of clients that ask for no name listed there; left out, those are refused.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) to: Option<Spanned<String>>,
+    /// Connections on which nothing moves for this time are reset.
+    #[serde(default = "ten_minutes")]
+    pub(crate) idle: Text<Timeout>,
+    /// Names of upstreams by the names that clients ask for in TLS, which is not opened: `{ "db.example.com" = "postgres" }`;
+    /// `*.example.com` is all below example.com and not itself. A client that does not begin with TLS is let go.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(crate) sni: BTreeMap<String, Spanned<String>>,
+}
+
+fn ten_minutes() -> Text<Timeout> {
+    Text::of("10m")
 }
 
 /// A certificate with its key: `{ cert = "chain.pem", key = "key.pem" }`. Files are read again when they change.
@@ -266,6 +292,11 @@ pub(crate) struct Upstream {
     /// When a request is sent once more.
     #[serde(default)]
     pub(crate) retry: Retry,
+    /// Begin each connection with a PROXY protocol header of this version, 1 or 2, which says who the client is. For connections of `tcp`
+    /// alone: others carry requests of many clients.
+    #[serde(default)]
+    #[schemars(with = "Option<u8>")]
+    pub(crate) proxy_protocol: Option<Spanned<u8>>,
 }
 
 /// A server with more to say: `{ address = "10.0.0.5:3000", weight = 2 }`.
@@ -428,7 +459,7 @@ impl Default for Connections {
     }
 }
 
-/// How long replies may take: `timeout = { first_byte = "30s" }`.
+/// How long replies and attempts to connect may take: `timeout = { first_byte = "30s" }`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Timeouts {
@@ -438,11 +469,13 @@ pub(crate) struct Timeouts {
     pub(crate) idle: Text<Timeout>,
     /// A WebSocket on which nothing comes for this time is closed.
     pub(crate) tunnel: Text<Timeout>,
+    /// An attempt to connect takes no longer; then another server has its turn. Left out, it is five seconds for `tcp`, and else what `server` says.
+    pub(crate) connect: Option<Text<Timeout>>,
 }
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        Timeouts { first_byte: Text::of("30s"), idle: Text::of("30s"), tunnel: Text::of("1h") }
+        Timeouts { first_byte: Text::of("30s"), idle: Text::of("30s"), tunnel: Text::of("1h"), connect: None }
     }
 }
 

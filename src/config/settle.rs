@@ -4,12 +4,13 @@ use super::draft::{Draft, Drafted};
 use super::members;
 use super::peers::{Known, Trust};
 use super::problem::Problem;
+use super::relays;
 use super::schema::{self, File, Match};
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
     Check, Ejection, FixedReply, Front, HostPattern, LookupOptions, Observe, PathPattern, Plan, ProxyConfig,
-    Route, Routes, Target,
+    Relaying, Route, Routes, Target,
 };
 use ringmill::{Address, Config, TlsConfig, TlsVersion};
 use std::collections::HashMap;
@@ -41,6 +42,8 @@ pub(crate) struct Listen {
     pub(crate) client_ca: Vec<PathBuf>,
     pub(crate) https_port: Option<u16>,
     pub(crate) proxies: Vec<Network>,
+    /// Connections are passed on as they are.
+    pub(crate) tcp: Option<Relaying>,
 }
 
 impl Listen {
@@ -70,8 +73,10 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
     if let Err(error) = engine.check() {
         problems.push(Problem::of_file(error.to_string(), ""));
     }
-    let (names, upstreams) = upstreams(file, known, problems);
-    let listen = listeners(file, problems);
+    let (names, mut upstreams) = upstreams(file, known, problems);
+    let listen = listeners(file, &names, problems);
+    let relaying: Vec<&Relaying> = listen.iter().filter_map(|listen| listen.tcp.as_ref()).collect();
+    relays::settle(file, &relaying, &names, &mut upstreams, problems);
     let (routes, places) = routes(file, &names, problems);
     let front = Front::from(&ProxyConfig {
         limits: Limits {
@@ -145,6 +150,7 @@ fn upstreams<'a>(
             first_byte_timeout: timeout.first_byte.value,
             idle_timeout: timeout.idle.value,
             tunnel_timeout: timeout.tunnel.value,
+            connect_timeout: timeout.connect.as_ref().map(|connect| connect.value),
             tries_max: retry.tries,
             replay_bytes_max: usize::try_from(retry.max_bytes.value).unwrap_or(usize::MAX),
             ..ProxyConfig::new(Vec::new())
@@ -172,7 +178,7 @@ fn ejection_of(eject: &schema::Eject) -> Ejection {
     }
 }
 
-fn listeners(file: &File, problems: &mut Vec<Problem>) -> Vec<Listen> {
+fn listeners(file: &File, names: &HashMap<&str, usize>, problems: &mut Vec<Problem>) -> Vec<Listen> {
     if file.listen.is_empty() {
         problems.push(Problem::of_file("there is nothing to listen on", "add [[listen]] with an address"));
     }
@@ -191,6 +197,7 @@ fn listeners(file: &File, problems: &mut Vec<Problem>) -> Vec<Listen> {
             client_ca: asked.client_ca.clone(),
             https_port: asked.redirect_to_https,
             proxies: asked.proxy_protocol.iter().map(|network| network.value).collect(),
+            tcp: asked.tcp.as_ref().map(|tcp| relays::relaying(asked, tcp, names, problems)),
         };
         match (listen.tls_config(), &asked.tls) {
             (Some(config), tls) => {
@@ -234,7 +241,8 @@ fn routes(
     let (mut all, mut places) = (Vec::new(), Vec::new());
     // Where a route is named: at its first key.
     let mut spans = Vec::new();
-    if file.route.is_empty() {
+    let serves_http = file.listen.is_empty() || file.listen.iter().any(|listen| listen.tcp.is_none());
+    if file.route.is_empty() && serves_http {
         problems.push(Problem::of_file("there is no route", "add [[route]] with `to = \"NAME\"`"));
     }
     for (place, route) in file.route.iter().enumerate() {
@@ -308,23 +316,8 @@ fn target(
 ) -> Option<Target> {
     match (&route.to, &route.reply, &route.redirect) {
         (Some(to), None, None) => {
-            let found = names.get(to.get_ref().as_str());
-            if found.is_none() {
-                let mut known: Vec<&str> = names.keys().copied().collect();
-                known.sort_unstable();
-                let near =
-                    known.iter().copied().min_by_key(|name| strsim::damerau_levenshtein(name, to.get_ref()));
-                let remedy = match near.filter(|name| strsim::damerau_levenshtein(name, to.get_ref()) <= 2) {
-                    Some(near) => format!("did you mean {near:?}?"),
-                    None => format!("there is no [upstream.{}]", to.get_ref()),
-                };
-                problems.push(Problem::at(
-                    to.span(),
-                    format!("no upstream is called {:?}", to.get_ref()),
-                    remedy,
-                ));
-            }
-            found.map(|number| Target::Upstream(*number))
+            let found = relays::named(to, names, problems);
+            found.map(Target::Upstream)
         }
         (None, Some(reply), None) => fixed(reply, problems).map(Target::Reply),
         (None, None, Some(redirect)) => redirected(redirect, problems),
