@@ -9,9 +9,11 @@ use bytes::Bytes;
 use std::io::IoSlice;
 
 /// Shared output shorter than this many bytes is copied: an extra vector element costs more.
-const SPLICE_BYTES_MIN: usize = 1024;
+const SPLICE_BYTES_MIN: usize = 512;
 /// A buffer that grew beyond this many bytes is freed instead of kept for the next connection.
 const KEEP_BYTES_MAX: usize = 512 * 1024;
+/// A rest of at most this many bytes is worth a buffer of its own.
+const REST_BYTES_MAX: usize = 4096;
 /// Slices handed to one vectored send.
 pub(crate) const SLICES_MAX: usize = 64;
 
@@ -30,6 +32,13 @@ struct Splice {
     /// How much of the buffer precedes the shared bytes.
     at: usize,
     shared: Bytes,
+}
+
+/// A part of what is to be sent.
+enum Part<'a> {
+    Copied(&'a [u8]),
+    /// Shared bytes, and how many of them were sent.
+    Shared(&'a Bytes, usize),
 }
 
 impl Output {
@@ -54,6 +63,10 @@ impl Output {
             self.buffer.extend_from_slice(&shared);
             return;
         }
+        self.splice(shared);
+    }
+
+    fn splice(&mut self, shared: Bytes) {
         self.shared_bytes += shared.len();
         self.splices.push(Splice { at: self.buffer.len(), shared });
     }
@@ -96,6 +109,49 @@ impl Output {
         self.counted_bytes
     }
 
+    /// What is left, in buffers of just that size, where it is little beside those of this value: the peer may be long in taking it, and
+    /// others have a use for this value meanwhile.
+    pub(crate) fn small_rest(&self) -> Option<Box<Output>> {
+        let own = |bytes: usize, splices: usize| bytes + splices * size_of::<Splice>();
+        let (mut bytes, mut splices) = (0, 0);
+        self.unsent(|part| match part {
+            Part::Copied(part) => bytes += part.len(),
+            Part::Shared(..) => splices += 1,
+        });
+        let has = own(self.buffer.capacity(), self.splices.capacity());
+        if bytes > REST_BYTES_MAX || own(bytes, splices) * 2 >= has {
+            return None;
+        }
+        let (buffer, splices) = (Vec::with_capacity(bytes), Vec::with_capacity(splices));
+        let mut rest = Output { buffer, splices, ..Output::default() };
+        self.unsent(|part| match part {
+            Part::Copied(part) => rest.buffer.extend_from_slice(part),
+            Part::Shared(shared, sent) => rest.splice(shared.slice(sent..)),
+        });
+        Some(Box::new(rest))
+    }
+
+    /// Calls `each` for what was not sent, in order: of shared bytes with how many of them were.
+    fn unsent<'a>(&'a self, mut each: impl FnMut(Part<'a>)) {
+        let (mut skip, mut start) = (self.sent, 0);
+        let mut sent_of = |bytes: usize| {
+            let sent = skip.min(bytes);
+            skip -= sent;
+            sent
+        };
+        for splice in &self.splices {
+            let copied = &self.buffer[start..splice.at];
+            each(Part::Copied(&copied[sent_of(copied.len())..]));
+            let sent = sent_of(splice.shared.len());
+            if sent < splice.shared.len() {
+                each(Part::Shared(&splice.shared, sent));
+            }
+            start = splice.at;
+        }
+        let copied = &self.buffer[start..];
+        each(Part::Copied(&copied[sent_of(copied.len())..]));
+    }
+
     /// Counts `bytes` as sent.
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.len(), "more sent than there was");
@@ -114,21 +170,17 @@ impl Output {
 
     /// Calls `each` for the next unsent slices in order, at most `SLICES_MAX` times.
     pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(&'a [u8])) {
-        let (mut skip, mut start, mut left) = (self.sent, 0, SLICES_MAX);
-        let mut piece = |slice: &'a [u8]| {
-            let cut = skip.min(slice.len());
-            skip -= cut;
-            if cut < slice.len() && left > 0 {
+        let mut left = SLICES_MAX;
+        self.unsent(|part| {
+            let slice = match part {
+                Part::Copied(bytes) => bytes,
+                Part::Shared(shared, sent) => &shared[sent..],
+            };
+            if !slice.is_empty() && left > 0 {
                 left -= 1;
-                each(&slice[cut..]);
+                each(slice);
             }
-        };
-        for splice in &self.splices {
-            piece(&self.buffer[start..splice.at]);
-            piece(&splice.shared);
-            start = splice.at;
-        }
-        piece(&self.buffer[start..]);
+        });
     }
 
     /// Empties the value for its next use. Returns whether it is small enough to be kept.
@@ -198,6 +250,39 @@ mod tests {
         assert_eq!(output.as_single(), Some(&b""[..]));
         output.buffer().resize(KEEP_BYTES_MAX + 1, 0);
         assert!(!output.reset());
+    }
+
+    #[test]
+    fn little_that_is_left_gets_a_buffer_of_its_size() {
+        let mut output = Output::default();
+        output.buffer().resize(10_000, b'a');
+        output.buffer().extend_from_slice(b"rest");
+        output.advance(5000);
+        assert!(output.small_rest().is_none(), "more is left than is worth it");
+        output.advance(5000);
+        let small = output.small_rest().expect("little is left");
+        assert_eq!((small.as_single(), small.buffer.capacity()), (Some(&b"rest"[..]), 4));
+        assert!(small.small_rest().is_none(), "it is small already");
+    }
+
+    #[test]
+    fn a_rest_is_the_same_in_buffers_of_its_size_at_every_cut() {
+        let mut output = Output::default();
+        output.buffer().reserve(100_000);
+        for shared in [700, 800] {
+            output.buffer().extend_from_slice(b"head");
+            output.push_shared(Bytes::from(vec![b'x'; shared]));
+        }
+        output.buffer().extend_from_slice(b"tail");
+        while !output.is_empty() {
+            let small = output.small_rest().expect("what is left is little");
+            assert_eq!((rest(&small), small.len()), (rest(&output), output.len()));
+            assert_eq!(
+                (small.buffer.len(), small.splices.len()),
+                (small.buffer.capacity(), small.splices.capacity())
+            );
+            output.advance(1);
+        }
     }
 
     #[test]

@@ -362,7 +362,11 @@ impl<D: Driver> Worker<D> {
 
     /// Sends what a send left over. Mostly the socket was full, so this one is waited for.
     #[inline(never)]
-    fn send_rest(&mut self, index: u32, output: Box<Output>) {
+    fn send_rest(&mut self, index: u32, mut output: Box<Output>) {
+        if let Some(rest) = output.small_rest() {
+            self.shared.recycle(std::mem::replace(&mut output, rest));
+            output.count_memory(&mut self.shared.memory);
+        }
         let then = match self.conns[index as usize].after_send() {
             Then::Rest => Then::GoOn,
             then => then,

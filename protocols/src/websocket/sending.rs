@@ -90,7 +90,7 @@ const ITEM_BYTES: usize = 64;
 const LOG: usize = 1 << 20;
 const PUBLISHED_MAX: usize = LOG / 8;
 /// A shorter message is copied, as an output does with what is shared.
-const COPIED_BYTES_MAX: usize = 1024;
+const COPIED_BYTES_MAX: usize = 512;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
 
