@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, or a crate: `ringmill-compare` and `ringmill-doctor`.
 
+mod access_log;
 mod check;
 mod front;
 mod https;

@@ -8,6 +8,7 @@ mod common;
 mod log;
 
 use common::http::{exchange, get, undated};
+use common::program::ringmill;
 use common::{Client, Directory, PATIENCE, Program, alone, connect_to, eventually, on_both_drivers, site};
 use ringmill::DriverChoice;
 use ringmill::http::Limits;
@@ -95,6 +96,46 @@ fn whatever_standard_error_is_a_second_signal_ends_at_once() {
             server.signal(libc::SIGTERM);
             assert_eq!(server.wait().code(), Some(128 + libc::SIGTERM), "{name}");
         }
+    });
+}
+
+/// Nobody waits for an access log that nobody takes: what finds no room is counted, and the end comes all the same.
+#[test]
+fn an_access_log_that_is_stuck_holds_up_nobody() {
+    const REQUESTS: usize = 5_000;
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let file = directory.file("ringmill.toml");
+        let text = format!(
+            "[server]\nworkers = 1\npin = \"off\"\ndriver = \"{driver}\"\n[access_log]\nto = \"stdout\"\n\
+             [[listen]]\naddress = \"127.0.0.1:0\"\n[[route]]\nreply = {{ status = 200 }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (reader, full) = full_pipe();
+        let mut command = ringmill();
+        command.args(["serve", "--config", &file]);
+        let mut server = Program::start_with_stdout(command, full, "worker(s) on CPU");
+        let mut client = connect_to(server.http());
+        let mut sender = client.try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            sender.write_all(get(&format!("/{}", "x".repeat(500))).repeat(REQUESTS).as_bytes()).unwrap()
+        });
+        let (mut replies, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        let mut answered = 0;
+        while answered < REQUESTS {
+            let bytes = client.read(&mut buffer).unwrap();
+            assert!(bytes > 0, "it ends behind {answered}");
+            replies.extend_from_slice(&buffer[..bytes]);
+            answered += replies.windows(4).filter(|end| end == b"\r\n\r\n").count();
+            replies.drain(..replies.len().saturating_sub(3));
+        }
+        sending.join().unwrap();
+        eventually(true, || server.line_with("the access log is not taken as fast as it grows").is_some());
+        drop(client);
+        eventually(true, || server.catches(libc::SIGTERM));
+        server.signal(libc::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+        drop(reader);
     });
 }
 

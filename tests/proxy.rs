@@ -11,8 +11,8 @@ use common::upstream::{Line, Upstream};
 use common::*;
 use ringmill::http::{self, Limits};
 use ringmill::proxy::{
-    Balance, Check, Ejection, Fleet, HashBy, IdRules, Observe, Proxy, ProxyConfig, RequestIds, ServerCounts,
-    Sticky, Traces,
+    AccessLog, Balance, Batch, Check, Ejection, Fleet, HashBy, IdRules, LineWriter, LogFormat, LogRules,
+    Observe, Proxy, ProxyConfig, RequestIds, ServerCounts, Sticky, Traces,
 };
 use ringmill::{Address, Config, DriverChoice, Running};
 use std::io::{Read, Write};
@@ -1340,7 +1340,7 @@ fn requests_are_named_and_their_traces_go_on() {
         });
         let named = |is_trusted, request, trace| {
             let trusted = if is_trusted { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
-            let observe = Observe { ids: IdRules { request, trace } };
+            let observe = Observe { ids: IdRules { request, trace }, ..Observe::default() };
             serve(driver, ProxyConfig { trusted, observe, ..config(&upstream) })
         };
         let told = format!(
@@ -1392,5 +1392,152 @@ fn requests_are_named_and_their_traces_go_on() {
         client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{told}\r\n"));
         assert!(upstream.asked().contains(&told));
         assert_eq!(field(&receive(&mut client).head, "x-request-id"), "theirs");
+    });
+}
+
+/// The lines of a log that have come so far.
+fn lines(log: &AccessLog, known: &mut Vec<serde_json::Value>) -> usize {
+    let (mut batch, mut writer, mut text) = (Batch::default(), LineWriter::new(LogFormat::Json), Vec::new());
+    log.take(&mut batch);
+    batch.entries().for_each(|entry| writer.write(&mut text, &entry));
+    let text = String::from_utf8(text).unwrap();
+    known.extend(text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()));
+    known.len()
+}
+
+#[test]
+fn each_request_is_noted_with_its_end() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                match request.split([' ', '?']).nth(1).unwrap_or_default() {
+                    "/cut" => {
+                        line.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi");
+                        return;
+                    }
+                    "/broken" => line.send("what\r\n\r\n"),
+                    "/silent" => line.wait_for_end(),
+                    "/ends" if line.number < 1 => return,
+                    "/500" => line.send("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"),
+                    "/ws" => {
+                        line.send(
+                            "HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello",
+                        );
+                        return;
+                    }
+                    _ => line.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
+                }
+            }
+        });
+        let log = AccessLog::default();
+        let rules = |sampled_per_million| LogRules {
+            to: log.clone(),
+            sampled_per_million,
+            slow: Duration::from_secs(3600),
+            has_agents: true,
+        };
+        let observe = |part| Observe {
+            ids: IdRules { request: RequestIds::Both, trace: Traces::Any },
+            log: Some(rules(part)),
+        };
+        let limits = Limits { head_timeout: Duration::from_millis(50), ..Limits::default() };
+        let with = |part| ProxyConfig {
+            observe: observe(part),
+            limits: limits.clone(),
+            first_byte_timeout: Duration::from_millis(150),
+            body_bytes_max: 10,
+            ..config(&upstream)
+        };
+        let running = serve(driver, with(1_000_000));
+        let mut known = Vec::new();
+        // Sends this, reads up to the end, and gives the line.
+        let mut check = |input: &str, expected: (u64, &str, &str)| {
+            let before = known.len();
+            let mut client = connect(&running);
+            client.send(input);
+            let is_whole = input.ends_with("\r\n\r\n") || input.contains("Content-Length");
+            let end = expected.1;
+            let mut reply = Vec::new();
+            if end == "client" {
+                upstream.asked();
+                drop(client);
+            } else {
+                let mut buffer = [0; 4096];
+                // The client ends what is kept.
+                while let Ok(bytes) = client.read(&mut buffer)
+                    && bytes > 0
+                {
+                    reply.extend_from_slice(&buffer[..bytes]);
+                    if reply.ends_with(b"\r\n\r\nhi") || reply.ends_with(b"\r\n\r\n") {
+                        break;
+                    }
+                }
+            }
+            eventually(before + 1, || lines(&log, &mut known));
+            let line = known[before].clone();
+            let told = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            assert_eq!(
+                (line["status"].as_u64(), told("end").as_str(), told("path").as_str()),
+                (Some(expected.0), end, expected.2),
+                "{input}: {line}"
+            );
+            if is_whole && end != "client" {
+                assert_eq!(line["bytes_in"].as_u64(), Some(input.len() as u64), "{input}: {line}");
+            }
+            if end != "client" {
+                assert_eq!(line["bytes_out"].as_u64(), Some(reply.len() as u64), "{input}: {line}");
+                let id = format!("x-request-id: {}\r\n", told("request_id"));
+                assert!(
+                    told("request_id").len() == 32 && String::from_utf8_lossy(&reply).contains(&id),
+                    "{input}: {line}"
+                );
+            }
+            assert_eq!((told("client").as_str(), told("trace_id").len()), ("127.0.0.1", 32), "{line}");
+            line
+        };
+        let get = |target: &str| {
+            format!(
+                "GET {target} HTTP/1.1\r\nHost: a.test:80\r\nUser-Agent: \"\t\u{e4}\\\r\nConnection: close\r\n\r\n"
+            )
+        };
+        let line = check(&get("/x?y=%0a&\"z\\"), (200, "complete", "/x"));
+        let all = ["method", "host", "query", "user_agent", "upstream"]
+            .map(|key| line[key].as_str().unwrap_or_default());
+        assert_eq!(all, ["GET", "a.test:80", "y=%0a&\"z\\", "\"\t\u{e4}\\", &upstream.address.to_string()]);
+        assert!(
+            line["first_byte_ms"].as_f64() <= line["ms"].as_f64() && line["wait_ms"].is_number(),
+            "{line}"
+        );
+        assert!(line["retries"].is_null(), "{line}");
+        check(&get("/ends"), (200, "complete", "/ends"))["retries"].as_u64().expect("it was repeated");
+        check("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345", (200, "complete", "/x"));
+        check(&get("/500"), (500, "complete", "/500"));
+        check(&get("/cut"), (200, "upstream", "/cut"));
+        check(&get("/broken"), (502, "upstream", "/broken"));
+        let line = check(&get("/silent"), (504, "timeout", "/silent"));
+        assert!(line["ms"].as_f64() >= Some(150.0) && line["first_byte_ms"].is_null(), "{line}");
+        check(
+            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            (101, "complete", "/ws"),
+        );
+        check("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", (413, "refused", "/x"));
+        check("TRACE /x HTTP/1.1\r\nHost: a\r\n\r\n", (501, "refused", "/x"));
+        check("GET / HTTP/1.1\r\nHost a\r\n\r\n", (400, "refused", ""));
+        check("GET /slow HTTP/1.1\r\nHost:", (408, "timeout", ""));
+        upstream.forget_asked();
+        check(&get("/silent"), (0, "client", "/silent"));
+
+        // Of those that are well, none.
+        let running = serve(driver, with(0));
+        known = Vec::new();
+        for (target, status) in [("/x", 200), ("/500", 500), ("/x", 200), ("/broken", 502)] {
+            let mut client = connect(&running);
+            client.send(get(target));
+            assert_eq!(receive(&mut client).status, status);
+        }
+        eventually(2, || lines(&log, &mut known));
+        let told: Vec<_> = known.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+        assert_eq!(told, [500, 502]);
+        assert_eq!(log.dropped(), 0);
     });
 }

@@ -580,6 +580,9 @@ fn mistakes_are_told_where_they_stand() {
     check(&with("[server]\nworkers = 0"), &["0 workers can serve nobody"]);
     check(&with("[server]\nworkers = true"), &["expected a number, or \"auto\""]);
     check(&with("[server]\nmax_connections = 0"), &["connections_max is 0"]);
+    check(&with("[access_log]\nto = \"/x\""), &["is neither stdout nor file:PATH"]);
+    check(&with("[access_log]\nto = \"stdout\"\nsample = 2"), &["is no part of all"]);
+    check(&with("[ids]\nrequest = \"all\""), &["is none of off, upstream and both"]);
     check(&with("[limits]\nhead_timeout = \"soon\""), &["expected a duration such as 10, 10s"]);
     check(&with("[limits]\ntrust = [\"10.0.0.1/8\"]"), &["has bits behind its prefix"]);
     check(
@@ -1004,5 +1007,78 @@ fn who_is_down_is_so_in_the_next_plan_too() {
             text(3, "1h").lines().filter(|line| !line.starts_with("health")).collect::<Vec<_>>().join("\n");
         served.follow(&unchecked);
         eventually(true, || ask() == "sick");
+    });
+}
+
+/// What is there when a file is moved away and another one is asked for; lines of every request, in the format that holds.
+#[test]
+fn an_access_log_is_opened_again() {
+    on_both_drivers(|driver| {
+        let (app, directory) = (Upstream::honest(), Directory::new());
+        let [file, moved] = ["access.log", "access.log.1"].map(|name| directory.file(name));
+        let rest = [
+            listen("127.0.0.1:0"),
+            "[[route]]\nto = \"app\"\n[[route]]\nmatch = { exact = \"/own\" }\nreply = { status = 200 }\n"
+                .to_owned(),
+            upstream("app", &[&app]),
+        ];
+        let with = |table: &str| format!("[access_log]\nto = \"file:{file}\"\n{table}{}", rest.concat());
+        let mut served = Served::start(driver, &with(""));
+        let mut client = connect_to(served.program.http());
+        let mut ask = |target: &str| {
+            client.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: test\r\nReferer: \"r\"\r\nUser-Agent: ua\r\n\r\n"
+            ));
+            receive(&mut client).status
+        };
+        let lines = |file: &str| -> Vec<String> {
+            std::fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+        };
+        assert_eq!((ask("/one"), ask("/own"), ask("/..")), (200, 200, 400));
+        eventually(3, || lines(&file).len());
+        let read = lines(&file);
+        let read: Vec<serde_json::Value> =
+            read.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let told = |n: usize, key: &str| read[n][key].as_str().unwrap_or_default().to_owned();
+        assert_eq!([told(0, "path"), told(0, "upstream")], ["/one".to_owned(), app.address.to_string()]);
+        assert_eq!([told(1, "path"), told(1, "upstream"), told(1, "end")], ["/own", "", "complete"]);
+        assert_eq!([told(2, "path"), told(2, "upstream"), told(2, "end")], ["/..", "", "refused"]);
+
+        // The 400 has ended the connection.
+        drop(client);
+        let mut client = connect_to(served.program.http());
+        let mut ask = |target: &str| {
+            client.send(format!(
+                "GET {target} HTTP/1.1\r\nHost: test\r\nReferer: \"r\"\r\nUser-Agent: ua\r\n\r\n"
+            ));
+            receive(&mut client).status
+        };
+        std::fs::rename(&file, &moved).unwrap();
+        assert_eq!(ask("/before"), 200);
+        eventually(4, || lines(&moved).len());
+        served.follow(&with("format = \"combined\"\n"));
+        assert_eq!(ask("/after?x"), 200);
+        eventually(1, || lines(&file).len());
+        let line = &lines(&file)[0];
+        assert!(
+            line.starts_with("127.0.0.1 - - [") && line.contains(" +0000] \"GET /after?x HTTP/1.1\" 200 "),
+            "{line}"
+        );
+        assert!(line.ends_with(" \"\\x22r\\x22\" \"ua\""), "{line}");
+        // A file that cannot be opened changes nothing.
+        let said = served.follow(&with("").replace(&file, "/nowhere/access.log"));
+        assert!(said.contains("no access log in /nowhere/access.log"), "{said}");
+        assert_eq!(ask("/still"), 200);
+        eventually(2, || lines(&file).len());
+        served.follow(&rest.concat());
+        assert_eq!(ask("/untold"), 200);
+        served.follow(&with("sample = 0\n"));
+        assert_eq!((ask("/good"), ask("/..")), (200, 400));
+        // What is noted last is written at the end.
+        drop(client);
+        eventually(true, || served.program.catches(libc::SIGTERM));
+        served.program.signal(libc::SIGTERM);
+        assert_eq!(served.program.wait().code(), Some(0));
+        assert_eq!(lines(&file).len(), 2, "neither failed nor slow: {:?}", lines(&file));
     });
 }

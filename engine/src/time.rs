@@ -35,6 +35,11 @@ impl WallClock {
         self.unix_secs
     }
 
+    /// The time since 1970 at a tick: what was read last, and what has passed since then.
+    pub(crate) fn unix_time(&self, now: Tick) -> Duration {
+        Duration::from_secs(self.unix_secs.saturating_add(1)).saturating_sub(self.valid_until.since(now))
+    }
+
     /// Whether the second has passed and [`WallClock::set`] is due.
     pub(crate) fn is_stale(&self, now: Tick) -> bool {
         now >= self.valid_until
@@ -65,6 +70,8 @@ mod tests {
         assert!(wall.is_stale(Tick(0)));
         wall.set(Tick(1_000), Duration::from_millis(7_250));
         assert_eq!(wall.unix_secs(), 7);
+        assert_eq!(wall.unix_time(Tick(1_000)), Duration::from_millis(7_250));
+        assert_eq!(wall.unix_time(Tick(1_000 + 749_999_999)), Duration::from_nanos(7_999_999_999));
         assert!(!wall.is_stale(Tick(1_000 + 749_999_999)));
         assert!(wall.is_stale(Tick(1_000 + 750_000_000)));
     }

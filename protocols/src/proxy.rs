@@ -57,7 +57,10 @@ pub use explain::{Explained, explain};
 pub use fleet::{Fleet, ServerCounts};
 pub use groups::server_of;
 pub use normal::Unclear;
-pub use observe::{IdRules, Observe, RequestIds, Traces};
+pub use observe::{
+    AccessLog, Batch, End, Entry, IdRules, LineWriter, LogFormat, LogRules, Numbers, Observe, RequestIds,
+    Text, Traces,
+};
 pub use peer::Peer;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;
@@ -302,9 +305,9 @@ impl Protocol for Proxy {
         }
     }
 
-    fn gone(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+    fn gone(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         match &session.0 {
-            Side::Client(client) => self.state.borrow_mut().client_gone(client),
+            Side::Client(client) => self.state(io).client_gone(client),
             // What it sent before its end is still to be read.
             _ => Next::Pause,
         }
@@ -350,7 +353,7 @@ impl Protocol for Proxy {
         match session.0 {
             Side::Client(client) => {
                 if let Some(key) = client.exchange {
-                    state.end(key);
+                    state.abandon(key);
                 }
             }
             Side::Upstream(upstream) => state.upstream_closed(upstream),

@@ -3,6 +3,7 @@
 //! A change is prepared on the thread of signals: the file is read and checked, certificates are loaded, sockets bound, protocols made.
 //! Only then the plan is published. Whatever fails before that leaves everything as it was.
 
+use super::access_log::{LogWriter, open};
 use super::run::run;
 use super::signals::{Orders, Reload};
 use crate::config::{Known, Listen, Settled, Source, StartOnly};
@@ -24,7 +25,11 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // Before anybody can see that we run: who sees it may rely on the handlers.
     let orders = Orders::listen()?;
     let (settled, known) = super::check::settled(path)?;
-    let Settled { engine, drain, watch, listen, draft, lookups, server, .. } = settled;
+    let Settled { engine, drain, watch, listen, draft, lookups, access_log, server, .. } = settled;
+    let writer = LogWriter::new(known.access_log.clone());
+    if let Some((target, format)) = access_log {
+        writer.direct(open(&target)?, format)?;
+    }
     let lookups = draft.look_up(lookups, None)?;
     let plans = Plans::new(draft.first(lookups.as_ref()));
     let names = draft.watch(lookups, &plans)?;
@@ -42,11 +47,15 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let Some(listeners) = running.listeners() else { return Ok(running.join()?) };
     let says: Vec<String> = current.iter().map(Listening::says).collect();
     let stamp = Stamp::of(path);
-    let mut front = Front { path: path.to_owned(), known, plans, names, listeners, current, server, stamp };
+    let log = writer.clone();
+    let mut front =
+        Front { path: path.to_owned(), known, plans, names, listeners, current, server, stamp, log };
     let reload = Reload { every: watch, run: Box::new(move |is_ordered| front.look(is_ordered)) };
     run(running, orders, drain, descriptors, Some(reload), |_| {
         says.iter().for_each(|line| tracing::info!("{line}"))
     })?;
+    // What workers noted last is there when they have ended.
+    writer.finish();
     Ok(())
 }
 
@@ -72,6 +81,7 @@ struct Front {
     server: StartOnly,
     /// Of the file, when it was last read.
     stamp: Option<Stamp>,
+    log: LogWriter,
 }
 
 struct Listening {
@@ -126,8 +136,10 @@ impl Front {
         if !changed.is_empty() {
             return Err(format!("{} changed, which needs a restart", changed.join(", ")));
         }
-        let Settled { draft, lookups, listen, .. } = settled;
+        let Settled { draft, lookups, listen, access_log, .. } = settled;
         let lookups = draft.look_up(lookups, self.names.as_ref())?;
+        let access_log = access_log.map(|(target, format)| Ok::<_, String>((open(&target)?, format)));
+        let access_log = access_log.transpose()?;
         let mut left = std::mem::take(&mut self.current);
         let prepared = self.prepare(listen, &mut left);
         let (stay, changed, new) = match prepared {
@@ -138,6 +150,11 @@ impl Front {
             }
         };
         let mut says = Vec::new();
+        if let Some((file, format)) = access_log
+            && let Err(problem) = self.log.direct(file, format)
+        {
+            tracing::error!("{problem}");
+        }
         // Nobody publishes the plan before behind this one.
         self.names = None;
         self.plans.publish(draft.first(lookups.as_ref()));

@@ -5,7 +5,7 @@ use super::front::outbound;
 use super::https::{Https, HttpsOptions};
 use super::observe::ObserveOptions;
 use super::run::run;
-use super::signals::Orders;
+use super::signals::{Orders, Reload};
 use super::upstream_stats::UpstreamStats;
 use crate::config::text::{Server as Upstream, address_or_port, balance};
 use crate::config::{Draft, Drafted, Entry, Known, Trust};
@@ -13,7 +13,7 @@ use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Version};
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, LookupOptions, Plan, Plans, Proxy as Protocol, ProxyConfig,
+    Balance, Check, CheckPath, Ejection, LookupOptions, Observe, Plan, Plans, Proxy as Protocol, ProxyConfig,
     Relaying, Watching,
 };
 use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, WorkerContext};
@@ -226,9 +226,11 @@ impl Proxy {
             self.upstreams.iter().chain(&self.backup).map(Upstream::to_string).collect();
         // Names are looked up until the end.
         let https = Https::new(&self.https, std::slice::from_ref(&self.listen.0))?;
-        let reload = https.as_ref().and_then(Https::reload);
-        let (running, _watching) = self.start(https.as_ref())?;
-        run(running, orders, drain, descriptors, reload, |running| {
+        let observing = self.observe.clone().start()?;
+        let reloads = [https.as_ref().and_then(Https::reload), observing.reload()];
+        let (running, _watching) = self.start(https.as_ref(), observing.observe.clone())?;
+        // In order: what workers noted last is written when they have ended.
+        run(running, orders, drain, descriptors, Reload::all(reloads), |running| {
             let addresses = running.addresses();
             let secured = https.as_ref().map_or(1..1, Https::range);
             let what = if is_tcp { "relaying" } else { "listening on" };
@@ -260,7 +262,7 @@ impl Proxy {
         servers.into_iter().map(entry).collect()
     }
 
-    fn start(self, https: Option<&Https>) -> Result<(Running, Option<Watching>), Error> {
+    fn start(self, https: Option<&Https>, observe: Observe) -> Result<(Running, Option<Watching>), Error> {
         let entries = self.entries()?;
         let config = Config {
             workers: self.workers.0,
@@ -305,7 +307,7 @@ impl Proxy {
             idle_timeout: self.idle_timeout,
             tunnel_timeout: self.tunnel_timeout,
             half_close: self.half_close,
-            observe: self.observe.observe(),
+            observe,
             is_relayed: self.tcp,
             proxy_protocol: self
                 .send_proxy

@@ -16,6 +16,19 @@ pub(super) struct Reload {
     pub(super) run: Box<dyn FnMut(bool) + Send>,
 }
 
+impl Reload {
+    /// What has all of these read again, where there are any.
+    pub(super) fn all(all: impl IntoIterator<Item = Option<Reload>>) -> Option<Reload> {
+        let mut all: Vec<Reload> = all.into_iter().flatten().collect();
+        let every = all.iter().filter_map(|reload| reload.every).min();
+        if all.is_empty() {
+            return None;
+        }
+        let run = move |is_ordered| all.iter_mut().for_each(|reload| (reload.run)(is_ordered));
+        Some(Reload { every, run: Box::new(run) })
+    }
+}
+
 /// The signals that are listened to.
 pub(super) struct Orders {
     signals: Signals,

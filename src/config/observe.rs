@@ -1,7 +1,9 @@
-//! What the file says of those who look from outside: what requests are called. From its tables to what runs.
+//! What the file says of those who look from outside: what requests are called, the access log. From its tables to what runs.
 
-use super::text::{RequestIdText, Text, TraceText};
-use ringmill::proxy::IdRules;
+use super::text::{
+    LogFormatText, LogTarget, LogTargetText, RequestIdText, ShareText, Text, Timeout, TraceText,
+};
+use ringmill::proxy::{AccessLog, IdRules, LogFormat, LogRules};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -27,5 +29,48 @@ impl Default for Ids {
 impl Ids {
     pub(super) fn rules(&self) -> IdRules {
         IdRules { request: self.request.value, trace: self.trace.value }
+    }
+}
+
+/// A line for each request: `[access_log]`. Lines that are not taken in time are dropped and counted; nobody waits for them. Left out, there is none.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct AccessLogTable {
+    /// Standard output, or a file, which is appended to and opened again on SIGHUP.
+    pub(crate) to: Text<LogTargetText>,
+    /// An object in JSON, or a line as Apache and nginx write it.
+    #[serde(default = "json")]
+    pub(crate) format: Text<LogFormatText>,
+    /// Only this part of the requests, from 0 to 1, and all that failed (the proxy, or with a status of 500 or more) or were slow.
+    #[serde(default = "all")]
+    pub(crate) sample: Text<ShareText>,
+    /// A request that takes so long is slow.
+    #[serde(default = "one_second")]
+    pub(crate) slow: Text<Timeout>,
+}
+
+fn json() -> Text<LogFormatText> {
+    Text::of("json")
+}
+
+fn all() -> Text<ShareText> {
+    Text::of("1")
+}
+
+fn one_second() -> Text<Timeout> {
+    Text::of("1s")
+}
+
+impl AccessLogTable {
+    pub(super) fn rules(&self, to: &AccessLog) -> LogRules {
+        LogRules {
+            to: to.clone(),
+            sampled_per_million: self.sample.value,
+            slow: self.slow.value,
+            has_agents: self.format.value == LogFormat::Combined,
+        }
+    }
+
+    pub(super) fn target(&self) -> (LogTarget, LogFormat) {
+        (self.to.value.clone(), self.format.value)
     }
 }

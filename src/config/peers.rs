@@ -1,7 +1,7 @@
 //! With whom connections are secured, over all plans of a process: a server that stays the same keeps its peer, and with it its
 //! connections. What no plan and no connection uses any more is forgotten.
 
-use ringmill::proxy::Peer;
+use ringmill::proxy::{AccessLog, Peer};
 use ringmill::{TlsClient, TlsClientConfig, TlsPeer};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,7 +10,11 @@ use std::time::Duration;
 
 /// What was seen in earlier plans.
 #[derive(Default)]
-pub(crate) struct Known(HashMap<Identity, Peer>);
+pub(crate) struct Known {
+    peers: HashMap<Identity, Peer>,
+    /// Of all plans: whoever writes it goes on.
+    pub(crate) access_log: AccessLog,
+}
 
 /// What peers of an upstream have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,22 +48,22 @@ impl Known {
     /// The server whose certificate has this name.
     pub(crate) fn peer(&mut self, name: &str, trust: &Trust) -> Result<Peer, String> {
         let identity = Identity { name: name.to_owned(), trust: trust.clone() };
-        if let Some(peer) = self.0.get(&identity) {
+        if let Some(peer) = self.peers.get(&identity) {
             return Ok(peer.clone());
         }
-        let alike = self.0.iter().find(|(other, _)| other.trust == *trust);
+        let alike = self.peers.iter().find(|(other, _)| other.trust == *trust);
         let client = match alike.and_then(|(_, peer)| peer.get::<TlsPeer>()) {
             Some(peer) => peer.client().clone(),
             None => trust.client()?,
         };
         let peer = Peer::new(client.peer(name).map_err(|error| error.to_string())?);
-        self.0.insert(identity, peer.clone());
+        self.peers.insert(identity, peer.clone());
         Ok(peer)
     }
 
     /// Forgets what nobody uses.
     pub(crate) fn prune(&mut self) {
-        self.0.retain(|_, peer| peer.holders() > 1);
+        self.peers.retain(|_, peer| peer.holders() > 1);
     }
 }
 
@@ -76,9 +80,9 @@ mod tests {
         assert!(one == known.peer("a.test", &trust).unwrap() && one != two);
         assert!(one != known.peer("a.test", &Trust::new(&[], 2 * second)).unwrap());
         known.prune();
-        assert_eq!(known.0.len(), 2);
+        assert_eq!(known.peers.len(), 2);
         drop(two);
         known.prune();
-        assert!(known.0.len() == 1 && one == known.peer("a.test", &trust).unwrap());
+        assert!(known.peers.len() == 1 && one == known.peer("a.test", &trust).unwrap());
     }
 }

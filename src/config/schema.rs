@@ -2,7 +2,7 @@
 //! (`tuning/FILE.md`). There is no key that does nothing.
 
 use super::either::{FromText, OneOrMany, TextOr};
-use super::observe::Ids;
+use super::observe::{AccessLogTable, Ids};
 use super::text::{
     BalanceText, CheckText, Driver, HostText, ListenAddress, NetworkText, PinText, ResolverText, SecretText,
     ServerText, Size, Text, Time, Timeout, TlsMin, WorkersText,
@@ -26,6 +26,8 @@ pub(crate) struct File {
     /// How names of servers (`dns:`) are looked up. Left out, as the system says (`/etc/resolv.conf`).
     #[schemars(with = "Dns")]
     pub(crate) dns: Option<Dns>,
+    /// A line for each request.
+    pub(crate) access_log: Option<AccessLogTable>,
     /// Where to listen; at least one.
     pub(crate) listen: Vec<Listen>,
     /// Which requests go where. The most special route that matches takes a request: an exact host before one with a wildcard and

@@ -2,15 +2,17 @@
 
 use super::draft::{Draft, Drafted};
 use super::members;
+use super::observe::AccessLogTable;
 use super::peers::{Known, Trust};
 use super::problem::Problem;
 use super::relays;
 use super::schema::{self, File, Match};
+use super::text::LogTarget;
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Check, Ejection, FixedReply, Front, HostPattern, LookupOptions, Observe, PathPattern, Plan, ProxyConfig,
-    Relaying, Route, Routes, Target,
+    Check, Ejection, FixedReply, Front, HostPattern, LogFormat, LookupOptions, Observe, PathPattern, Plan,
+    ProxyConfig, Relaying, Route, Routes, Target,
 };
 use ringmill::{Address, Config, TlsConfig, TlsVersion};
 use std::collections::HashMap;
@@ -27,6 +29,8 @@ pub(crate) struct Settled {
     pub(crate) listen: Vec<Listen>,
     pub(crate) draft: Draft,
     pub(crate) lookups: LookupOptions,
+    /// Where the access log goes, if there is one.
+    pub(crate) access_log: Option<(LogTarget, LogFormat)>,
     /// Of each route of the plan the number in the file, from 0: one with several hosts is several.
     pub(crate) places: Vec<usize>,
     /// What a change needs a restart of.
@@ -89,7 +93,10 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         body_bytes_max: file.limits.max_body.as_ref().map_or(u64::MAX, |size| size.value),
         trusted: file.limits.trust.iter().map(|network| network.value).collect(),
         half_close: file.limits.half_close,
-        observe: Observe { ids: file.ids.rules() },
+        observe: Observe {
+            ids: file.ids.rules(),
+            log: file.access_log.as_ref().map(|log| log.rules(&known.access_log)),
+        },
         ..ProxyConfig::new(Vec::new())
     });
     let draft = Draft::new(upstreams, move |upstreams| Plan::new(front.clone(), upstreams, routes.clone()));
@@ -101,6 +108,7 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         listen,
         draft,
         lookups,
+        access_log: file.access_log.as_ref().map(AccessLogTable::target),
         places,
         server: file.server.clone(),
     }

@@ -1,7 +1,7 @@
 //! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
 
 use ringmill::layer::proxy::Network;
-use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, Name, RequestIds, Traces};
+use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, LogFormat, Name, RequestIds, Traces};
 use ringmill::{Address, DriverChoice, Pin, TlsVersion};
 use ringmill_console::options::{self, Workers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -155,6 +156,9 @@ kinds! {
     ResolverText: SocketAddr = "the address of a name server such as \"10.0.0.2:53\"", |text| {
         text.parse().map_err(|_| format!("{text:?} is no IP:PORT"))
     };
+    LogTargetText: LogTarget = "\"stdout\" or \"file:PATH\"", parsed;
+    LogFormatText: LogFormat = "\"json\" or \"combined\"", parsed;
+    ShareText: u32 = "a part such as \"0.1\"", share;
     CheckText: CheckPath = "a path such as \"/health\"", parsed;
     ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\", \"https://api.example.com\" or \"dns:api.internal:3000\"", parsed;
 }
@@ -194,6 +198,32 @@ pub(crate) fn balance(text: &str) -> Result<Balance, String> {
             Some(name) => Ok(Balance::Hash(HashBy::Field(name.to_ascii_lowercase()))),
             None => Err("expected \"two-choices\", \"round-robin\", \"least\", \"hash-client\", \"hash-path\" or \"hash-field:NAME\"".to_owned()),
         },
+    }
+}
+
+/// A part of all, in millionths.
+pub(crate) fn share(text: &str) -> Result<u32, String> {
+    let part = text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part));
+    let part = part.ok_or_else(|| format!("{text:?} is no part of all: from 0 to 1, as 0.1"))?;
+    Ok((part * 1e6).round() as u32)
+}
+
+/// Where an access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LogTarget {
+    Stdout,
+    File(PathBuf),
+}
+
+impl FromStr for LogTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogTarget, String> {
+        match text.strip_prefix("file:") {
+            _ if text == "stdout" => Ok(LogTarget::Stdout),
+            Some(path) if !path.is_empty() => Ok(LogTarget::File(path.into())),
+            _ => Err(format!("{text:?} is neither stdout nor file:PATH")),
+        }
     }
 }
 
@@ -312,6 +342,19 @@ mod tests {
         check("dns:a", "HOST:PORT");
         check("dns:https://a/b", "requests bring their paths");
         check("dns:https://_http._tcp.a", "HOST:PORT");
+    }
+
+    #[test]
+    fn a_log_goes_somewhere_and_has_a_part() {
+        let check = |text: &str, expected| assert_eq!(text.parse::<LogTarget>().ok(), expected, "{text}");
+        check("stdout", Some(LogTarget::Stdout));
+        check("file:/x/y", Some(LogTarget::File("/x/y".into())));
+        ["file:", "/x/y", "stderr"].into_iter().for_each(|none| check(none, None));
+        let check = |text: &str, expected| assert_eq!(share(text).ok(), expected, "{text}");
+        check("0", Some(0));
+        check("0.1", Some(100_000));
+        check("1", Some(1_000_000));
+        ["", "-0.1", "1.1", "NaN", "inf", "10%"].into_iter().for_each(|none| check(none, None));
     }
 
     #[test]

@@ -126,6 +126,17 @@ impl Program {
         program
     }
 
+    /// The same, with a standard output of the test's own.
+    #[track_caller]
+    pub fn start_with_stdout(mut command: Command, stdout: impl Into<Stdio>, ready: &str) -> Program {
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("it can be run");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stderr.take().unwrap(), &lines);
+        let mut program = Program { child, lines };
+        program.expect_line(ready);
+        program
+    }
+
     /// `ringmill serve` as below, with a standard error of the test's own; nobody waits for a line of it.
     #[track_caller]
     pub fn serve_with_stderr(driver: DriverChoice, arguments: &[&str], stderr: impl Into<Stdio>) -> Program {

@@ -84,6 +84,11 @@ impl Upstream {
         self.asked.lock().unwrap().recv_timeout(PATIENCE).expect("a request")
     }
 
+    /// What was read up to now is of no interest.
+    pub fn forget_asked(&self) {
+        while self.asked.lock().unwrap().try_recv().is_ok() {}
+    }
+
     /// Nobody has asked for anything, up to now.
     #[track_caller]
     pub fn expect_silence(&self) {

@@ -238,6 +238,11 @@ impl Io<'_> {
         self.below.shared.wall.unix_secs()
     }
 
+    /// The time since 1970 of this turn. The wall clock is read once a second; what has passed since then is that of [`Io::now`].
+    pub fn unix_time(&self) -> Duration {
+        self.below.shared.wall.unix_time(self.below.shared.now)
+    }
+
     /// What the layers of this connection have learned of it; `None` where none has anything to say.
     pub fn facts(&self) -> Option<&Facts> {
         self.below.link.facts.as_deref()

@@ -5,6 +5,7 @@ use super::fields::{
     Client as Facts, Onward, asks_for_websocket, max_forwards, write_request, write_trailers,
 };
 use super::groups::Place;
+use super::observe::End;
 use super::route::Target;
 use super::state::State;
 use crate::http::client::reader::{Asked, Reader};
@@ -21,7 +22,7 @@ use std::time::Duration;
 pub(super) struct Client {
     pub(super) exchange: Option<usize>,
     /// When the head that is incomplete began; `Tick::NEVER` while there is none.
-    head_began: Tick,
+    pub(super) head_began: Tick,
     /// How many bytes of that head were looked at.
     searched: u16,
     requests: u32,
@@ -44,10 +45,16 @@ pub(super) struct Peer {
 pub(super) enum Begun {
     /// So many bytes: it is an exchange now.
     Exchange(usize),
-    /// So many bytes: it was answered.
-    Answered(usize),
+    /// So many bytes: it was answered here, with this status.
+    Answered {
+        bytes: usize,
+        status: u16,
+    },
     Wait,
-    Close,
+    /// It was answered here, and is the last.
+    Close {
+        status: u16,
+    },
 }
 
 impl Client {
@@ -81,9 +88,9 @@ impl State {
                 return Step { consumed: at, need: 0, next: Next::Pause };
             }
             match self.take_head(client, &input[at..], io) {
-                Begun::Exchange(bytes) | Begun::Answered(bytes) => at += bytes,
+                Begun::Exchange(bytes) | Begun::Answered { bytes, .. } => at += bytes,
                 Begun::Wait => return Step::consumed(at),
-                Begun::Close => return Step::close(),
+                Begun::Close { .. } => return Step::close(),
             }
         }
     }
@@ -96,10 +103,9 @@ impl State {
             self.wait_for_request(io);
             return Begun::Wait;
         }
-        let is_head = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
         if io.is_exhausted() {
             io.count_refused(1);
-            return self.refuse((503, "this proxy is short of memory"), is_head, io);
+            return self.refuse_input(client, input, (503, "this proxy is short of memory"), io);
         }
         if client.head_began != Tick::NEVER && !verdict_due(input, usize::from(client.searched), &limits.head)
         {
@@ -108,12 +114,14 @@ impl State {
         let mut slots = std::mem::take(&mut self.slots);
         let begun = match parse_head(input, &mut slots, &limits.head) {
             Outcome::Partial => self.wait_for_head(client, input, io),
-            Outcome::Malformed(reject) => self.refuse((reject.status(), reject.reason()), is_head, io),
+            Outcome::Malformed(reject) => {
+                self.refuse_input(client, input, (reject.status(), reject.reason()), io)
+            }
             Outcome::Complete { head, len } => {
-                self.look_at(client, &head, io);
+                self.look_at(client, Some(&head), len, io);
+                let queued = io.queued_bytes();
                 let begun = self.begin_exchange(client, &head, len, io);
-                let seen = self.seen.take();
-                self.forget(seen);
+                self.note_answer(&begun, queued, io);
                 begun
             }
         };
@@ -152,7 +160,8 @@ impl State {
             io.write(
                 &[&self.date[..], b"content-length: 0\r\n", emit::head_end(keep_alive, is_http10)].concat(),
             );
-            return if keep_alive { Begun::Answered(len) } else { Begun::Close };
+            let status = 200;
+            return if keep_alive { Begun::Answered { bytes: len, status } } else { Begun::Close { status } };
         }
         match self.send_to_https(client, head, is_secured) {
             None => {}
@@ -331,6 +340,9 @@ impl State {
             self.fail(key, status, why);
             return at;
         }
+        if let Some(seen) = &mut exchange.seen {
+            seen.received += at as u64;
+        }
         let has_grown = exchange.up.bytes.len() > before;
         if exchange.is_kept && exchange.up.bytes.len() > keeps_bytes_max {
             exchange.is_kept = false;
@@ -347,7 +359,10 @@ impl State {
     pub(super) fn serve(&mut self, client: &mut Client, io: &mut Io<'_>) -> Next {
         let Some(key) = client.exchange else { return Next::Continue };
         let exchange = &mut self.exchanges[key];
-        exchange.down.pour(io);
+        let poured = exchange.down.pour(io);
+        if let Some(seen) = &mut exchange.seen {
+            seen.sent += poured as u64;
+        }
         if exchange.down.len() > 0 {
             io.notify_drained();
         }
@@ -405,7 +420,7 @@ impl State {
     pub(super) fn client_timeout(&mut self, client: &mut Client, io: &mut Io<'_>) -> Next {
         let Some(key) = client.exchange else {
             if client.head_began != Tick::NEVER {
-                self.refuse((408, "the head did not arrive in time"), false, io);
+                self.refuse_input(client, b"", (408, "the head did not arrive in time"), io);
             } else if io.queued_bytes() > 0 {
                 // The time without a request counts from when the last reply was taken.
                 self.wait_for_request(io);
@@ -416,6 +431,9 @@ impl State {
         let (now, bytes_min) = (io.now(), self.plan.front.limits.body_bytes_min());
         let exchange = &mut self.exchanges[key];
         if exchange.is_tunnel() {
+            if let Some(seen) = &mut exchange.seen {
+                seen.end = Some(End::TimedOut);
+            }
             return Next::Close;
         }
         if exchange.wait_due <= now {
@@ -437,8 +455,7 @@ impl State {
                 && let Outcome::Malformed(reject) =
                     parse_head(rest, &mut self.slots, &self.plan.front.limits.head)
             {
-                let is_head = rest.strip_prefix(b"\r\n").unwrap_or(rest).starts_with(b"HEAD ");
-                self.refuse((reject.status(), reject.reason()), is_head, io);
+                self.refuse_input(client, rest, (reject.status(), reject.reason()), io);
             }
             return Next::Close;
         };

@@ -68,7 +68,7 @@ impl State {
     pub(super) fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
         let ids = self.seen.as_deref().map(|seen| &seen.ids);
         write_own_reply(io.buffer(), said, (&self.date, ids), false, (is_head, false));
-        Begun::Close
+        Begun::Close { status: said.0 }
     }
 
     /// Answers a request at once. Behind a body that nobody reads the connection ends.
@@ -99,6 +99,7 @@ impl State {
         if head.method != Method::Head {
             out.extend_from_slice(&said.body);
         }
-        if keep_alive { Begun::Answered(len) } else { Begun::Close }
+        let status = said.status;
+        if keep_alive { Begun::Answered { bytes: len, status } } else { Begun::Close { status } }
     }
 }

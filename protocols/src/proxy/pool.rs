@@ -11,6 +11,7 @@ use crate::http::message::Fields;
 use ringmill_engine::{Address, Tick};
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(super) struct Endpoint {
     pub(super) address: Address,
     /// For requests that name no host.
     pub(super) host: String,
+    /// For the log.
+    pub(super) label: Rc<str>,
     /// Connections without a request; the last one was used last, and is the first to be used again.
     pub(super) idle: Vec<usize>,
     /// Requests that wait for a connection, the first one longest.
@@ -74,6 +77,7 @@ impl Pool {
         let endpoint = |server: &Server| Endpoint {
             address: server.address.clone(),
             host: server.address.ip().map_or("localhost".to_owned(), |ip| ip.to_string()),
+            label: server.address.to_string().into(),
             idle: Vec::new(),
             waiting: VecDeque::new(),
             open: 0,

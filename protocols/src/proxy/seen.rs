@@ -1,30 +1,151 @@
-//! When something is noted of a request, where anything is to be told of it (`observe/`).
+//! When something is noted of a request, where anything is to be told of it (`observe.rs`): with its head, and with its end.
 
-use super::client::{Client, Peer};
-use super::observe::Seen;
+use super::client::{Begun, Client, Peer};
+use super::exchange::Exchange;
+use super::observe::{End, Left, Seen, Wishes};
 use super::state::{SPARE_MAX, State};
 use crate::http::message::Head;
-use ringmill_engine::Io;
+use ringmill_engine::{Facts, Io};
+use std::rc::Rc;
+use std::time::Duration;
+
+const MILLION: u32 = 1_000_000;
 
 impl State {
-    /// Notes what a request's head says, where anything is to be noted.
-    pub(super) fn look_at(&mut self, client: &mut Client, head: &Head<'_, '_>, io: &Io<'_>) {
+    /// Notes what a request's head says, where anything is to be noted; `None` where it was none.
+    pub(super) fn look_at(
+        &mut self,
+        client: &mut Client,
+        head: Option<&Head<'_, '_>>,
+        len: usize,
+        io: &Io<'_>,
+    ) {
         if !self.plan.front.observe.is_wanted() {
             return;
         }
-        let Peer { is_trusted, .. } = self.peer(client, io);
-        let ids = self.plan.front.observe.ids.identify(&head.fields, is_trusted, &mut self.random);
+        let Peer { ip, is_trusted, .. } = self.peer(client, io);
         let mut seen = self.spare_seen.pop().unwrap_or_default();
-        seen.ids = ids;
+        seen.renew();
+        let observe = &self.plan.front.observe;
+        seen.ids = observe.ids.identify(head.map(|head| &head.fields), is_trusted, &mut self.random);
+        (seen.client, seen.received) = (ip, len as u64);
+        // A head that never was complete has been waited for.
+        let waited = io.now().since(client.head_began);
+        (seen.began, seen.began_unix) = (io.now(), io.unix_time());
+        if head.is_none() && waited > Duration::ZERO {
+            (seen.began, seen.began_unix) = (client.head_began, seen.began_unix.saturating_sub(waited));
+        }
+        let has_agents = observe.log.as_ref().is_some_and(|log| log.has_agents);
+        let wishes = Wishes { has_texts: observe.log.is_some(), has_agents };
+        seen.read(head, io.facts().map_or("", tls_of), wishes);
         self.seen = Some(seen);
     }
 
+    /// Refuses what is no request.
+    #[cold]
+    pub(super) fn refuse_input(
+        &mut self,
+        client: &mut Client,
+        input: &[u8],
+        said: (u16, &str),
+        io: &mut Io<'_>,
+    ) -> Begun {
+        let is_head = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
+        self.look_at(client, None, input.len(), io);
+        let queued = io.queued_bytes();
+        let begun = self.refuse(said, is_head, io);
+        self.note_answer(&begun, queued, io);
+        begun
+    }
+
+    /// The request that is looked at was answered here, where so many bytes were queued before.
+    pub(super) fn note_answer(&mut self, begun: &Begun, queued_before: usize, io: &Io<'_>) {
+        let Some(mut seen) = self.seen.take() else { return };
+        if let Begun::Answered { status, .. } | Begun::Close { status } = begun {
+            seen.sent = io.queued_bytes().saturating_sub(queued_before) as u64;
+            seen.status = *status;
+            seen.end = End::of_own(*status);
+            self.put(&seen, 0, None);
+        }
+        self.forget(Some(seen));
+    }
+
+    /// An exchange has ended.
+    pub(super) fn note_end(&mut self, exchange: &mut Exchange) {
+        let Some(seen) = exchange.seen.take() else { return };
+        let upstream = self.given_to(exchange);
+        self.put(&seen, exchange.tries, upstream.as_deref());
+        self.forget(Some(seen));
+    }
+
+    /// The same, because its client has left. That is told without the time, so it is noted with the next call, which follows at once
+    /// where an upstream is to be told.
+    pub(super) fn note_left(&mut self, exchange: &mut Exchange) {
+        let Some(mut seen) = exchange.seen.take() else { return };
+        seen.end.get_or_insert(End::ClientLeft);
+        let upstream = self.given_to(exchange);
+        self.left.push(Left { seen, tries: exchange.tries, upstream });
+    }
+
+    /// The server that it was given to last.
+    fn given_to(&self, exchange: &Exchange) -> Option<Rc<str>> {
+        (exchange.tries > 0).then(|| self.groups[exchange.place].label.clone())
+    }
+
+    /// The time is known.
+    #[cold]
+    pub(super) fn put_left(&mut self) {
+        for Left { seen, tries, upstream } in std::mem::take(&mut self.left) {
+            self.put(&seen, tries, upstream.as_deref());
+            self.forget(Some(seen));
+        }
+    }
+
+    /// Tells of a request that has come to its end, whatever it was.
+    fn put(&mut self, seen: &Seen, tries: u8, upstream: Option<&str>) {
+        let (Some(rules), Some(sink)) = (&self.plan.front.observe.log, &mut self.sink) else { return };
+        let numbers = seen.numbers(self.now, tries);
+        let is_bad = numbers.status >= 500 || numbers.end.is_bad() || numbers.total >= rules.slow;
+        let is_taken = is_bad
+            || rules.sampled_per_million >= MILLION
+            || self.random.next() % u64::from(MILLION) < u64::from(rules.sampled_per_million);
+        if is_taken {
+            sink.put(
+                &numbers,
+                (upstream.unwrap_or_default().as_bytes(), seen.ids.id()),
+                seen.texts(),
+                self.now,
+            );
+        }
+    }
+
+    /// Where finished requests go by the plan that holds.
+    pub(super) fn open_log(&mut self) {
+        self.sink = match (&self.plan.front.observe.log, self.sink.take()) {
+            (None, _) => None,
+            (Some(rules), Some(sink)) if sink.is_of(&rules.to) => Some(sink),
+            (Some(rules), _) => Some(rules.to.join()),
+        };
+    }
+
     /// Keeps its memory for the next request.
-    pub(super) fn forget(&mut self, seen: Option<Box<Seen>>) {
+    fn forget(&mut self, seen: Option<Box<Seen>>) {
         if let Some(seen) = seen
             && self.spare_seen.len() < SPARE_MAX
         {
             self.spare_seen.push(seen);
         }
+    }
+}
+
+/// The version of TLS between the client and whoever it speaks TLS with.
+fn tls_of(facts: &Facts) -> &str {
+    let proxied = || facts.proxied.as_ref()?.ssl.as_ref()?.version.as_deref();
+    facts.secure.as_ref().map(|secure| secure.version).or_else(proxied).unwrap_or_default()
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.put_left();
     }
 }

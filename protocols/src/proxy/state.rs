@@ -6,7 +6,7 @@
 use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{ToClient, write_own_reply};
 use super::groups::{Groups, Place};
-use super::observe::{Random, Seen};
+use super::observe::{End, Left, Random, Seen, Sink};
 use super::plan::Plan;
 use super::relay::pair::Pair;
 use super::spare::Spare;
@@ -49,6 +49,9 @@ pub(super) struct State {
     pub(super) seen: Option<Box<Seen>>,
     #[expect(clippy::vec_box, reason = "they move in and out as they are")]
     pub(super) spare_seen: Vec<Box<Seen>>,
+    /// Requests whose clients have left since the time was known.
+    pub(super) left: Vec<Left>,
+    pub(super) sink: Option<Sink>,
 }
 
 /// A connection with an upstream.
@@ -76,7 +79,7 @@ pub(super) enum Loss {
 
 impl State {
     pub(super) fn new(plan: Arc<Plan>, seed: u64) -> State {
-        State {
+        let mut state = State {
             groups: Groups::new(&plan, seed),
             plan,
             plan_number: 0,
@@ -94,12 +97,19 @@ impl State {
             random: Random::from_os(),
             seen: None,
             spare_seen: Vec::new(),
-        }
+            left: Vec::new(),
+            sink: None,
+        };
+        state.open_log();
+        state
     }
 
     /// To be called first in each call that has an `Io`.
     pub(super) fn look_at_clock(&mut self, now: Tick, unix_secs: u64) {
         self.now = now;
+        if !self.left.is_empty() {
+            self.put_left();
+        }
         if self.date_secs != unix_secs {
             self.date_secs = unix_secs;
             // The last second of the year 9999, where IMF-fixdate ends.
@@ -119,6 +129,7 @@ impl State {
         let idle = self.groups.follow(&plan);
         self.plan = plan;
         self.plan_number = self.plan_number.wrapping_add(1);
+        self.open_log();
         self.join_fleets();
         self.check_servers(self.now);
         for upstream in idle {
@@ -271,6 +282,9 @@ impl State {
         (exchange.has_sent, exchange.has_heard) = (false, false);
         exchange.tries = exchange.tries.saturating_add(1);
         exchange.reader = Reader::new(exchange.asked);
+        if let Some(seen) = &mut exchange.seen {
+            (seen.attached, seen.heard) = (self.now, Tick::NEVER);
+        }
         let upstream = &mut self.upstreams[upstream];
         upstream.exchange = Some(key);
         upstream.requests = upstream.requests.saturating_add(1);
@@ -353,6 +367,10 @@ impl State {
     pub(super) fn fail(&mut self, key: usize, status: u16, why: &str) {
         self.forsake(key);
         let exchange = &mut self.exchanges[key];
+        if let Some(seen) = &mut exchange.seen {
+            seen.end = seen.end.or(End::of_own(status));
+            seen.status = if exchange.stage == Stage::Unanswered { status } else { seen.status };
+        }
         match exchange.stage {
             Stage::Unanswered => {
                 exchange.keep_alive &= exchange.decoder.is_none();
@@ -379,14 +397,26 @@ impl State {
         self.wake(client);
     }
 
-    /// Ends an exchange: its client has all it gets, or is gone.
+    /// Ends an exchange: its client has all it gets.
     pub(super) fn end(&mut self, key: usize) {
         self.forsake(key);
-        let exchange = self.exchanges.remove(key);
+        let mut exchange = self.exchanges.remove(key);
+        self.note_end(&mut exchange);
+        self.dispose(exchange);
+    }
+
+    /// The same, because its client is gone.
+    pub(super) fn abandon(&mut self, key: usize) {
+        self.forsake(key);
+        let mut exchange = self.exchanges.remove(key);
+        self.note_left(&mut exchange);
+        self.dispose(exchange);
+    }
+
+    fn dispose(&mut self, exchange: Exchange) {
         let group = exchange.place.group;
         self.groups.group(group).exchanges -= 1;
         self.groups.forget_if_done(group);
-        self.forget(exchange.seen);
         for Pipe { bytes, .. } in [exchange.up, exchange.down] {
             self.spare.put(bytes);
         }

@@ -130,7 +130,11 @@ impl State {
             self.lose(key, requests, Loss::Unasked);
             return Step::abort();
         }
-        self.exchanges[key].has_heard = true;
+        let exchange = &mut self.exchanges[key];
+        if let Some(seen) = exchange.seen.as_mut().filter(|_| !exchange.has_heard) {
+            seen.heard = io.now();
+        }
+        exchange.has_heard = true;
         if self.exchanges[key].is_tunnel() {
             return Step { consumed: input.len(), need: 0, next: self.tunnel(key, input, io) };
         }
@@ -227,6 +231,9 @@ impl State {
                     };
                     if let Err(defect) = write_reply(&mut exchange.down.bytes, &response, &to) {
                         return Read::Bad(defect);
+                    }
+                    if let Some(seen) = &mut exchange.seen {
+                        seen.status = response.status;
                     }
                     exchange.stage = Stage::Body(framing);
                     exchange.is_reusable = response.keep_alive;

@@ -103,11 +103,17 @@ impl IdRules {
         self.request == RequestIds::Off && self.trace == Traces::Off
     }
 
-    /// What a request with these fields is called.
-    pub(crate) fn identify(self, fields: &Fields<'_, '_>, is_trusted: bool, random: &mut Random) -> Identity {
+    /// What a request with these fields is called; `None` where they cannot be read.
+    pub(crate) fn identify(
+        self,
+        fields: Option<&Fields<'_, '_>>,
+        is_trusted: bool,
+        random: &mut Random,
+    ) -> Identity {
         let mut identity = Identity { rules: self, ..Identity::none() };
         if self.request != RequestIds::Off {
-            let given = if is_trusted { fields.value("x-request-id").filter(|id| is_id(id)) } else { None };
+            let given = fields.filter(|_| is_trusted).and_then(|fields| fields.value("x-request-id"));
+            let given = given.filter(|id| is_id(id));
             match given {
                 Some(given) => identity.take(given),
                 None => identity.take(&hex_of(random.bytes())),
@@ -118,7 +124,7 @@ impl IdRules {
             Traces::Trusted => is_trusted,
             Traces::Any => true,
         };
-        let given = if may_go_on { only_parent(fields) } else { None };
+        let given = fields.filter(|_| may_go_on).and_then(only_parent);
         let parent = match given {
             Some(given) => TraceParent { parent: random.bytes(), ..given },
             // Whoever comes behind may record it: that nobody should is not ours to say.
@@ -157,6 +163,11 @@ impl Identity {
     /// The name, empty where there is none: letters, digits and `-_.:/+=`.
     pub(crate) fn id(&self) -> &[u8] {
         &self.id[..usize::from(self.id_bytes)]
+    }
+
+    /// Its trace; zeros where it is in none.
+    pub(crate) fn trace(&self) -> [u8; 16] {
+        self.trace.map_or([0; 16], |trace| trace.parent.trace)
     }
 
     /// The client is told.
@@ -213,7 +224,7 @@ mod tests {
         else {
             panic!("no head: {input:?}")
         };
-        let identity = rules.identify(&head.fields, is_trusted, &mut Random::new([1, 2, 3, 4]));
+        let identity = rules.identify(Some(&head.fields), is_trusted, &mut Random::new([1, 2, 3, 4]));
         let mut out = Vec::new();
         identity.write(&mut out);
         (identity, String::from_utf8(out).unwrap().replace("\r\n", "~"))

@@ -1,15 +1,132 @@
 //! What is noted of a request while it is served. Plain data.
 
+use super::entry::{End, LONG_MAX, Numbers, SHORT_MAX, put_text};
 use super::ids::Identity;
+use crate::http::message::{Head, Version};
+use ringmill_engine::Tick;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 /// Kept apart from its exchange, which is smaller where nothing is noted.
 pub(crate) struct Seen {
     /// What it is called.
     pub(crate) ids: Identity,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) began: Tick,
+    /// The same by the wall clock, since 1970.
+    pub(crate) began_unix: Duration,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    /// What the client is answered; 0 as long as it is not.
+    pub(crate) status: u16,
+    /// When it was given the connection that it has; `Tick::NEVER` before.
+    pub(crate) attached: Tick,
+    /// When the first byte of its reply came; `Tick::NEVER` before.
+    pub(crate) heard: Tick,
+    /// Why it does not come to a good end.
+    pub(crate) end: Option<End>,
+    is_http10: bool,
+    /// Those of an entry, as they go into a ring; empty where no log is kept.
+    texts: Vec<u8>,
+}
+
+/// A request whose client has left, until the time is known.
+pub(crate) struct Left {
+    pub(crate) seen: Box<Seen>,
+    pub(crate) tries: u8,
+    pub(crate) upstream: Option<Rc<str>>,
+}
+
+/// What a log wants to know of a request's texts.
+#[derive(Clone, Copy)]
+pub(crate) struct Wishes {
+    pub(crate) has_texts: bool,
+    pub(crate) has_agents: bool,
 }
 
 impl Default for Seen {
     fn default() -> Seen {
-        Seen { ids: Identity::none() }
+        Seen {
+            ids: Identity::none(),
+            client: None,
+            began: Tick::NEVER,
+            began_unix: Duration::ZERO,
+            received: 0,
+            sent: 0,
+            status: 0,
+            attached: Tick::NEVER,
+            heard: Tick::NEVER,
+            end: None,
+            is_http10: false,
+            texts: Vec::new(),
+        }
+    }
+}
+
+impl Seen {
+    /// Begins anew, in the memory that there is.
+    pub(crate) fn renew(&mut self) {
+        let texts = std::mem::take(&mut self.texts);
+        *self = Seen { texts, ..Seen::default() };
+        self.texts.clear();
+    }
+
+    /// Takes what its head says; `None` where it was no head.
+    pub(crate) fn read(&mut self, head: Option<&Head<'_, '_>>, tls: &str, wishes: Wishes) {
+        self.is_http10 = head.is_some_and(|head| head.version == Version::Http10);
+        if !wishes.has_texts {
+            return;
+        }
+        let out = &mut self.texts;
+        put_text(out, head.map_or(b"", |head| head.method.as_str().as_bytes()), SHORT_MAX);
+        put_text(out, head.and_then(|head| head.host).map_or(b"", |host| host.as_bytes()), LONG_MAX);
+        put_text(out, head.map_or(b"", |head| head.path.as_bytes()), LONG_MAX);
+        put_text(out, head.and_then(|head| head.query).map_or(b"", |query| query.as_bytes()), LONG_MAX);
+        put_text(out, tls.as_bytes(), SHORT_MAX);
+        for name in ["referer", "user-agent"] {
+            let value = head.filter(|_| wishes.has_agents).and_then(|head| head.fields.value(name));
+            put_text(out, value.unwrap_or_default(), LONG_MAX);
+        }
+    }
+
+    /// It has come to its end, and was given to an upstream so often.
+    pub(crate) fn numbers(&self, now: Tick, tries: u8) -> Numbers {
+        let heard = (self.heard != Tick::NEVER).then(|| self.heard.since(self.attached));
+        Numbers {
+            began: self.began_unix,
+            total: now.since(self.began),
+            waited: (self.attached != Tick::NEVER).then(|| self.attached.since(self.began)),
+            first_byte: heard,
+            received: self.received,
+            sent: self.sent,
+            status: self.status,
+            retries: tries.saturating_sub(1),
+            end: self.end.unwrap_or(End::Complete),
+            is_http10: self.is_http10,
+            client: self.client,
+            trace: self.ids.trace(),
+        }
+    }
+
+    pub(crate) fn texts(&self) -> &[u8] {
+        &self.texts
+    }
+}
+
+impl End {
+    /// Of what this proxy answers itself.
+    pub(crate) fn of_own(status: u16) -> Option<End> {
+        match status {
+            ..400 => None,
+            408 | 504 => Some(End::TimedOut),
+            502 => Some(End::UpstreamFailed),
+            _ => Some(End::Refused),
+        }
+    }
+
+    /// It is told of in any case.
+    pub(crate) fn is_bad(self) -> bool {
+        matches!(self, End::UpstreamFailed | End::TimedOut)
     }
 }
