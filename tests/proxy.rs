@@ -1439,6 +1439,7 @@ fn each_request_is_noted_with_its_end() {
         let observe = |part| Observe {
             ids: IdRules { request: RequestIds::Both, trace: Traces::Any },
             log: Some(rules(part)),
+            ..Observe::default()
         };
         let limits = Limits { head_timeout: Duration::from_millis(50), ..Limits::default() };
         let with = |part| ProxyConfig {

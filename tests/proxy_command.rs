@@ -272,10 +272,12 @@ fn stats_tell_of_upstreams_and_drain_them() {
             reply
         };
         let close = "HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
-        let requests = || {
+        let page = || -> serde_json::Value {
             let reply = ask(&format!("GET /stats {close}\r\n"));
-            let page: serde_json::Value =
-                serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap();
+            serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap()
+        };
+        let requests = || {
+            let page = page();
             addresses.each_ref().map(|address| {
                 let upstreams = page["upstreams"].as_array().unwrap();
                 let own = upstreams.iter().find(|upstream| upstream["address"] == **address).unwrap();
@@ -299,6 +301,12 @@ fn stats_tell_of_upstreams_and_drain_them() {
         serve();
         assert_eq!(requests(), [(10, false), (20, false)]);
         assert!(post("/drain/127.0.0.1:1").starts_with("HTTP/1.1 404 "));
+        let page = page();
+        let ended = &page["routes"][0]["ended"];
+        assert_eq!(
+            (ended["statuses"]["2xx"].as_u64(), page["routes"].as_array().map(Vec::len)),
+            (Some(30), Some(1))
+        );
     });
 }
 

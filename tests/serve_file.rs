@@ -583,6 +583,10 @@ fn mistakes_are_told_where_they_stand() {
     check(&with("[access_log]\nto = \"/x\""), &["is neither stdout nor file:PATH"]);
     check(&with("[access_log]\nto = \"stdout\"\nsample = 2"), &["is no part of all"]);
     check(&with("[ids]\nrequest = \"all\""), &["is none of off, upstream and both"]);
+    check(
+        "[server]\nstats = \"127.0.0.1:1\"\n[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\nreply = { status = 200 }\n",
+        &["`server.stats` and a listener are both 127.0.0.1:1"],
+    );
     check(&with("[limits]\nhead_timeout = \"soon\""), &["expected a duration such as 10, 10s"]);
     check(&with("[limits]\ntrust = [\"10.0.0.1/8\"]"), &["has bits behind its prefix"]);
     check(
@@ -1080,5 +1084,111 @@ fn an_access_log_is_opened_again() {
         served.program.signal(libc::SIGTERM);
         assert_eq!(served.program.wait().code(), Some(0));
         assert_eq!(lines(&file).len(), 2, "neither failed nor slow: {:?}", lines(&file));
+    });
+}
+
+/// Counts go on where a route and a server stay, whatever else changes.
+#[test]
+fn routes_and_servers_are_counted_over_changes() {
+    on_both_drivers(|driver| {
+        let app = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let status = if request.starts_with("GET /bad ") { 503 } else { 200 };
+                line.send(format!("HTTP/1.1 {status} x\r\nContent-Length: 2\r\n\r\nhi"));
+            }
+        });
+        let (other, directory) = (Upstream::honest(), Directory::new());
+        let socket = directory.file("stats");
+        let text = [
+            listen("127.0.0.1:0"),
+            "[[route]]\nto = \"app\"\n".to_owned(),
+            "[[route]]\nmatch = { host = \"*.test\", path = \"/own\", method = [\"GET\", \"PUT\"] }\nreply = { status = 404 }\n".to_owned(),
+            upstream("app", &[&app]),
+        ]
+        .concat();
+        let served = Served::start_with(driver, &format!("stats = \"unix:{socket}\""), &text);
+        let ask = |line: &str| {
+            let mut admin = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            admin
+                .write_all(
+                    format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                        .as_bytes(),
+                )
+                .unwrap();
+            let mut reply = String::new();
+            admin.read_to_string(&mut reply).unwrap();
+            reply
+        };
+        let page = || -> serde_json::Value {
+            serde_json::from_str(ask("GET /stats").split_once("\r\n\r\n").unwrap().1).unwrap()
+        };
+        // What ended of a route or a server, statuses from those that were not answered on.
+        let statuses = |list: &str, key: &str, name: &str| {
+            let page = page();
+            let found = page[list].as_array().unwrap().iter().find(|one| one[key] == name).cloned();
+            let ended = found.unwrap_or_else(|| panic!("no {name} in {page}"))["ended"].clone();
+            ["none", "1xx", "2xx", "3xx", "4xx", "5xx"]
+                .map(|class| ended["statuses"][class].as_u64().unwrap())
+        };
+        let mut client = connect_to(served.program.http());
+        let mut get = |host: &str, target: &str| {
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            receive(&mut client).status
+        };
+        let (any, own) = ("any host, any path", "host *.test, path /own and below, GET or PUT");
+        let app_address = app.address.to_string();
+        assert_eq!(
+            [get("a", "/"), get("a", "/bad"), get("a", "/x"), get("x.test", "/own")],
+            [200, 503, 200, 404]
+        );
+        assert_eq!(statuses("routes", "route", any), [0, 0, 2, 0, 0, 1]);
+        assert_eq!(statuses("routes", "route", own), [0, 0, 0, 0, 1, 0]);
+        assert_eq!(statuses("upstreams", "address", &app_address), [0, 0, 2, 0, 0, 1]);
+        let seen = page();
+        let ended =
+            &seen["routes"].as_array().unwrap().iter().find(|route| route["route"] == any).unwrap()["ended"];
+        let times: u64 =
+            ended["ms"]["requests"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!(
+            (times, ended["bytes_in"].as_u64()),
+            (3, Some("GET / HTTP/1.1\r\nHost: a\r\n\r\n".len() as u64 * 3 + 4))
+        );
+        assert_eq!(seen["upstreams"][0]["upstream"], "app");
+
+        // One goes, one comes, and one is in another place; the server is used in another way.
+        let changed = [
+            listen("127.0.0.1:0"),
+            "[[route]]\nmatch = { path = \"/new\" }\nto = \"new\"\n[[route]]\nto = \"app\"\n".to_owned(),
+            upstream("new", &[&other]),
+            upstream("app", &[&app]) + "slow_start = \"1s\"\n",
+        ]
+        .concat();
+        assert!(served.follow(&changed).contains("was read again"));
+        assert_eq!([get("a", "/new"), get("a", "/bad"), get("a", "/..")], [200, 503, 400]);
+        assert_eq!(statuses("routes", "route", "any host, path /new and below"), [0, 0, 1, 0, 0, 0]);
+        assert_eq!(page()["unrouted"]["statuses"]["4xx"], 1);
+        let all = page()["routes"].as_array().unwrap().len();
+        assert_eq!(all, 2, "what is gone is not told of: {}", page());
+        let sum: u64 = statuses("routes", "route", any).iter().sum();
+        assert_eq!(sum, 4);
+        let server: u64 = page()["upstreams"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["upstream"] == "app")
+            .map(|one| {
+                one["ended"]["statuses"]
+                    .as_object()
+                    .unwrap()
+                    .values()
+                    .map(|count| count.as_u64().unwrap())
+                    .sum::<u64>()
+            })
+            .sum();
+        assert_eq!(server, 4);
+        assert!(ask(&format!("POST /drain/{app_address}")).starts_with("HTTP/1.1 204 "));
+        let drained =
+            page()["upstreams"].as_array().unwrap().iter().filter(|one| one["drained"] == true).count();
+        assert_eq!(drained, 1);
     });
 }

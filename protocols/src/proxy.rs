@@ -58,8 +58,8 @@ pub use fleet::{Fleet, ServerCounts};
 pub use groups::server_of;
 pub use normal::Unclear;
 pub use observe::{
-    AccessLog, Batch, End, Entry, IdRules, LineWriter, LogFormat, LogRules, Numbers, Observe, RequestIds,
-    Text, Traces,
+    AccessLog, Batch, Counted, Counts, End, Entry, IdRules, LIMITS_MICROS, LineCounts, LineWriter, LogFormat,
+    LogRules, Numbers, Observe, RequestIds, Text, Traces,
 };
 pub use peer::Peer;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};

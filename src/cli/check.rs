@@ -196,15 +196,7 @@ fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Expla
     let Explained { number, route, upstream, location, path, host, head, front } = explained;
     let place = |number: usize| settled.places[number] + 1;
     let routes = plan.routes();
-    let describe = |number: usize| {
-        let route = routes.get(number);
-        let methods = if route.methods.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", route.methods.join(" or "))
-        };
-        format!("route {}: {}, {}{methods}", place(number), route.host, route.path)
-    };
+    let describe = |number: usize| format!("route {}: {}", place(number), routes.get(number));
     row(said, "route", &describe(*number));
     row(said, "why", &format!("asked for host {host:?} and path {path:?}, which are in normal form"));
     let mut is_before = true;

@@ -6,7 +6,9 @@
 use super::access_log::{LogWriter, open};
 use super::run::run;
 use super::signals::{Orders, Reload};
+use super::upstream_stats::UpstreamStats;
 use crate::config::{Known, Listen, Settled, Source, StartOnly};
+use ringmill::http::Server;
 use ringmill::layer::proxy::Prefixed;
 use ringmill::proxy::{Plans, Proxy, Watching};
 use ringmill::{
@@ -40,12 +42,21 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         builder = stack(&listen, store.as_ref(), &plans, Start(builder, listen.address.clone()));
         current.push(Listening { address: listen.address.clone(), listen, store });
     }
+    if let Some(stats) = &server.stats {
+        let (address, plans) = (stats.value.clone(), plans.clone());
+        builder = builder.listen(address, move |worker| {
+            Server::new(UpstreamStats { plans: plans.clone(), stats: worker.stats.clone() })
+        });
+    }
     let running = builder.start()?;
     for (listening, address) in current.iter_mut().zip(running.addresses()) {
         listening.address = address.clone();
     }
     let Some(listeners) = running.listeners() else { return Ok(running.join()?) };
-    let says: Vec<String> = current.iter().map(Listening::says).collect();
+    let mut says: Vec<String> = current.iter().map(Listening::says).collect();
+    // Behind all others, if it is there.
+    let stats = running.addresses().get(current.len());
+    says.extend(stats.map(|address| format!("stats of upstreams on {address}")));
     let stamp = Stamp::of(path);
     let log = writer.clone();
     let mut front =

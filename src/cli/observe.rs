@@ -5,7 +5,7 @@ use super::signals::Reload;
 use crate::config::text::{LogTarget, share};
 use clap::Args;
 use ringmill::Error;
-use ringmill::proxy::{AccessLog, IdRules, LogFormat, LogRules, Observe, RequestIds, Traces};
+use ringmill::proxy::{AccessLog, Counts, IdRules, LogFormat, LogRules, Observe, RequestIds, Traces};
 use ringmill_console::options;
 use std::time::Duration;
 
@@ -47,10 +47,12 @@ pub(super) struct Observing {
 }
 
 impl ObserveOptions {
-    pub(super) fn start(self) -> Result<Observing, Error> {
+    /// Starts what there is to start; `counts` says whether somebody asks for counts.
+    pub(super) fn start(self, counts: bool) -> Result<Observing, Error> {
+        let counts = counts.then(Counts::default);
         let ids = IdRules { request: self.request_id, trace: self.trace };
         let Some(target) = self.access_log else {
-            return Ok(Observing { observe: Observe { ids, log: None }, writer: None });
+            return Ok(Observing { observe: Observe { ids, log: None, counts }, writer: None });
         };
         let (to, format) = (AccessLog::default(), self.access_log_format);
         let writer = LogWriter::new(to.clone());
@@ -63,7 +65,7 @@ impl ObserveOptions {
             slow: self.access_log_slow,
             has_agents: format == LogFormat::Combined,
         };
-        let observe = Observe { ids, log: Some(log) };
+        let observe = Observe { ids, log: Some(log), counts };
         Ok(Observing { observe, writer: Some((writer, target, format)) })
     }
 }

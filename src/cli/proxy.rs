@@ -82,8 +82,8 @@ pub(crate) struct Proxy {
     #[arg(long, env = "RINGMILL_EJECT_5XX")]
     eject_5xx: bool,
 
-    /// Where upstreams are told of, as PORT (of 127.0.0.1), IP:PORT or unix:PATH: GET /stats says how each does, POST /drain/IP:PORT gives
-    /// it no new requests, /undrain/IP:PORT again. Whoever can connect may do that
+    /// Where upstreams are told of, as PORT (of 127.0.0.1), IP:PORT or unix:PATH: GET /stats says how each does and what became of
+    /// requests, POST /drain/IP:PORT gives it no new requests, /undrain/IP:PORT again. Whoever can connect may do that
     #[arg(long, value_name = "LISTEN", env = "RINGMILL_STATS")]
     stats: Option<Listen>,
 
@@ -226,7 +226,7 @@ impl Proxy {
             self.upstreams.iter().chain(&self.backup).map(Upstream::to_string).collect();
         // Names are looked up until the end.
         let https = Https::new(&self.https, std::slice::from_ref(&self.listen.0))?;
-        let observing = self.observe.clone().start()?;
+        let observing = self.observe.clone().start(self.stats.is_some())?;
         let reloads = [https.as_ref().and_then(Https::reload), observing.reload()];
         let (running, _watching) = self.start(https.as_ref(), observing.observe.clone())?;
         // In order: what workers noted last is written when they have ended.
@@ -316,7 +316,6 @@ impl Proxy {
         };
         let relaying = Relaying { idle_timeout: self.tcp_idle, ..Relaying::new(Some(String::new())) };
         let relaying = self.tcp.then_some(relaying);
-        let fleet = proxy.fleet.clone();
         let drafted = Drafted { name: String::new(), entries, config: proxy };
         let draft = Draft::new(vec![drafted], |mut upstreams| {
             Plan::one(ProxyConfig::clone(&upstreams.remove(0).config))
@@ -345,7 +344,7 @@ impl Proxy {
         }
         if let Some(Listen(address)) = self.stats {
             builder = builder.listen(address, move |worker| {
-                Server::new(UpstreamStats { fleet: fleet.clone(), stats: worker.stats.clone() })
+                Server::new(UpstreamStats { plans: plans.clone(), stats: worker.stats.clone() })
             });
         }
         Ok((builder.start()?, watching))

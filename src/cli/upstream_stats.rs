@@ -1,13 +1,15 @@
-//! What `ringmill proxy --stats` tells of upstreams, as JSON, and how a server is drained there.
+//! What a proxy tells of upstreams and routes, as JSON, and how a server is drained there.
 
 use ringmill::http::{Handler, Method, Reply, Request};
-use ringmill::proxy::{Fleet, ServerCounts};
+use ringmill::proxy::{Counted, Counts, LIMITS_MICROS, LineCounts, PlannedUpstream, Plans, ServerCounts};
 use ringmill::{Address, Stats};
 use serde::Serialize;
+use serde_json::{Map, Value as Json, json};
 
 /// Answers `GET /stats`, and `POST /drain/ADDRESS` and `POST /undrain/ADDRESS`.
 pub(crate) struct UpstreamStats {
-    pub(crate) fleet: Fleet,
+    /// Whose servers are told of: those of the plan that holds.
+    pub(crate) plans: Plans,
     pub(crate) stats: Stats,
 }
 
@@ -16,11 +18,19 @@ struct Page {
     connections: u64,
     accepted: u64,
     requests: u64,
+    /// Lines that nobody took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_log_dropped: Option<u64>,
     upstreams: Vec<Server>,
+    routes: Vec<Route>,
+    /// Requests that no route took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unrouted: Option<Json>,
 }
 
 #[derive(Serialize)]
 struct Server {
+    upstream: String,
     address: String,
     connections: u32,
     in_flight: u32,
@@ -32,11 +42,20 @@ struct Server {
     spared: u64,
     down: bool,
     drained: bool,
+    /// Of those that have come to their end.
+    ended: Json,
 }
 
-impl From<ServerCounts> for Server {
-    fn from(counts: ServerCounts) -> Server {
+#[derive(Serialize)]
+struct Route {
+    route: String,
+    ended: Json,
+}
+
+impl Server {
+    fn of(upstream: &str, counts: ServerCounts, ended: &LineCounts) -> Server {
         Server {
+            upstream: upstream.to_owned(),
             address: counts.address.to_string(),
             connections: counts.open,
             in_flight: counts.in_flight,
@@ -48,8 +67,28 @@ impl From<ServerCounts> for Server {
             spared: counts.spared,
             down: counts.is_down,
             drained: counts.is_drained,
+            ended: json_of(ended, "first_byte_ms"),
         }
     }
+}
+
+/// What was counted, with its times under this name.
+fn json_of(counts: &LineCounts, times: &str) -> Json {
+    let millis = |micros: u64| micros as f64 / 1000.0;
+    let names = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter();
+    let statuses: Map<String, Json> =
+        names.zip(counts.statuses).map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let limits = LIMITS_MICROS.iter().map(|limit| format!("<={}", millis(*limit)));
+    let limits = limits.chain([format!(">{}", millis(LIMITS_MICROS[LIMITS_MICROS.len() - 1]))]);
+    let up_to: Map<String, Json> =
+        limits.zip(counts.times).map(|(limit, count)| (limit, count.into())).collect();
+    json!({
+        "statuses": statuses,
+        "bytes_in": counts.received,
+        "bytes_out": counts.sent,
+        "retries": counts.retries,
+        times: { "sum": millis(counts.micros), "requests": up_to },
+    })
 }
 
 impl Handler for UpstreamStats {
@@ -72,11 +111,30 @@ impl Handler for UpstreamStats {
 impl UpstreamStats {
     fn tell(&self, reply: &mut Reply<'_>) {
         let total = self.stats.total();
+        let plan = self.plans.current();
+        let observe = &plan.front().observe;
+        let counted = observe.counts.as_ref().map_or(Vec::new(), Counts::all);
+        let ended =
+            |what: &Counted| counted.iter().find(|(known, _)| known == what).map(|(_, counts)| *counts);
+        let servers = |upstream: &PlannedUpstream| {
+            let of = |counts: ServerCounts| {
+                let what = Counted::Server(upstream.name.clone(), counts.address.clone());
+                Server::of(&upstream.name, counts, &ended(&what).unwrap_or_default())
+            };
+            upstream.config.fleet.counts().into_iter().map(of).collect::<Vec<_>>()
+        };
+        let route = |(what, counts): &(Counted, LineCounts)| match what {
+            Counted::Route(route) => Some(Route { route: route.clone(), ended: json_of(counts, "ms") }),
+            Counted::Unrouted | Counted::Server(..) => None,
+        };
         let page = Page {
             connections: total.connections,
             accepted: total.accepted,
             requests: total.requests,
-            upstreams: self.fleet.counts().into_iter().map(Server::from).collect(),
+            access_log_dropped: observe.log.as_ref().map(|log| log.to.dropped()),
+            upstreams: plan.upstreams().iter().flat_map(servers).collect(),
+            routes: counted.iter().filter_map(route).collect(),
+            unrouted: ended(&Counted::Unrouted).map(|counts| json_of(&counts, "ms")),
         };
         match serde_json::to_vec_pretty(&page) {
             Ok(mut json) => {
@@ -90,8 +148,13 @@ impl UpstreamStats {
     }
 
     fn drain(&self, address: &str, is_drained: bool, reply: &mut Reply<'_>) {
-        let is_known = address.parse::<Address>().is_ok_and(|address| self.fleet.drain(&address, is_drained));
-        if is_known {
+        let drained = |address: &Address| {
+            // In all upstreams that have it.
+            let plan = self.plans.current();
+            let has_it = |upstream: &&PlannedUpstream| upstream.config.fleet.drain(address, is_drained);
+            plan.upstreams().iter().filter(has_it).count()
+        };
+        if address.parse::<Address>().is_ok_and(|address| drained(&address) > 0) {
             reply.status(204).empty();
         } else {
             reply.status(404).text("404 Not Found: no upstream has this address\n");

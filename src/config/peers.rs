@@ -1,7 +1,7 @@
 //! With whom connections are secured, over all plans of a process: a server that stays the same keeps its peer, and with it its
 //! connections. What no plan and no connection uses any more is forgotten.
 
-use ringmill::proxy::{AccessLog, Peer};
+use ringmill::proxy::{AccessLog, Counts, Peer};
 use ringmill::{TlsClient, TlsClientConfig, TlsPeer};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,6 +14,8 @@ pub(crate) struct Known {
     peers: HashMap<Identity, Peer>,
     /// Of all plans: whoever writes it goes on.
     pub(crate) access_log: AccessLog,
+    /// Likewise.
+    pub(crate) counts: Counts,
 }
 
 /// What peers of an upstream have in common.

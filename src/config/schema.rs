@@ -58,6 +58,9 @@ pub(crate) struct Server {
     /// Look at this file about every so often, and follow it when it has changed, as on SIGHUP. Left out, only SIGHUP counts. Files
     /// of certificates are looked at every ten seconds in any case.
     pub(crate) watch: Option<Text<Timeout>>,
+    /// Where upstreams and routes are told of: GET /stats says how each server does and what became of requests, POST /drain/IP:PORT gives a server no
+    /// new requests, /undrain/IP:PORT again. Whoever can connect may do that. Left out, nothing is counted.
+    pub(crate) stats: Option<Text<ListenAddress>>,
 }
 
 impl Default for Server {
@@ -71,6 +74,7 @@ impl Default for Server {
             connect_timeout: Text::of("2s"),
             drain: Text::of("30s"),
             watch: None,
+            stats: None,
         }
     }
 }

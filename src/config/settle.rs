@@ -63,8 +63,17 @@ impl Listen {
 }
 
 pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>) -> Settled {
-    let schema::Server { workers, pin, driver, max_connections, max_memory, connect_timeout, drain, watch } =
-        &file.server;
+    let schema::Server {
+        workers,
+        pin,
+        driver,
+        max_connections,
+        max_memory,
+        connect_timeout,
+        drain,
+        watch,
+        ..
+    } = &file.server;
     let engine = Config {
         workers: workers.value.0,
         pin: pin.value.clone(),
@@ -81,6 +90,13 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
     let listen = listeners(file, &names, problems);
     let relaying: Vec<&Relaying> = listen.iter().filter_map(|listen| listen.tcp.as_ref()).collect();
     relays::settle(file, &relaying, &names, &mut upstreams, problems);
+    if let Some(stats) = &file.server.stats
+        && listen.iter().any(|listen| listen.address == stats.value)
+        && stats.value.ip().is_none_or(|ip| ip.port() != 0)
+    {
+        let what = format!("`server.stats` and a listener are both {}", stats.text);
+        problems.push(Problem::of_file(what, "give `stats` an address of its own"));
+    }
     let (routes, places) = routes(file, &names, problems);
     let front = Front::from(&ProxyConfig {
         limits: Limits {
@@ -96,6 +112,7 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         observe: Observe {
             ids: file.ids.rules(),
             log: file.access_log.as_ref().map(|log| log.rules(&known.access_log)),
+            counts: file.server.stats.as_ref().map(|_| known.counts.clone()),
         },
         ..ProxyConfig::new(Vec::new())
     });

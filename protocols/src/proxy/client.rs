@@ -173,6 +173,7 @@ impl State {
             Ok(way) => way,
             Err(refused) => return self.turn_away(&refused, (head, len, keep_alive), io),
         };
+        self.note_route(way.route);
         let (front, route) = (&self.plan.front, self.plan.routes.get(way.route));
         let group = match &route.target {
             Target::Upstream(number) => self.groups.planned(*number),

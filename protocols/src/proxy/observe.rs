@@ -2,8 +2,10 @@
 //! for costs nothing.
 //!
 //! `ids.rs` and `trace.rs` are what a request is called. `seen.rs` is what is noted of one while it is served; with its end it is an `entry.rs`
-//! in the ring of its worker (`log.rs`), of which whoever reads the rings makes a line (`format.rs`). All is pure but for the rings.
+//! in the ring of its worker (`log.rs`), of which whoever reads the rings makes a line (`format.rs`). `counts.rs` has the sums
+//! of routes and servers. All is pure but for the rings.
 
+mod counts;
 mod entry;
 mod format;
 mod ids;
@@ -12,6 +14,8 @@ mod random;
 mod seen;
 mod trace;
 
+pub(super) use counts::Tally;
+pub use counts::{Counted, Counts, LIMITS_MICROS, LineCounts};
 pub use entry::{End, Entry, Numbers, Text};
 pub use format::{LineWriter, LogFormat};
 pub use ids::{IdRules, RequestIds, Traces};
@@ -19,7 +23,7 @@ pub(super) use ids::{Identity, is_identity};
 pub(super) use log::Sink;
 pub use log::{AccessLog, Batch, LogRules};
 pub(super) use random::Random;
-pub(super) use seen::{Left, Seen, Wishes};
+pub(super) use seen::{Label, Left, Seen, Wishes};
 
 /// What is told of requests. By default nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,11 +32,13 @@ pub struct Observe {
     pub ids: IdRules,
     /// Which of them are noted when they have come to their end, and where.
     pub log: Option<LogRules>,
+    /// Where routes and servers are counted.
+    pub counts: Option<Counts>,
 }
 
 impl Observe {
     /// Whether anything is to be noted of a request.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.ids.is_off() || self.log.is_some()
+        !self.ids.is_off() || self.log.is_some() || self.counts.is_some()
     }
 }

@@ -5,6 +5,7 @@ use super::balance::{self, Candidate, Random, key_of};
 use super::config::{Balance, HashBy, ProxyConfig, Server};
 use super::fleet::{Fleet, Member};
 use super::health::Failure;
+use super::observe::Label;
 use super::rules::{Check, Ejection};
 use super::sticky::Cookies;
 use crate::http::message::Fields;
@@ -50,8 +51,8 @@ pub(super) struct Endpoint {
     pub(super) address: Address,
     /// For requests that name no host.
     pub(super) host: String,
-    /// For the log.
-    pub(super) label: Rc<str>,
+    /// For those who look from outside.
+    pub(super) label: Rc<Label>,
     /// Connections without a request; the last one was used last, and is the first to be used again.
     pub(super) idle: Vec<usize>,
     /// Requests that wait for a connection, the first one longest.
@@ -77,7 +78,7 @@ impl Pool {
         let endpoint = |server: &Server| Endpoint {
             address: server.address.clone(),
             host: server.address.ip().map_or("localhost".to_owned(), |ip| ip.to_string()),
-            label: server.address.to_string().into(),
+            label: Rc::new(Label { address: server.address.to_string(), line: None }),
             idle: Vec::new(),
             waiting: VecDeque::new(),
             open: 0,

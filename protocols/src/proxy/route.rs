@@ -136,6 +136,15 @@ impl PathPattern {
     }
 }
 
+impl fmt::Display for Route {
+    /// What it matches.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.host, self.path)?;
+        let separated = |n: usize| if n == 0 { ", " } else { " or " };
+        self.methods.iter().enumerate().try_for_each(|(n, method)| write!(f, "{}{method}", separated(n)))
+    }
+}
+
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -2,7 +2,8 @@
 
 use super::client::{Begun, Client, Peer};
 use super::exchange::Exchange;
-use super::observe::{End, Left, Seen, Wishes};
+use super::observe::{Counted, End, Label, Left, Seen, Tally, Wishes};
+use super::route::Route;
 use super::state::{SPARE_MAX, State};
 use crate::http::message::Head;
 use ringmill_engine::{Facts, Io};
@@ -73,8 +74,8 @@ impl State {
     /// An exchange has ended.
     pub(super) fn note_end(&mut self, exchange: &mut Exchange) {
         let Some(seen) = exchange.seen.take() else { return };
-        let upstream = self.given_to(exchange);
-        self.put(&seen, exchange.tries, upstream.as_deref());
+        let server = self.given_to(exchange);
+        self.put(&seen, exchange.tries, server.as_deref());
         self.forget(Some(seen));
     }
 
@@ -83,44 +84,74 @@ impl State {
     pub(super) fn note_left(&mut self, exchange: &mut Exchange) {
         let Some(mut seen) = exchange.seen.take() else { return };
         seen.end.get_or_insert(End::ClientLeft);
-        let upstream = self.given_to(exchange);
-        self.left.push(Left { seen, tries: exchange.tries, upstream });
+        let server = self.given_to(exchange);
+        self.left.push(Left { seen, tries: exchange.tries, server });
     }
 
     /// The server that it was given to last.
-    fn given_to(&self, exchange: &Exchange) -> Option<Rc<str>> {
+    fn given_to(&self, exchange: &Exchange) -> Option<Rc<Label>> {
         (exchange.tries > 0).then(|| self.groups[exchange.place].label.clone())
     }
 
     /// The time is known.
     #[cold]
     pub(super) fn put_left(&mut self) {
-        for Left { seen, tries, upstream } in std::mem::take(&mut self.left) {
-            self.put(&seen, tries, upstream.as_deref());
+        for Left { seen, tries, server } in std::mem::take(&mut self.left) {
+            self.put(&seen, tries, server.as_deref());
             self.forget(Some(seen));
         }
     }
 
     /// Tells of a request that has come to its end, whatever it was.
-    fn put(&mut self, seen: &Seen, tries: u8, upstream: Option<&str>) {
-        let (Some(rules), Some(sink)) = (&self.plan.front.observe.log, &mut self.sink) else { return };
+    fn put(&mut self, seen: &Seen, tries: u8, server: Option<&Label>) {
         let numbers = seen.numbers(self.now, tries);
+        if let Some(tally) = &mut self.tally {
+            tally.end(seen.route, &numbers);
+        }
+        if let Some(line) = server.and_then(|server| server.line.as_ref()) {
+            line.count_given(&numbers);
+        }
+        let (Some(rules), Some(sink)) = (&self.plan.front.observe.log, &mut self.sink) else { return };
         let is_bad = numbers.status >= 500 || numbers.end.is_bad() || numbers.total >= rules.slow;
         let is_taken = is_bad
             || rules.sampled_per_million >= MILLION
             || self.random.next() % u64::from(MILLION) < u64::from(rules.sampled_per_million);
         if is_taken {
-            sink.put(
-                &numbers,
-                (upstream.unwrap_or_default().as_bytes(), seen.ids.id()),
-                seen.texts(),
-                self.now,
-            );
+            let server = server.map_or("", |server| &server.address);
+            sink.put(&numbers, (server.as_bytes(), seen.ids.id()), seen.texts(), self.now);
         }
     }
 
-    /// Where finished requests go by the plan that holds.
-    pub(super) fn open_log(&mut self) {
+    /// The request that is looked at takes the route with this number.
+    pub(super) fn note_route(&mut self, route: usize) {
+        if let (Some(seen), Some(tally)) = (&mut self.seen, &mut self.tally) {
+            seen.route = tally.begin(route);
+        }
+    }
+
+    /// What is told by the plan that holds, and to whom.
+    pub(super) fn open_observe(&mut self) {
+        self.open_log();
+        let Some(counts) = &self.plan.front.observe.counts else {
+            self.tally = None;
+            return;
+        };
+        let known = self.tally.take().filter(|tally| tally.is_of(counts));
+        let tally = self.tally.insert(known.unwrap_or_else(|| Tally::new(counts)));
+        tally.follow(self.plan.routes.all().iter().map(Route::to_string));
+        for key in self.groups.all_planned() {
+            let name = self.groups.planned_as(key).map_or("", |upstream| &upstream.name).to_owned();
+            for endpoint in &mut self.groups.group(key).pool.endpoints {
+                if endpoint.label.line.is_none() {
+                    let what = Counted::Server(name.clone(), endpoint.address.clone());
+                    let line = Some(counts.line(&what));
+                    endpoint.label = Rc::new(Label { address: endpoint.label.address.clone(), line });
+                }
+            }
+        }
+    }
+
+    fn open_log(&mut self) {
         self.sink = match (&self.plan.front.observe.log, self.sink.take()) {
             (None, _) => None,
             (Some(rules), Some(sink)) if sink.is_of(&rules.to) => Some(sink),

@@ -6,7 +6,7 @@
 use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::{ToClient, write_own_reply};
 use super::groups::{Groups, Place};
-use super::observe::{End, Left, Random, Seen, Sink};
+use super::observe::{End, Left, Random, Seen, Sink, Tally};
 use super::plan::Plan;
 use super::relay::pair::Pair;
 use super::spare::Spare;
@@ -52,6 +52,7 @@ pub(super) struct State {
     /// Requests whose clients have left since the time was known.
     pub(super) left: Vec<Left>,
     pub(super) sink: Option<Sink>,
+    pub(super) tally: Option<Tally>,
 }
 
 /// A connection with an upstream.
@@ -99,8 +100,9 @@ impl State {
             spare_seen: Vec::new(),
             left: Vec::new(),
             sink: None,
+            tally: None,
         };
-        state.open_log();
+        state.open_observe();
         state
     }
 
@@ -129,7 +131,7 @@ impl State {
         let idle = self.groups.follow(&plan);
         self.plan = plan;
         self.plan_number = self.plan_number.wrapping_add(1);
-        self.open_log();
+        self.open_observe();
         self.join_fleets();
         self.check_servers(self.now);
         for upstream in idle {

@@ -1,11 +1,13 @@
 //! What is noted of a request while it is served. Plain data.
 
+use super::counts::Line;
 use super::entry::{End, LONG_MAX, Numbers, SHORT_MAX, put_text};
 use super::ids::Identity;
 use crate::http::message::{Head, Version};
 use ringmill_engine::Tick;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Kept apart from its exchange, which is smaller where nothing is noted.
@@ -24,6 +26,8 @@ pub(crate) struct Seen {
     pub(crate) attached: Tick,
     /// When the first byte of its reply came; `Tick::NEVER` before.
     pub(crate) heard: Tick,
+    /// Where its route is counted, if it is.
+    pub(crate) route: Option<usize>,
     /// Why it does not come to a good end.
     pub(crate) end: Option<End>,
     is_http10: bool,
@@ -35,7 +39,13 @@ pub(crate) struct Seen {
 pub(crate) struct Left {
     pub(crate) seen: Box<Seen>,
     pub(crate) tries: u8,
-    pub(crate) upstream: Option<Rc<str>>,
+    pub(crate) server: Option<Rc<Label>>,
+}
+
+/// What a server is called, and where it is counted, if it is.
+pub(crate) struct Label {
+    pub(crate) address: String,
+    pub(crate) line: Option<Arc<Line>>,
 }
 
 /// What a log wants to know of a request's texts.
@@ -57,6 +67,7 @@ impl Default for Seen {
             status: 0,
             attached: Tick::NEVER,
             heard: Tick::NEVER,
+            route: None,
             end: None,
             is_http10: false,
             texts: Vec::new(),
