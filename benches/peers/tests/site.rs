@@ -212,6 +212,41 @@ fn hyper_over_tls() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+/// Copied and spliced: many bytes come through, and an end is passed on while the other way goes on.
+#[test]
+fn relays() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // So little room for so much that the relay has to keep what does not fit.
+    socket2::SockRef::from(&listener)
+        .set_recv_buffer_size(16 * 1024)
+        .unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    // Answers only when all has come, with the same in reverse.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut received) = (stream.unwrap(), Vec::new());
+            stream.read_to_end(&mut received).unwrap();
+            received.reverse();
+            stream.write_all(&received).unwrap();
+        }
+    });
+    let sent: Vec<u8> = Pieces::new(20_000_000).flatten().collect();
+    for options in [&["--to", &to][..], &["--to", &to, "--splice"]] {
+        let relay = Peer::start(env!("CARGO_BIN_EXE_blind_relay"), options);
+        for sent in [&sent[..100], &sent] {
+            let (mut stream, mut received) = (relay.connect(), Vec::new());
+            stream.write_all(sent).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream.read_to_end(&mut received).unwrap();
+            assert!(
+                received.iter().eq(sent.iter().rev()),
+                "{options:?}, {} bytes",
+                sent.len()
+            );
+        }
+    }
+}
+
 #[test]
 fn axum() {
     check(
