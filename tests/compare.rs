@@ -252,6 +252,26 @@ fn workers_hosted_by_tokio_are_compared_with_others() {
 }
 
 #[test]
+fn proxies_are_compared_in_front_of_a_backend() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let out = directory.0.join("out");
+        let name = if driver == DriverChoice::Uring { "ringmill" } else { "ringmill-poll" };
+        let what = ["--only", name, "--profile", "proxy-100,proxy-idle", "--idle-connections", "50"];
+        let how = ["--pairs", "1", "--duration", "300ms", "--latency-rounds", "0", "--mode", "shared"];
+        let (code, output, errors) = compare(&[&what[..], &how, &["--out", out.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{output} {errors}");
+        let results = results(&out);
+        let reply = &rows(&results, "proxy-100")[0]["replies"][0];
+        assert_eq!((&reply["path"], &reply["body_bytes"]), (&"/bytes/100".into(), &100.into()));
+        let fields = reply["fields"].as_array().unwrap();
+        assert!(fields.iter().any(|field| field == "via"), "it is the proxy that answers: {reply}");
+        let idle = &results["proxy_idle"]["rows"][0];
+        assert!(idle["requested"]["bytes"].is_number() && idle["opened"]["bytes"].is_number(), "{idle:#}");
+    });
+}
+
+#[test]
 fn websockets_are_compared_by_message_by_delivery_and_by_memory() {
     on_both_drivers(|driver| {
         let directory = Directory::new();

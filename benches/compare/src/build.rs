@@ -26,9 +26,7 @@ impl Peers {
                 bail!("{} is not the folder of the peers: it has no Cargo.toml of theirs", folder.display())
             }
             None => {
-                let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
-                let found = starts.iter().flatten().find_map(|start| find_above(start));
-                found.context(
+                find_where("benches/peers", is_peers).context(
                     "the other servers are built from the folder benches/peers of Ringmill's source, and neither this \
                      program nor the current folder is in a checkout: name the folder with --peers, or compare \
                      Ringmill's own drivers with --only ringmill,ringmill-poll",
@@ -69,8 +67,15 @@ impl Peers {
     }
 }
 
-fn find_above(start: &Path) -> Option<PathBuf> {
-    start.ancestors().map(|folder| folder.join("benches/peers")).find(|folder| is_peers(folder))
+/// A file of the checkout that the executable or the current folder is in.
+pub(super) fn find(path: &str) -> Option<PathBuf> {
+    find_where(path, Path::is_file)
+}
+
+fn find_where(path: &str, is_it: fn(&Path) -> bool) -> Option<PathBuf> {
+    let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
+    let mut above = starts.iter().flatten().flat_map(|start| start.ancestors());
+    above.find_map(|folder| Some(folder.join(path)).filter(|found| is_it(found)))
 }
 
 fn is_peers(folder: &Path) -> bool {
@@ -79,7 +84,7 @@ fn is_peers(folder: &Path) -> bool {
 }
 
 /// Name and version of every package. Of several versions of one package the highest stays, as it stands last.
-fn parse_lock(text: &str) -> BTreeMap<String, String> {
+pub(super) fn parse_lock(text: &str) -> BTreeMap<String, String> {
     let mut versions = BTreeMap::new();
     let mut name = "";
     for line in text.lines() {

@@ -2,6 +2,7 @@
 
 mod all;
 pub(super) mod bun;
+pub(super) mod gateway;
 pub(super) mod nginx;
 
 use super::h2load;
@@ -10,8 +11,8 @@ use super::pinned::Starter;
 use super::process::Launcher;
 use super::profile::{Ask, Profile};
 use super::results::ListenerOptions;
-pub(super) use all::CONTENDERS;
-use anyhow::{Context, Result};
+pub(super) use all::{BACKEND, CONTENDERS};
+use anyhow::{Context, Result, bail};
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::process::Command;
@@ -56,6 +57,12 @@ pub(super) enum Kind {
     BlindFan { arguments: &'static [&'static str], deflates: bool },
     /// The Bun that is installed.
     Bun,
+    /// The HAProxy that is installed; as a relay it may splice.
+    Haproxy { splices: bool },
+    /// Pingora, where it was built.
+    Pingora,
+    /// The program of the peers that passes bytes on and looks at none of them.
+    BlindRelay { arguments: &'static [&'static str] },
 }
 
 /// How a program comes to speak gRPC, which is HTTP/2.
@@ -69,6 +76,7 @@ pub(super) enum Grpc {
 }
 
 const WEBSOCKET_ONLY: &str = "it speaks WebSocket only";
+const NO_SITE: &str = "it passes on what others serve";
 
 /// What the ratios are taken against.
 pub(super) const BASELINE: &str = "ringmill";
@@ -101,8 +109,12 @@ impl Contender {
         if profile.is_websocket() {
             return self.cannot_websocket(profile);
         }
+        if profile.has_backend() {
+            return gateway::cannot(self, profile);
+        }
         match self.kind {
             Kind::Echo { .. } | Kind::BlindFan { .. } | Kind::Bun => Some(WEBSOCKET_ONLY),
+            Kind::Haproxy { .. } | Kind::Pingora | Kind::BlindRelay { .. } => Some(NO_SITE),
             Kind::Ringmill { .. } => None,
             Kind::RingmillPlain { .. } => Some("it is ringmill there"),
             Kind::RingmillHosted { .. } if matches!(profile, UdpEcho | Download | Upload | Mixed) => {
@@ -171,6 +183,7 @@ impl Contender {
                 Some("it speaks no TLS")
             }
             Kind::Echo { .. } | Kind::BlindFan { .. } | Kind::Bun => Some(WEBSOCKET_ONLY),
+            Kind::Haproxy { .. } | Kind::Pingora | Kind::BlindRelay { .. } => Some(NO_SITE),
         }
     }
 
@@ -192,7 +205,7 @@ impl Contender {
         if self.kind == Kind::Bun && bun::program().is_none() {
             return Some("bun is not installed (npm install --global bun)".to_owned());
         }
-        None
+        gateway::missing(self).map(str::to_owned)
     }
 
     /// The program of the peers that has to be built.
@@ -205,11 +218,14 @@ impl Contender {
             | Kind::Echo { program }
             | Kind::App { program, .. } => Some(program),
             Kind::BlindFan { .. } => Some("blind_fan"),
+            Kind::BlindRelay { .. } => Some("blind_relay"),
             Kind::Ringmill { .. }
             | Kind::RingmillPlain { .. }
             | Kind::RingmillHosted { .. }
             | Kind::Nginx
-            | Kind::Bun => None,
+            | Kind::Bun
+            | Kind::Haproxy { .. }
+            | Kind::Pingora => None,
         }
     }
 
@@ -232,6 +248,8 @@ pub(super) struct Site<'a> {
     pub(super) listener: &'a ListenerOptions,
     /// What servers with TLS show.
     pub(super) identity: Option<&'a Identity>,
+    /// What proxies and relays stand in front of.
+    pub(super) backend: Option<SocketAddrV4>,
     /// Size of the requests that blind responders count.
     pub(super) request_bytes: usize,
 }
@@ -239,6 +257,9 @@ pub(super) struct Site<'a> {
 impl Contender {
     /// The command that starts it on `target`.
     pub(super) fn command(&self, site: &Site<'_>, profile: Profile, target: SocketAddrV4) -> Result<Command> {
+        if profile.has_backend() {
+            return gateway::command(self, site, profile, target);
+        }
         let cpus = [site.cpu];
         let peer = |program: &str| {
             let mut command = site.launcher.command(&cpus, site.programs.join(program), Starter::Us);
@@ -315,6 +336,7 @@ impl Contender {
             }
             Kind::Nginx => nginx::command(site, profile, target)?,
             Kind::Bun => bun::command(site, profile, target)?,
+            Kind::Haproxy { .. } | Kind::Pingora | Kind::BlindRelay { .. } => bail!("{NO_SITE}"),
         })
     }
 }
@@ -381,6 +403,7 @@ mod tests {
             cpu: 0,
             listener: &listener,
             identity: Some(&identity),
+            backend: Some(SocketAddrV4::new([127, 0, 0, 1].into(), 8)),
             request_bytes: 0,
         };
         let target = SocketAddrV4::new([127, 0, 0, 1].into(), 9);
@@ -409,6 +432,8 @@ mod tests {
         assert!(!arguments("ringmill", Profile::WsFan).contains("deflate"));
         let fan = arguments("blind-fan-uring", Profile::WsFan);
         assert!(fan.ends_with("blind_fan --listen 127.0.0.1:9 --uring"), "{fan}");
+        let relay = arguments("blind-splice", Profile::Relay100);
+        assert!(relay.ends_with("blind_relay --listen 127.0.0.1:9 --to 127.0.0.1:8 --splice"), "{relay}");
         for (profile, expected) in [(Profile::GrpcUnary, true), (Profile::Pending, false)] {
             assert_eq!(arguments("axum-percore", profile).ends_with(" --http2"), expected);
         }

@@ -53,12 +53,13 @@ pub(super) fn connections_max() -> u32 {
 /// Bytes a connection of a server that has just started. An error is an interrupt.
 pub(super) fn measure(
     server: &mut Server,
+    profile: Profile,
     connections: u32,
     traffic: Traffic,
     request: &[u8],
     interrupt: &Interrupt,
 ) -> Result<Memory> {
-    let measured = try_measure(server, connections, traffic, request, interrupt);
+    let measured = try_measure(server, profile, connections, traffic, request, interrupt);
     interrupt.check()?;
     Ok(match measured {
         Ok(bytes) => Memory::Bytes(bytes),
@@ -68,6 +69,7 @@ pub(super) fn measure(
 
 fn try_measure(
     server: &mut Server,
+    profile: Profile,
     connections: u32,
     traffic: Traffic,
     request: &[u8],
@@ -75,7 +77,9 @@ fn try_measure(
 ) -> Result<f64> {
     interrupt.sleep(SETTLE)?;
     let pid = server.process.pid();
-    let files_before = proc::open_files(pid)?;
+    // A proxy may close the connection with its backend that it opened for the first answer.
+    let spare = usize::from(profile.has_backend());
+    let files_before = proc::open_files(pid)?.saturating_sub(spare);
     let bytes_before = proc::anonymous_bytes(pid)?;
     let reply_bytes = server.replies.first().map_or(0, |reply| reply.head_bytes + reply.body_bytes);
     let mut streams: Vec<Box<dyn Stream>> = Vec::with_capacity(connections as usize);

@@ -145,7 +145,7 @@ impl Clients {
                     command.arg("--cpu-of").arg(server.to_string());
                 }
             }
-            Ask::Large | Ask::Download => {
+            Ask::Small | Ask::Large | Ask::Huge | Ask::Download => {
                 let path = shape.ask.paths().remove(0);
                 command.arg("--expect-body").arg(self.file("expected.body", &shape.ask.expected(&path))?);
             }

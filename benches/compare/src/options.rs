@@ -93,6 +93,8 @@ Examples:
       WebSocket; Bun takes part where it is installed (npm install --global bun)
   ringmill compare --only ringmill,blind-fan,blind-fan-uring --profile ws-fan-1000
       messages to a thousand readers, next to nothing but the sends
+  ringmill compare --only ringmill,nginx,haproxy --profile proxy-100,proxy-64k --mode shared
+      proxies of HTTP in front of one backend; relay-100 and relay-1m are the same for relays of bytes
   ringmill compare --full --out results
   ringmill compare --list
 

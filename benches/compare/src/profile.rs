@@ -32,6 +32,12 @@ pub(super) enum Profile {
     WsFanDeflate,
     WsIdle,
     WsSubscribed,
+    Proxy100,
+    Proxy64k,
+    ProxyChurn,
+    ProxyIdle,
+    Relay100,
+    Relay1m,
 }
 
 /// Sizes of the 20 bodies of `mixed`, in bytes: as the files of a site are spread, from an icon to a picture.
@@ -39,8 +45,10 @@ pub(super) const MIXED_BYTES: [usize; 20] = [
     300, 700, 1_200, 1_800, 2_500, 3_400, 4_700, 6_100, 8_000, 10_500, 13_800, 18_000, 23_500, 30_600,
     40_000, 52_000, 64_000, 88_000, 115_000, 150_000,
 ];
-/// The body of `tls-64k`.
+/// Bodies of `proxy-100`, of `tls-64k` and `proxy-64k`, and of `relay-1m`.
+pub(super) const SMALL_BYTES: usize = 100;
 pub(super) const LARGE_BYTES: usize = 64 * 1024;
+pub(super) const HUGE_BYTES: usize = 1024 * 1024;
 pub(super) const DOWNLOAD_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const UPLOAD_BYTES: usize = 1024 * 1024;
 /// Datagrams of `udp-echo`.
@@ -89,7 +97,9 @@ pub(super) enum Ask {
     Plaintext,
     Json,
     Mixed,
+    Small,
     Large,
+    Huge,
     Download,
     Upload,
     Datagram,
@@ -106,7 +116,7 @@ pub(super) enum Ask {
 }
 
 impl Profile {
-    pub(super) const ALL: [Profile; 26] = [
+    pub(super) const ALL: [Profile; 32] = [
         Profile::KeepAlive64,
         Profile::KeepAlive512,
         Profile::Pipelined16,
@@ -133,6 +143,12 @@ impl Profile {
         Profile::WsFanDeflate,
         Profile::WsIdle,
         Profile::WsSubscribed,
+        Profile::Proxy100,
+        Profile::Proxy64k,
+        Profile::ProxyChurn,
+        Profile::ProxyIdle,
+        Profile::Relay100,
+        Profile::Relay1m,
     ];
 
     /// Those of `--quick`.
@@ -167,6 +183,12 @@ impl Profile {
             Profile::WsFanDeflate => "ws-fan-1000-deflate",
             Profile::WsIdle => "ws-idle",
             Profile::WsSubscribed => "ws-subscribed",
+            Profile::Proxy100 => "proxy-100",
+            Profile::Proxy64k => "proxy-64k",
+            Profile::ProxyChurn => "proxy-churn",
+            Profile::ProxyIdle => "proxy-idle",
+            Profile::Relay100 => "relay-100",
+            Profile::Relay1m => "relay-1m",
         }
     }
 
@@ -214,6 +236,14 @@ impl Profile {
                 "anonymous memory of a WebSocket that does nothing, before and after its handshake"
             }
             Profile::WsSubscribed => "the same of one that subscribes to a topic",
+            Profile::Proxy100 => "GET of 100 bytes through a proxy, on 64 keep-alive connections",
+            Profile::Proxy64k => "GET of 64 KiB through a proxy, on 64 keep-alive connections",
+            Profile::ProxyChurn => {
+                "GET of 100 bytes through a proxy, a new connection for every request, 64 at a time"
+            }
+            Profile::ProxyIdle => "anonymous memory of a proxy's client that does nothing",
+            Profile::Relay100 => "GET of 100 bytes through a relay of bytes, on 64 keep-alive connections",
+            Profile::Relay1m => "GET of 1 MiB through a relay of bytes, on 16 keep-alive connections",
         }
     }
 
@@ -258,11 +288,16 @@ impl Profile {
             // One of them publishes.
             Profile::WsFan => keep_alive(Ask::FanOut, 1001),
             Profile::WsFanDeflate => keep_alive(Ask::FanOutDeflated, 1001),
+            Profile::Proxy100 | Profile::Relay100 => keep_alive(Ask::Small, 64),
+            Profile::Proxy64k => keep_alive(Ask::Large, 64),
+            Profile::ProxyChurn => Shape { requests_per_connection: Some(1), ..keep_alive(Ask::Small, 64) },
+            Profile::Relay1m => keep_alive(Ask::Huge, 16),
             Profile::Idle
             | Profile::TlsIdle
             | Profile::PendingIdle
             | Profile::WsIdle
-            | Profile::WsSubscribed => return None,
+            | Profile::WsSubscribed
+            | Profile::ProxyIdle => return None,
         })
     }
 
@@ -272,6 +307,7 @@ impl Profile {
             Some(shape) => shape.ask,
             None if self == Profile::PendingIdle => Ask::Pending,
             None if self == Profile::WsIdle => Ask::Echo,
+            None if self == Profile::ProxyIdle => Ask::Small,
             None if self == Profile::WsSubscribed => Ask::FanOut,
             None => Ask::Plaintext,
         }
@@ -288,7 +324,23 @@ impl Profile {
 
     pub(super) fn is_idle(self) -> bool {
         use Profile::*;
-        matches!(self, Idle | TlsIdle | PendingIdle | WsIdle | WsSubscribed)
+        matches!(self, Idle | TlsIdle | PendingIdle | WsIdle | WsSubscribed | ProxyIdle)
+    }
+
+    /// Requests go through a proxy that reads them.
+    pub(super) fn is_proxied(self) -> bool {
+        use Profile::*;
+        matches!(self, Proxy100 | Proxy64k | ProxyChurn | ProxyIdle)
+    }
+
+    /// Requests go through what passes bytes on.
+    pub(super) fn is_relayed(self) -> bool {
+        matches!(self, Profile::Relay100 | Profile::Relay1m)
+    }
+
+    /// What is measured stands between the client and a server.
+    pub(super) fn has_backend(self) -> bool {
+        self.is_proxied() || self.is_relayed()
     }
 
     pub(super) fn is_websocket(self) -> bool {
@@ -323,7 +375,9 @@ impl Ask {
             Ask::Plaintext => vec!["/plaintext".to_owned()],
             Ask::Json => vec!["/json".to_owned()],
             Ask::Mixed => MIXED_BYTES.iter().map(|bytes| format!("/bytes/{bytes}")).collect(),
+            Ask::Small => vec![format!("/bytes/{SMALL_BYTES}")],
             Ask::Large => vec![format!("/bytes/{LARGE_BYTES}")],
+            Ask::Huge => vec![format!("/bytes/{HUGE_BYTES}")],
             Ask::Download => vec![format!("/bytes/{DOWNLOAD_BYTES}")],
             Ask::Upload => vec!["/upload".to_owned()],
             Ask::Datagram => Vec::new(),
@@ -339,7 +393,7 @@ impl Ask {
         match self {
             Ask::Plaintext | Ask::Pending => b"Hello, World!".to_vec(),
             Ask::Json => br#"{"message":"Hello, World!"}"#.to_vec(),
-            Ask::Mixed | Ask::Large | Ask::Download => {
+            Ask::Mixed | Ask::Small | Ask::Large | Ask::Huge | Ask::Download => {
                 let bytes = path.rsplit('/').next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
                 pattern(bytes)
             }
@@ -404,6 +458,7 @@ mod tests {
         assert_eq!(Ask::Mixed.paths().len(), 20);
         assert_eq!(Ask::Mixed.expected("/bytes/300").len(), 300);
         assert_eq!(Profile::PendingIdle.ask(), Ask::Pending);
+        assert_eq!(Profile::ProxyIdle.ask(), Ask::Small);
         // Host is the ninth.
         assert_eq!(Profile::NineFields.shape().unwrap().fields.len(), 8);
         assert_eq!((MESSAGE[4] as usize, MESSAGE.len()), (15, 5 + 15));

@@ -97,6 +97,7 @@ fn results() -> Results {
         tls_idle: None,
         pending_idle: None,
         ws_idle: None,
+        proxy_idle: None,
         ws_subscribed: None,
         environment: Environment { cpu: "Some <CPU>".to_owned(), ..Environment::default() },
         warnings: vec!["noisy & loud".to_owned()],

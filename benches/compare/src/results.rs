@@ -23,6 +23,7 @@ pub(super) struct Results {
     pub(super) pending_idle: Option<IdleResult>,
     pub(super) ws_idle: Option<IdleResult>,
     pub(super) ws_subscribed: Option<IdleResult>,
+    pub(super) proxy_idle: Option<IdleResult>,
     pub(super) environment: Environment,
     /// What a reader should know before believing the figures.
     pub(super) warnings: Vec<String>,
@@ -154,7 +155,7 @@ pub(super) struct Sample {
     pub(super) system_us: f64,
     pub(super) voluntary_switches: f64,
     pub(super) involuntary_switches: f64,
-    /// CPUs that the server, the client, and all else kept busy.
+    /// CPUs that the server, the client (with the backend of a proxy), and all else kept busy.
     pub(super) server_cpus: f64,
     pub(super) client_cpus: f64,
     pub(super) others_cpus: f64,
@@ -321,10 +322,15 @@ pub(super) fn samples(rounds: &[Round]) -> impl Iterator<Item = &Sample> {
 }
 
 impl Results {
-    /// Memory of idle connections: without TLS, with it, after a request whose handler waited, and of WebSockets.
+    /// Memory of idle connections: without TLS, with it, after a request whose handler waited, of WebSockets, and of a proxy.
     pub(super) fn idles(&self) -> impl Iterator<Item = &IdleResult> {
         let websockets = self.ws_idle.iter().chain(&self.ws_subscribed);
-        self.idle.iter().chain(&self.tls_idle).chain(&self.pending_idle).chain(websockets)
+        self.idle
+            .iter()
+            .chain(&self.tls_idle)
+            .chain(&self.pending_idle)
+            .chain(websockets)
+            .chain(&self.proxy_idle)
     }
 }
 

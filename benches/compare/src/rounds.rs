@@ -30,6 +30,8 @@ pub(super) struct Bench<'a> {
     pub(super) settings: &'a Settings,
     /// How system calls are counted; else why they are not.
     pub(super) tool: &'a Result<Tool, String>,
+    /// What the servers pass requests on to.
+    pub(super) backend: Option<u32>,
     /// Whether latency at fixed rates is measured as well.
     pub(super) latency: bool,
     /// Tells what is going on.
@@ -159,10 +161,12 @@ impl Bench<'_> {
         self.clients.interrupt.check()?;
         server.expect_running()?;
         let machine_before = MachineTime::read()?;
-        let before = Usage::of(server.process.pid())?;
+        let backend = || self.backend.map_or(Ok(Usage::default()), Usage::of);
+        let (before, backend_before) = (Usage::of(server.process.pid())?, backend()?);
         let loaded = self.clients.run(order)?;
         server.expect_running()?;
         let used = Usage::of(server.process.pid())?.since(before);
+        let behind_ns = backend()?.since(backend_before).cpu_ns;
         let machine = MachineTime::read()?;
         let requests = loaded.requests as f64;
         let cpu_us = loaded.server_cpu_ns.unwrap_or(used.cpu_ns) as f64 / 1000.0 / requests;
@@ -180,9 +184,10 @@ impl Bench<'_> {
             voluntary_switches: used.voluntary_switches as f64 / requests,
             involuntary_switches: used.involuntary_switches as f64 / requests,
             server_cpus: used.cpu_ns as f64 / loading_ns,
-            client_cpus: machine.children_since(machine_before) * machine.ns_since(machine_before)
+            client_cpus: (machine.children_since(machine_before) * machine.ns_since(machine_before)
+                + behind_ns as f64)
                 / loading_ns,
-            others_cpus: machine.others_since(machine_before, used.cpu_ns),
+            others_cpus: machine.others_since(machine_before, used.cpu_ns + behind_ns),
             latency_us: loaded.latency_us,
         })
     }

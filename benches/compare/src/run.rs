@@ -1,7 +1,7 @@
 //! A whole comparison: builds, starts, measures profile by profile, and writes after each what there is so far.
 
 use super::build::Peers;
-use super::contender::{Contender, Kind, Site, bun, nginx};
+use super::contender::{BACKEND, Contender, Kind, Site, bun, gateway, nginx};
 use super::environment::Environment;
 use super::identity::Identity;
 use super::idle::{self, Traffic};
@@ -122,6 +122,7 @@ impl Run<'_> {
                     Profile::PendingIdle => &mut results.pending_idle,
                     Profile::WsIdle => &mut results.ws_idle,
                     Profile::WsSubscribed => &mut results.ws_subscribed,
+                    Profile::ProxyIdle => &mut results.proxy_idle,
                     _ => &mut results.idle,
                 };
                 *place = Some(idle);
@@ -159,10 +160,11 @@ impl Run<'_> {
         result: &mut ProfileResult,
     ) -> Result<()> {
         let shape = profile.shape().context("a profile with requests")?;
+        let backend = self.backend(profile)?;
         let mut servers = Vec::new();
         for contender in can {
             self.say(&format!("{}: starting {}", profile.name(), contender.name));
-            match self.start(contender, profile, shape) {
+            match self.start(contender, profile, shape, backend.as_ref()) {
                 Ok(server) => servers.push(server),
                 Err(error) => {
                     self.interrupt.check()?;
@@ -176,23 +178,41 @@ impl Run<'_> {
             clients: &self.clients,
             settings: &self.settings,
             tool: &self.tool,
+            backend: backend.as_ref().map(|backend| backend.process.pid()),
             latency: self.options.has_latency(profile, &self.settings),
             say: &say,
         };
         bench.run(profile, &mut servers, result)
     }
 
-    fn start(&self, contender: &'static Contender, profile: Profile, shape: Shape) -> Result<Server> {
+    /// What proxies and relays stand in front of: it runs where the client does.
+    fn backend(&self, profile: Profile) -> Result<Option<Server>> {
+        if !profile.has_backend() {
+            return Ok(None);
+        }
+        let cpu = self.settings.client_cpus.first().copied().unwrap_or(self.settings.server_cpu);
+        let site = Site { cpu, ..self.site(0, None) };
+        let started = Server::start(&BACKEND, Profile::KeepAlive64, &self.interrupt, |_| Ok(site));
+        started.context("the backend did not start").map(Some)
+    }
+
+    fn start(
+        &self,
+        contender: &'static Contender,
+        profile: Profile,
+        shape: Shape,
+        backend: Option<&Server>,
+    ) -> Result<Server> {
         Server::start(contender, profile, &self.interrupt, |target| {
             let request_bytes = match contender.kind {
                 Kind::Blind { .. } => self.clients.request_bytes(shape, target.port())?,
                 _ => 0,
             };
-            Ok(self.site(request_bytes))
+            Ok(self.site(request_bytes, backend))
         })
     }
 
-    fn site(&self, request_bytes: usize) -> Site<'_> {
+    fn site(&self, request_bytes: usize, backend: Option<&Server>) -> Site<'_> {
         let peers = self.peers.as_ref();
         Site {
             launcher: &self.clients.launcher,
@@ -202,12 +222,14 @@ impl Run<'_> {
             cpu: self.settings.server_cpu,
             listener: &self.settings.listener,
             identity: self.identity.as_ref(),
+            backend: backend.map(|backend| backend.target),
             request_bytes,
         }
     }
 
     /// A fresh server for each figure: memory that was once used is seldom given back.
     fn idle(&self, can: &[&'static Contender], result: &mut IdleResult) -> Result<()> {
+        let backend = self.backend(result.profile)?;
         for contender in can {
             let mut figures = Vec::new();
             for traffic in [Traffic::None, Traffic::OneRequest] {
@@ -215,12 +237,13 @@ impl Run<'_> {
                 let mut request = Vec::new();
                 let server = Server::start(contender, result.profile, &self.interrupt, |target| {
                     request = idle::request(contender, result.profile, target);
-                    Ok(self.site(request.len()))
+                    Ok(self.site(request.len(), backend.as_ref()))
                 });
                 self.interrupt.check()?;
                 figures.push(match server {
                     Ok(mut server) => {
-                        idle::measure(&mut server, result.connections, traffic, &request, &self.interrupt)?
+                        let IdleResult { profile, connections, .. } = *result;
+                        idle::measure(&mut server, profile, connections, traffic, &request, &self.interrupt)?
                     }
                     Err(error) => Memory::Failed(format!("{error:#}")),
                 });
@@ -323,6 +346,7 @@ fn begin(
             _ if contender.is_ringmill() => env!("CARGO_PKG_VERSION").to_owned(),
             (Kind::Nginx, _) => nginx::version(),
             (Kind::Bun, _) => bun::version(),
+            (Kind::Haproxy { .. } | Kind::Pingora, _) => gateway::version(contender).unwrap_or_default(),
             (_, Some(package)) => {
                 versions.get(package).map_or_else(String::new, |version| format!("{package} {version}"))
             }
@@ -353,6 +377,7 @@ fn begin(
         pending_idle: None,
         ws_idle: None,
         ws_subscribed: None,
+        proxy_idle: None,
         environment,
         warnings,
         interrupted: false,

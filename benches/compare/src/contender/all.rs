@@ -2,7 +2,17 @@
 
 use super::{BASELINE, Contender, Grpc, Kind};
 
-pub(crate) static CONTENDERS: [Contender; 27] = [
+/// What proxies and relays stand in front of. It is not compared.
+pub(crate) static BACKEND: Contender = Contender {
+    name: "backend",
+    what: "Ringmill on io_uring where that works",
+    kind: Kind::Ringmill { driver: "auto" },
+    package: None,
+    quick: false,
+    sets_options: true,
+};
+
+pub(crate) static CONTENDERS: [Contender; 32] = [
     Contender {
         name: BASELINE,
         what: "Ringmill on io_uring",
@@ -218,5 +228,45 @@ pub(crate) static CONTENDERS: [Contender; 27] = [
         package: Some("zlib-rs"),
         quick: false,
         sets_options: true,
+    },
+    Contender {
+        name: "haproxy",
+        what: "HAProxy as installed, one thread",
+        kind: Kind::Haproxy { splices: false },
+        package: None,
+        quick: false,
+        sets_options: false,
+    },
+    Contender {
+        name: "haproxy-splice",
+        what: "the same as a relay that splices",
+        kind: Kind::Haproxy { splices: true },
+        package: None,
+        quick: false,
+        sets_options: false,
+    },
+    Contender {
+        name: "pingora",
+        what: "Pingora as a proxy, one thread",
+        kind: Kind::Pingora,
+        package: None,
+        quick: false,
+        sets_options: false,
+    },
+    Contender {
+        name: "blind-relay",
+        what: "the limit of a relay on epoll: receives and sends, and looks at no byte",
+        kind: Kind::BlindRelay { arguments: &[] },
+        package: None,
+        quick: false,
+        sets_options: false,
+    },
+    Contender {
+        name: "blind-splice",
+        what: "the same with splice(2)",
+        kind: Kind::BlindRelay { arguments: &["--splice"] },
+        package: None,
+        quick: false,
+        sets_options: false,
     },
 ];

@@ -11,9 +11,14 @@ use std::process::Command;
 
 /// Where nginx is installed: in the path, or where distributions put servers.
 pub(crate) fn program() -> Option<PathBuf> {
+    installed("nginx")
+}
+
+/// Where a server is installed.
+pub(super) fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|folder| folder.join("nginx")).find(|file| file.is_file())
+    std::env::split_paths(&path).chain(usual).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Fills in the configuration of the peers, and writes the files that nginx serves.
