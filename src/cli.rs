@@ -3,6 +3,7 @@
 mod access_log;
 mod check;
 mod front;
+mod gate;
 mod https;
 #[expect(clippy::disallowed_methods, reason = "it measures")]
 mod load;

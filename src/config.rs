@@ -1,11 +1,12 @@
 //! The file of `ringmill serve --config`: read, checked as a whole, and turned into what runs.
 //!
-//! `schema.rs` is what may stand in it, of which `observe.rs` has what is told of requests, `text.rs` the values that people write as text. `read.rs` makes the types of the text,
+//! `schema.rs` is what may stand in it, of which `observe.rs` has what is told of requests and `gate.rs` who may come in, `text.rs` the values that people write as text. `read.rs` makes the types of the text,
 //! `settle.rs` what runs of the types, with every problem (`problem.rs`) that there is. `reference.rs` describes the file, from the
 //! same types. A plan with names in it is a draft (`draft.rs`). Never here: sockets, and what becomes of a request.
 
 mod draft;
 mod either;
+mod gate;
 mod members;
 mod observe;
 mod peers;
@@ -18,6 +19,7 @@ mod settle;
 pub(crate) mod text;
 
 pub(crate) use draft::{Draft, Drafted, Entry};
+pub(crate) use gate::{Listed, Said, list};
 pub(crate) use peers::{Known, Trust};
 pub(crate) use problem::Problems;
 pub(crate) use reference::reference;

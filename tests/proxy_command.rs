@@ -137,6 +137,44 @@ fn clients_may_be_secured_and_plain_ones_sent_on() {
 }
 
 #[test]
+fn who_may_not_come_in_is_closed_and_counted() {
+    on_both_drivers(|driver| {
+        let app = Upstream::honest();
+        let (to, directory) = (app.address.to_string(), Directory::new());
+        let list = directory.file("deny.txt");
+        std::fs::write(&list, "127.0.0.8/32\n").unwrap();
+        let deny = format!("{list},127.0.0.9");
+        let limits =
+            ["--connections-per-ip", "2", "--connections-per-prefix", "3", "--new-connections-per-ip", "4/h"];
+        let arguments =
+            [&[&to, "--deny", &deny, "--allow", "127.0.0.0/28", "--stats", "127.0.0.1:0"][..], &limits]
+                .concat();
+        let program = proxy(driver, &arguments);
+        std::fs::remove_file(&list).unwrap();
+        let asked = |last: u8| {
+            let mut client = connect_from([127, 0, 0, last], program.http()).ok()?;
+            client.write_all(get("/").as_bytes()).ok()?;
+            client.read_exact(&mut [0; 12]).ok().map(|()| client)
+        };
+        let first: Vec<_> = [1, 1, 1, 2, 3].map(asked).into();
+        assert_eq!([true, true, false, true, false], *first.iter().map(Option::is_some).collect::<Vec<_>>());
+        for last in [8, 9, 20] {
+            assert!(asked(last).is_none(), "{last}");
+        }
+        // Of four new ones it has had three, one of them refused, and now has the last.
+        assert!(asked(1).is_none() && asked(1).is_none());
+        let stats = program.address_after("stats of upstreams on ");
+        let mut client = connect_to(stats);
+        client.send(get("/stats"));
+        let page: serde_json::Value = serde_json::from_slice(&receive(&mut client).body).unwrap();
+        let gate =
+            ["denied", "unlisted", "per_ip", "too_fast", "gone", "uncounted"].map(|name| &page["gate"][name]);
+        assert_eq!(gate, [2, 1, 2, 1, 0, 0]);
+        assert_eq!(page["gate"]["per_prefix"], 1);
+    });
+}
+
+#[test]
 fn no_get_fails_when_an_upstream_is_killed() {
     on_both_drivers(|driver| {
         let mut upstreams: Vec<Program> = (0..3).map(|_| Program::serve(driver, &[])).collect();

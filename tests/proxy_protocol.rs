@@ -73,6 +73,29 @@ fn a_proxy_that_is_listed_says_who_its_client_is() {
     });
 }
 
+/// Lists are about the client that the header tells, and not about its proxy.
+#[test]
+fn a_proxys_client_may_be_denied() {
+    on_both_drivers(|driver| {
+        let gate = ["--deny", "198.51.100.0/30,127.0.0.0/8", "--connections-per-ip", "1"];
+        let server = Program::serve(driver, &[&["--proxy-protocol", "127.0.0.1"][..], &gate].concat());
+        let from = |client: &str| HEADER.replace("198.51.100.7", client);
+        let mut denied = connect_to(server.http());
+        denied.send([from("198.51.100.1"), get("/peer")].concat());
+        denied.expect_reset();
+        let mut inside = connect_to(server.http());
+        inside.send([HEADER, &get("/peer")].concat());
+        assert_eq!(receive(&mut inside).status, 200);
+        let mut another = connect_to(server.http());
+        another.send([HEADER, &get("/peer")].concat());
+        another.expect_reset();
+        assert_eq!(peer(server.http(), from("198.51.100.8"))["peer"], "198.51.100.8:40000");
+        inside.send(get("/stats"));
+        let stats: serde_json::Value = serde_json::from_slice(&receive(&mut inside).body).expect("JSON");
+        assert_eq!([&stats["total"]["gate_denied"], &stats["total"]["gate_per_ip"]], [1, 1]);
+    });
+}
+
 #[test]
 fn a_proxy_without_a_good_header_gets_no_answer() {
     on_both_drivers(|driver| {

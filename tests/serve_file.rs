@@ -544,6 +544,99 @@ fn a_key_may_be_in_a_variable() {
     });
 }
 
+/// A GET from an address of this machine, on a connection of its own; `None` where that is closed without an answer.
+fn asked_from(last: u8, to: SocketAddr) -> Option<TcpStream> {
+    let mut client = connect_from([127, 0, 0, last], to).ok()?;
+    client.write_all(get("/").as_bytes()).ok()?;
+    let mut first = [0; 12];
+    client.read_exact(&mut first).ok()?;
+    assert_eq!(&first, b"HTTP/1.1 200");
+    Some(client)
+}
+
+#[test]
+fn a_listener_lets_in_whom_the_file_lets_in() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let list = directory.file("deny.txt");
+        std::fs::write(&list, "# nobody\n127.0.0.9\n").unwrap();
+        let [denying, allowing, behind] = [free(), free(), free()];
+        let text = [
+            listen(&denying.to_string()),
+            format!("deny = [\"{list}\", \"127.0.0.8\"]\nconnections_per_ip = 3\nconnections_per_prefix = 6\n"),
+            listen(&allowing.to_string()),
+            "allow = \"127.0.0.4/30\"\nnew_connections_per_ip = \"2/h\"\n".to_owned(),
+            listen(&behind.to_string()),
+            "proxy_protocol = [\"127.0.0.0/8\"]\ndeny = [\"198.51.100.0/24\", \"127.0.0.0/8\"]\nconnections_per_ip = 1\n".to_owned(),
+            "[[route]]\nreply = { status = 200 }\n".to_owned(),
+        ];
+        let text = text.concat();
+        let served = Served::start(driver, &text);
+        assert!(asked_from(9, denying).is_none() && asked_from(8, denying).is_none());
+        let mut inside: Vec<TcpStream> = (0..3).filter_map(|_| asked_from(2, denying)).collect();
+        assert_eq!(inside.len(), 3);
+        assert!(asked_from(2, denying).is_none(), "it has three");
+        inside.extend((3..6).filter_map(|last| asked_from(last, denying)));
+        assert_eq!(inside.len(), 6);
+        assert!(asked_from(7, denying).is_none(), "its network has six");
+
+        assert!(asked_from(3, allowing).is_none() && asked_from(8, allowing).is_none());
+        let answers = [4, 5, 4, 4, 5, 5, 6].map(|last| asked_from(last, allowing).is_some());
+        assert_eq!(answers, [true, true, true, false, true, false, true]);
+
+        let told = |client: &str| {
+            let mut stream = connect_to(behind);
+            stream.send(format!("PROXY TCP4 {client} 127.0.0.1 1 2\r\n{}", get("/")));
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).is_ok().then_some(stream)
+        };
+        let _held = told("203.0.113.1").expect("its proxy's address is not its own");
+        assert!(told("203.0.113.1").is_none() && told("198.51.100.1").is_none());
+        assert!(told("203.0.113.2").is_some());
+
+        // Files are read again, while others come and go; who is in stays in, and is still counted.
+        let networks: String = (0..20_000).map(|n| format!("10.{}.{}.0/25\n", n / 256, n % 256)).collect();
+        inside.drain(3..);
+        eventually(true, || asked_from(7, denying).is_some());
+        let (is_over, served_meanwhile) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(asked_from(6, denying).is_some(), "nobody denies it");
+                    served_meanwhile.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let ends = SetWhenDropped(&is_over);
+            for round in 0..5 {
+                std::fs::write(&list, format!("{networks}127.0.0.{}\n", 10 + round)).unwrap();
+                let said = served.follow(&text);
+                assert!(said.contains(&format!("{denying} changes")), "{said}");
+                // Each worker has it within a turn.
+                eventually(true, || asked_from(10 + round, denying).is_none());
+                eventually(true, || asked_from(9, denying).is_some());
+            }
+            drop(ends);
+            others.join().unwrap();
+        });
+        assert!(served_meanwhile.load(Ordering::Relaxed) > 5);
+        assert!(asked_from(2, denying).is_none(), "it still has three");
+        for client in &mut inside {
+            client.write_all(get("/").as_bytes()).unwrap();
+        }
+        // A list with a mistake is told of, and the one before holds on.
+        std::fs::write(&list, "127.0.0.7\nnobody\n10.0.0.1/8\n").unwrap();
+        let said = served.follow(&text);
+        assert!(said.contains("cannot be followed"), "{said}");
+        let lines = served.program.lines();
+        for (line, problem) in [(2, "\"nobody\": expected a network"), (3, "has bits behind its prefix")] {
+            let told = format!("{list}:{line}: ");
+            assert!(lines.iter().any(|it| it.contains(&told) && it.contains(problem)), "{lines:?}");
+        }
+        assert!(asked_from(7, denying).is_some() && asked_from(14, denying).is_none());
+        assert!(lines.iter().any(|line| line.contains("its address is denied")), "{lines:?}");
+    });
+}
+
 /// Each mistake is told at its place, with what would be right; all of them at once.
 #[test]
 fn mistakes_are_told_where_they_stand() {
@@ -616,6 +709,24 @@ fn mistakes_are_told_where_they_stand() {
             "[[listen]]\naddress = \"127.0.0.1:1\"\ntls = [{ cert = \"/nowhere/c\", key = \"/nowhere/k\" }]",
         ),
         &["/nowhere/c"],
+    );
+    check(
+        &behind("[[listen]]\naddress = \"unix:./x\"\ndeny = \"10.0.0.0/8\""),
+        &["peers of a Unix socket have no address"],
+    );
+    check(
+        &behind(
+            "[[listen]]\naddress = \"127.0.0.1:1\"\nconnections_per_ip = 0\ndeny = [\"/nowhere/a\", \"/nowhere/b\"]",
+        ),
+        &["`connections_per_ip` is 0", "cannot read /nowhere/a", "cannot read /nowhere/b"],
+    );
+    check(
+        &behind("[[listen]]\naddress = \"127.0.0.1:1\"\nallow = \"all\""),
+        &["a file of them begins with / or ./"],
+    );
+    check(
+        &behind("[[listen]]\naddress = \"127.0.0.1:1\"\nnew_connections_per_ip = 100"),
+        &["expected a rate such as 100/s"],
     );
     check(&with("[[route]]\nto = \"b\""), &["no upstream is called \"b\"", "did you mean \"a\"?"]);
     check(&with("[[route]]\nmatch = { path = \"/x\" }"), &["route 1 leads nowhere"]);

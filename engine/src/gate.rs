@@ -54,6 +54,21 @@ impl GateRules {
     pub fn is_open(&self) -> bool {
         *self == GateRules::default()
     }
+
+    /// Why the lists do not let in who is at this address, if they do not.
+    pub fn refuses(&self, ip: IpAddr) -> Option<&'static str> {
+        self.listed(ip).err().map(Barred::reason)
+    }
+
+    fn listed(&self, ip: IpAddr) -> Result<(), Barred> {
+        if self.deny.as_ref().is_some_and(|networks| networks.contains(ip)) {
+            return Err(Barred::Denied);
+        }
+        match &self.allow {
+            Some(networks) if !networks.contains(ip) => Err(Barred::Unlisted),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Decides who may come in. Clones are the same one.
@@ -81,6 +96,18 @@ pub(crate) enum Barred {
     PerIp,
     /// The network around it has.
     PerPrefix,
+}
+
+impl Barred {
+    fn reason(self) -> &'static str {
+        match self {
+            Barred::Denied => "its address is denied",
+            Barred::Unlisted => "its address is none of those that are allowed",
+            Barred::TooFast => "its address makes new connections too fast",
+            Barred::PerIp => "its address has as many connections as it may",
+            Barred::PerPrefix => "the network around its address has as many connections as it may",
+        }
+    }
 }
 
 /// One that was let in and is counted, until this is dropped.
@@ -172,12 +199,7 @@ impl Gate {
 
     fn decide(&self, ip: IpAddr, now: Tick, stats: &WorkerStats) -> Result<Option<Pass>, Barred> {
         let Inner { rules, counts, rates, .. } = &*self.0;
-        if rules.deny.as_ref().is_some_and(|networks| networks.contains(ip)) {
-            return Err(Barred::Denied);
-        }
-        if rules.allow.as_ref().is_some_and(|networks| !networks.contains(ip)) {
-            return Err(Barred::Unlisted);
-        }
+        rules.listed(ip)?;
         let key = Key::of(ip);
         if rates.as_ref().is_some_and(|rates| rates.admit(key, now).is_err()) {
             return Err(Barred::TooFast);
@@ -202,7 +224,7 @@ impl Gate {
 
     #[cold]
     fn turn_away(&self, barred: Barred, ip: IpAddr, now: Tick, stats: &WorkerStats) {
-        let Inner { rules, quiet_until, .. } = &*self.0;
+        let quiet_until = &self.0.quiet_until;
         let live = &stats.live;
         let count = match barred {
             Barred::Denied => &live.gate_denied,
@@ -217,24 +239,8 @@ impl Gate {
         if now.0 < until || quiet_until.compare_exchange(until, next, Relaxed, Relaxed).is_err() {
             return;
         }
-        let why = match barred {
-            Barred::Denied => "its address is denied".to_owned(),
-            Barred::Unlisted => "its address is none of those that are allowed".to_owned(),
-            Barred::TooFast => {
-                let rate = rules.new_connections_per_ip.map_or_else(String::new, |rate| rate.to_string());
-                format!("its address makes more than {rate} new connections")
-            }
-            Barred::PerIp => {
-                format!("its address has {} connections already", rules.connections_per_ip.unwrap_or(0))
-            }
-            Barred::PerPrefix => format!(
-                "the network around its address has {} connections already",
-                rules.connections_per_prefix.unwrap_or(0)
-            ),
-        };
-        tracing::warn!(
-            "a connection of {ip} is closed, because {why}; all are counted, and one is told of in {QUIET:?}"
-        );
+        let why = barred.reason();
+        tracing::warn!(%ip, "a connection is closed: {why}; all are counted, and one in {QUIET:?} is told of");
     }
 }
 

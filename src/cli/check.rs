@@ -1,6 +1,6 @@
 //! `ringmill check` and `ringmill explain`: what is wrong with a file, and what becomes of a request. Neither serves anything.
 
-use crate::config::{Drafted, Known, Listen, Settled, Source, reference};
+use crate::config::{Drafted, Known, Listen, Said as GateSays, Settled, Source, reference};
 use clap::Args;
 use ringmill::Address;
 use ringmill::proxy::{Balance, Explained, HashBy, Plan, Target, explain};
@@ -104,6 +104,9 @@ impl Explain {
         let listening: Vec<&Listen> = settled.listen.iter().filter(speaks).collect();
         let mut said = String::new();
         row(&mut said, "listener", &describe(&listening, scheme));
+        for listen in listening.iter().filter(|listen| !listen.rules.is_open()) {
+            row(&mut said, "gate", &format!("{}: {}", listen.address, GateSays(&listen.rules, self.client)));
+        }
         let elsewhere = listening.first().and_then(|listen| listen.https_port);
         if let Some(port) = elsewhere.filter(|_| !is_secured) {
             row(

@@ -12,7 +12,8 @@ use ringmill::http::Server;
 use ringmill::layer::proxy::Prefixed;
 use ringmill::proxy::{Plans, Proxy, Watching};
 use ringmill::{
-    Address, Builder, Engine, Error, Layer, ListenOptions, Listeners, Tls, TlsPeer, TlsStore, WorkerContext,
+    Address, Builder, Engine, Error, Gate, Layer, ListenOptions, Listeners, Tls, TlsPeer, TlsStore,
+    WorkerContext,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,9 +39,9 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = outbound(Engine::builder().config(engine), &plans);
     let mut current = Vec::new();
     for listen in listen {
-        let store = store(&listen)?;
-        builder = stack(&listen, store.as_ref(), &plans, Start(builder, listen.address.clone()));
-        current.push(Listening { address: listen.address.clone(), listen, store });
+        let listening = Listening::new(listen, None)?;
+        builder = stack(&listening, &plans, Start(builder, listening.address.clone()));
+        current.push(listening);
     }
     if let Some(stats) = &server.stats {
         let (address, plans) = (stats.value.clone(), plans.clone());
@@ -98,11 +99,42 @@ struct Front {
 struct Listening {
     listen: Listen,
     store: Option<Arc<TlsStore>>,
+    /// It is there as long as the listener, so that nobody is forgotten whose connections are counted.
+    gate: Gate,
     /// Where it is: port 0 has become a real one.
     address: Address,
 }
 
 impl Listening {
+    /// What is needed for a listener, which may be there already as another one.
+    fn new(listen: Listen, before: Option<&Listening>) -> Result<Listening, Error> {
+        let gate = match before {
+            Some(before) => before.gate.with_rules(listen.rules.clone()),
+            None => Gate::new(listen.rules.clone()),
+        };
+        let address = before.map_or(&listen.address, |before| &before.address).clone();
+        let store = match before.filter(|before| before.differs_in_rules(&listen)) {
+            Some(before) => before.store.clone(),
+            None => store(&listen)?,
+        };
+        Ok(Listening { store, gate, address, listen })
+    }
+
+    /// Whether another one is the same but for who may come in, at most.
+    fn differs_in_rules(&self, other: &Listen) -> bool {
+        *other == Listen { rules: other.rules.clone(), ..self.listen.clone() }
+    }
+
+    /// The gate that the listener asks, if it does.
+    fn gate_before(&self) -> Option<&Gate> {
+        Some(&self.gate).filter(|_| !self.listen.rules.is_open() && self.listen.proxies.is_empty())
+    }
+
+    /// The gate that is asked behind the header of a proxy.
+    fn gate_behind(&self) -> Option<&Gate> {
+        Some(&self.gate).filter(|_| !self.listen.rules.is_open() && !self.listen.proxies.is_empty())
+    }
+
     fn says(&self) -> String {
         match &self.store {
             None => format!("listening on {}", self.address),
@@ -180,9 +212,13 @@ impl Front {
         }
         for (old, listening) in changed {
             let sink = Replace(&self.listeners, &listening.address);
-            let done = stack(&listening.listen, listening.store.as_ref(), &self.plans, sink);
+            // Of these an engine makes only so many, and lists may change every minute.
+            let keeps_protocol =
+                listening.listen.proxies.is_empty() && old.differs_in_rules(&listening.listen);
+            let done = if keeps_protocol { Ok(true) } else { stack(&listening, &self.plans, sink) };
             match done {
                 Ok(_) => {
+                    self.listeners.set_gate(&listening.address, listening.gate_before());
                     says.push(format!("{} changes", listening.address));
                     self.current.push(listening);
                 }
@@ -217,17 +253,14 @@ impl Front {
                 stay.push(left.remove(at));
                 continue;
             }
-            let made = store(&listen).map_err(|error| error.to_string()).and_then(|store| {
-                let address = match old {
-                    Some(at) => left[at].address.clone(),
-                    None => {
-                        let sink = Add(&self.listeners, &listen.address);
-                        stack(&listen, store.as_ref(), &self.plans, sink)
-                            .map_err(|error| error.to_string())?
-                    }
-                };
-                Ok(Listening { listen, store, address })
+            let made = Listening::new(listen, old.map(|at| &left[at])).and_then(|mut listening| {
+                if old.is_none() {
+                    let sink = Add(&self.listeners, &listening.address);
+                    listening.address = stack(&listening, &self.plans, sink)?;
+                }
+                Ok(listening)
             });
+            let made = made.map_err(|error| error.to_string());
             match (made, old) {
                 (Ok(made), Some(at)) => changed.push((left.remove(at), made)),
                 (Ok(made), None) => new.push(made),
@@ -252,7 +285,11 @@ type Prepared = (Vec<Listening>, Vec<(Listening, Listening)>, Vec<Listening>);
 trait Sink {
     type Taken;
 
-    fn take<L: Layer>(self, factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static) -> Self::Taken;
+    fn take<L: Layer>(
+        self,
+        gate: Option<&Gate>,
+        factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
+    ) -> Self::Taken;
 }
 
 /// An engine that has not started.
@@ -265,8 +302,12 @@ struct Replace<'a>(&'a Listeners, &'a Address);
 impl Sink for Start {
     type Taken = Builder;
 
-    fn take<L: Layer>(self, factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static) -> Builder {
-        self.0.listen(self.1, factory)
+    fn take<L: Layer>(
+        self,
+        gate: Option<&Gate>,
+        factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
+    ) -> Builder {
+        self.0.listen_with(self.1, behind(gate), factory)
     }
 }
 
@@ -275,26 +316,35 @@ impl Sink for Add<'_> {
 
     fn take<L: Layer>(
         self,
+        gate: Option<&Gate>,
         factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
     ) -> Result<Address, Error> {
-        self.0.add(self.1, ListenOptions::default(), factory)
+        self.0.add(self.1, behind(gate), factory)
     }
 }
 
 impl Sink for Replace<'_> {
     type Taken = Result<bool, Error>;
 
+    /// Its gate is changed apart from its protocol.
     fn take<L: Layer>(
         self,
+        _: Option<&Gate>,
         factory: impl Fn(&WorkerContext) -> L + Send + Sync + 'static,
     ) -> Result<bool, Error> {
         self.0.replace(self.1, factory)
     }
 }
 
+fn behind(gate: Option<&Gate>) -> ListenOptions {
+    ListenOptions { gate: gate.cloned(), ..ListenOptions::default() }
+}
+
 /// What stands on each other behind an address.
-fn stack<S: Sink>(listen: &Listen, store: Option<&Arc<TlsStore>>, plans: &Plans, sink: S) -> S::Taken {
+fn stack<S: Sink>(listening: &Listening, plans: &Plans, sink: S) -> S::Taken {
+    let listen = &listening.listen;
     let (plans, https_port, proxies) = (plans.clone(), listen.https_port, listen.proxies.clone());
+    let (before, behind) = (listening.gate_before(), listening.gate_behind().cloned());
     let relaying = listen.tcp.clone();
     let proxy = move |worker: &WorkerContext| {
         let proxy = Proxy::listening(&plans, worker).with_https_port(https_port);
@@ -303,13 +353,16 @@ fn stack<S: Sink>(listen: &Listen, store: Option<&Arc<TlsStore>>, plans: &Plans,
             None => proxy,
         }
     };
-    match (store.cloned(), proxies.is_empty()) {
-        (None, true) => sink.take(proxy),
-        (None, false) => sink.take(move |worker| Prefixed::new(proxy(worker), proxies.clone())),
-        (Some(store), true) => sink.take(move |worker| Tls::new(proxy(worker), store.clone())),
-        (Some(store), false) => {
-            sink.take(move |worker| Prefixed::new(Tls::new(proxy(worker), store.clone()), proxies.clone()))
-        }
+    match (listening.store.clone(), proxies.is_empty()) {
+        (None, true) => sink.take(before, proxy),
+        (None, false) => sink.take(before, move |worker| {
+            Prefixed::new(proxy(worker), proxies.clone()).with_gate(behind.clone())
+        }),
+        (Some(store), true) => sink.take(before, move |worker| Tls::new(proxy(worker), store.clone())),
+        (Some(store), false) => sink.take(before, move |worker| {
+            let secured = Tls::new(proxy(worker), store.clone());
+            Prefixed::new(secured, proxies.clone()).with_gate(behind.clone())
+        }),
     }
 }
 

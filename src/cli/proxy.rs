@@ -2,6 +2,7 @@
 //! `ringmill::proxy`.
 
 use super::front::outbound;
+use super::gate::GateOptions;
 use super::https::{Https, HttpsOptions};
 use super::observe::ObserveOptions;
 use super::run::run;
@@ -16,7 +17,9 @@ use ringmill::proxy::{
     Balance, Check, CheckPath, Ejection, LookupOptions, Observe, Plan, Plans, Proxy as Protocol, ProxyConfig,
     Relaying, Watching,
 };
-use ringmill::{Address, Config, DriverChoice, Engine, Error, Pin, Running, Tls, WorkerContext};
+use ringmill::{
+    Address, Config, DriverChoice, Engine, Error, ListenOptions, Pin, Running, Tls, WorkerContext,
+};
 use ringmill_console::options::{self, Workers};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -158,6 +161,9 @@ pub(crate) struct Proxy {
 
     #[command(flatten)]
     observe: ObserveOptions,
+
+    #[command(flatten)]
+    gate: GateOptions,
 
     /// Worker threads: a number, or auto for one a CPU
     #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
@@ -337,10 +343,14 @@ impl Proxy {
             }
         };
         let plain = front.clone();
-        builder = builder.listen(self.listen.0, move |worker| plain(worker).with_https_port(redirect_port));
+        let options = ListenOptions { gate: self.gate.gate()?, ..ListenOptions::default() };
+        builder = builder.listen_with(self.listen.0, options.clone(), move |worker| {
+            plain(worker).with_https_port(redirect_port)
+        });
         for (address, store) in https.iter().flat_map(|https| https.listeners()) {
             let front = front.clone();
-            builder = builder.listen(address, move |worker| Tls::new(front(worker), store.clone()));
+            builder = builder
+                .listen_with(address, options.clone(), move |worker| Tls::new(front(worker), store.clone()));
         }
         if let Some(Listen(address)) = self.stats {
             builder = builder.listen(address, move |worker| {

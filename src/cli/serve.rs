@@ -4,6 +4,7 @@ mod redirect;
 mod topics;
 mod websocket;
 
+use super::gate::GateOptions;
 use super::https::{Https, HttpsOptions};
 use super::routes::{Live, Routes, RoutesOptions};
 use super::run::run;
@@ -16,8 +17,8 @@ use ringmill::layer::proxy::{Network, Prefixed};
 use ringmill::topic::Topics;
 use ringmill::websocket::Options;
 use ringmill::{
-    Address, Builder, Config, DriverChoice, Echo, Engine, Error, Layer, ListenOptions, Pin, Running, Tls,
-    TokioOptions, UdpEcho, WorkerContext,
+    Address, Builder, Config, DriverChoice, Echo, Engine, Error, Gate, Layer, ListenOptions, Pin, Running,
+    Tls, TokioOptions, UdpEcho, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     websocket: WebSocketOptions,
+
+    #[command(flatten)]
+    gate: GateOptions,
 
     #[command(flatten)]
     topics: TopicsOptions,
@@ -248,12 +252,15 @@ impl Serve {
             write_bytes_per_sec_min: self.min_write_rate,
             ..Config::default()
         };
+        let gate = self.gate.gate()?;
         let options = ListenOptions {
             backlog: self.backlog,
             congestion: self.congestion,
             defer_accept: self.defer_accept,
             unix_mode: self.unix_mode,
             unix_group: self.unix_group,
+            // Behind a header it is asked for the client that the header tells.
+            gate: gate.clone().filter(|_| self.proxy_protocol.is_empty()),
             ..ListenOptions::default()
         };
         let defaults = Limits::default();
@@ -270,6 +277,7 @@ impl Serve {
         let idle = self.keep_alive_timeout;
         let front = Front {
             options,
+            gate,
             proxies: self.proxy_protocol,
             serves_others: self.proxy_protocol_others == Others::Serve,
         };
@@ -318,6 +326,7 @@ impl Serve {
 /// What all stream listeners have in common.
 struct Front {
     options: ListenOptions,
+    gate: Option<Gate>,
     proxies: Vec<Network>,
     serves_others: bool,
 }
@@ -333,9 +342,10 @@ impl Front {
         if self.proxies.is_empty() {
             return builder.listen_with(address, self.options.clone(), factory);
         }
-        let (proxies, serves_others) = (self.proxies.clone(), self.serves_others);
+        let (proxies, serves_others, gate) = (self.proxies.clone(), self.serves_others, self.gate.clone());
         builder.listen_with(address, self.options.clone(), move |worker| {
-            Prefixed::new(factory(worker), proxies.clone()).with_others(serves_others)
+            let prefixed = Prefixed::new(factory(worker), proxies.clone());
+            prefixed.with_others(serves_others).with_gate(gate.clone())
         })
     }
 

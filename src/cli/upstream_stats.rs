@@ -5,6 +5,7 @@ use ringmill::proxy::{Counted, Counts, LIMITS_MICROS, LineCounts, PlannedUpstrea
 use ringmill::{Address, Stats};
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
 
 /// Answers `GET /stats`, and `POST /drain/ADDRESS` and `POST /undrain/ADDRESS`.
 pub(crate) struct UpstreamStats {
@@ -21,6 +22,8 @@ struct Page {
     /// Lines that nobody took.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_log_dropped: Option<u64>,
+    /// Who was not let in, by reason, without the `gate_` of the counters' names.
+    gate: BTreeMap<&'static str, u64>,
     upstreams: Vec<Server>,
     routes: Vec<Route>,
     /// Requests that no route took.
@@ -131,6 +134,10 @@ impl UpstreamStats {
             connections: total.connections,
             accepted: total.accepted,
             requests: total.requests,
+            gate: total
+                .iter()
+                .filter_map(|(name, count)| Some((name.strip_prefix("gate_")?, count)))
+                .collect(),
             access_log_dropped: observe.log.as_ref().map(|log| log.to.dropped()),
             upstreams: plan.upstreams().iter().flat_map(servers).collect(),
             routes: counted.iter().filter_map(route).collect(),

@@ -4,8 +4,8 @@
 use super::either::{FromText, OneOrMany, TextOr};
 use super::observe::{AccessLogTable, Ids};
 use super::text::{
-    BalanceText, CheckText, Driver, HostText, ListenAddress, NetworkText, PinText, ResolverText, SecretText,
-    ServerText, Size, Text, Time, Timeout, TlsMin, WorkersText,
+    BalanceText, CheckText, Driver, HostText, ListText, ListenAddress, NetworkText, PinText, RateText,
+    ResolverText, SecretText, ServerText, Size, Text, Time, Timeout, TlsMin, WorkersText,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,24 @@ pub(crate) struct Listen {
     /// the client is.
     #[serde(default)]
     pub(crate) proxy_protocol: Vec<Text<NetworkText>>,
+    /// Only who comes from these networks may come in: others are closed at once. A file has one on each line, and perhaps comments behind `#`; it
+    /// is read again on a reload. Lists and limits are about clients: with `proxy_protocol` about those that its header tells.
+    #[serde(default)]
+    #[schemars(with = "Lists")]
+    pub(crate) allow: Option<Spanned<Lists>>,
+    /// Nobody who comes from these networks may come in; it comes before `allow`.
+    #[serde(default)]
+    #[schemars(with = "Lists")]
+    pub(crate) deny: Option<Spanned<Lists>>,
+    /// Connections of one address at a time. Of IPv6 a /64 is one address. Left out, there is no limit.
+    #[serde(default)]
+    pub(crate) connections_per_ip: Option<u32>,
+    /// Connections of one network at a time, which is a /24 of IPv4 and a /48 of IPv6. Left out, there is no limit.
+    #[serde(default)]
+    pub(crate) connections_per_prefix: Option<u32>,
+    /// New connections of one address; as many as it says may come at once. Left out, there is no limit.
+    #[serde(default)]
+    pub(crate) new_connections_per_ip: Option<Text<RateText>>,
     /// Pass connections on to servers as they are, instead of serving HTTP.
     #[serde(default)]
     #[schemars(with = "Option<Tcp>")]
@@ -176,6 +194,9 @@ pub(crate) struct Tcp {
 fn ten_minutes() -> Text<Timeout> {
     Text::of("10m")
 }
+
+/// Networks, and files of them.
+pub(crate) type Lists = OneOrMany<Text<ListText>>;
 
 /// A certificate with its key: `{ cert = "chain.pem", key = "key.pem" }`. Files are read again when they change.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! From types to what runs: names become numbers, and everything that is wrong is found in one go.
 
 use super::draft::{Draft, Drafted};
+use super::gate;
 use super::members;
 use super::observe::AccessLogTable;
 use super::peers::{Known, Trust};
@@ -14,7 +15,7 @@ use ringmill::proxy::{
     Check, Ejection, FixedReply, Front, HostPattern, LogFormat, LookupOptions, Observe, PathPattern, Plan,
     ProxyConfig, Relaying, Route, Routes, Target,
 };
-use ringmill::{Address, Config, TlsConfig, TlsVersion};
+use ringmill::{Address, Config, GateRules, TlsConfig, TlsVersion};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub(crate) struct Listen {
     pub(crate) proxies: Vec<Network>,
     /// Connections are passed on as they are.
     pub(crate) tcp: Option<Relaying>,
+    /// Who may come in.
+    pub(crate) rules: GateRules,
 }
 
 impl Listen {
@@ -223,6 +226,7 @@ fn listeners(file: &File, names: &HashMap<&str, usize>, problems: &mut Vec<Probl
             https_port: asked.redirect_to_https,
             proxies: asked.proxy_protocol.iter().map(|network| network.value).collect(),
             tcp: asked.tcp.as_ref().map(|tcp| relays::relaying(asked, tcp, names, problems)),
+            rules: gate::rules(asked, problems),
         };
         match (listen.tls_config(), &asked.tls) {
             (Some(config), tls) => {

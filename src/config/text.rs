@@ -1,8 +1,9 @@
 //! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
 
+use super::gate::Listed;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, LogFormat, Name, RequestIds, Traces};
-use ringmill::{Address, DriverChoice, Pin, TlsVersion};
+use ringmill::{Address, DriverChoice, Pin, Rate, TlsVersion};
 use ringmill_console::options::{self, Workers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Visitor};
@@ -159,6 +160,8 @@ kinds! {
     LogTargetText: LogTarget = "\"stdout\" or \"file:PATH\"", parsed;
     LogFormatText: LogFormat = "\"json\" or \"combined\"", parsed;
     ShareText: u32 = "a part such as \"0.1\"", share;
+    ListText: Listed = "a network such as \"10.0.0.0/8\", an address, or a file of them such as \"./deny.txt\"", parsed;
+    RateText: Rate = "a rate such as \"100/s\", \"600/m\" or \"1000/h\"", parsed;
     CheckText: CheckPath = "a path such as \"/health\"", parsed;
     ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\", \"https://api.example.com\" or \"dns:api.internal:3000\"", parsed;
 }

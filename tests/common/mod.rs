@@ -113,6 +113,25 @@ pub fn connect_narrow(address: SocketAddr, bytes: usize) -> TcpStream {
     with_patience(socket.into())
 }
 
+/// A connection from this address. Where it is closed at once, that may be told by any of the calls.
+pub fn connect_from(ip: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(PATIENCE))?;
+    Ok(client)
+}
+
+/// Also where a test fails: nobody is to wait for what does not come any more.
+pub struct SetWhenDropped<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// Closes with a reset instead of a FIN.
 pub fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();

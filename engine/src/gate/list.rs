@@ -1,7 +1,8 @@
 //! Lists of networks: who is in one, and how a file of them is read. Pure.
 //!
-//! A list is sorted ranges that do not touch, and whoever asks searches in halves: for a hundred thousand networks about 17 steps
-//! in memory that is used again for the next address (`engine/benches/gate.rs` has the figures, and those of a trie).
+//! A list is sorted ranges that do not touch, and whoever asks searches in halves. For a hundred thousand networks that takes 0.10 us
+//! with IPv4 and 0.32 us with IPv6, where a trie (prefix-trie 0.8) takes 1.0 us with IPv4: `cargo bench -p ringmill-engine --bench gate`, two
+//! shared cores that were busy, 2026-11-28.
 
 use super::network::Network;
 use ipnet::IpNet;
