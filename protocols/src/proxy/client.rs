@@ -51,7 +51,7 @@ pub(super) enum Begun {
         status: u16,
     },
     Wait,
-    /// It was answered here, and is the last.
+    /// It was answered here, and is the last; with status 0 nobody is there any more.
     Close {
         status: u16,
     },
@@ -189,7 +189,7 @@ impl State {
         let Peer { ip, is_trusted, is_known, .. } = self.peer(client, io);
         if !is_known {
             // It has left already. Without its address its request would look like one that came by no proxy.
-            return Begun::Close;
+            return Begun::Close { status: 0 };
         }
         let body_bytes_max = route.body_bytes_max.unwrap_or(front.body_bytes_max);
         if matches!(head.framing, Framing::Length(length) if length > body_bytes_max) {

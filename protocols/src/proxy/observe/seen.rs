@@ -126,9 +126,10 @@ impl Seen {
 }
 
 impl End {
-    /// Of what this proxy answers itself.
+    /// Of what this proxy answers itself; with 0 nobody was there to be answered.
     pub(crate) fn of_own(status: u16) -> Option<End> {
         match status {
+            0 => Some(End::ClientLeft),
             ..400 => None,
             408 | 504 => Some(End::TimedOut),
             502 => Some(End::UpstreamFailed),
