@@ -335,8 +335,9 @@ impl Proxy {
         let watching = draft.watch(lookups, &plans)?;
         let mut builder = outbound(Engine::builder().config(config), &plans);
         let redirect_port = https.and_then(|https| https.redirect_port);
+        let planned = plans.clone();
         let front = move |worker: &WorkerContext| {
-            let proxy = Protocol::listening(&plans, worker);
+            let proxy = Protocol::listening(&planned, worker);
             match &relaying {
                 Some(relaying) => proxy.with_relaying(relaying.clone()),
                 None => proxy,
