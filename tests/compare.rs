@@ -257,7 +257,8 @@ fn proxies_are_compared_in_front_of_a_backend() {
         let directory = Directory::new();
         let out = directory.0.join("out");
         let name = if driver == DriverChoice::Uring { "ringmill" } else { "ringmill-poll" };
-        let what = ["--only", name, "--profile", "proxy-100,proxy-idle", "--idle-connections", "50"];
+        let what =
+            ["--only", name, "--profile", "proxy-100,relay-100,proxy-idle", "--idle-connections", "50"];
         let how = ["--pairs", "1", "--duration", "300ms", "--latency-rounds", "0", "--mode", "shared"];
         let (code, output, errors) = compare(&[&what[..], &how, &["--out", out.to_str().unwrap()]].concat());
         assert_eq!(code, Some(0), "{output} {errors}");
@@ -266,6 +267,10 @@ fn proxies_are_compared_in_front_of_a_backend() {
         assert_eq!((&reply["path"], &reply["body_bytes"]), (&"/bytes/100".into(), &100.into()));
         let fields = reply["fields"].as_array().unwrap();
         assert!(fields.iter().any(|field| field == "via"), "it is the proxy that answers: {reply}");
+        let relayed = &rows(&results, "relay-100")[0]["replies"][0];
+        let is_same =
+            relayed["body_bytes"] == 100 && relayed["fields"].as_array().unwrap().len() < fields.len();
+        assert!(is_same, "a relay adds nothing: {relayed}");
         let idle = &results["proxy_idle"]["rows"][0];
         assert!(idle["requested"]["bytes"].is_number() && idle["opened"]["bytes"].is_number(), "{idle:#}");
     });

@@ -40,6 +40,7 @@ runs. In a container, knobs of the machine are the host's business: doctor marks
 | [irq-rps.sh](irq-rps.sh) | interrupts, RPS, RFS and XPS of a card; shows what it would do unless told otherwise |
 | [FILE.md](FILE.md) | what may stand in a file for `ringmill serve --config` |
 | [tls.md](tls.md) | what a key type costs a TLS server |
+| [proxy.md](proxy.md) | connections, timeouts and workers of a proxy, against those of its backends |
 | [seccomp/ringmill.json](seccomp/ringmill.json), [containers.md](containers.md) | io_uring in containers |
 | [cloud.md](cloud.md) | notes for cloud instances |
 

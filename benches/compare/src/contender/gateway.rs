@@ -21,7 +21,6 @@ const PINGORA: &str = "benches/pingora/target/release/pingora_proxy";
 pub(super) fn cannot(contender: &Contender, profile: Profile) -> Option<&'static str> {
     let relays = profile.is_relayed();
     match contender.kind {
-        Kind::Ringmill { .. } if relays => Some("no relay of it is compared yet"),
         Kind::Nginx if relays && !Path::new(STREAM_MODULE).is_file() => {
             Some("nginx's module stream is not installed (on Debian: apt-get install libnginx-mod-stream)")
         }
@@ -77,7 +76,11 @@ pub(super) fn command(
     Ok(match contender.kind {
         Kind::Ringmill { driver } => {
             let blanks = [("@CPU@", &*site.cpu.to_string()), ("@DRIVER@", driver)];
-            let file = written("ringmill.toml", include_str!("gateway/ringmill.toml"), &blanks)?;
+            let template = match profile.is_relayed() {
+                true => include_str!("gateway/ringmill-tcp.toml"),
+                false => include_str!("gateway/ringmill.toml"),
+            };
+            let file = written("ringmill.toml", template, &blanks)?;
             let mut command = site.launcher.ringmill(&cpus, Starter::Us);
             command.args(["serve", "--config"]).arg(file);
             command
