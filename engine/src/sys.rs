@@ -207,12 +207,14 @@ pub(crate) fn shutdown(socket: Socket) {
     let _ = net::shutdown(borrow(&socket), Shutdown::Write);
 }
 
-/// What the peer has not acknowledged; of a Unix socket, what it has not read. Zero where nothing can be found out.
+/// What the peer has not acknowledged and still may; of a Unix socket, what it has not read. Zero where nothing can be found out.
 pub(crate) fn unacknowledged_bytes(socket: Socket) -> usize {
     let mut bytes: libc::c_int = 0;
     // SAFETY: TIOCOUTQ, the same number as SIOCOUTQ (tcp(7)), writes one int, and the pointer is that of a local one.
     let answer = unsafe { libc::ioctl(socket.0, libc::TIOCOUTQ, &raw mut bytes) };
-    if answer == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+    let bytes = if answer == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 };
+    // After a reset the kernel still counts what was on its way then, though it has dropped it.
+    if bytes > 0 && peer(socket).is_none() { 0 } else { bytes }
 }
 
 /// Makes the coming close(2) drop unsent bytes and reset the connection.

@@ -12,7 +12,7 @@
 //! | 3 | closing cancels nothing; a cancel races with data | `a_cancel_that_races_data_loses_nothing`, `a_cancelled_receive_ends_once`, `a_cancel_of_nothing_is_silent`, `cancel_all_ends_both_directions`, `a_cancel_right_behind_a_send_is_not_lost`, `what_is_called_off_does_not_try_again` | `LateCancel`, `ClosedTooSoon`, `CancelForgotten` |
 //! | 4 | completions for an earlier tenant of a slot | `tokens_tell_the_tenants_of_a_slot_apart` | `Stale`, `GenerationUnchecked` |
 //! | 5 | operations in flight on one socket are unordered | none: a driver sends what it is given | `SendsOverlap` |
-//! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `cancel_all_ends_both_directions`, `one_of_several_silent_sends_fails`, `a_short_silent_send_ends_the_wait` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
+//! | 6 | sends are short, and may be stuck for ever | `sends_every_byte_in_order`, `nothing_is_on_its_way_to_who_has_reset`, `cancel_all_ends_both_directions`, `one_of_several_silent_sends_fails`, `a_short_silent_send_ends_the_wait` | `ShortSend`, `NeverReads`, `ShortSendDropped`, `StallUntimed` |
 //! | 7 | memory outlives whoever asked for it | `a_driver_may_end_in_the_middle`, `a_flood_of_completions_loses_nothing`; `pool.rs`: `a_block_outlives_its_pool` | blocks are counted after each turn |
 //! | 8 | EINTR, EBUSY, ETIME are not failures; a ring belongs to one thread | `a_signal_is_no_failure`, `a_wait_ends_at_its_time`; a ring is made on its thread (`engine/spawn.rs`) | `EarlyReturn`, `Interrupted`, `Again`, `QueueFull` |
 //! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `bell.rs`: `no_ring_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
@@ -32,6 +32,7 @@ use crate::datagram::Datagrams;
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
+use crate::seam::names::Names;
 use crate::sys::EventCounter;
 use crate::token::{Kind, Token};
 use bytes::Bytes;
@@ -369,22 +370,7 @@ fn cancel_all_ends_both_directions<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let (socket, _peer) = connection(&mut fixture);
     recv(&mut fixture, socket);
-    let big = vec![0; 64 << 20];
-    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), then: Then::GoOn });
-    // The peer does not read: after some progress the send is stuck, which is what must be cancelled.
-    let mut events = Vec::new();
-    for _ in 0..TURNS_MAX {
-        let until = fixture.driver().now().after(Duration::from_millis(10));
-        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
-        if events.is_empty() {
-            break;
-        }
-        for event in events.drain(..) {
-            let Payload::Output(mut output) = event.payload else { panic!("nothing was received") };
-            output.advance(event.result.unwrap() as usize);
-            fixture.driver().submit(Op::Send { token: SEND, socket, output, then: Then::GoOn });
-        }
-    }
+    fill(&mut fixture, socket);
     fixture.driver().submit(Op::CancelAll { socket });
     let mut over = Vec::new();
     turn_until(&mut fixture, "two last events", |_, event| {
@@ -398,6 +384,25 @@ fn cancel_all_ends_both_directions<F: Fixture>() {
     fixture.driver().submit(Op::Close { socket, reset: true });
 }
 
+/// Sends until the peer, which does not read, takes no more: a send is stuck.
+fn fill<F: Fixture>(fixture: &mut F, socket: Socket) {
+    let big = vec![0; 64 << 20];
+    fixture.driver().submit(Op::Send { token: SEND, socket, output: output(&[&big]), then: Then::GoOn });
+    let mut events = Vec::new();
+    for _ in 0..TURNS_MAX {
+        let until = fixture.driver().now().after(Duration::from_millis(10));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        if events.is_empty() {
+            break;
+        }
+        for event in events.drain(..) {
+            let Payload::Output(mut output) = event.payload else { panic!("nothing was received") };
+            output.advance(event.result.unwrap() as usize);
+            fixture.driver().submit(Op::Send { token: SEND, socket, output, then: Then::GoOn });
+        }
+    }
+}
+
 fn a_reset_ends_the_receive<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let (socket, mut peer) = connection(&mut fixture);
@@ -408,6 +413,22 @@ fn a_reset_ends_the_receive<F: Fixture>() {
         true
     });
     fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+fn nothing_is_on_its_way_to_who_has_reset<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (socket, mut peer) = connection(&mut fixture);
+    recv(&mut fixture, socket);
+    fill(&mut fixture, socket);
+    assert!(fixture.driver().unacknowledged_bytes(socket) > 0);
+    peer.reset();
+    let mut over = 0;
+    turn_until(&mut fixture, "the ends of both", |_, event| {
+        over += usize::from(!event.more);
+        over == 2
+    });
+    assert_eq!(fixture.driver().unacknowledged_bytes(socket), 0);
+    fixture.driver().submit(Op::Close { socket, reset: true });
 }
 
 fn a_shut_socket_still_receives<F: Fixture>() {
@@ -638,6 +659,7 @@ macro_rules! all_cases {
             running_out_of_buffers_loses_nothing
             cancel_all_ends_both_directions
             a_reset_ends_the_receive
+            nothing_is_on_its_way_to_who_has_reset
             a_reset_right_behind_bytes_can_be_found
             a_shut_socket_still_receives
             closing_ends_the_connection

@@ -270,7 +270,7 @@ impl World {
     /// What the peer has not taken.
     pub(super) fn unacknowledged_bytes(&self, socket: Socket) -> usize {
         match self.sockets.get(&socket) {
-            Some(Kind::Stream(stream)) => stream.outbound.len(),
+            Some(Kind::Stream(stream)) if !stream.reset_by_peer => stream.outbound.len(),
             _ => 0,
         }
     }
