@@ -2,7 +2,7 @@
 # The tests that need other programs: ringmill and the custom_protocol example against curl, openssl, wrk, h2load, redis-cli,
 # redis-benchmark, Python's http.client, the scanners sslyze and testssl.sh, and haproxy in front of it, and a gRPC service of
 # examples/backend against Python's grpcio, and WebSockets against Python's websockets, npm's ws and Autobahn's test suite, on both
-# drivers; and against nginx, on generated requests.
+# drivers, and some of the attacks of tests/front_back.sh; and against nginx, on generated requests.
 # Traffic stays on loopback.
 #
 #   tests/programs.sh [DIRECTORY_OF_RINGMILL]     (default: target/release; it also holds examples/custom_protocol)
@@ -101,6 +101,9 @@ main() {
             kill -KILL "$server" && { wait "$server" 2>/dev/null || true; }
             check "no panic in the log of grpc" "" "$(grep -i panicked "$log" || true)"
         fi
+        check "generated attacks on the proxy, with nginx, haproxy, Ringmill and a strict server behind it" "" \
+            "$(python3 -B "$(dirname "$0")/front_back/main.py" --ringmill "$programs/ringmill" --driver "$driver" --count 600 \
+                --backend nginx --backend haproxy --backend ringmill --backend strict 2>&1 >/dev/null || echo failed)"
     done
     driver=${drivers%% *}
     check "generated requests: nginx does the same, or it is said why" "test result: ok. 1 passed" "$(compare_with_nginx)"
