@@ -278,6 +278,11 @@ impl FromStr for Server {
         if authority.contains(['/', '?', '#', '@']) {
             return Err("an upstream is a host and perhaps a port: requests bring their paths".to_owned());
         }
+        if name.is_some() && authority.starts_with('_') {
+            return Err(format!(
+                "{authority} is a service (SRV), which has no scheme: expected HOST:PORT behind it"
+            ));
+        }
         let has_port =
             authority.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
         let with_port = if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
