@@ -39,6 +39,8 @@ pub(super) enum Kind {
     RingmillPlain { driver: &'static str },
     /// The same, with its workers hosted by tokio.
     RingmillHosted { driver: &'static str },
+    /// The same as a proxy that writes a line for each request.
+    RingmillLogged { driver: &'static str },
     /// A program of the peers that counts bytes and parses nothing.
     Blind { program: &'static str },
     /// A UDP echo of the peers.
@@ -116,7 +118,7 @@ impl Contender {
             Kind::Echo { .. } | Kind::BlindFan { .. } | Kind::Bun => Some(WEBSOCKET_ONLY),
             Kind::Haproxy { .. } | Kind::Pingora | Kind::BlindRelay { .. } => Some(NO_SITE),
             Kind::Ringmill { .. } => None,
-            Kind::RingmillPlain { .. } => Some("it is ringmill there"),
+            Kind::RingmillPlain { .. } | Kind::RingmillLogged { .. } => Some("it is ringmill there"),
             Kind::RingmillHosted { .. } if matches!(profile, UdpEcho | Download | Upload | Mixed) => {
                 Some("hosting costs something between small requests")
             }
@@ -149,7 +151,7 @@ impl Contender {
                 Some("it does not compress")
             }
             Kind::BlindFan { .. } => None,
-            Kind::RingmillPlain { .. } => Some("it is ringmill there"),
+            Kind::RingmillPlain { .. } | Kind::RingmillLogged { .. } => Some("it is ringmill there"),
             Kind::RingmillHosted { .. } => Some("what hosting costs shows with HTTP"),
             _ => Some("no WebSocket of it is compared"),
         }
@@ -178,6 +180,7 @@ impl Contender {
             Kind::Ringmill { .. } | Kind::SiteTls { .. } | Kind::Nginx => None,
             Kind::RingmillPlain { .. } if is_to_compare => None,
             Kind::RingmillPlain { .. } => Some("it makes no handshakes"),
+            Kind::RingmillLogged { .. } => Some("it is ringmill there"),
             Kind::RingmillHosted { .. } => Some("it is ringmill there, hosted"),
             Kind::Blind { .. } | Kind::Datagrams { .. } | Kind::Site { .. } | Kind::App { .. } => {
                 Some("it speaks no TLS")
@@ -222,6 +225,7 @@ impl Contender {
             Kind::Ringmill { .. }
             | Kind::RingmillPlain { .. }
             | Kind::RingmillHosted { .. }
+            | Kind::RingmillLogged { .. }
             | Kind::Nginx
             | Kind::Bun
             | Kind::Haproxy { .. }
@@ -231,7 +235,13 @@ impl Contender {
 
     /// Our own executable, which need not be built.
     pub(super) fn is_ringmill(&self) -> bool {
-        matches!(self.kind, Kind::Ringmill { .. } | Kind::RingmillPlain { .. } | Kind::RingmillHosted { .. })
+        matches!(
+            self.kind,
+            Kind::Ringmill { .. }
+                | Kind::RingmillPlain { .. }
+                | Kind::RingmillHosted { .. }
+                | Kind::RingmillLogged { .. }
+        )
     }
 }
 
@@ -336,7 +346,9 @@ impl Contender {
             }
             Kind::Nginx => nginx::command(site, profile, target)?,
             Kind::Bun => bun::command(site, profile, target)?,
-            Kind::Haproxy { .. } | Kind::Pingora | Kind::BlindRelay { .. } => bail!("{NO_SITE}"),
+            Kind::RingmillLogged { .. } | Kind::Haproxy { .. } | Kind::Pingora | Kind::BlindRelay { .. } => {
+                bail!("{NO_SITE}")
+            }
         })
     }
 }

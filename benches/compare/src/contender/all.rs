@@ -12,7 +12,7 @@ pub(crate) static BACKEND: Contender = Contender {
     sets_options: true,
 };
 
-pub(crate) static CONTENDERS: [Contender; 32] = [
+pub(crate) static CONTENDERS: [Contender; 33] = [
     Contender {
         name: BASELINE,
         what: "Ringmill on io_uring",
@@ -228,6 +228,14 @@ pub(crate) static CONTENDERS: [Contender; 32] = [
         package: Some("zlib-rs"),
         quick: false,
         sets_options: true,
+    },
+    Contender {
+        name: "ringmill-logged",
+        what: "Ringmill on io_uring as a proxy that writes a line for each request: what that costs",
+        kind: Kind::RingmillLogged { driver: "uring" },
+        package: None,
+        quick: false,
+        sets_options: false,
     },
     Contender {
         name: "haproxy",

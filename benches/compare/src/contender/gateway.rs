@@ -24,7 +24,9 @@ pub(super) fn cannot(contender: &Contender, profile: Profile) -> Option<&'static
         Kind::Nginx if relays && !Path::new(STREAM_MODULE).is_file() => {
             Some("nginx's module stream is not installed (on Debian: apt-get install libnginx-mod-stream)")
         }
-        Kind::Ringmill { .. } | Kind::Nginx | Kind::Haproxy { splices: false } => None,
+        Kind::RingmillLogged { .. } if relays => Some("it is ringmill there"),
+        Kind::Ringmill { .. } | Kind::RingmillLogged { .. } => None,
+        Kind::Nginx | Kind::Haproxy { splices: false } => None,
         Kind::Haproxy { splices: true } | Kind::BlindRelay { .. } if relays => None,
         Kind::Haproxy { splices: true } => Some("it is haproxy there"),
         Kind::BlindRelay { .. } => Some("it reads no request"),
@@ -74,8 +76,14 @@ pub(super) fn command(
     let cpus = [site.cpu];
     let installed = |program: PathBuf| site.launcher.command(&cpus, program, Starter::Us);
     Ok(match contender.kind {
-        Kind::Ringmill { driver } => {
-            let blanks = [("@CPU@", &*site.cpu.to_string()), ("@DRIVER@", driver)];
+        Kind::Ringmill { driver } | Kind::RingmillLogged { driver } => {
+            let log = match contender.kind {
+                Kind::RingmillLogged { .. } => {
+                    format!("[access_log]\nto = \"file:{}\"", root.join("access.log").display())
+                }
+                _ => String::new(),
+            };
+            let blanks = [("@CPU@", &*site.cpu.to_string()), ("@DRIVER@", driver), ("@LOG@", &*log)];
             let template = match profile.is_relayed() {
                 true => include_str!("gateway/ringmill-tcp.toml"),
                 false => include_str!("gateway/ringmill.toml"),
