@@ -52,6 +52,14 @@ pub struct WorkerContext {
     pub config: Arc<Config>,
 }
 
+#[cfg(any(test, feature = "sim"))]
+impl WorkerContext {
+    /// That of a simulated worker.
+    pub fn simulated(index: usize, workers: usize) -> WorkerContext {
+        WorkerContext { index, workers, cpu: None, stats: Stats::new(workers), config: Arc::default() }
+    }
+}
+
 /// A server engine. Start with [`Engine::builder`].
 pub struct Engine;
 

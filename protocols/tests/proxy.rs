@@ -1,17 +1,22 @@
 //! The reverse proxy on the simulated kernel: clients, a proxy and three upstreams that say, delay, cut and end what they like, under
 //! all faults. The oracle: each request is answered once, by its own reply; one that must not be repeated reaches upstreams
-//! once; what nobody breaks is answered with 200; and everybody comes to an end.
+//! once; what nobody breaks is answered with 200; and everybody comes to an end. In half of the runs the proxy follows plans, on one
+//! worker or two, and others are published meanwhile: servers, limits and routes come and go, and no connection is left with who went.
 
 use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Rng, Simulation};
 use ringmill_engine::event::Socket;
-use ringmill_engine::{Address, Config};
+use ringmill_engine::{Address, Config, WorkerContext};
 use ringmill_protocols::http::client::reader::{Asked, Event, Reader};
 use ringmill_protocols::http::message::Slots;
 use ringmill_protocols::http::one::decoder::{BodyLimits, Decoded, Decoder};
 use ringmill_protocols::http::one::head::{HeadLimits, Outcome, parse_head};
-use ringmill_protocols::proxy::{Balance, Check, Ejection, HashBy, Proxy, ProxyConfig};
+use ringmill_protocols::proxy::{
+    Balance, Check, Ejection, Fleet, Front, HashBy, HostPattern, PathPattern, Plan, PlannedUpstream, Plans,
+    Proxy, ProxyConfig, Route, Target,
+};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SEEDS: u64 = 400;
@@ -100,6 +105,7 @@ struct Client {
 /// One connection of an upstream.
 struct Line {
     peer: Peer,
+    address: Address,
     input: Vec<u8>,
     /// The request that is read: its id, the rest of its body, what came of it.
     reading: Option<(u64, Decoder, Vec<u8>)>,
@@ -114,6 +120,58 @@ struct Line {
     is_over: bool,
 }
 
+/// Plans, one after the other.
+struct Planner {
+    plans: Plans,
+    base: ProxyConfig,
+    /// The servers of the plan that holds.
+    servers: Vec<Address>,
+    published: usize,
+}
+
+impl Planner {
+    fn new(base: ProxyConfig, rng: &mut Rng) -> Planner {
+        let (plan, servers) = Planner::plan(&base, rng);
+        Planner { plans: Plans::new(plan), base, servers, published: 0 }
+    }
+
+    /// Two upstreams with some of the servers, one for reading and one for writing, or the other way round.
+    fn plan(base: &ProxyConfig, rng: &mut Rng) -> (Plan, Vec<Address>) {
+        let mut all = Vec::new();
+        let mut upstream = |name: &str| {
+            let mut servers = addresses();
+            // None to two are left out.
+            for _ in 0..rng.below(3) {
+                servers.remove(rng.below(servers.len()));
+            }
+            all.extend(servers.iter().cloned());
+            // A limit of its own makes it another upstream, and many are the same as before.
+            let connections_max = base.connections_max + rng.below(2);
+            let upstreams = servers.into_iter().map(Into::into).collect();
+            let config = ProxyConfig { upstreams, connections_max, fleet: Fleet::default(), ..base.clone() };
+            PlannedUpstream { name: name.to_owned(), config: Arc::new(config) }
+        };
+        let upstreams = vec![upstream("one"), upstream("other")];
+        let reads = rng.below(2);
+        let route = |methods: &[&str], target| Route {
+            host: HostPattern::Any,
+            path: PathPattern::prefix("/").expect("a path"),
+            methods: methods.iter().map(|method| (*method).to_owned()).collect(),
+            target: Target::Upstream(target),
+            body_bytes_max: None,
+        };
+        let routes = vec![route(&["GET", "HEAD"], reads), route(&[], 1 - reads)];
+        (Plan::new(Front::from(base), upstreams, routes), all)
+    }
+
+    fn publish_another(&mut self, rng: &mut Rng) {
+        let (plan, servers) = Planner::plan(&self.base, rng);
+        self.plans.publish(plan);
+        self.servers = servers;
+        self.published += 1;
+    }
+}
+
 struct Run {
     seed: u64,
     mood: Mood,
@@ -124,6 +182,7 @@ struct Run {
     reached: HashMap<u64, u32>,
     statuses: HashMap<u16, u32>,
     is_calm: bool,
+    planner: Option<Planner>,
 }
 
 impl Run {
@@ -135,6 +194,7 @@ impl Run {
                 let ends_after = if mood == Mood::Sound { usize::MAX } else { 1 + rng.below(6) };
                 self.lines.push(Line {
                     peer,
+                    address: address.clone(),
                     input: Vec::new(),
                     reading: None,
                     to_send: Vec::new(),
@@ -216,6 +276,24 @@ impl Run {
                 client.is_over = true;
             }
         }
+    }
+}
+
+impl Run {
+    /// Servers that are in the plan no longer have no connection left, long before one that is idle would be too old.
+    fn check_kept(&mut self, simulation: &mut Simulation) {
+        if self.planner.is_none() {
+            return;
+        }
+        for _ in 0..60 {
+            simulation.run_for(Duration::from_millis(100));
+            self.pump_lines(simulation);
+        }
+        let servers = &self.planner.as_ref().expect("it was there").servers;
+        let is_left = |line: &&Line| !line.peer.is_at_end() && !line.peer.was_broken();
+        let gone = self.lines.iter().filter(|line| !servers.contains(&line.address));
+        let left: Vec<&Address> = gone.filter(is_left).map(|line| &line.address).collect();
+        assert!(left.is_empty(), "seed {}: {:?}: still connected with {left:?}", self.seed, self.mood);
     }
 }
 
@@ -418,9 +496,10 @@ impl Client {
     }
 }
 
-fn clients(rng: &mut Rng, simulation: &Simulation, listener: Socket) -> Vec<Client> {
+fn clients(rng: &mut Rng, simulation: &Simulation, listeners: &[Socket]) -> Vec<Client> {
     let (mut next_id, count) = (1, 1 + rng.below(6));
     let mut client = || {
+        let listener = listeners[rng.below(listeners.len())];
         let peer = simulation.net().connect(listener).expect("it listens");
         peer.set_window(1 + rng.below(60_000));
         let count = 1 + rng.below(6) as u64;
@@ -479,15 +558,25 @@ fn run(seed: u64) -> HashMap<u16, u32> {
         queue_max: if mood == Mood::Wild { rng.below(4) } else { 1000 },
         ..ProxyConfig::new(addresses())
     };
-    let mut simulation = Simulation::new(seed, chaos, config);
-    let listener = simulation.listen(Proxy::new(proxy, seed));
+    let planner = rng.one_in(2).then(|| Planner::new(proxy.clone(), &mut rng));
+    let workers = if planner.is_some() { 1 + rng.below(2) } else { 1 };
+    let mut simulation = Simulation::with_workers(workers, seed, chaos, config);
+    let listen = |worker| {
+        let Some(Planner { plans, .. }) = &planner else {
+            return simulation.listen(Proxy::new(proxy.clone(), seed));
+        };
+        let context = WorkerContext::simulated(worker, workers);
+        simulation.outbound_on(worker, Proxy::outbound(plans, &context));
+        simulation.listen_on(worker, Proxy::listening(plans, &context))
+    };
+    let listeners: Vec<Socket> = (0..workers).map(listen).collect();
     for (n, address) in addresses().into_iter().enumerate() {
         let is_deaf = mood == Mood::Wild && n > 0 && rng.one_in(4);
         let deaf = [Answer::Silence, Answer::Fail(ringmill_engine::Errno(111))][rng.below(2)];
         simulation.net().set_remote(address, if is_deaf { deaf } else { Answer::Accept });
     }
     simulation.start();
-    let clients = clients(&mut rng, &simulation, listener);
+    let clients = clients(&mut rng, &simulation, &listeners);
     let mut run = Run {
         seed,
         mood,
@@ -497,6 +586,7 @@ fn run(seed: u64) -> HashMap<u16, u32> {
         reached: HashMap::new(),
         statuses: HashMap::new(),
         is_calm: false,
+        planner,
     };
     let mut steps = 0;
     while run.clients.iter().any(|client| !client.is_over) {
@@ -504,6 +594,12 @@ fn run(seed: u64) -> HashMap<u16, u32> {
         simulation.run_for(time);
         run.pump_lines(&simulation);
         run.pump_clients();
+        if let Some(planner) = &mut run.planner
+            && !run.is_calm
+            && run.rng.one_in(25)
+        {
+            planner.publish_another(&mut run.rng);
+        }
         steps += 1;
         if steps == 3000 {
             // No more faults: from here on nobody may be left waiting.
@@ -517,10 +613,12 @@ fn run(seed: u64) -> HashMap<u16, u32> {
             run.clients.iter().filter(|client| !client.is_over).map(Client::next_id).collect();
         assert!(steps < 8000, "seed {seed}: {mood:?}: {waiting:?} wait for ever\n{}", simulation.describe());
     }
+    simulation.set_chaos(Chaos::CALM);
+    run.is_calm = true;
+    run.check_kept(&mut simulation);
     for line in &run.lines {
         line.peer.shutdown();
     }
-    simulation.set_chaos(Chaos::CALM);
     simulation.drain(Duration::from_secs(5));
     for _ in 0..20 {
         simulation.run_for(Duration::from_secs(1));
@@ -537,9 +635,11 @@ fn each_request_is_answered_once_by_its_own_reply() {
         run(seed.parse().expect("a number"));
         return;
     }
-    let seeds = std::env::var("RINGMILL_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
+    let number =
+        |name, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"));
+    let (first, seeds) = (number("RINGMILL_FIRST_SEED", 0), number("RINGMILL_SEEDS", SEEDS));
     let mut all = HashMap::<u16, u32>::new();
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         for (status, count) in run(seed) {
             *all.entry(status).or_default() += count;
         }
