@@ -924,6 +924,76 @@ fn evil_upstreams_harm_nobody_but_who_asked_them() {
     });
 }
 
+/// A reply is left at each of its bytes, by an end and by a reset: who asked is not told that it was whole, and nobody else notices.
+#[test]
+fn a_reply_that_is_left_at_any_byte_is_nobodys_but_who_asked() {
+    const REPLY: &str = "HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+        4\r\nevil\r\n0\r\nX-Sum: 1\r\n\r\n";
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let target = request.split(' ').nth(1).unwrap_or_default();
+                let Some(cut) = target.strip_prefix("/cut/") else {
+                    line.try_send(format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target} ",
+                        target.len() + 1
+                    ));
+                    continue;
+                };
+                let (at, end) = cut.split_once('/').expect("where and how");
+                line.try_send(&REPLY[..at.parse::<usize>().expect("a number")]);
+                if end == "reset" {
+                    // As the script ends.
+                    socket2::SockRef::from(&line.stream).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+                return;
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let mut victim = connect(&running);
+        for at in 0..REPLY.len() {
+            for end in ["end", "reset"] {
+                let mut asking = connect(&running);
+                let request = post(&format!("/cut/{at}/{end}"), "");
+                // It ends behind whatever comes.
+                asking.send(request.replace("Host:", "Connection: close\r\nHost:"));
+                let mut all = Vec::new();
+                // A cut may be told by a reset.
+                let _ = asking.read_to_end(&mut all);
+                let all =
+                    String::from_utf8_lossy(&all).replace("HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\n", "");
+                let is_refused = all.starts_with("HTTP/1.1 502 ") && all.ends_with("had answered\n");
+                let is_cut = all.starts_with("HTTP/1.1 200 ") && !all.ends_with("\r\n0\r\nX-Sum: 1\r\n\r\n");
+                assert!(is_refused || is_cut, "{at} {end}: {all:?}");
+                assert!(!is_refused || at <= REPLY.find("4\r\n").unwrap() || end == "reset", "{at}: {all:?}");
+                expect_own(&mut victim, "/victim");
+            }
+        }
+    });
+}
+
+/// What follows the head of a reply to HEAD is no reply to anybody.
+#[test]
+fn a_body_behind_the_reply_to_head_goes_nowhere() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let is_head = request.starts_with("HEAD ");
+                let body = if is_head { "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil" } else { "/v " };
+                line.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+            }
+        });
+        let running = before(driver, &[&upstream]);
+        let (mut client, mut other) = (connect(&running), connect(&running));
+        for _ in 0..3 {
+            client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(receive_head(&mut client).status, 200);
+            expect_own(&mut client, "/v");
+            expect_own(&mut other, "/v");
+        }
+    });
+}
+
 #[test]
 fn bytes_on_an_idle_connection_end_it() {
     on_both_drivers(|driver| {
