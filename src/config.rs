@@ -7,6 +7,7 @@
 mod draft;
 mod either;
 mod gate;
+mod limit;
 mod members;
 mod observe;
 mod peers;

@@ -99,6 +99,9 @@ fn rates() {
     let largest = |option: &str| if option == "--rate" { "1000000000" } else { "4294967295" };
     check(&all, &["1e300", "18446744073709551616", "99999999999", "inf"], largest);
     check(&all, &NO_NUMBERS, largest);
+    let all = self::all("RATE", |_| true, 3);
+    check(&all, &["1000001/s", "60000001/m", "1e9/s", "18446744073709551616/h", "0/s"], |_| "1000000/s");
+    check(&all, &NO_NUMBERS, |_| "1000000/s");
 }
 
 #[test]

@@ -144,8 +144,16 @@ fn who_may_not_come_in_is_closed_and_counted() {
         let list = directory.file("deny.txt");
         std::fs::write(&list, "127.0.0.8/32\n").unwrap();
         let deny = format!("{list},127.0.0.9");
-        let limits =
-            ["--connections-per-ip", "2", "--connections-per-prefix", "3", "--new-connections-per-ip", "4/h"];
+        let limits = [
+            "--connections-per-ip",
+            "2",
+            "--connections-per-prefix",
+            "3",
+            "--new-connections-per-ip",
+            "4/h",
+            "--requests-per-client",
+            "3/h",
+        ];
         let arguments =
             [&[&to, "--deny", &deny, "--allow", "127.0.0.0/28", "--stats", "127.0.0.1:0"][..], &limits]
                 .concat();
@@ -171,6 +179,8 @@ fn who_may_not_come_in_is_closed_and_counted() {
             ["denied", "unlisted", "per_ip", "too_fast", "gone", "uncounted"].map(|name| &page["gate"][name]);
         assert_eq!(gate, [2, 1, 2, 1, 0, 0]);
         assert_eq!(page["gate"]["per_prefix"], 1);
+        let limits = serde_json::json!([{"route": "any host, any path", "per": "client", "rate": "3/h", "allowed": 3, "limited": 0}]);
+        assert_eq!(page["limits"], limits);
     });
 }
 

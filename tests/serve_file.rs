@@ -637,6 +637,88 @@ fn a_listener_lets_in_whom_the_file_lets_in() {
     });
 }
 
+#[test]
+fn a_route_takes_as_many_requests_as_it_may() {
+    on_both_drivers(|driver| {
+        let app = Upstream::honest();
+        let route = |keys: &str, rate: &str| format!("[[route]]\n{keys}\nrate = {rate}\n");
+        let text = [
+            "[limits]\ntrust = [\"127.0.0.8\"]\n".to_owned(),
+            listen("127.0.0.1:0"),
+            route(
+                "match = { host = \"test\", path = \"/key\" }\nreply = { status = 203 }",
+                "{ per = \"field:X-Key\", limit = \"2/h\" }",
+            ),
+            route(
+                "match = { host = \"test\", path = \"/all\" }\nreply = { status = 203 }",
+                "{ per = \"route\", limit = \"1/h\", burst = 3 }",
+            ),
+            route(
+                "match = { host = [\"test\", \"a.test\"] }\nto = \"app\"\nmax_body = 3",
+                "{ limit = \"3/h\" }",
+            ),
+            upstream("app", &[&app]),
+        ];
+        let text = text.concat();
+        let served = Served::start(driver, &text);
+        let mut clients: Vec<TcpStream> = (0..10_u8)
+            .map(|last| connect_from([127, 0, 0, last.max(1)], served.program.http()).unwrap())
+            .collect();
+        let mut ask = |from: usize, host: &str, path: &str, fields: &str| {
+            clients[from]
+                .send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{}\r\n", fields.replace('~', "\r\n")));
+            let reply = receive(&mut clients[from]);
+            let after = reply.field("retry-after").map(|secs| secs.parse::<u64>().unwrap());
+            assert_eq!(after.is_some(), reply.status == 429, "{}", reply.head);
+            (reply.status, after.unwrap_or(0))
+        };
+        let mut check = |from: usize, path: &str, fields: &str, expected: &[u16]| {
+            let statuses: Vec<u16> = expected.iter().map(|_| ask(from, "test", path, fields).0).collect();
+            assert_eq!(statuses, expected, "{path} from {from} with {fields}");
+        };
+        check(2, "/", "", &[200, 200, 200, 429, 429]);
+        check(3, "/", "X-Forwarded-For: 6.6.6.6~", &[200, 200, 200, 429]);
+        check(3, "/", "X-Forwarded-For: 7.7.7.7~", &[429]);
+        // A trusted proxy says for whom it asks.
+        check(8, "/", "X-Forwarded-For: 6.6.6.6, 192.0.2.1~", &[200, 200, 200, 429]);
+        check(8, "/", "X-Forwarded-For: 7.7.7.7, 192.0.2.1, 127.0.0.8~", &[429]);
+        check(8, "/", "X-Forwarded-For: 192.0.2.2~", &[200]);
+        check(8, "/", "", &[200]);
+        check(2, "/all", "", &[203, 203]);
+        check(4, "/all", "", &[203, 429]);
+        check(4, "/key", "X-Key: a~", &[203, 203, 429]);
+        check(5, "/key", "x-key: a~", &[429]);
+        check(5, "/key", "x-key: b~", &[203]);
+        check(5, "/key", "", &[203, 203, 429]);
+        check(6, "/key", "", &[203]);
+        let (status, after) = ask(2, "test", "/", "");
+        // A third of an hour, less what has passed meanwhile.
+        assert!(status == 429 && (1000..=1200).contains(&after), "{after}");
+        // Another file, in which this route is as it was but for a host: what was counted goes on.
+        let said = served.follow(&text.replace("\"a.test\"", "\"b.test\"").replace("\"2/h\"", "\"3/h\""));
+        assert!(said.contains("was read again"), "{said}");
+        let after = [ask(2, "test", "/", "").0, ask(3, "test", "/", "").0, ask(4, "test", "/all", "").0];
+        assert_eq!((after, ask(2, "b.test", "/", "").0), ([429; 3], 429));
+        // With another limit it begins anew.
+        assert_eq!([(); 4].map(|()| ask(4, "test", "/key", "X-Key: a~").0), [203, 203, 203, 429]);
+        // A body in chunks is limited as well, wherever it is cut.
+        for body in ["4\r\nabcd\r\n0\r\n\r\n", "2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"] {
+            let mut client = connect_from([127, 0, 0, 7], served.program.http()).unwrap();
+            client.send("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+            client.send(body);
+            assert_eq!(receive(&mut client).status, 413, "{body:?}");
+        }
+        let mut client = connect_from([127, 0, 0, 7], served.program.http()).unwrap();
+        client.send(common::http::post_chunked("/", "2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"));
+        assert_eq!(receive(&mut client).text(), "/ 2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
+        // Behind a body that nobody reads the connection ends.
+        let mut client = connect_from([127, 0, 0, 7], served.program.http()).unwrap();
+        client.send(post("/", "abc"));
+        let reply = receive(&mut client);
+        assert!(reply.status == 429 && reply.head.contains("connection: close"), "{}", reply.head);
+    });
+}
+
 /// Each mistake is told at its place, with what would be right; all of them at once.
 #[test]
 fn mistakes_are_told_where_they_stand() {
@@ -719,6 +801,14 @@ fn mistakes_are_told_where_they_stand() {
             "[[listen]]\naddress = \"127.0.0.1:1\"\nconnections_per_ip = 0\ndeny = [\"/nowhere/a\", \"/nowhere/b\"]",
         ),
         &["`connections_per_ip` is 0", "cannot read /nowhere/a", "cannot read /nowhere/b"],
+    );
+    check(
+        &with("[[route]]\nmatch = { path = \"/x\" }\nto = \"a\"\nrate = { per = \"ip\", limit = \"1/s\" }"),
+        &["expected \"client\", \"route\" or \"field:NAME\""],
+    );
+    check(
+        &with("[[route]]\nmatch = { path = \"/x\" }\nto = \"a\"\nrate = { limit = \"1/s\", burst = 0 }"),
+        &["`burst` is 0"],
     );
     check(
         &behind("[[listen]]\naddress = \"127.0.0.1:1\"\nallow = \"all\""),

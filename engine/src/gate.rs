@@ -6,6 +6,7 @@
 //! `rate.rs`), is shared by all workers, with atomics and no lock. Peers of Unix sockets have no address, so nobody asks for them.
 //! Never here: sockets, clocks, files.
 
+mod client;
 mod counts;
 mod list;
 mod network;
@@ -13,6 +14,7 @@ mod passes;
 mod rate;
 mod table;
 
+pub use client::ClientKey;
 pub use list::{BadLine, Networks};
 pub use network::{BadNetwork, Network};
 pub(crate) use passes::Passes;
@@ -123,33 +125,6 @@ impl Drop for Pass {
     }
 }
 
-/// What is counted for an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    V4(u32),
-    V4Around(u32),
-    V6(u64),
-    V6Around(u64),
-}
-
-impl Key {
-    /// What counts as one address.
-    fn of(ip: IpAddr) -> Key {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Key::V4(ip.to_bits()),
-            IpAddr::V6(ip) => Key::V6((ip.to_bits() >> 64) as u64),
-        }
-    }
-
-    /// The network around it.
-    fn around(self) -> Key {
-        match self {
-            Key::V4(ip) | Key::V4Around(ip) => Key::V4Around(ip >> 8),
-            Key::V6(network) | Key::V6Around(network) => Key::V6Around(network >> 16),
-        }
-    }
-}
-
 impl Gate {
     /// A gate that goes by these rules.
     pub fn new(rules: GateRules) -> Gate {
@@ -200,7 +175,7 @@ impl Gate {
     fn decide(&self, ip: IpAddr, now: Tick, stats: &WorkerStats) -> Result<Option<Pass>, Barred> {
         let Inner { rules, counts, rates, .. } = &*self.0;
         rules.listed(ip)?;
-        let key = Key::of(ip);
+        let key = ClientKey::of(ip);
         if rates.as_ref().is_some_and(|rates| rates.admit(key, now).is_err()) {
             return Err(Barred::TooFast);
         }

@@ -100,7 +100,7 @@ pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Listeners, Running, WorkerContext};
 pub use error::Error;
 pub use event::Errno;
-pub use gate::{BadLine, BadNetwork, Gate, GateRules, Network, Networks, Rate, RateLimiter};
+pub use gate::{BadLine, BadNetwork, ClientKey, Gate, GateRules, Network, Networks, Rate, RateLimiter};
 #[cfg(feature = "tokio")]
 pub use host::TokioOptions;
 pub use listen::on::ListenOn;

@@ -34,6 +34,7 @@ mod fields;
 mod fleet;
 mod groups;
 mod health;
+mod limit;
 mod name;
 mod normal;
 mod observe;
@@ -56,6 +57,7 @@ pub use dns::{LookupOptions, Lookups, Name, Watching};
 pub use explain::{Explained, explain};
 pub use fleet::{Fleet, ServerCounts};
 pub use groups::server_of;
+pub use limit::{Limit, LimitCounts, Per, RouteRate};
 pub use normal::Unclear;
 pub use observe::{
     AccessLog, Batch, Counted, Counts, End, Entry, IdRules, LIMITS_MICROS, LineCounts, LineWriter, LogFormat,

@@ -3,7 +3,7 @@
 use crate::config::{Drafted, Known, Listen, Said as GateSays, Settled, Source, reference};
 use clap::Args;
 use ringmill::Address;
-use ringmill::proxy::{Balance, Explained, HashBy, Plan, Target, explain};
+use ringmill::proxy::{Balance, Explained, HashBy, Plan, RouteRate, Target, explain};
 use ringmill_console::terminal;
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -220,6 +220,10 @@ fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Expla
             row(said, "answer", &format!("{status}, {bytes} bytes of {}", reply.content_type));
         }
         _ => {}
+    }
+    if let Some(limit) = &route.limit {
+        let RouteRate { per, rate } = limit.rule();
+        row(said, "rate", &format!("{rate} per {per}; one more is answered with 429"));
     }
     let Some(upstream) = upstream else { return };
     let config = &upstream.config;

@@ -14,11 +14,11 @@ use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Version};
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, LookupOptions, Observe, Plan, Plans, Proxy as Protocol, ProxyConfig,
-    Relaying, Watching,
+    Balance, Check, CheckPath, Ejection, Limit, LookupOptions, Observe, Per, Plan, Plans, Proxy as Protocol,
+    ProxyConfig, Relaying, RouteRate, Watching,
 };
 use ringmill::{
-    Address, Config, DriverChoice, Engine, Error, ListenOptions, Pin, Running, Tls, WorkerContext,
+    Address, Config, DriverChoice, Engine, Error, ListenOptions, Pin, Rate, Running, Tls, WorkerContext,
 };
 use ringmill_console::options::{self, Workers};
 use std::net::SocketAddr;
@@ -142,6 +142,11 @@ pub(crate) struct Proxy {
     /// Largest request body, as 64KiB or 1GiB [default: no limit]
     #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_BODY", value_parser = options::size)]
     max_body: Option<u64>,
+
+    /// Requests of one client, as 100/s or 600/m, of which as many may come at once; one more is answered with 429. Behind a trusted proxy the
+    /// client is the one that X-Forwarded-For names [default: no limit]
+    #[arg(long, value_name = "RATE", env = "RINGMILL_REQUESTS_PER_CLIENT")]
+    requests_per_client: Option<Rate>,
 
     /// A request head must arrive within this time, plus a second for each 256 bytes of it
     #[arg(long, value_name = "TIME", env = "RINGMILL_HEAD_TIMEOUT", default_value = "10s", value_parser = options::timeout)]
@@ -303,6 +308,7 @@ impl Proxy {
             },
             limits,
             body_bytes_max: self.max_body.unwrap_or(u64::MAX),
+            limit: self.requests_per_client.map(|rate| Limit::new(RouteRate { per: Per::Client, rate })),
             trusted: self.trust,
             connections_max: self.upstream_connections as usize,
             keep_max: self.upstream_keep as usize,

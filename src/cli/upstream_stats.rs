@@ -1,7 +1,9 @@
 //! What a proxy tells of upstreams and routes, as JSON, and how a server is drained there.
 
 use ringmill::http::{Handler, Method, Reply, Request};
-use ringmill::proxy::{Counted, Counts, LIMITS_MICROS, LineCounts, PlannedUpstream, Plans, ServerCounts};
+use ringmill::proxy::{
+    Counted, Counts, LIMITS_MICROS, LimitCounts, LineCounts, PlannedUpstream, Plans, ServerCounts,
+};
 use ringmill::{Address, Stats};
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
@@ -24,11 +26,34 @@ struct Page {
     access_log_dropped: Option<u64>,
     /// Who was not let in, by reason, without the `gate_` of the counters' names.
     gate: BTreeMap<&'static str, u64>,
+    limits: Vec<Limited>,
     upstreams: Vec<Server>,
     routes: Vec<Route>,
     /// Requests that no route took.
     #[serde(skip_serializing_if = "Option::is_none")]
     unrouted: Option<Json>,
+}
+
+/// How many requests a route took, and how many were too many.
+#[derive(Serialize)]
+struct Limited {
+    route: String,
+    per: String,
+    rate: String,
+    allowed: u64,
+    limited: u64,
+}
+
+impl From<LimitCounts> for Limited {
+    fn from(counts: LimitCounts) -> Limited {
+        Limited {
+            route: counts.route,
+            per: counts.rule.per.to_string(),
+            rate: counts.rule.rate.to_string(),
+            allowed: counts.allowed,
+            limited: counts.limited,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -138,6 +163,7 @@ impl UpstreamStats {
                 .iter()
                 .filter_map(|(name, count)| Some((name.strip_prefix("gate_")?, count)))
                 .collect(),
+            limits: self.plans.current().routes().limits().into_iter().map(Limited::from).collect(),
             access_log_dropped: observe.log.as_ref().map(|log| log.to.dropped()),
             upstreams: plan.upstreams().iter().flat_map(servers).collect(),
             routes: counted.iter().filter_map(route).collect(),

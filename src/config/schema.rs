@@ -2,6 +2,7 @@
 //! (`tuning/FILE.md`). There is no key that does nothing.
 
 use super::either::{FromText, OneOrMany, TextOr};
+use super::limit::RateLimit;
 use super::observe::{AccessLogTable, Ids};
 use super::text::{
     BalanceText, CheckText, Driver, HostText, ListText, ListenAddress, NetworkText, PinText, RateText,
@@ -229,6 +230,10 @@ pub(crate) struct Route {
     /// Largest request body, instead of the one in `limits`.
     #[serde(default)]
     pub(crate) max_body: Option<Text<Size>>,
+    /// How many requests it takes. Left out, all.
+    #[serde(default)]
+    #[schemars(with = "Option<RateLimit>")]
+    pub(crate) rate: Option<Spanned<RateLimit>>,
 }
 
 /// Which requests a route takes: `match = { host = "example.com", path = "/api" }`. What is left out matches all.

@@ -2,6 +2,7 @@
 
 use super::draft::{Draft, Drafted};
 use super::gate;
+use super::limit;
 use super::members;
 use super::observe::AccessLogTable;
 use super::peers::{Known, Trust};
@@ -297,6 +298,7 @@ fn routes(
             hosts.push(HostPattern::Any);
         }
         let (Some(target), Some(path)) = (target, path) else { continue };
+        let limit = limit::limit(route.rate.as_ref(), problems);
         for host in hosts {
             all.push(Route {
                 host,
@@ -304,6 +306,7 @@ fn routes(
                 methods: matches.method.0.clone(),
                 target: target.clone(),
                 body_bytes_max: route.max_body.as_ref().map(|size| size.value),
+                limit: limit.clone(),
             });
             places.push(place);
             spans.push(span.clone());

@@ -2,7 +2,7 @@
 
 use super::gate::Listed;
 use ringmill::layer::proxy::Network;
-use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, LogFormat, Name, RequestIds, Traces};
+use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, LogFormat, Name, Per, RequestIds, Traces};
 use ringmill::{Address, DriverChoice, Pin, Rate, TlsVersion};
 use ringmill_console::options::{self, Workers};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -160,6 +160,7 @@ kinds! {
     LogTargetText: LogTarget = "\"stdout\" or \"file:PATH\"", parsed;
     LogFormatText: LogFormat = "\"json\" or \"combined\"", parsed;
     ShareText: u32 = "a part such as \"0.1\"", share;
+    PerText: Per = "\"client\", \"route\" or \"field:NAME\"", parsed;
     ListText: Listed = "a network such as \"10.0.0.0/8\", an address, or a file of them such as \"./deny.txt\"", parsed;
     RateText: Rate = "a rate such as \"100/s\", \"600/m\" or \"1000/h\"", parsed;
     CheckText: CheckPath = "a path such as \"/health\"", parsed;

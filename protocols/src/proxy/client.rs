@@ -57,6 +57,13 @@ pub(super) enum Begun {
     },
 }
 
+#[cfg(test)]
+impl Peer {
+    pub(super) fn known(ip: Option<IpAddr>, is_trusted: bool) -> Peer {
+        Peer { ip, is_trusted, is_known: true, plan_number: 0 }
+    }
+}
+
 impl Client {
     pub(super) fn new(https_port: Option<u16>) -> Client {
         Client { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0, peer: None, https_port }
@@ -175,6 +182,11 @@ impl State {
         };
         self.note_route(way.route);
         let (front, route) = (&self.plan.front, self.plan.routes.get(way.route));
+        if let Some(limit) = &route.limit
+            && let Some(answered) = self.limit(client, (head, len, keep_alive), limit, io)
+        {
+            return answered;
+        }
         let group = match &route.target {
             Target::Upstream(number) => self.groups.planned(*number),
             Target::Reply(said) => return self.answer(said, None, (head, len, keep_alive), io),

@@ -1,6 +1,7 @@
 //! What a proxy may be told, with the defaults and their reasons. Plain data.
 
 use super::fleet::Fleet;
+use super::limit::Limit;
 use super::observe::Observe;
 use super::peer::Peer;
 use super::rules::{Check, Ejection};
@@ -119,6 +120,8 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// The largest request body in bytes: beyond it the answer is 413.
     pub body_bytes_max: u64,
+    /// How many requests are taken, if not all.
+    pub limit: Option<Limit>,
     /// Who may say who the client is (`X-Forwarded-*`, `Forwarded`): from anybody else these fields are dropped.
     pub trusted: Vec<Network>,
     /// What stands in `Via` (RFC 9110, 7.6.3).
@@ -172,6 +175,7 @@ impl ProxyConfig {
             slow_start: Duration::from_secs(10),
             limits: Limits::default(),
             body_bytes_max: u64::MAX,
+            limit: None,
             trusted: Vec::new(),
             name: "ringmill".to_owned(),
             connections_max: 500,

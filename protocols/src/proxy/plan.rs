@@ -120,6 +120,7 @@ impl Plan {
             methods: Vec::new(),
             target: Target::Upstream(0),
             body_bytes_max: None,
+            limit: config.limit.clone(),
         };
         let upstreams = vec![PlannedUpstream { name: String::new(), config: Arc::new(config) }];
         Plan { is_routed: false, ..Plan::new(front, upstreams, vec![route]) }
@@ -156,6 +157,7 @@ impl Plan {
 
     /// What is known of servers goes on where the upstream of that name has them in the next plan too.
     pub(super) fn take_over(&mut self, before: &Plan) {
+        self.routes.take_over(&before.routes);
         for upstream in &mut self.upstreams {
             let same = |known: &&PlannedUpstream| known.name == upstream.name;
             let Some(known) = before.upstreams.iter().find(same) else { continue };
@@ -218,6 +220,7 @@ mod tests {
             methods: Vec::new(),
             target: Target::Upstream(n),
             body_bytes_max: None,
+            limit: None,
         });
         let routes: Vec<Route> = routes.collect();
         Plan::new(Front::from(&*config), (0..routes.len() as u32).map(upstream).collect(), routes)

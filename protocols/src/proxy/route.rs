@@ -3,6 +3,7 @@
 //! A host that is given exactly comes before one with a wildcard, a longer wildcard before a shorter one, and both before any host;
 //! then an exact path before a prefix, and a longer prefix before a shorter one; then a route for certain methods before one for all.
 
+use super::limit::{Limit, LimitCounts};
 use super::normal::Path;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ pub struct Route {
     pub target: Target,
     /// The largest request body, if it is another one than elsewhere.
     pub body_bytes_max: Option<u64>,
+    /// How many requests it takes, if not all.
+    pub limit: Option<Limit>,
 }
 
 /// What becomes of a request.
@@ -207,6 +210,32 @@ impl Routes {
         Routes { all, ..routes }
     }
 
+    /// What was counted of a route goes on where it is the same route, with the same limit. Routes that share a limit, as one with several
+    /// hosts does, go on sharing it.
+    pub(super) fn take_over(&mut self, before: &Routes) {
+        let mut known: Vec<(Limit, Limit)> = Vec::new();
+        for route in &self.all {
+            let Some(limit) = &route.limit else { continue };
+            let same = |other: &&Route| {
+                (&other.host, &other.path, &other.methods) == (&route.host, &route.path, &route.methods)
+            };
+            let counted = before.all.iter().find(same).and_then(|other| other.limit.as_ref());
+            if let Some(counted) = counted.filter(|counted| *counted == limit) {
+                known.push((limit.clone(), counted.clone()));
+            }
+        }
+        for limit in self.all.iter_mut().filter_map(|route| route.limit.as_mut()) {
+            if let Some((_, counted)) = known.iter().find(|(fresh, _)| fresh.is(limit)) {
+                *limit = counted.clone();
+            }
+        }
+    }
+
+    /// What limits of routes have come to.
+    pub fn limits(&self) -> Vec<LimitCounts> {
+        self.all.iter().filter_map(|route| Some(route.limit.as_ref()?.counts(route))).collect()
+    }
+
     /// The route with this number.
     pub fn get(&self, number: usize) -> &Route {
         &self.all[number]
@@ -310,7 +339,14 @@ mod tests {
         let path = path.strip_suffix('$').map_or_else(|| PathPattern::prefix(path), PathPattern::exact);
         let methods = parts.next().map_or(Vec::new(), |list| list.split(',').map(str::to_owned).collect());
         let target = Target::Upstream(0);
-        Route { host: host.parse().unwrap(), path: path.unwrap(), methods, target, body_bytes_max: None }
+        Route {
+            host: host.parse().unwrap(),
+            path: path.unwrap(),
+            methods,
+            target,
+            body_bytes_max: None,
+            limit: None,
+        }
     }
 
     const ROUTES: [&str; 13] = [
