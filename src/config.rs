@@ -8,6 +8,7 @@ mod draft;
 mod either;
 mod gate;
 mod limit;
+mod lists;
 mod members;
 mod observe;
 mod peers;
@@ -20,7 +21,8 @@ mod settle;
 pub(crate) mod text;
 
 pub(crate) use draft::{Draft, Drafted, Entry};
-pub(crate) use gate::{Listed, Said, list};
+pub(crate) use gate::Said;
+pub(crate) use lists::{Listed, list};
 pub(crate) use peers::{Known, Trust};
 pub(crate) use problem::Problems;
 pub(crate) use reference::reference;

@@ -1,6 +1,6 @@
 //! Values of the file that people write as text: times, sizes, addresses. The text is kept, for defaults in the reference.
 
-use super::gate::Listed;
+use super::lists::Listed;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{Balance, CheckPath, HashBy, HostPattern, LogFormat, Name, Per, RequestIds, Traces};
 use ringmill::{Address, DriverChoice, Pin, Rate, TlsVersion};
