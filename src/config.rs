@@ -4,6 +4,7 @@
 //! `settle.rs` what runs of the types, with every problem (`problem.rs`) that there is. `reference.rs` describes the file, from the
 //! same types. A plan with names in it is a draft (`draft.rs`). Never here: sockets, and what becomes of a request.
 
+mod answers;
 mod draft;
 mod either;
 mod gate;

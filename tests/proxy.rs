@@ -12,7 +12,7 @@ use common::*;
 use ringmill::http::{self, Limits};
 use ringmill::proxy::{
     AccessLog, Balance, Batch, Check, Ejection, Fleet, HashBy, IdRules, LineWriter, LogFormat, LogRules,
-    Observe, Proxy, ProxyConfig, RequestIds, ServerCounts, Sticky, Traces,
+    Observe, Page, Pages, Proxy, ProxyConfig, RequestIds, ServerCounts, Sticky, Traces,
 };
 use ringmill::{Address, Config, DriverChoice, Running};
 use std::io::{Read, Write};
@@ -1610,5 +1610,73 @@ fn each_request_is_noted_with_its_end() {
         let told: Vec<_> = known.iter().map(|line| line["status"].as_u64().unwrap()).collect();
         assert_eq!(told, [500, 502]);
         assert_eq!(log.dropped(), 0);
+    });
+}
+
+/// What the proxy says itself comes in the form that a client wants, whoever was to answer.
+#[test]
+fn answers_of_its_own_have_the_form_that_is_asked_for() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::new(|line| {
+            if line.head().is_some_and(|head| head.starts_with("POST ")) {
+                // More than is kept for another time.
+                let _ = (0..100_000).filter_map(|_| line.byte()).count();
+            }
+        });
+        let page = Page::new("<p>sorry, {request_id}</p>").unwrap();
+        let running = serve(
+            driver,
+            ProxyConfig {
+                observe: Observe {
+                    ids: IdRules { request: RequestIds::Both, ..IdRules::default() },
+                    ..Observe::default()
+                },
+                pages: Pages::new([(501, page)].into()),
+                ..config(&upstream)
+            },
+        );
+        let body = "x".repeat(100_000);
+        let large = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\nAccept: text/html\r\n\r\n{body}"
+        );
+        let get = |accept: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
+        let trace = |accept: &str| format!("TRACE / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
+        let (text, html, problem) = ("text/plain", "text/html; charset=utf-8", "application/problem+json");
+        for (request, status, content_type, says) in [
+            (get("*/*"), 502, text, "502 Bad Gateway: the upstream closed"),
+            (get("text/html"), 502, html, "<h1>502 Bad Gateway</h1>"),
+            (get("application/json"), 502, problem, "\"status\":502,\"detail\":\"the upstream closed"),
+            (large, 502, html, "<h1>502 Bad Gateway</h1>"),
+            (trace("text/html"), 501, html, "<p>sorry, "),
+            (trace("*/*"), 501, html, "<p>sorry, "),
+            (trace("application/problem+json"), 501, problem, "\"title\":\"Not Implemented\""),
+            (
+                "GET / HTTP/1.1\r\nHost a\r\nAccept: text/html\r\n\r\n".to_owned(),
+                400,
+                text,
+                "400 Bad Request: ",
+            ),
+        ] {
+            let mut client = connect(&running);
+            client.send(&request);
+            let reply = receive(&mut client);
+            assert_eq!(
+                (reply.status, reply.field("content-type")),
+                (status, Some(content_type)),
+                "{}",
+                reply.head
+            );
+            let id = reply.field("x-request-id").expect("a name");
+            assert!(reply.text().contains(says) && reply.text().contains(id), "{}", reply.text());
+            assert_eq!(reply.field("vary"), Some("accept"));
+        }
+        // Of a head alone there is the length of the same.
+        let mut client = connect(&running);
+        client.send("HEAD / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+        let head = receive_head(&mut client);
+        assert_eq!((head.status, head.field("content-type")), (502, Some(html)));
+        assert!(head.field("content-length").is_some_and(|length| length != "0"));
+        client.send("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(receive(&mut client).status, 501, "no body came in between");
     });
 }

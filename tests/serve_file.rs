@@ -755,6 +755,10 @@ fn mistakes_are_told_where_they_stand() {
     check(&with("[server]\nworkers = 0"), &["0 workers can serve nobody"]);
     check(&with("[server]\nworkers = true"), &["expected a number, or \"auto\""]);
     check(&with("[server]\nmax_connections = 0"), &["connections_max is 0"]);
+    check(
+        &with("[error_pages]\n404 = \"/nowhere/404.html\"\n200 = \"/x\""),
+        &["/nowhere/404.html: ", "\"200\" is no status of an error"],
+    );
     check(&with("[access_log]\nto = \"/x\""), &["is neither stdout nor file:PATH"]);
     check(&with("[access_log]\nto = \"stdout\"\nsample = 2"), &["is no part of all"]);
     check(&with("[ids]\nrequest = \"all\""), &["is none of off, upstream and both"]);
@@ -1391,5 +1395,38 @@ fn routes_and_servers_are_counted_over_changes() {
         let drained =
             page()["upstreams"].as_array().unwrap().iter().filter(|one| one["drained"] == true).count();
         assert_eq!(drained, 1);
+    });
+}
+
+#[test]
+fn pages_are_read_with_the_file() {
+    on_both_drivers(|driver| {
+        let directory = Directory::new();
+        let page = directory.file("404.html");
+        std::fs::write(&page, "<p>first</p>").unwrap();
+        let text = format!(
+            "[error_pages]\n404 = \"{page}\"\n{}[[route]]\nmatch = {{ path = \"/x\" }}\nreply = {{ status = 200 }}\n",
+            listen("127.0.0.1:0")
+        );
+        let served = Served::start(driver, &text);
+        let mut client = connect_to(served.program.http());
+        let mut says = |accept: &str| {
+            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"));
+            let reply = receive(&mut client);
+            assert_eq!(reply.status, 404);
+            reply.text().to_owned()
+        };
+        assert_eq!([says("text/html"), says("*/*")], ["<p>first</p>", "<p>first</p>"]);
+        assert!(
+            says("application/json")
+                .starts_with("{\"type\":\"about:blank\",\"title\":\"Not Found\",\"status\":404,")
+        );
+        std::fs::write(&page, "<p>second</p>").unwrap();
+        served.follow(&text);
+        assert_eq!(says("text/html"), "<p>second</p>");
+        std::fs::write(&page, "x".repeat(70_000)).unwrap();
+        let said = served.follow(&text);
+        assert!(said.contains("cannot be followed"), "{said}");
+        assert_eq!(says("text/html"), "<p>second</p>");
     });
 }

@@ -23,6 +23,7 @@
 //! their connections; `fields.rs` rewrites heads and `pool.rs` chooses, both pure. Several upstreams and routes are a [`Plan`]
 //! (`plan.rs`, `route.rs`, `normal.rs`), which may be followed by another one; what all listeners of a worker share is one `State`.
 
+mod accept;
 mod balance;
 mod check;
 mod client;
@@ -39,6 +40,7 @@ mod name;
 mod normal;
 mod observe;
 mod own;
+mod pages;
 mod peer;
 mod plan;
 mod plans;
@@ -63,6 +65,7 @@ pub use observe::{
     AccessLog, Batch, Counted, Counts, End, Entry, IdRules, LIMITS_MICROS, LineCounts, LineWriter, LogFormat,
     LogRules, Numbers, Observe, RequestIds, Text, Traces,
 };
+pub use pages::{Page, Pages};
 pub use peer::Peer;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;

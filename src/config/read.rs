@@ -27,6 +27,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "limits" => file.limits = part(value, problems).unwrap_or_default(),
             "ids" => file.ids = part(value, problems).unwrap_or_default(),
             "dns" => file.dns = part(value, problems),
+            "error_pages" => file.error_pages = named(value, problems),
             "access_log" => file.access_log = part(value, problems),
             "listen" => file.listen = parts(value, problems),
             "route" => file.route = parts(value, problems),

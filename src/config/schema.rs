@@ -3,6 +3,7 @@
 
 mod upstream;
 
+pub(crate) use super::answers::{Redirect, Reply};
 pub(crate) use upstream::{Connections, Eject, Health, Retry, Timeouts};
 
 use super::either::{FromText, OneOrMany, TextOr};
@@ -33,6 +34,10 @@ pub(crate) struct File {
     pub(crate) dns: Option<Dns>,
     /// A line for each request.
     pub(crate) access_log: Option<AccessLogTable>,
+    /// Pages of HTML for what is answered here instead of by an upstream, by status: `"503" = "/etc/ringmill/503.html"`. `{request_id}` in a page becomes the
+    /// name of the request. Who prefers JSON is told a problem (RFC 9457) in any case. 64 KiB at most, read with this file.
+    #[schemars(with = "BTreeMap<String, PathBuf>")]
+    pub(crate) error_pages: BTreeMap<String, Spanned<PathBuf>>,
     /// Where to listen; at least one.
     pub(crate) listen: Vec<Listen>,
     /// Which requests go where. The most special route that matches takes a request: an exact host before one with a wildcard and
@@ -254,37 +259,6 @@ pub(crate) struct Match {
     pub(crate) exact: Option<Spanned<String>>,
     /// Methods, such as `GET`.
     pub(crate) method: OneOrMany<String>,
-}
-
-/// An answer that is always the same: `{ status = 200, body = "ok" }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub(crate) struct Reply {
-    /// From 200 to 599, but not 204, 205 or 304.
-    pub(crate) status: u16,
-    /// The body, 16 KiB at most.
-    #[serde(default)]
-    pub(crate) body: String,
-    /// The field Content-Type.
-    #[serde(default = "text_plain")]
-    pub(crate) content_type: String,
-}
-
-fn text_plain() -> String {
-    "text/plain; charset=utf-8".to_owned()
-}
-
-/// Another address: `{ to = "https://www.example.com" }`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub(crate) struct Redirect {
-    /// A URL. Where it has no path, the path and the query of the request are added.
-    pub(crate) to: String,
-    /// 301, 302, 303, 307 or 308.
-    #[serde(default = "permanent")]
-    pub(crate) status: u16,
-}
-
-fn permanent() -> u16 {
-    308
 }
 
 /// Servers that are as good as each other: `[upstream.NAME]`. Numbers are for the process, however many workers it has.

@@ -1,5 +1,6 @@
 //! From types to what runs: names become numbers, and everything that is wrong is found in one go.
 
+use super::answers;
 use super::draft::{Draft, Drafted};
 use super::gate;
 use super::limit;
@@ -113,6 +114,7 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         body_bytes_max: file.limits.max_body.as_ref().map_or(u64::MAX, |size| size.value),
         trusted: file.limits.trust.iter().map(|network| network.value).collect(),
         half_close: file.limits.half_close,
+        pages: answers::pages(&file.error_pages, problems),
         observe: Observe {
             ids: file.ids.rules(),
             log: file.access_log.as_ref().map(|log| log.rules(&known.access_log)),

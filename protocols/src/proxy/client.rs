@@ -1,8 +1,9 @@
 //! The client's side: requests are read, checked and rewritten here, and replies taken from their exchange to the client.
 
+use super::accept::Form;
 use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way};
 use super::fields::{
-    Client as Facts, Onward, asks_for_websocket, max_forwards, write_request, write_trailers,
+    Client as Facts, Onward, asks_for_websocket, goes_no_further, write_request, write_trailers,
 };
 use super::groups::Place;
 use super::observe::End;
@@ -150,30 +151,21 @@ impl State {
         let is_head = head.method == Method::Head;
         if head.is_https && !is_secured {
             let reject = Reject::TargetSecured;
-            return self.refuse((reject.status(), reject.reason()), is_head, io);
+            return self.refuse((reject.status(), reject.reason()), head, io);
         }
         if matches!(head.method, Method::Connect | Method::Trace) {
-            return self.refuse((501, "CONNECT and TRACE are not passed on"), is_head, io);
+            return self.refuse((501, "CONNECT and TRACE are not passed on"), head, io);
         }
         let is_last = self.plan.front.limits.requests_max.is_some_and(|max| client.requests >= max);
         let keep_alive = head.keep_alive && !is_last;
         let is_http10 = head.version == Version::Http10;
-        if head.method == Method::Options
-            && head.framing == Framing::None
-            && head.fields.value("max-forwards").and_then(max_forwards) == Some(0)
-        {
-            // It goes no further (RFC 9110, 7.6.2).
-            emit::write_status_line(io.buffer(), 200);
-            io.write(
-                &[&self.date[..], b"content-length: 0\r\n", emit::head_end(keep_alive, is_http10)].concat(),
-            );
-            let status = 200;
-            return if keep_alive { Begun::Answered { bytes: len, status } } else { Begun::Close { status } };
+        if goes_no_further(head) {
+            return self.answer_options((head, len, keep_alive), io);
         }
         match self.send_to_https(client, head, is_secured) {
             None => {}
             Some(Ok(to)) => return self.redirect(308, &to, (head, len, keep_alive), io),
-            Some(Err(unclear)) => return self.refuse((400, unclear.reason()), is_head, io),
+            Some(Err(unclear)) => return self.refuse((400, unclear.reason()), head, io),
         }
         let (method, host) = (head.method.as_str(), head.host.map(|host| host.as_bytes()));
         let way = match self.plan.way(method, host, head.path.as_bytes(), is_secured) {
@@ -196,7 +188,7 @@ impl State {
             }
         };
         let Some(group) = group else {
-            return self.refuse((502, "this route leads nowhere"), is_head, io);
+            return self.refuse((502, "this route leads nowhere"), head, io);
         };
         let Peer { ip, is_trusted, is_known, .. } = self.peer(client, io);
         if !is_known {
@@ -205,7 +197,7 @@ impl State {
         }
         let body_bytes_max = route.body_bytes_max.unwrap_or(front.body_bytes_max);
         if matches!(head.framing, Framing::Length(length) if length > body_bytes_max) {
-            return self.refuse((413, "the body is larger than this proxy takes"), is_head, io);
+            return self.refuse((413, "the body is larger than this proxy takes"), head, io);
         }
         let place = Place { group, server: 0 };
         let mut up = self.spare.take();
@@ -215,7 +207,7 @@ impl State {
         let ids = self.seen.as_deref().map(|seen| &seen.ids);
         let facts = Facts { ip, is_trusted, is_secured, ids };
         if write_request(&mut up, head, &to, &facts, &front.name).is_none() {
-            return self.refuse((400, "Connection names too many fields"), is_head, io);
+            return self.refuse((400, "Connection names too many fields"), head, io);
         }
         let repeats = match head.method {
             Method::Get | Method::Head | Method::Options => Repeats::Always,
@@ -235,6 +227,7 @@ impl State {
             refusals: 0,
             up: Pipe { bytes: up, ..Pipe::default() },
             is_kept: true,
+            form: Form::Text,
             has_sent: false,
             has_heard: false,
             needs_new: false,
@@ -359,6 +352,7 @@ impl State {
         let has_grown = exchange.up.bytes.len() > before;
         if exchange.is_kept && exchange.up.bytes.len() > keeps_bytes_max {
             exchange.is_kept = false;
+            exchange.form = Form::of_head(&exchange.up.bytes, &mut self.slots);
             exchange.up.forget_taken();
         }
         if has_grown && let Way::On(upstream) = exchange.way {

@@ -3,6 +3,7 @@
 use super::fleet::Fleet;
 use super::limit::Limit;
 use super::observe::Observe;
+use super::pages::Pages;
 use super::peer::Peer;
 use super::rules::{Check, Ejection};
 use crate::http::Limits;
@@ -161,6 +162,8 @@ pub struct ProxyConfig {
     pub half_close: bool,
     /// What is told of requests to those who look from outside.
     pub observe: Observe,
+    /// Pages of HTML for what the proxy answers itself, instead of its own.
+    pub pages: Pages,
 }
 
 impl ProxyConfig {
@@ -191,6 +194,7 @@ impl ProxyConfig {
             replay_bytes_max: 64 * 1024,
             half_close: false,
             observe: Observe::default(),
+            pages: Pages::default(),
             connect_timeout: None,
             is_relayed: false,
             proxy_protocol: None,

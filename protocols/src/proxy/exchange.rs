@@ -1,6 +1,7 @@
 //! One request and its reply, between the client's connection and the upstream's: bytes for either side, and how far both are.
 //! Pure data; who fills and empties it is `client.rs` and `upstream.rs`.
 
+use super::accept::Form;
 use super::fields::ToClient;
 use super::groups::Place;
 use super::observe::Seen;
@@ -28,6 +29,8 @@ pub(super) struct Exchange {
     pub(super) up: Pipe,
     /// The whole request is in `up`, also what was sent.
     pub(super) is_kept: bool,
+    /// What the client wants answers of ours as, where its head is not kept.
+    pub(super) form: Form,
     /// Something of it was sent, on the connection that it has now.
     pub(super) has_sent: bool,
     /// Something of a reply has come, on that connection.

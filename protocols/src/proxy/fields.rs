@@ -11,7 +11,7 @@ use crate::http::client::Framing as ReplyFraming;
 use crate::http::client::reader::{Defect, Response};
 use crate::http::message::{Expect, Fields, Framing, Head, Method, Version};
 use crate::http::one::emit;
-use crate::http::status::{reason, status_line};
+use crate::http::status::status_line;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -178,8 +178,15 @@ pub(super) fn write_request(
     Some(())
 }
 
+/// Whether a request of OPTIONS is for this proxy, and goes no further (RFC 9110, 7.6.2).
+pub(super) fn goes_no_further(head: &Head<'_, '_>) -> bool {
+    head.method == Method::Options
+        && head.framing == Framing::None
+        && head.fields.value("max-forwards").and_then(max_forwards) == Some(0)
+}
+
 /// What Max-Forwards says (RFC 9110, 7.6.2).
-pub(super) fn max_forwards(value: &[u8]) -> Option<u32> {
+fn max_forwards(value: &[u8]) -> Option<u32> {
     if !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -348,31 +355,6 @@ pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client:
         if !is_dropped {
             out.extend_from_slice(line);
         }
-    }
-}
-
-/// A reply of our own: a status, and a sentence that says why.
-pub(super) fn write_own_reply(
-    out: &mut Vec<u8>,
-    (status, why): (u16, &str),
-    (date, ids): (&[u8], Option<&Identity>),
-    keep_alive: bool,
-    (is_head, is_http10): (bool, bool),
-) {
-    emit::write_status_line(out, status);
-    out.extend_from_slice(date);
-    if let Some(ids) = ids {
-        ids.write_to_client(out);
-    }
-    let body = format!("{status} {}: {why}\n", reason(status));
-    emit::write_field(out, "content-type", "text/plain");
-    if matches!(status, 503) {
-        emit::write_field(out, "retry-after", "1");
-    }
-    emit::write_length(out, body.len() as u64);
-    out.extend_from_slice(emit::head_end(keep_alive, is_http10));
-    if !is_head {
-        out.extend_from_slice(body.as_bytes());
     }
 }
 

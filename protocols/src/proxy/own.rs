@@ -1,17 +1,30 @@
 //! Answers that no upstream gives: those of routes that say what to answer, redirects, and the refusal of what no route takes.
 
+use super::accept::Form;
 use super::client::{Begun, Client};
-use super::fields::write_own_reply;
 use super::normal::{Host, Path, Unclear};
+use super::pages::Own;
 use super::plan::Refused;
 use super::route::{FixedReply, Missed, Target};
 use super::state::State;
 use crate::http::message::{Framing, Head, Method, Version};
 use crate::http::one::emit;
-use crate::http::status::reason;
 use ringmill_engine::Io;
 
 impl State {
+    /// Answers a request of OPTIONS that goes no further.
+    pub(super) fn answer_options(
+        &self,
+        (head, len, keep_alive): (&Head<'_, '_>, usize, bool),
+        io: &mut Io<'_>,
+    ) -> Begun {
+        emit::write_status_line(io.buffer(), 200);
+        let end = emit::head_end(keep_alive, head.version == Version::Http10);
+        io.write(&[&self.date[..], b"content-length: 0\r\n", end].concat());
+        let status = 200;
+        if keep_alive { Begun::Answered { bytes: len, status } } else { Begun::Close { status } }
+    }
+
     /// Sends a request on to HTTPS, if its listener does that; `None` where it is served.
     pub(super) fn send_to_https(
         &self,
@@ -44,12 +57,21 @@ impl State {
     ) -> Begun {
         let (status, why) = refused.answer();
         let field = match refused {
-            Refused::Unclear(_) => return self.refuse((status, why), head.method == Method::Head, io),
+            Refused::Unclear(_) => return self.refuse((status, why), head, io),
             Refused::Missed(Missed::Nothing) => None,
             Refused::Missed(Missed::Method(allowed)) => Some(("allow", allowed.as_bytes())),
         };
-        let said = FixedReply::text(status, format!("{status} {}: {why}\n", reason(status)));
-        self.answer(&said, field, (head, len, keep_alive), io)
+        let keep_alive = may_go_on((head, keep_alive), io);
+        let own = Own {
+            field,
+            is_head: head.method == Method::Head,
+            form: Form::of(&head.fields),
+            is_http10: head.version == Version::Http10,
+            keep_alive,
+            ..self.own((status, why))
+        };
+        own.write(io.buffer());
+        if keep_alive { Begun::Answered { bytes: len, status } } else { Begun::Close { status } }
     }
 
     pub(super) fn redirect(
@@ -65,10 +87,32 @@ impl State {
 
     /// Answers what cannot be served, and closes: nobody knows where the next request begins, or whether to take it.
     #[cold]
-    pub(super) fn refuse(&self, said: (u16, &str), is_head: bool, io: &mut Io<'_>) -> Begun {
-        let ids = self.seen.as_deref().map(|seen| &seen.ids);
-        write_own_reply(io.buffer(), said, (&self.date, ids), false, (is_head, false));
-        Begun::Close { status: said.0 }
+    pub(super) fn refuse(&self, said: (u16, &str), head: &Head<'_, '_>, io: &mut Io<'_>) -> Begun {
+        self.refuse_as(said, (head.method == Method::Head, Form::of(&head.fields)), io)
+    }
+
+    /// The same, for the head alone or not, and in this form.
+    #[cold]
+    pub(super) fn refuse_as(&self, said: (u16, &str), asked: (bool, Form), io: &mut Io<'_>) -> Begun {
+        let (status, (is_head, form)) = (said.0, asked);
+        Own { is_head, form, ..self.own(said) }.write(io.buffer());
+        Begun::Close { status }
+    }
+
+    /// An answer to the request that is looked at, as if it were the last one and nobody had said in which form.
+    fn own<'a>(&'a self, (status, why): (u16, &'a str)) -> Own<'a> {
+        Own {
+            status,
+            why,
+            date: &self.date,
+            ids: self.seen.as_deref().map(|seen| &seen.ids),
+            pages: &self.plan.front.pages,
+            field: None,
+            is_head: false,
+            form: Form::Text,
+            is_http10: false,
+            keep_alive: false,
+        }
     }
 
     /// Answers a request at once. Behind a body that nobody reads the connection ends.
@@ -79,8 +123,7 @@ impl State {
         (head, len, keep_alive): (&Head<'_, '_>, usize, bool),
         io: &mut Io<'_>,
     ) -> Begun {
-        let keep_alive = keep_alive && matches!(head.framing, Framing::None | Framing::Length(0));
-        let keep_alive = keep_alive && !io.is_draining();
+        let keep_alive = may_go_on((head, keep_alive), io);
         let out = io.buffer();
         emit::write_status_line(out, said.status);
         out.extend_from_slice(&self.date);
@@ -102,4 +145,9 @@ impl State {
         let status = said.status;
         if keep_alive { Begun::Answered { bytes: len, status } } else { Begun::Close { status } }
     }
+}
+
+/// Whether the connection goes on behind an answer of ours: not behind a body, which nobody reads.
+fn may_go_on((head, keep_alive): (&Head<'_, '_>, bool), io: &Io<'_>) -> bool {
+    keep_alive && matches!(head.framing, Framing::None | Framing::Length(0)) && !io.is_draining()
 }

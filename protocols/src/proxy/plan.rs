@@ -4,6 +4,7 @@
 use super::config::ProxyConfig;
 use super::normal::{Host, Path, Unclear};
 use super::observe::Observe;
+use super::pages::Pages;
 use super::route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
 use crate::http::Limits;
 use crate::layer::proxy::Network;
@@ -25,6 +26,8 @@ pub struct Front {
     pub half_close: bool,
     /// What is told of requests to those who look from outside.
     pub observe: Observe,
+    /// Pages of HTML for what the proxy answers itself.
+    pub pages: Pages,
 }
 
 impl From<&ProxyConfig> for Front {
@@ -38,6 +41,7 @@ impl From<&ProxyConfig> for Front {
             name: if is_name { config.name.clone() } else { "ringmill".to_owned() },
             half_close: config.half_close,
             observe: config.observe.clone(),
+            pages: config.pages.clone(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! When something is noted of a request, where anything is to be told of it (`observe.rs`): with its head, and with its end.
 
+use super::accept::Form;
 use super::client::{Begun, Client, Peer};
 use super::exchange::Exchange;
 use super::observe::{Counted, End, Label, Left, Seen, Tally, Wishes};
@@ -54,7 +55,7 @@ impl State {
         let is_head = input.strip_prefix(b"\r\n").unwrap_or(input).starts_with(b"HEAD ");
         self.look_at(client, None, input.len(), io);
         let queued = io.queued_bytes();
-        let begun = self.refuse(said, is_head, io);
+        let begun = self.refuse_as(said, (is_head, Form::Text), io);
         self.note_answer(&begun, queued, io);
         begun
     }

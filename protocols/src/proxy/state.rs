@@ -3,10 +3,12 @@
 //!
 //! Sessions reach each other through here alone: one changes an exchange, and wakes the other.
 
+use super::accept::Form;
 use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
-use super::fields::{ToClient, write_own_reply};
+use super::fields::ToClient;
 use super::groups::{Groups, Place};
 use super::observe::{End, Left, Random, Seen, Sink, Tally};
+use super::pages::Own;
 use super::plan::Plan;
 use super::relay::pair::Pair;
 use super::spare::Spare;
@@ -376,10 +378,22 @@ impl State {
         match exchange.stage {
             Stage::Unanswered => {
                 exchange.keep_alive &= exchange.decoder.is_none();
-                let forms = (exchange.asked.is_head, exchange.is_http10);
-                let ids = exchange.seen.as_deref().map(|seen| &seen.ids);
-                let out = &mut exchange.down.bytes;
-                write_own_reply(out, (status, why), (&self.date, ids), exchange.keep_alive, forms);
+                let own = Own {
+                    status,
+                    why,
+                    date: &self.date,
+                    ids: exchange.seen.as_deref().map(|seen| &seen.ids),
+                    pages: &self.plan.front.pages,
+                    field: None,
+                    is_head: exchange.asked.is_head,
+                    form: match exchange.is_kept {
+                        true => Form::of_head(&exchange.up.bytes, &mut self.slots),
+                        false => exchange.form,
+                    },
+                    is_http10: exchange.is_http10,
+                    keep_alive: exchange.keep_alive,
+                };
+                own.write(&mut exchange.down.bytes);
                 exchange.stage = Stage::Done;
             }
             Stage::Body(to) => exchange.stage = Stage::Cut { by_reset: to == ToClient::UntilClose },
