@@ -130,7 +130,7 @@ impl End {
     pub(crate) fn of_own(status: u16) -> Option<End> {
         match status {
             0 => Some(End::ClientLeft),
-            ..400 => None,
+            1..400 => None,
             408 | 504 => Some(End::TimedOut),
             502 => Some(End::UpstreamFailed),
             _ => Some(End::Refused),
