@@ -190,7 +190,8 @@ impl Run {
         for address in addresses() {
             while let Some(peer) = simulation.net().take_connection(&address) {
                 let (rng, mood) = (&mut self.rng, self.mood);
-                peer.set_window(1 + rng.below(100_000));
+                // Not less: a request on its way to who takes a few bytes at a time counts as sent, and waits too long.
+                peer.set_window(64 + rng.below(100_000));
                 let ends_after = if mood == Mood::Sound { usize::MAX } else { 1 + rng.below(6) };
                 self.lines.push(Line {
                     peer,
