@@ -10,6 +10,7 @@ An alarm names its number: `--backend NAME --seed S --only N` does it again, alo
 import argparse
 import asyncio
 import os
+import posixpath
 import re
 import shutil
 import socket
@@ -200,8 +201,9 @@ class Run:
         if self.backend.name in ("strict", "ringmill"):
             # They say it as it came, and it is read as Java's servers do.
             path = unquote("/".join(part.split(";")[0] for part in re.split(r"/|%2F", path.split("?")[0])))
-        segments = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
-        if attack.is_routed and segments[:1] == ["private"]:
+        # As it stands, and for a server that takes backslashes for slashes.
+        readings = [posixpath.normpath("/" + reading).lstrip("/").split("/")[0] for reading in (path, path.replace("\\", "/"))]
+        if attack.is_routed and "private" in readings:
             self.alarm(attack.number, f"reached {reply.path!r}")
 
     async def victim(self, attack, port):
