@@ -58,13 +58,6 @@ pub(super) enum Begun {
     },
 }
 
-#[cfg(test)]
-impl Peer {
-    pub(super) fn known(ip: Option<IpAddr>, is_trusted: bool) -> Peer {
-        Peer { ip, is_trusted, is_known: true, plan_number: 0 }
-    }
-}
-
 impl Client {
     pub(super) fn new(https_port: Option<u16>) -> Client {
         Client { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0, peer: None, https_port }

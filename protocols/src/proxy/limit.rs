@@ -4,12 +4,9 @@
 //! A limit is shared by all workers, and goes on with the next plan where route and rule are the same. It costs nothing where
 //! there is none.
 
-use super::client::{Begun, Client, Peer};
-use super::route::{FixedReply, Route};
-use super::state::State;
-use crate::http::message::{Fields, Head};
+use crate::http::message::Fields;
 use crate::layer::proxy::Network;
-use ringmill_engine::{Address, ClientKey, Io, Rate, RateLimiter, Tick};
+use ringmill_engine::{Address, ClientKey, Rate, RateLimiter, Tick};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -88,20 +85,14 @@ impl Limit {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// What it has come to, on this route.
-    pub(super) fn counts(&self, route: &Route) -> LimitCounts {
+    /// What it has come to, on a route of which this says what it matches.
+    pub(super) fn counts(&self, route: String) -> LimitCounts {
         let (allowed, limited) = self.0.limiter.counts();
-        let methods = if route.methods.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", route.methods.join(" or "))
-        };
-        let route = format!("{}, {}{methods}", route.host, route.path);
         LimitCounts { route, rule: self.0.rule.clone(), allowed, limited }
     }
 
     /// After what time one more would be taken, if this one is not.
-    fn exceeded(
+    pub(super) fn exceeded(
         &self,
         fields: &Fields<'_, '_>,
         now: Tick,
@@ -120,30 +111,15 @@ impl Limit {
     }
 }
 
-impl State {
-    /// Answers a request that is one too many for its route.
-    pub(super) fn limit(
-        &self,
-        client: &mut Client,
-        (head, len, keep_alive): (&Head<'_, '_>, usize, bool),
-        limit: &Limit,
-        io: &mut Io<'_>,
-    ) -> Option<Begun> {
-        let client = || client_of(&head.fields, self.peer(client, io), &self.plan.front.trusted);
-        let after = limit.exceeded(&head.fields, self.now, client)?;
-        // In whole seconds (RFC 9110, 10.2.3), of which none is too early; less than a millisecond is on its way longer.
-        let secs = after.as_millis().div_ceil(1000).max(1);
-        let said = FixedReply::text(429, "429 Too Many Requests: come again later\n");
-        let after = itoa::Buffer::new().format(secs).to_owned();
-        Some(self.answer(&said, Some(("retry-after", after.as_bytes())), (head, len, keep_alive), io))
-    }
-}
-
 /// Who the client of a request is: its peer, or who that names, if it is trusted. Of the list that proxies have made, each behind the one
 /// before it, the last address counts that is none of a trusted proxy; what stands before something that is no address does not.
-fn client_of(fields: &Fields<'_, '_>, peer: Peer, trusted: &[Network]) -> Option<IpAddr> {
-    if !peer.is_trusted {
-        return peer.ip;
+pub(super) fn client_of(
+    fields: &Fields<'_, '_>,
+    (peer, is_peer_trusted): (Option<IpAddr>, bool),
+    trusted: &[Network],
+) -> Option<IpAddr> {
+    if !is_peer_trusted {
+        return peer;
     }
     let is_trusted =
         |ip| trusted.iter().any(|network| network.contains(&Address::Ip(SocketAddr::new(ip, 0))));
@@ -154,7 +130,7 @@ fn client_of(fields: &Fields<'_, '_>, peer: Peer, trusted: &[Network]) -> Option
         Some(ip) if before.is_none() || !is_trusted(ip) => Some(ip),
         Some(_) => before,
     });
-    last.or(peer.ip)
+    last.or(peer)
 }
 
 /// An address as proxies write them: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
@@ -231,8 +207,7 @@ mod tests {
             // Who comes by a Unix socket may be trusted as well.
             let is_trusted = ip
                 .is_none_or(|ip| trusted.iter().any(|it| it.contains(&Address::Ip(SocketAddr::new(ip, 1)))));
-            let found =
-                with_fields(fields, |fields| client_of(fields, Peer::known(ip, is_trusted), &trusted));
+            let found = with_fields(fields, |fields| client_of(fields, (ip, is_trusted), &trusted));
             assert_eq!(found.map(|ip| ip.to_string()).as_deref(), expected, "{peer:?}: {fields}");
         };
         check(Some("192.0.2.1"), "", Some("192.0.2.1"));

@@ -1,7 +1,8 @@
 //! Answers that no upstream gives: those of routes that say what to answer, redirects, and the refusal of what no route takes.
 
 use super::accept::Form;
-use super::client::{Begun, Client};
+use super::client::{Begun, Client, Peer};
+use super::limit::{Limit, client_of};
 use super::normal::{Host, Path, Unclear};
 use super::pages::Own;
 use super::plan::Refused;
@@ -113,6 +114,26 @@ impl State {
             is_http10: false,
             keep_alive: false,
         }
+    }
+
+    /// Answers a request that is one too many for its route.
+    pub(super) fn limit(
+        &self,
+        client: &mut Client,
+        (head, len, keep_alive): (&Head<'_, '_>, usize, bool),
+        limit: &Limit,
+        io: &mut Io<'_>,
+    ) -> Option<Begun> {
+        let client = || {
+            let Peer { ip, is_trusted, .. } = self.peer(client, io);
+            client_of(&head.fields, (ip, is_trusted), &self.plan.front.trusted)
+        };
+        let after = limit.exceeded(&head.fields, self.now, client)?;
+        // In whole seconds (RFC 9110, 10.2.3), of which none is too early; less than a millisecond is on its way longer.
+        let secs = after.as_millis().div_ceil(1000).max(1);
+        let said = FixedReply::text(429, "429 Too Many Requests: come again later\n");
+        let after = itoa::Buffer::new().format(secs).to_owned();
+        Some(self.answer(&said, Some(("retry-after", after.as_bytes())), (head, len, keep_alive), io))
     }
 
     /// Answers a request at once. Behind a body that nobody reads the connection ends.

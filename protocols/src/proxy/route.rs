@@ -233,7 +233,7 @@ impl Routes {
 
     /// What limits of routes have come to.
     pub fn limits(&self) -> Vec<LimitCounts> {
-        self.all.iter().filter_map(|route| Some(route.limit.as_ref()?.counts(route))).collect()
+        self.all.iter().filter_map(|route| Some(route.limit.as_ref()?.counts(route.to_string()))).collect()
     }
 
     /// The route with this number.
