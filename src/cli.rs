@@ -35,7 +35,7 @@ use tracing_subscriber::EnvFilter;
 pub(crate) enum Command {
     /// Run the bundled HTTP/1.1, TCP echo and UDP echo server
     Serve(Box<serve::Serve>),
-    /// Put HTTP/1.1 servers behind one address: a reverse proxy that balances, retries and streams
+    /// Put HTTP servers behind one address: a reverse proxy that balances, retries and streams
     Proxy(Box<proxy::Proxy>),
     /// Say all that is wrong with a file for `serve --config`
     Check(check::Check),

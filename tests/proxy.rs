@@ -5,6 +5,8 @@
 mod common;
 #[path = "proxy/relay.rs"]
 mod relay;
+#[path = "proxy/two.rs"]
+mod two;
 
 use common::http::{get, post, receive, receive_head};
 use common::upstream::{Line, Upstream};

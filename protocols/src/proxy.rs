@@ -1,4 +1,4 @@
-//! A reverse proxy: requests of HTTP/1.1 and 1.0 go to upstreams over HTTP/1.1, and each is answered once, by its own reply.
+//! A reverse proxy: requests go to upstreams over HTTP/1.1 or HTTP/2, whatever version they came in, and each is answered once, by its own reply.
 //!
 //! ```no_run
 //! # use ringmill_engine as ringmill;
@@ -20,7 +20,7 @@
 //! `Config::connect_timeout` of the engine is the time that a connection with an upstream may take.
 //!
 //! Read on: `client.rs` and `upstream.rs` are the two sides, which meet in an exchange (`exchange.rs`); `state.rs` gives exchanges
-//! their connections; `fields.rs` rewrites heads and `pool.rs` chooses, both pure. Several upstreams and routes are a [`Plan`]
+//! their connections; `two.rs` has HTTP/2; `fields.rs` rewrites heads and `pool.rs` chooses, both pure. Several upstreams and routes are a [`Plan`]
 //! (`plan.rs`, `route.rs`, `normal.rs`), which may be followed by another one; what all listeners of a worker share is one `State`.
 
 mod accept;
@@ -35,6 +35,7 @@ mod fields;
 mod fleet;
 mod groups;
 mod health;
+mod leaving;
 mod limit;
 mod name;
 mod normal;
@@ -52,6 +53,9 @@ mod seen;
 mod spare;
 mod state;
 mod sticky;
+mod streams;
+mod trunks;
+mod two;
 mod upstream;
 
 pub use config::{Balance, HashBy, ProxyConfig, Server, Sticky};
@@ -77,11 +81,15 @@ use check::Checking;
 use client::Client;
 use groups::Place;
 use relay::pair::Joint;
-use ringmill_engine::{CloseReason, Dialer, Io, Next, Protocol, Refusal, Step, Tick, WorkerContext};
+use ringmill_engine::{
+    Call, CloseReason, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Refusal, Step, Tick, WorkerContext,
+};
 use state::State;
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
+use two::clients::Streams;
+use two::trunk::Trunk;
 
 /// The proxy of one worker, for one listener or none.
 pub struct Proxy {
@@ -114,6 +122,10 @@ enum Side {
     Greeting(Box<relay::greeting::Greeting>),
     /// A connection that is of no use; with the server that it was made with.
     Unwanted(Option<Place>),
+    /// A client's connection of HTTP/2.
+    Streams(Box<Streams<Proxy>>),
+    /// One with a server.
+    Trunk(Box<Trunk<Proxy>>),
 }
 
 impl Proxy {
@@ -187,9 +199,70 @@ impl Side {
     }
 }
 
-impl Protocol for Proxy {
+impl Layer for Proxy {
     type Session = Session;
 
+    fn open(&mut self, origin: Origin, io: &mut Io<'_>) -> Session {
+        Session(match (origin, &self.relaying) {
+            (Origin::Connected(Place::STREAM), _) => self.client(true, io),
+            (Origin::Connected(tag), _) => self.connected(tag, io),
+            (Origin::Accepted, Some(relaying)) => self.relay(relaying, io),
+            (Origin::Accepted, None) if has_agreed_on_http2(io) => self.streams(io),
+            (Origin::Accepted, None) => self.client(false, io),
+        })
+    }
+
+    #[inline]
+    fn call(&mut self, session: &mut Session, call: Call<'_>, io: &mut Io<'_>) -> Step {
+        match &mut session.0 {
+            Side::Streams(streams) => return streams.call(self, call, io),
+            Side::Trunk(trunk) => return trunk.call(self, call, io),
+            _ => {}
+        }
+        Step::next(match call {
+            Call::Data(input) => return self.data(session, input, io),
+            Call::End(rest) => self.eof(session, rest, io),
+            Call::Gone => self.gone(session, io),
+            Call::Drained => self.drained(session, io),
+            Call::Wake => self.wake(session, io),
+            Call::Timeout => self.timeout(session, io),
+            Call::Drain => self.drain(session, io),
+            Call::Shed => self.shed(session),
+        })
+    }
+
+    fn closed(&mut self, session: Session, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+        let state = self.state.clone();
+        match session.0 {
+            Side::Streams(streams) => streams.close(self, reason, reclaim),
+            Side::Trunk(trunk) => trunk.close(self, reason, reclaim),
+            Side::Client(client) => {
+                if let Some(key) = client.exchange {
+                    state.borrow_mut().abandon(key);
+                }
+            }
+            Side::Upstream(upstream) => state.borrow_mut().upstream_closed(upstream),
+            Side::Check(checking) => state.borrow_mut().check_closed(&checking),
+            Side::Relayed(joint) => state.borrow_mut().relay_closed(joint, reason),
+            #[cfg(feature = "tls-layer")]
+            Side::Greeting(_) => {}
+            Side::Unwanted(place) => {
+                place.into_iter().for_each(|place| state.borrow_mut().relay_unwanted(place))
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Start(dialer) => self.start(dialer),
+            Notice::Refused(tag, refusal) => self.refused(tag, refusal),
+            Notice::Tick(now) => self.tick(now),
+            Notice::Rung => self.rung(),
+        }
+    }
+}
+
+impl Proxy {
     fn start(&mut self, dialer: Dialer) {
         match self.connects {
             Connects::None => return,
@@ -229,36 +302,59 @@ impl Protocol for Proxy {
         self.state.borrow_mut().look_for_room();
     }
 
-    fn open(&mut self, io: &mut Io<'_>) -> Session {
-        if let Some(relaying) = &self.relaying {
-            return Session(self.relay(relaying, io));
-        }
+    /// A client of HTTP/1.1, or a stream.
+    fn client(&self, is_http2: bool, io: &mut Io<'_>) -> Side {
         self.state(io).wait_for_request(io);
-        Session(Side::Client(Client::new(self.https_port)))
+        Side::Client(Client::new(self.https_port, is_http2))
     }
 
-    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Session {
-        // The tag is the one that was given with the address.
-        if Place::is_check(tag) {
-            return Session(Side::Check(Box::new(self.state(io).check_open(Place::of_tag(tag), io))));
+    /// A client's connection of HTTP/2.
+    fn streams(&self, io: &mut Io<'_>) -> Side {
+        let limits = self.state(io).plan.front.limits.clone();
+        Side::Streams(Box::new(Streams::open(&limits, io)))
+    }
+
+    /// A connection is there that was asked for with this tag.
+    fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Side {
+        let place = Place::of_tag(tag);
+        let mut state = self.state(io);
+        if state.groups.is_http2(place.group) && tag & Place::LANE == 0 {
+            drop(state);
+            let state = self.state.clone();
+            return Side::Trunk(Box::new(Trunk::open(self, state, tag, io)));
         }
-        let (mut state, place) = (self.state(io), Place::of_tag(tag));
+        if Place::is_check(tag) {
+            return Side::Check(Box::new(state.check_open(place, io)));
+        }
         if state.groups.config(place.group).is_relayed {
             let joint = state.relay_open(place, io);
-            return Session(joint.map_or_else(|| Side::unwanted(Some(place), io), Side::Relayed));
+            return joint.map_or_else(|| Side::unwanted(Some(place), io), Side::Relayed);
         }
-        Session(Side::Upstream(state.upstream_open(place, io)))
+        Side::Upstream(state.upstream_open(place, io))
     }
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
         let (mut state, place) = (self.state.borrow_mut(), Place::of_tag(tag));
-        if Place::is_check(tag) { state.check_refused(place, refusal) } else { state.refused(place, refusal) }
+        match Place::is_check(tag) {
+            true => state.check_refused(place, refusal),
+            false if state.groups.is_http2(place.group) => state.trunk_refused(place, refusal),
+            false => state.refused(place, refusal),
+        }
     }
 
     fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
         let mut state = self.state(io);
         match &mut session.0 {
-            Side::Client(client) => state.client_data(client, input, io),
+            Side::Client(client) => {
+                let was_http2 = client.is_http2;
+                let step = state.client_data(client, input, io);
+                if client.is_http2 == was_http2 {
+                    return step;
+                }
+                drop(state);
+                session.0 = self.streams(io);
+                Layer::call(self, session, Call::Data(input), io)
+            }
             Side::Upstream(upstream) => state.upstream_data(*upstream, input, io),
             Side::Check(checking) => state.check_data(checking, input),
             Side::Relayed(joint) => state.relay_data(*joint, input, io),
@@ -274,7 +370,7 @@ impl Protocol for Proxy {
                     Err(step) => step,
                 }
             }
-            Side::Unwanted(_) => Step::abort(),
+            Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Step::abort(),
         }
     }
 
@@ -284,7 +380,7 @@ impl Protocol for Proxy {
             Side::Client(client) => state.serve(client, io),
             Side::Upstream(upstream) => state.send(*upstream, io),
             Side::Relayed(joint) => state.relay_look(*joint, io),
-            Side::Check(_) => Next::Continue,
+            Side::Check(_) | Side::Streams(_) | Side::Trunk(_) => Next::Continue,
             #[cfg(feature = "tls-layer")]
             Side::Greeting(_) => Next::Continue,
             Side::Unwanted(_) => Next::Abort,
@@ -304,7 +400,7 @@ impl Protocol for Proxy {
             Side::Client(client) => state.client_eof(client, rest, io),
             Side::Upstream(upstream) => state.upstream_eof(*upstream, io),
             Side::Relayed(joint) => state.relay_eof(*joint, io),
-            Side::Check(_) | Side::Unwanted(_) => Next::Close,
+            Side::Check(_) | Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Next::Close,
             #[cfg(feature = "tls-layer")]
             Side::Greeting(_) => Next::Close,
         }
@@ -324,7 +420,7 @@ impl Protocol for Proxy {
             Side::Client(client) => state.client_timeout(client, io),
             Side::Upstream(upstream) => state.upstream_timeout(*upstream),
             Side::Relayed(joint) => state.relay_timeout(*joint, io),
-            Side::Check(_) | Side::Unwanted(_) => Next::Abort,
+            Side::Check(_) | Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Next::Abort,
             #[cfg(feature = "tls-layer")]
             Side::Greeting(_) => Next::Close,
         }
@@ -340,11 +436,11 @@ impl Protocol for Proxy {
             Side::Relayed(joint) => state.relay_look(*joint, io),
             #[cfg(feature = "tls-layer")]
             Side::Greeting(_) => Next::Close,
-            Side::Unwanted(_) => Next::Abort,
+            Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Next::Abort,
         }
     }
 
-    fn shed(&mut self, session: &mut Session, _: &mut Io<'_>) -> Next {
+    fn shed(&mut self, session: &mut Session) -> Next {
         let state = self.state.borrow();
         match &session.0 {
             Side::Client(client) => state.client_shed(client),
@@ -352,21 +448,9 @@ impl Protocol for Proxy {
             _ => Next::Continue,
         }
     }
+}
 
-    fn closed(&mut self, session: Session, reason: CloseReason) {
-        let mut state = self.state.borrow_mut();
-        match session.0 {
-            Side::Client(client) => {
-                if let Some(key) = client.exchange {
-                    state.abandon(key);
-                }
-            }
-            Side::Upstream(upstream) => state.upstream_closed(upstream),
-            Side::Check(checking) => state.check_closed(&checking),
-            Side::Relayed(joint) => state.relay_closed(joint, reason),
-            #[cfg(feature = "tls-layer")]
-            Side::Greeting(_) => {}
-            Side::Unwanted(place) => place.into_iter().for_each(|place| state.relay_unwanted(place)),
-        }
-    }
+fn has_agreed_on_http2(io: &Io<'_>) -> bool {
+    let secure = io.facts().and_then(|facts| facts.secure.as_ref());
+    secure.is_some_and(|secure| secure.alpn.as_deref() == Some(b"h2"))
 }

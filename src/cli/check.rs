@@ -231,7 +231,8 @@ fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Expla
     let servers: Vec<String> =
         drafted.into_iter().flat_map(|drafted| &drafted.entries).map(ToString::to_string).collect();
     row(said, "upstream", &format!("{}: {}", upstream.name, servers.join(", ")));
-    row(said, "", &describe_balance(&config.balance));
+    let protocol = if config.is_http2 { ", in HTTP/2" } else { "" };
+    row(said, "", &format!("{}{protocol}", describe_balance(&config.balance)));
     let body = match route.body_bytes_max.unwrap_or(front.body_bytes_max) {
         u64::MAX => "no limit of the body".to_owned(),
         max => format!("{max} bytes of body"),

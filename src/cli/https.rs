@@ -123,8 +123,12 @@ const HTTPS_ADDRESS: &str = "127.0.0.1:8443";
 const SELF_SIGNED_NAMES: &str = "localhost,127.0.0.1,::1";
 
 impl Https {
-    /// `None` where nothing of it is asked for. Its listeners come behind those of `plain`.
-    pub(crate) fn new(options: &HttpsOptions, plain: &[Address]) -> Result<Option<Https>, Error> {
+    /// `None` where nothing of it is asked for. Its listeners come behind those of `plain`, and speak these protocols.
+    pub(crate) fn new(
+        options: &HttpsOptions,
+        plain: &[Address],
+        protocols: &[&str],
+    ) -> Result<Option<Https>, Error> {
         let problem = |problem: String| Error::Config { problems: vec![problem] };
         let (certs, keys) = (options.tls_cert.len(), options.tls_key.len());
         if certs != keys {
@@ -168,6 +172,7 @@ impl Https {
         let store = TlsStore::new(
             config
                 .with_version_min(options.tls_min)
+                .with_alpn(protocols.iter().copied())
                 .with_tickets(options.tls_tickets == Switch::On)
                 .with_handshake_timeout(options.tls_handshake_timeout)
                 .with_key_log(options.tls_key_log.clone()),

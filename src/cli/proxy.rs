@@ -8,13 +8,13 @@ use super::observe::ObserveOptions;
 use super::run::run;
 use super::signals::{Orders, Reload};
 use super::upstream_stats::UpstreamStats;
-use crate::config::text::{Server as Upstream, address_or_port, balance};
+use crate::config::text::{Protocol, Server as Upstream, address_or_port, balance};
 use crate::config::{Draft, Drafted, Entry, Known, Trust};
 use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Version};
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, Limit, LookupOptions, Observe, Per, Plan, Plans, Proxy as Protocol,
+    Balance, Check, CheckPath, Ejection, Limit, LookupOptions, Observe, Per, Plan, Plans, Proxy as Relay,
     ProxyConfig, Relaying, RouteRate, Watching,
 };
 use ringmill::{
@@ -53,6 +53,10 @@ pub(crate) struct Proxy {
     /// With --tcp: begin each connection with an upstream with a PROXY protocol header of this version, 1 or 2, which says who the client is
     #[arg(long, value_name = "VERSION", env = "RINGMILL_SEND_PROXY", value_parser = ["1", "2"], requires = "tcp")]
     send_proxy: Option<String>,
+
+    /// What upstreams speak: http/1.1, or h2 for HTTP/2, as gRPC needs it, without TLS by prior knowledge. Clients may speak either in any case
+    #[arg(long, value_name = "NAME", env = "RINGMILL_UPSTREAM_PROTOCOL", default_value = "http/1.1")]
+    upstream_protocol: Protocol,
 
     /// Which of several upstreams a request goes to: two-choices takes two at random, and of these the less busy one; round-robin;
     /// least; hash-client, hash-path and hash-field:NAME the same one for the same value, unless it has more than 1.25 of its part to do
@@ -236,7 +240,9 @@ impl Proxy {
         let upstreams: Vec<String> =
             self.upstreams.iter().chain(&self.backup).map(Upstream::to_string).collect();
         // Names are looked up until the end.
-        let https = Https::new(&self.https, std::slice::from_ref(&self.listen.0))?;
+        // What is passed on as it is stays what it was.
+        let protocols = if self.tcp { &["http/1.1"][..] } else { &["h2", "http/1.1"] };
+        let https = Https::new(&self.https, std::slice::from_ref(&self.listen.0), protocols)?;
         let observing = self.observe.clone().start(self.stats.is_some())?;
         let reloads = [https.as_ref().and_then(Https::reload), observing.reload()];
         let (running, _watching) = self.start(https.as_ref(), observing.observe.clone())?;
@@ -264,7 +270,8 @@ impl Proxy {
         if !is_secure && !self.upstream_ca.is_empty() {
             return Err(problem("--upstream-ca is for https upstreams: write https://HOST[:PORT]"));
         }
-        let (mut known, trust) = (Known::default(), Trust::new(&self.upstream_ca, self.connect_timeout));
+        let trust = Trust::new(&self.upstream_ca, self.connect_timeout, self.upstream_protocol);
+        let mut known = Known::default();
         let entry = |(server, is_backup): (&Upstream, bool)| {
             let peer = server.secure_name.as_ref().map(|name| known.peer(name, &trust)).transpose();
             let peer = peer.map_err(|error| problem(&error))?;
@@ -299,6 +306,7 @@ impl Proxy {
             self.check.map(|path| Check { every: check_every, timeout: check_every / 2, ..Check::new(path) });
         let proxy = ProxyConfig {
             balance: self.balance,
+            is_http2: self.upstream_protocol == Protocol::Http2,
             check,
             ejection: Ejection {
                 after: self.eject,
@@ -343,7 +351,7 @@ impl Proxy {
         let redirect_port = https.and_then(|https| https.redirect_port);
         let planned = plans.clone();
         let front = move |worker: &WorkerContext| {
-            let proxy = Protocol::listening(&planned, worker);
+            let proxy = Relay::listening(&planned, worker);
             match &relaying {
                 Some(relaying) => proxy.with_relaying(relaying.clone()),
                 None => proxy,

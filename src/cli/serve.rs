@@ -221,7 +221,7 @@ impl Serve {
         let topics = Topics::new(limits);
         // Before anybody can see that we run: who sees it may rely on the handlers.
         let orders = Orders::listen()?;
-        let https = Https::new(&self.https, &self.listen)?;
+        let https = Https::new(&self.https, &self.listen, &["http/1.1"])?;
         // It lives as long as the server: what was taken to be published leaves at the end.
         let mut options = broker::Options::default();
         options.message_bytes_max = options.message_bytes_max.max(carried_bytes_max);

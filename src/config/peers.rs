@@ -1,6 +1,7 @@
 //! With whom connections are secured, over all plans of a process: a server that stays the same keeps its peer, and with it its
 //! connections. What no plan and no connection uses any more is forgotten.
 
+use super::text::Protocol;
 use ringmill::proxy::{AccessLog, Counts, Peer};
 use ringmill::{TlsClient, TlsClientConfig, TlsPeer};
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ pub(crate) struct Trust {
     /// Files of authorities, and what they hold.
     roots: Vec<(PathBuf, Vec<u8>)>,
     handshake_timeout: Duration,
+    /// What is offered by ALPN.
+    protocol: Protocol,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -34,13 +37,14 @@ struct Identity {
 
 impl Trust {
     /// Authorities in these files, or the system's where there are none.
-    pub(crate) fn new(ca: &[PathBuf], handshake_timeout: Duration) -> Trust {
+    pub(crate) fn new(ca: &[PathBuf], handshake_timeout: Duration, protocol: Protocol) -> Trust {
         let contents = |file: &PathBuf| (file.clone(), std::fs::read(file).unwrap_or_default());
-        Trust { roots: ca.iter().map(contents).collect(), handshake_timeout }
+        Trust { roots: ca.iter().map(contents).collect(), handshake_timeout, protocol }
     }
 
     fn client(&self) -> Result<Arc<TlsClient>, String> {
         let config = TlsClientConfig::default().with_handshake_timeout(self.handshake_timeout);
+        let config = config.with_alpn([self.protocol.alpn()]);
         let config = self.roots.iter().fold(config, |config, (file, _)| config.with_roots(file));
         TlsClient::new(config).map_err(|error| error.to_string())
     }
@@ -76,11 +80,14 @@ mod tests {
     #[test]
     fn a_peer_is_known_as_long_as_it_is_used() {
         let (mut known, second) = (Known::default(), Duration::from_secs(1));
-        let trust = Trust::new(&[], second);
+        let trust = Trust::new(&[], second, Protocol::Http1);
         let one = known.peer("a.test", &trust).unwrap();
         let two = known.peer("b.test", &trust).unwrap();
         assert!(one == known.peer("a.test", &trust).unwrap() && one != two);
-        assert!(one != known.peer("a.test", &Trust::new(&[], 2 * second)).unwrap());
+        for other in [Trust::new(&[], 2 * second, Protocol::Http1), Trust::new(&[], second, Protocol::Http2)]
+        {
+            assert!(one != known.peer("a.test", &other).unwrap());
+        }
         known.prune();
         assert_eq!(known.peers.len(), 2);
         drop(two);

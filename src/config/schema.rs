@@ -10,8 +10,8 @@ use super::either::{FromText, OneOrMany, TextOr};
 use super::limit::RateLimit;
 use super::observe::{AccessLogTable, Ids};
 use super::text::{
-    BalanceText, Driver, HostText, ListText, ListenAddress, NetworkText, PinText, RateText, ResolverText,
-    SecretText, ServerText, Size, Text, Time, Timeout, TlsMin, WorkersText,
+    BalanceText, Driver, HostText, ListText, ListenAddress, NetworkText, PinText, ProtocolText, RateText,
+    ResolverText, SecretText, ServerText, Size, Text, Time, Timeout, TlsMin, WorkersText,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -269,6 +269,10 @@ pub(crate) struct Upstream {
     /// when serving begins, and again and again, as their TTL says. Each is such a text, or a table with more to say.
     #[schemars(with = "Vec<Member>")]
     pub(crate) servers: Spanned<Vec<TextOr<Member>>>,
+    /// What they speak: h2 is HTTP/2, as gRPC needs it, at once (h2c) where a server has no TLS. Its requests are streams on few connections, and
+    /// `connections` counts streams. Clients may speak either, whatever this is; WebSockets do not pass to servers of HTTP/2.
+    #[serde(default = "http1")]
+    pub(crate) protocol: Text<ProtocolText>,
     /// Which of them a request goes to: of two at random the one with less to do, one after the other, the one with the least to do, always the same one
     /// for the same client, path or field, unless it has more than 1.25 of its part to do, or the one that a cookie names.
     #[serde(default = "two_choices")]
@@ -368,6 +372,10 @@ impl Default for Dns {
     fn default() -> Dns {
         Dns { resolver: OneOrMany::default(), min_ttl: Text::of("1s"), max_ttl: Text::of("60s") }
     }
+}
+
+fn http1() -> Text<ProtocolText> {
+    Text::of("http/1.1")
 }
 
 fn two_choices() -> Text<BalanceText> {

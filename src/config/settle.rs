@@ -10,7 +10,7 @@ use super::peers::{Known, Trust};
 use super::problem::Problem;
 use super::relays;
 use super::schema::{self, File, Match};
-use super::text::LogTarget;
+use super::text::{LogTarget, Protocol};
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
@@ -63,7 +63,9 @@ impl Listen {
         let config = TlsConfig::from_files(&first.cert, &first.key);
         let config = pairs.fold(config, |config, pair| config.with_files(&pair.cert, &pair.key));
         let config = self.client_ca.iter().fold(config, TlsConfig::with_client_ca);
-        Some(config.with_version_min(self.tls_min))
+        let config = config.with_version_min(self.tls_min);
+        // What is passed on as it is stays what it was.
+        Some(if self.tcp.is_some() { config } else { config.with_alpn(["h2", "http/1.1"]) })
     }
 }
 
@@ -161,13 +163,15 @@ fn upstreams<'a>(
             ));
         }
         let roots = ca.as_ref().map_or(&[][..], |ca| ca.get_ref());
-        let trust = Trust::new(roots, file.server.connect_timeout.value);
+        let protocol = upstream.protocol.value;
+        let trust = Trust::new(roots, file.server.connect_timeout.value, protocol);
         let entries = members::entries(upstream, &trust, known, problems);
         if let Some(ca) = ca.as_ref().filter(|_| entries.iter().all(|it| it.server.secure_name.is_none())) {
             let remedy = "write https://HOST[:PORT] for a server, or leave `ca` out";
             problems.push(Problem::at(ca.span(), "`ca` is for servers that speak TLS", remedy));
         }
         let config = ProxyConfig {
+            is_http2: protocol == Protocol::Http2,
             balance: members::balance(name, upstream, problems),
             check: upstream.health.as_ref().map(check_of),
             ejection: ejection_of(&upstream.eject),

@@ -153,6 +153,7 @@ kinds! {
     };
     RequestIdText: RequestIds = "\"off\", \"upstream\" or \"both\"", parsed;
     TraceText: Traces = "\"off\", \"trusted\" or \"any\"", parsed;
+    ProtocolText: Protocol = "\"http/1.1\" or \"h2\"", parsed;
     SecretText: Vec<u8> = "a secret as \"file:/run/secrets/cookie\" or \"env:NAME\"", secret;
     ResolverText: SocketAddr = "the address of a name server such as \"10.0.0.2:53\"", |text| {
         text.parse().map_err(|_| format!("{text:?} is no IP:PORT"))
@@ -165,6 +166,33 @@ kinds! {
     RateText: Rate = "a rate such as \"100/s\", \"600/m\" or \"1000/h\"", parsed;
     CheckText: CheckPath = "a path such as \"/health\"", parsed;
     ServerText: Server = "a server such as \"10.0.0.5:3000\", \"unix:/run/app.sock\", \"https://api.example.com\" or \"dns:api.internal:3000\"", parsed;
+}
+
+/// What servers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// As ALPN says it.
+    pub(crate) fn alpn(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "h2",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Protocol, String> {
+        let all = [Protocol::Http1, Protocol::Http2];
+        let problem = || format!("{text:?} is no protocol: expected http/1.1 or h2");
+        all.into_iter().find(|protocol| protocol.alpn() == text).ok_or_else(problem)
+    }
 }
 
 /// How a server is chosen: by a rule, or by a cookie, which needs a secret.

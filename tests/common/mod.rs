@@ -20,7 +20,7 @@ pub mod ws;
 
 pub use program::{Program, alone, descriptors, rss_anon_bytes};
 
-use ringmill::{Address, Config, DriverChoice, Echo, Engine, Error, Pin, Protocol, Running, WorkerContext};
+use ringmill::{Address, Config, DriverChoice, Echo, Engine, Error, Layer, Pin, Running, WorkerContext};
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -74,7 +74,7 @@ pub fn config(driver: DriverChoice) -> Config {
 }
 
 /// A running engine with one protocol on a free port of 127.0.0.1.
-pub fn start<P: Protocol>(
+pub fn start<P: Layer>(
     config: Config,
     factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
 ) -> Running {

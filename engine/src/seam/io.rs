@@ -219,6 +219,12 @@ impl Io<'_> {
         self.duplex.deadline = self.below.shared.now.after(after);
     }
 
+    /// The deadline of this session, where it has one.
+    #[inline]
+    pub fn deadline(&self) -> Option<Tick> {
+        (self.duplex.deadline != Tick::NEVER).then_some(self.duplex.deadline)
+    }
+
     /// The time of this turn.
     #[inline]
     pub fn now(&self) -> Tick {

@@ -22,6 +22,8 @@ pub struct Upper<L: Layer> {
     duplex: Duplex,
     /// `None` once it is over.
     session: Option<L::Session>,
+    /// What is queued below is not its own.
+    is_apart: bool,
 }
 
 struct Bound<'a, L: Layer> {
@@ -47,7 +49,18 @@ impl<L: Layer> Upper<L> {
     pub fn open(layer: &mut L, origin: Origin, io: &mut Io<'_>) -> Upper<L> {
         let mut duplex = Duplex::new();
         let session = layer.open(origin, &mut Io { duplex: &mut duplex, below: io.under() });
-        Upper { duplex, session: Some(session) }
+        Upper { duplex, session: Some(session), is_apart: false }
+    }
+
+    /// For a layer that carries several sessions: the water marks of this one count its own output alone, so that none waits for what
+    /// another one has queued. Their layer bounds what it queues itself, and says what it holds for them ([`Upper::queued_bytes`]).
+    pub fn apart(self) -> Upper<L> {
+        Upper { is_apart: true, ..self }
+    }
+
+    /// Output that was not taken.
+    pub fn queued_bytes(&self) -> usize {
+        self.duplex.outlet.pending_bytes()
     }
 
     /// Whether the session goes on.
@@ -73,7 +86,11 @@ impl<L: Layer> Upper<L> {
     pub fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) {
         let Some(session) = &mut self.session else { return };
         let mut callee = Bound { layer, session };
-        let mut above = Io { duplex: &mut self.duplex, below: io.under() };
+        let mut below = io.under();
+        if self.is_apart {
+            below.queued_bytes = 0;
+        }
+        let mut above = Io { duplex: &mut self.duplex, below };
         let reason = match call {
             Call::Data(input) => above.receive(&mut callee, input),
             Call::End(_) => above.end(&mut callee),

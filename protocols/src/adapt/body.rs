@@ -55,7 +55,7 @@ pub enum BodyError {
 }
 
 /// The session's end of a body that arrives in pieces. Dropped before the end, it leaves the body cut.
-pub(super) struct Writer(Arc<Mutex<State>>);
+pub(crate) struct Writer(Arc<Mutex<State>>);
 
 struct Reader(Arc<Mutex<State>>);
 
@@ -95,7 +95,7 @@ impl Body {
 
     /// Of HTTP/2; a reader that waits for so long without a byte is told that the client is late. It counts
     /// what arrives.
-    pub(super) fn streamed(incoming: Incoming, patience: Option<(Clock, Duration, Arc<AtomicU64>)>) -> Body {
+    pub(crate) fn streamed(incoming: Incoming, patience: Option<(Clock, Duration, Arc<AtomicU64>)>) -> Body {
         let patience = patience.map(|(clock, time, arrivals)| {
             Box::new(Patience { clock, time, sleep: None, is_over: false, arrivals })
         });
@@ -104,7 +104,7 @@ impl Body {
 
     /// A body of which `length` bytes will come, if that is known. `session` is woken when it is read for the first time, when there is
     /// room again, and when it is dropped.
-    pub(super) fn stream(length: Option<u64>, session: Option<Waker>) -> (Writer, Body) {
+    pub(crate) fn stream(length: Option<u64>, session: Option<Waker>) -> (Writer, Body) {
         let state = Arc::new(Mutex::new(State {
             queue: BytesMut::new(),
             left: length,
@@ -142,14 +142,14 @@ impl Writer {
     }
 
     /// Whether the reader takes more now. If not, the session is woken once it does. To one that is gone anything can be given.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let mut state = lock(&self.0);
         state.is_held = !state.is_dropped && state.queue.len() >= QUEUED_BYTES_MAX;
         !state.is_held
     }
 
     /// The next bytes of the body. They are taken, whether or not there is room.
-    pub(super) fn push(&self, bytes: &[u8]) {
+    pub(crate) fn push(&self, bytes: &[u8]) {
         self.change(|state| {
             if !state.is_dropped {
                 state.queue.extend_from_slice(bytes);
@@ -158,12 +158,12 @@ impl Writer {
     }
 
     /// The body is complete.
-    pub(super) fn end(&self, trailers: Option<HeaderMap>) {
+    pub(crate) fn end(&self, trailers: Option<HeaderMap>) {
         self.change(|state| state.end = End::Complete(trailers));
     }
 
     /// It will never be.
-    pub(super) fn fail(&self, error: BodyError) {
+    pub(crate) fn fail(&self, error: BodyError) {
         self.change(|state| {
             if let End::Open = state.end {
                 state.end = End::Failed(error);
@@ -177,12 +177,12 @@ impl Writer {
     }
 
     /// Whether nobody will read it, or read it on.
-    pub(super) fn is_dropped(&self) -> bool {
+    pub(crate) fn is_dropped(&self) -> bool {
         lock(&self.0).is_dropped
     }
 
     /// The memory that it takes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         lock(&self.0).queue.capacity()
     }
 

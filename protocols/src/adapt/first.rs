@@ -19,7 +19,7 @@ pub struct TowerServer<S: Answer> {
 }
 
 /// What a client of HTTP/2 says first (RFC 9113, 3.4). No HTTP/1.1 request begins like this.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A server for a tower service, as it is: `Service<http::Request<Body>>` with a response of any body. A worker calls its own clone.
 ///

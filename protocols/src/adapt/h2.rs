@@ -30,6 +30,8 @@ pub struct Http2<S> {
     /// Connections until now.
     opened: u64,
     complaints: Complaints,
+    /// Streams count as requests, and may be given over (RFC 8441); else whoever answers them sees to both.
+    is_all: bool,
 }
 
 /// What hyper keeps for a connection, besides the pipe.
@@ -40,14 +42,26 @@ const ROUNDS_MAX: usize = 64;
 const MUCH_BYTES: usize = 1024;
 
 impl<S: Answer> Http2<S> {
-    pub(super) fn new(program: Program<S>, limits: Limits) -> Http2<S> {
-        Http2 { program, limits, own: Http2Limits::default(), opened: 0, complaints: Complaints::default() }
+    pub(crate) fn new(program: Program<S>, limits: Limits) -> Http2<S> {
+        Http2 {
+            program,
+            limits,
+            own: Http2Limits::default(),
+            opened: 0,
+            complaints: Complaints::default(),
+            is_all: true,
+        }
     }
 
     /// Replaces the limits that both versions have. Of them, those of time are used: until the first request, without one, for bodies
     /// of which nothing arrives, and for handlers.
     pub fn with_limits(self, limits: Limits) -> Http2<S> {
         Http2 { limits, ..self }
+    }
+
+    /// For a service that counts requests itself, and takes no connection over.
+    pub(crate) fn uncounted(self) -> Http2<S> {
+        Http2 { is_all: false, ..self }
     }
 
     /// Replaces those of HTTP/2.
@@ -71,8 +85,10 @@ impl<S: Answer> Http2<S> {
             .max_local_error_reset_streams(own.resets_own_max)
             .initial_stream_window_size(own.window_bytes)
             .initial_connection_window_size(own.window_bytes)
-            .max_send_buf_size(own.send_bytes_max)
-            .enable_connect_protocol();
+            .max_send_buf_size(own.send_bytes_max);
+        if self.is_all {
+            builder.enable_connect_protocol();
+        }
         builder
     }
 
@@ -136,6 +152,16 @@ impl<S: Answer> Session<S> {
             (self.is_ending, self.since) = (true, io.now());
             connection.as_mut().graceful_shutdown();
         }
+    }
+
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        CONNECTION_BYTES + self.near.bytes() + self.common().census.bytes()
+    }
+
+    /// Who polls on behalf of its streams says so with this.
+    pub(crate) fn signal(&self) -> &Signal {
+        &self.signal
     }
 
     fn common(&self) -> &Common {
@@ -280,7 +306,9 @@ impl<S: Answer> Http2<S> {
         let census = &session.tasks.common().census;
         let requests = census.requests.take();
         session.is_fresh &= requests == 0;
-        io.count_requests(requests);
+        if self.is_all {
+            io.count_requests(requests);
+        }
         io.count_refused(census.refused.take());
         if census.not_ready.take() {
             self.complaints.not_ready(io.now(), self.limits.handler_timeout);
@@ -305,7 +333,7 @@ impl<S: Answer> Http2<S> {
         if !is_busy && (was_busy || sent_bytes >= MUCH_BYTES) {
             session.since = io.now();
         }
-        let is_affordable = io.hold(CONNECTION_BYTES + session.near.bytes() + census.bytes());
+        let is_affordable = io.hold(session.bytes());
         census.is_exhausted.set(!is_affordable);
         if !is_affordable && !is_busy {
             return Next::Close;

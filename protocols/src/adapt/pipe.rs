@@ -12,15 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// What is under way in one direction, at most.
-pub(super) const PIPE_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const PIPE_BYTES_MAX: usize = 256 * 1024;
 /// A buffer that is empty and larger than this is given back.
 const KEEP_BYTES_MAX: usize = 16 * 1024;
 
 /// The session's end. Dropped, it cuts the connection.
-pub(super) struct Near(Arc<Mutex<State>>);
+pub(crate) struct Near(Arc<Mutex<State>>);
 
 /// The end of whoever takes it for a socket. Dropped, it ends its output.
-pub(super) struct Far(Arc<Mutex<State>>);
+pub(crate) struct Far(Arc<Mutex<State>>);
 
 struct State {
     /// From near to far.
@@ -50,7 +50,7 @@ enum Phase {
 }
 
 /// A pipe of which the far end reads `rehearsal` first, and writes to nobody, until [`Near::begin`]. Without one it is live at once.
-pub(super) fn pipe(rehearsal: Option<&'static [u8]>) -> (Near, Far) {
+pub(crate) fn pipe(rehearsal: Option<&'static [u8]>) -> (Near, Far) {
     let state = Arc::new(Mutex::new(State {
         input: BytesMut::new(),
         output: BytesMut::new(),
@@ -73,7 +73,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Near {
     /// The rehearsal is over.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         let mut state = lock(&self.0);
         state.phase = Phase::Live;
         let reader = state.reader.take();
@@ -83,12 +83,12 @@ impl Near {
 
     /// Whom the far end wakes when it has sent, has made room for what was held, or has ended. Not needed by who polls the far end
     /// itself, and looks at this one behind that.
-    pub(super) fn set_waker(&self, waker: Waker) {
+    pub(crate) fn set_waker(&self, waker: Waker) {
         lock(&self.0).near = Some(waker);
     }
 
     /// Sends from the front of `bytes`; how many were taken. If that is not all, the near end is woken when there is room.
-    pub(super) fn push(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn push(&self, bytes: &[u8]) -> usize {
         let mut state = lock(&self.0);
         if state.is_far_gone {
             return bytes.len();
@@ -103,7 +103,7 @@ impl Near {
     }
 
     /// How much of what is pushed would be taken. If that is nothing, the near end is woken when there is room.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let mut state = lock(&self.0);
         if state.is_far_gone {
             return usize::MAX;
@@ -114,7 +114,7 @@ impl Near {
     }
 
     /// Nothing more is sent.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut state = lock(&self.0);
         state.is_input_over = true;
         let reader = state.reader.take();
@@ -123,7 +123,7 @@ impl Near {
     }
 
     /// Takes what was sent to this end, at most so many bytes of it.
-    pub(super) fn take(&self, bytes_max: usize) -> Bytes {
+    pub(crate) fn take(&self, bytes_max: usize) -> Bytes {
         let mut state = lock(&self.0);
         let bytes = bytes_max.min(state.output.len());
         let taken = state.output.split_to(bytes).freeze();
@@ -134,18 +134,18 @@ impl Near {
     }
 
     /// Whether nothing more will come from the far end, and all that did was taken.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let state = lock(&self.0);
         state.is_output_over && state.output.is_empty()
     }
 
     /// Whether something is there to be taken.
-    pub(super) fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         !lock(&self.0).output.is_empty()
     }
 
     /// The memory that the pipe takes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let state = lock(&self.0);
         state.input.capacity() + state.output.len()
     }

@@ -74,14 +74,14 @@ pub(super) type Introduce = dyn Fn(&Connection<'_, '_>, &mut Extensions);
 
 /// A service, with what its requests are told of their connection.
 #[derive(Clone)]
-pub(super) struct Program<S> {
+pub(crate) struct Program<S> {
     service: S,
     introduce: Option<Rc<Introduce>>,
     shutdown: Shutdown,
 }
 
 impl<S> Program<S> {
-    pub(super) fn new(service: S) -> Program<S> {
+    pub(crate) fn new(service: S) -> Program<S> {
         Program { service, introduce: None, shutdown: Shutdown::default() }
     }
 

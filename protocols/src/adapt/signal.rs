@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Wake, Waker};
 
 /// One session's. Wakes from within its own polls cost no call of it.
-pub(super) struct Signal(Arc<State>);
+pub(crate) struct Signal(Arc<State>);
 
 struct State {
     is_raised: AtomicBool,
@@ -15,7 +15,7 @@ struct State {
 }
 
 impl Signal {
-    pub(super) fn new(bell: Waker) -> Signal {
+    pub(crate) fn new(bell: Waker) -> Signal {
         Signal(Arc::new(State {
             is_raised: AtomicBool::new(false),
             is_polling: AtomicBool::new(false),
@@ -23,26 +23,26 @@ impl Signal {
         }))
     }
 
-    pub(super) fn waker(&self) -> Waker {
+    pub(crate) fn waker(&self) -> Waker {
         self.0.clone().into()
     }
 
     /// The session begins to poll.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.0.is_polling.store(true, SeqCst);
     }
 
     /// What was raised before is about to be seen.
-    pub(super) fn lower(&self) {
+    pub(crate) fn lower(&self) {
         self.0.is_raised.store(false, SeqCst);
     }
 
-    pub(super) fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         self.0.is_raised.load(SeqCst)
     }
 
     /// The session has done with polling. Of it and of whoever wakes it now, the later one sees what the other has stored.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.0.is_polling.store(false, SeqCst);
         if self.is_raised() {
             self.0.bell.wake_by_ref();

@@ -33,7 +33,7 @@ const STREAM_BYTES: usize = 3 * 1024;
 /// What one of its fields takes in a map of them, about.
 const FIELD_BYTES: usize = 128;
 
-pub(super) type Task = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What hyper spawns, until the session takes it.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// The time of one session. Clones are the same.
 #[derive(Clone)]
-pub(super) struct Clock(Arc<Mutex<State>>);
+pub(crate) struct Clock(Arc<Mutex<State>>);
 
 struct State {
     /// The instant of tick zero. hyper compares instants that it got from here, and no others.
@@ -27,14 +27,14 @@ struct Sleeper {
 }
 
 impl Clock {
-    pub(super) fn new(now: Tick) -> Clock {
+    pub(crate) fn new(now: Tick) -> Clock {
         #[expect(clippy::disallowed_methods, reason = "any instant will do: hyper cannot be given a number")]
         let zero = Instant::now();
         Clock(Arc::new(Mutex::new(State { zero, now, sleepers: BTreeMap::new(), last_id: 0 })))
     }
 
     /// It is so late now: wakes whoever has slept long enough.
-    pub(super) fn set(&self, now: Tick) {
+    pub(crate) fn set(&self, now: Tick) {
         let mut state = self.lock();
         state.now = now;
         let due = match state.sleepers.first_key_value() {
@@ -48,12 +48,12 @@ impl Clock {
         due.into_values().for_each(Waker::wake);
     }
 
-    pub(super) fn tick(&self) -> Tick {
+    pub(crate) fn tick(&self) -> Tick {
         self.lock().now
     }
 
     /// When somebody is to be woken next.
-    pub(super) fn next(&self) -> Option<Tick> {
+    pub(crate) fn next(&self) -> Option<Tick> {
         self.lock().sleepers.first_key_value().map(|(&(at, _), _)| at)
     }
 

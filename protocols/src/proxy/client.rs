@@ -9,6 +9,7 @@ use super::groups::Place;
 use super::observe::End;
 use super::route::Target;
 use super::state::State;
+use crate::adapt::first::PREFACE;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::message::{Expect, Framing, Head, Method, Version};
 use crate::http::one::decoder::{Decoded, Decoder};
@@ -30,6 +31,8 @@ pub(super) struct Client {
     peer: Option<Peer>,
     /// Where plain requests are sent on to, if they are.
     pub(super) https_port: Option<u16>,
+    /// It speaks HTTP/2: as a stream this is one of its requests; and else it has just said so.
+    pub(super) is_http2: bool,
 }
 
 /// Who the client is: asked for once a plan, which says whom to trust.
@@ -52,6 +55,8 @@ pub(super) enum Begun {
         status: u16,
     },
     Wait,
+    /// The client speaks HTTP/2.
+    Http2,
     /// It was answered here, and is the last; with status 0 nobody is there any more.
     Close {
         status: u16,
@@ -59,8 +64,16 @@ pub(super) enum Begun {
 }
 
 impl Client {
-    pub(super) fn new(https_port: Option<u16>) -> Client {
-        Client { exchange: None, head_began: Tick::NEVER, searched: 0, requests: 0, peer: None, https_port }
+    /// Of a connection, or of a stream of HTTP/2.
+    pub(super) fn new(https_port: Option<u16>, is_http2: bool) -> Client {
+        let head_began = Tick::NEVER;
+        Client { exchange: None, head_began, searched: 0, requests: 0, peer: None, https_port, is_http2 }
+    }
+
+    /// Whether what comes first is what a client of HTTP/2 says first, as far as it is there.
+    fn may_begin_http2(&self, input: &[u8]) -> bool {
+        let known = input.len().min(PREFACE.len());
+        self.requests == 0 && !self.is_http2 && input[..known] == PREFACE[..known]
     }
 }
 
@@ -91,6 +104,10 @@ impl State {
             match self.take_head(client, &input[at..], io) {
                 Begun::Exchange(bytes) | Begun::Answered { bytes, .. } => at += bytes,
                 Begun::Wait => return Step::consumed(at),
+                Begun::Http2 => {
+                    client.is_http2 = true;
+                    return Step::consumed(at);
+                }
                 Begun::Close { .. } => return Step::close(),
             }
         }
@@ -115,6 +132,13 @@ impl State {
         let mut slots = std::mem::take(&mut self.slots);
         let begun = match parse_head(input, &mut slots, &limits.head) {
             Outcome::Partial => self.wait_for_head(client, input, io),
+            Outcome::Malformed(_) if client.may_begin_http2(input) => {
+                if input.len() < PREFACE.len() {
+                    self.wait_for_head(client, input, io)
+                } else {
+                    Begun::Http2
+                }
+            }
             Outcome::Malformed(reject) => {
                 self.refuse_input(client, input, (reject.status(), reject.reason()), io)
             }
@@ -198,7 +222,7 @@ impl State {
         let to =
             Onward { path: &way.path, host: way.host.as_deref(), else_host: self.groups.pool(group).host() };
         let ids = self.seen.as_deref().map(|seen| &seen.ids);
-        let facts = Facts { ip, is_trusted, is_secured, ids };
+        let facts = Facts { ip, is_trusted, is_secured, is_http2: client.is_http2, ids };
         if write_request(&mut up, head, &to, &facts, &front.name).is_none() {
             return self.refuse((400, "Connection names too many fields"), head, io);
         }
@@ -470,30 +494,5 @@ impl State {
             self.wake(conn);
         }
         Next::Pause
-    }
-
-    /// The client has ended its stream while nothing is read from it.
-    pub(super) fn client_gone(&mut self, client: &Client) -> Next {
-        let Some(key) = client.exchange else { return Next::Close };
-        let exchange = &self.exchanges[key];
-        let is_taken = exchange.decoder.is_some() || exchange.is_tunnel();
-        if is_taken || self.plan.front.half_close { Next::Pause } else { Next::Close }
-    }
-
-    pub(super) fn client_drain(&mut self, client: &Client, io: &mut Io<'_>) -> Next {
-        match client.exchange {
-            None if client.head_began == Tick::NEVER => {
-                self.wait_for_request(io);
-                Next::Continue
-            }
-            None => Next::Continue,
-            Some(key) if self.exchanges[key].reads_client() => Next::Continue,
-            Some(_) => Next::Pause,
-        }
-    }
-
-    pub(super) fn client_shed(&self, client: &Client) -> Next {
-        let is_idle = client.exchange.is_none() && client.head_began == Tick::NEVER;
-        if is_idle { Next::Close } else { Next::Continue }
     }
 }

@@ -158,6 +158,9 @@ pub struct ProxyConfig {
     pub is_relayed: bool,
     /// What a relayed connection begins with: a header that says who the client is.
     pub proxy_protocol: Option<Version>,
+    /// Servers speak HTTP/2: at once (prior knowledge) where connections are plain, and where they are secured by ALPN, which the layer below
+    /// has to offer. Connections are then streams, which share few of them.
+    pub is_http2: bool,
     /// A client that has ended its stream is still answered. Otherwise it has left: its request is given up.
     pub half_close: bool,
     /// What is told of requests to those who look from outside.
@@ -192,6 +195,7 @@ impl ProxyConfig {
             tunnel_timeout: Duration::from_secs(3600),
             tries_max: 2,
             replay_bytes_max: 64 * 1024,
+            is_http2: false,
             half_close: false,
             observe: Observe::default(),
             pages: Pages::default(),

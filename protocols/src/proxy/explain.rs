@@ -64,7 +64,7 @@ pub fn explain<'a>(
     // Names that are made are another one each time.
     let ids = plan.front.observe.ids;
     let ids = (!ids.is_off()).then(|| ids.identify(Some(&head.fields), is_trusted, &mut Random::from_os()));
-    let client = Client { ip: Some(ip), is_trusted, is_secured, ids: ids.as_ref() };
+    let client = Client { ip: Some(ip), is_trusted, is_secured, is_http2: false, ids: ids.as_ref() };
     if write_request(&mut out, &head, &to, &client, &plan.front.name).is_none() {
         return Err((400, "Connection names too many fields".to_owned()));
     }

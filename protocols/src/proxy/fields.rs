@@ -26,6 +26,8 @@ pub(super) struct Client<'a> {
     pub(super) is_trusted: bool,
     /// Nobody can read along between it and us.
     pub(super) is_secured: bool,
+    /// It speaks HTTP/2.
+    pub(super) is_http2: bool,
     /// What its request is called, where requests have names.
     pub(super) ids: Option<&'a Identity>,
 }
@@ -159,7 +161,7 @@ pub(super) fn write_request(
     if let Some(ids) = client.ids {
         ids.write(out);
     }
-    write_via(out, head.version, name);
+    write_via(out, head.version, client.is_http2, name);
     match head.framing {
         Framing::None => {}
         Framing::Length(length) => emit::write_length(out, length),
@@ -267,6 +269,8 @@ pub(super) struct ReplyTo<'a> {
     /// A cookie of ours.
     pub(super) cookie: Option<&'a str>,
     pub(super) is_secured: bool,
+    /// The server speaks HTTP/2.
+    pub(super) is_from_http2: bool,
     pub(super) framing: ToClient,
     pub(super) is_http10: bool,
     pub(super) keep_alive: bool,
@@ -289,7 +293,7 @@ pub(super) fn write_reply(
     if !has_date {
         out.extend_from_slice(to.date);
     }
-    write_via(out, response.version, to.name);
+    write_via(out, response.version, to.is_from_http2, to.name);
     if let Some(ids) = to.ids {
         ids.write_to_client(out);
     }
@@ -358,8 +362,12 @@ pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client:
     }
 }
 
-fn write_via(out: &mut Vec<u8>, version: Version, name: &str) {
-    out.extend_from_slice(if version == Version::Http11 { b"via: 1.1 " } else { b"via: 1.0 " });
+fn write_via(out: &mut Vec<u8>, version: Version, is_http2: bool, name: &str) {
+    out.extend_from_slice(match version {
+        _ if is_http2 => b"via: 2.0 ",
+        Version::Http11 => b"via: 1.1 ",
+        Version::Http10 => b"via: 1.0 ",
+    });
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
@@ -398,7 +406,7 @@ mod tests {
     }
 
     fn client(is_trusted: bool) -> Client<'static> {
-        Client { ip: Some([1, 2, 3, 4].into()), is_trusted, is_secured: false, ids: None }
+        Client { ip: Some([1, 2, 3, 4].into()), is_trusted, is_secured: false, is_http2: false, ids: None }
     }
 
     const OURS: &str = "x-forwarded-for: 1.2.3.4~x-forwarded-proto: http~x-forwarded-host: a~via: 1.1 p~";
@@ -442,14 +450,20 @@ mod tests {
             "GET / HTTP/1.1~host: a~x-forwarded-for: 6.6.6.6~X-Forwarded-Proto: https~Forwarded: for=6.6.6.6~\
              x-forwarded-for: 1.2.3.4~forwarded: for=1.2.3.4~x-forwarded-host: a~via: 1.1 p~~",
         );
-        let v6 = Client { ip: Some("::1".parse().unwrap()), is_trusted: true, is_secured: true, ids: None };
+        let v6 = Client {
+            ip: Some("::1".parse().unwrap()),
+            is_trusted: true,
+            is_secured: true,
+            is_http2: false,
+            ids: None,
+        };
         check_from(
             &v6,
             &input("Forwarded: for=x~"),
             "GET / HTTP/1.1~host: a~Forwarded: for=x~x-forwarded-for: ::1~forwarded: for=\"[::1]\"~\
              x-forwarded-proto: https~x-forwarded-host: a~via: 1.1 p~~",
         );
-        let unix = Client { ip: None, is_trusted: false, is_secured: false, ids: None };
+        let unix = Client { ip: None, is_trusted: false, is_secured: false, is_http2: false, ids: None };
         check_from(
             &unix,
             &input(""),
@@ -529,6 +543,7 @@ mod tests {
             let to = ReplyTo {
                 cookie: None,
                 is_secured: false,
+                is_from_http2: false,
                 framing,
                 is_http10,
                 keep_alive,

@@ -98,6 +98,11 @@ impl Groups {
         self.all[place.group].is_of.config.upstreams[place.server].peer.is_some()
     }
 
+    /// Whether its servers are spoken to in HTTP/2.
+    pub(super) fn is_http2(&self, key: usize) -> bool {
+        self.all[key].is_of.config.is_http2
+    }
+
     pub(super) fn is_leaving(&self, key: usize) -> bool {
         self.all[key].is_leaving
     }
@@ -139,6 +144,11 @@ impl Group {
 }
 
 impl Place {
+    /// The bit of a tag that says that a stream is meant, and not its connection.
+    pub(super) const LANE: u64 = 1 << 62;
+    /// The tag of a client's stream.
+    pub(super) const STREAM: u64 = u64::MAX;
+
     /// The tag of a connection with this server.
     pub(super) fn tag(self) -> u64 {
         (self.group as u64) << 32 | self.server as u64
@@ -155,7 +165,10 @@ impl Place {
     }
 
     pub(super) fn of_tag(tag: u64) -> Place {
-        Place { group: ((tag & !CHECK) >> 32) as usize, server: (tag & u64::from(u32::MAX)) as usize }
+        Place {
+            group: ((tag & !(CHECK | Place::LANE)) >> 32) as usize,
+            server: (tag & u64::from(u32::MAX)) as usize,
+        }
     }
 }
 

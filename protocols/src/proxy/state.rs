@@ -12,6 +12,7 @@ use super::pages::Own;
 use super::plan::Plan;
 use super::relay::pair::Pair;
 use super::spare::Spare;
+use super::trunks::TrunkRef;
 use crate::http::client::reader::Reader;
 use crate::http::message::Slots;
 use ringmill_engine::{ConnId, Dialer, Output, Refusal, Tick};
@@ -36,6 +37,8 @@ pub(super) struct State {
     /// Output whose connection went away before it took it.
     #[expect(clippy::vec_box, reason = "the engine lends boxes, and takes them back")]
     pub(super) strays: Vec<Box<Output>>,
+    /// Those of HTTP/2 have streams as connections.
+    pub(super) trunks: Slab<TrunkRef>,
     pub(super) dialer: Option<Dialer>,
     /// For connections that are secured.
     pub(super) secure_dialer: Option<Dialer>,
@@ -90,6 +93,7 @@ impl State {
             upstreams: Slab::new(),
             pairs: Slab::new(),
             strays: Vec::new(),
+            trunks: Slab::new(),
             dialer: None,
             secure_dialer: None,
             slots: Slots::new(),
@@ -218,17 +222,20 @@ impl State {
 
     /// Connects, as long as more requests wait than attempts are made.
     pub(super) fn connect_more(&mut self, place: Place) {
-        let config = self.groups.config(place.group);
-        let (connections_max, connect_timeout) = (config.connections_max, config.connect_timeout);
+        let connections_max = self.groups.config(place.group).connections_max;
+        while self.groups[place].begin_connect(connections_max) {
+            if self.groups.is_http2(place.group) { self.want_stream(place) } else { self.connect(place) }
+        }
+    }
+
+    /// Asks for a connection with a server.
+    pub(super) fn connect(&self, place: Place) {
         let is_secured = self.groups.is_secured(place);
-        let dialer = if is_secured { &self.secure_dialer } else { &self.dialer };
-        let to = &mut self.groups[place];
-        while to.begin_connect(connections_max) {
-            match (dialer, connect_timeout) {
-                (None, _) => {}
-                (Some(dialer), None) => dialer.connect(&to.address, place.tag()),
-                (Some(dialer), Some(timeout)) => dialer.connect_within(timeout, &to.address, place.tag()),
-            }
+        let Some(dialer) = (if is_secured { &self.secure_dialer } else { &self.dialer }) else { return };
+        let address = &self.groups[place].address;
+        match self.groups.config(place.group).connect_timeout {
+            None => dialer.connect(address, place.tag()),
+            Some(timeout) => dialer.connect_within(timeout, address, place.tag()),
         }
     }
 

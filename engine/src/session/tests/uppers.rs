@@ -320,3 +320,26 @@ fn a_service_keeps_its_sessions_apart() {
         None
     });
 }
+
+#[test]
+fn one_of_several_sessions_counts_its_own_output_alone() {
+    for (is_apart, shown) in [(false, 1), (true, 2)] {
+        let mut tower = Tower::new(|io| {
+            io.write(b"xy");
+            Step::consumed(1)
+        });
+        if is_apart {
+            let Tower { stand, recorder, upper } = tower;
+            tower = Tower { stand, recorder, upper: upper.apart() };
+        }
+        tower.stand.with(|io, _| {
+            io.write(&vec![0; io.room_bytes()]);
+            None
+        });
+        for _ in 0..2 {
+            tower.call(Call::Data(&mut [b'a']));
+        }
+        let calls = tower.recorder.calls.iter().filter(|call| call.starts_with("Data")).count();
+        assert_eq!((calls, tower.upper.queued_bytes()), (shown, 2 * shown), "{:?}", tower.recorder.calls);
+    }
+}

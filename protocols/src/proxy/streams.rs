@@ -1,0 +1,70 @@
+//! Streams with servers of HTTP/2. A stream counts as a connection: limits, the queue and idle ones are of streams.
+
+use super::groups::Place;
+use super::state::State;
+use super::trunks::{STREAMS_MAX, TrunkRef};
+use ringmill_engine::{Errno, Io, Refusal};
+
+impl State {
+    /// Has a stream opened, on a connection that is there, or on a new one.
+    pub(super) fn want_stream(&mut self, place: Place) {
+        let config = self.groups.config(place.group);
+        let (now, age_max) = (self.now, config.age_max);
+        let mut trunks = self.trunks.iter_mut();
+        if let Some((_, trunk)) = trunks.find(|(_, trunk)| trunk.has_room(place, now, age_max)) {
+            trunk.wanted += 1;
+            if let Some(conn) = trunk.conn {
+                self.wake(conn);
+            }
+            return;
+        }
+        self.trunks.insert(TrunkRef::wanted(place, now));
+        self.connect(place);
+    }
+
+    /// A connection that was asked for is there.
+    pub(super) fn trunk_open(&mut self, place: Place, io: &Io<'_>) -> Option<usize> {
+        let is_it = |trunk: &TrunkRef| trunk.place == place && trunk.conn.is_none();
+        let (key, trunk) = self.trunks.iter_mut().find(|(_, trunk)| is_it(trunk))?;
+        (trunk.conn, trunk.opened) = (Some(io.id()), io.now());
+        Some(key)
+    }
+
+    /// It could not be made.
+    pub(super) fn trunk_refused(&mut self, place: Place, refusal: Refusal) {
+        let is_it = |trunk: &TrunkRef| trunk.place == place && trunk.conn.is_none();
+        if let Some((key, _)) = self.trunks.iter().find(|(_, trunk)| is_it(trunk)) {
+            self.refuse_wanted(key, refusal);
+        }
+    }
+
+    /// It is gone.
+    pub(super) fn trunk_closed(&mut self, key: usize, is_spoken: bool) {
+        // What it was to open may be opened elsewhere.
+        const RESET: Refusal = Refusal::Failed(Errno(104));
+        self.refuse_wanted(key, if is_spoken { RESET } else { Refusal::Unsecured });
+    }
+
+    fn refuse_wanted(&mut self, key: usize, refusal: Refusal) {
+        let TrunkRef { place, wanted, .. } = self.trunks.remove(key);
+        for _ in 0..wanted {
+            self.refused(place, refusal);
+        }
+    }
+
+    /// How many streams a connection is to open now.
+    pub(super) fn take_wanted(&mut self, key: usize) -> usize {
+        let trunk = &mut self.trunks[key];
+        let wanted = std::mem::take(&mut trunk.wanted);
+        trunk.lanes += wanted;
+        wanted
+    }
+
+    /// How many streams a connection has, and how many it may have; none where it ends.
+    pub(super) fn note_trunk(&mut self, key: usize, lanes: usize, streams_max: Option<usize>) {
+        let trunk = &mut self.trunks[key];
+        trunk.lanes = lanes;
+        trunk.is_usable &= streams_max.is_some();
+        trunk.streams_max = streams_max.map_or(0, |max| max.min(STREAMS_MAX));
+    }
+}

@@ -1,0 +1,166 @@
+//! Heads and trailers, from the words of HTTP/2 to text of HTTP/1.1 and back. Pure.
+//!
+//! hyper has checked names and values: none has a line end in it. Everything else is checked by who reads the text.
+
+use crate::http::client::reader::Response as Parsed;
+use crate::http::message::{Framing, Head, Method};
+use crate::http::one::emit;
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, StatusCode, Uri, request, response};
+
+/// Writes a request's head; whether a body follows in chunks. An error is a status to answer with.
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    parts: &request::Parts,
+    has_body: bool,
+) -> Result<bool, StatusCode> {
+    let authority = parts.uri.authority().map(Authority::as_str);
+    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let is_connect = parts.method == http::Method::CONNECT;
+    out.extend_from_slice(parts.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(if is_connect { authority.unwrap_or("") } else { target }.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = match (authority, hosts.next()) {
+        // Two that differ are two readings (RFC 9113, 8.3.1).
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        (Some(authority), _) => authority.as_bytes(),
+        (None, host) => host.map_or(&b""[..], HeaderValue::as_bytes),
+    };
+    if hosts.next().is_some() {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    write_line(out, b"host", host);
+    // Clients may send them one by one; elsewhere they are one field (RFC 9113, 8.2.3).
+    let cookies: Vec<&[u8]> = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if !cookies.is_empty() {
+        write_line(out, b"cookie", &cookies.join(&b"; "[..]));
+    }
+    // Nobody could pass a 100 on.
+    write_fields(out, &parts.headers, |name| *name == HOST || *name == COOKIE || *name == EXPECT);
+    if parts.headers.contains_key("te") {
+        // It concerns a connection, and says what the next one may send.
+        out.extend_from_slice(b"connection: te\r\n");
+    }
+    let is_chunked = has_body && !parts.headers.contains_key(CONTENT_LENGTH);
+    if is_chunked {
+        out.extend_from_slice(emit::CHUNKED);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(is_chunked)
+}
+
+/// Writes the head of a reply; whether a body follows in chunks.
+pub(super) fn write_response(
+    out: &mut Vec<u8>,
+    parts: &response::Parts,
+    (is_head, has_body): (bool, bool),
+) -> bool {
+    emit::write_status_line(out, parts.status.as_u16());
+    write_fields(out, &parts.headers, |_| false);
+    let may_have_body = !is_head && !matches!(parts.status.as_u16(), 204 | 304);
+    let is_open = may_have_body && !parts.headers.contains_key(CONTENT_LENGTH);
+    match (is_open, has_body) {
+        (true, true) => out.extend_from_slice(emit::CHUNKED),
+        (true, false) => emit::write_length(out, 0),
+        (false, _) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    is_open && has_body
+}
+
+/// Writes trailers, each with its line end.
+pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
+    write_fields(out, trailers, |_| false);
+}
+
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, is_left_out: impl Fn(&HeaderName) -> bool) {
+    for (name, value) in fields {
+        // The framing of HTTP/1.1 is ours alone.
+        if *name != http::header::TRANSFER_ENCODING && *name != http::header::CONNECTION && !is_left_out(name)
+        {
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A request as it goes on; `None` where HTTP/2 has no words for it.
+pub(super) fn request(head: &Head<'_, '_>, is_secured: bool) -> Option<Request<()>> {
+    let path = match head.query {
+        Some(query) => format!("{}?{}", head.path.as_str(), query.as_str()),
+        None => head.path.as_str().to_owned(),
+    };
+    let uri = Uri::builder()
+        .scheme(if is_secured { Scheme::HTTPS } else { Scheme::HTTP })
+        .authority(head.host?.as_str())
+        .path_and_query(path)
+        .build()
+        .ok()?;
+    let mut request = Request::new(());
+    *request.method_mut() = http::Method::from_bytes(head.method.as_str().as_bytes()).ok()?;
+    *request.uri_mut() = uri;
+    let fields = head.fields.iter().map(|field| (field.name, field.value));
+    *request.headers_mut() = fields_of(fields, |name, value| match name {
+        b"host" | b"expect" => false,
+        // The one that HTTP/2 knows (RFC 9113, 8.2.2).
+        b"te" => value == b"trailers",
+        _ => true,
+    })?;
+    Some(request)
+}
+
+/// A reply as it goes on.
+pub(super) fn response(parsed: &Parsed<'_, '_>) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(parsed.status).ok()?;
+    let fields = parsed.fields.iter().map(|field| (field.name, field.value));
+    *response.headers_mut() = fields_of(fields, |_, _| true)?;
+    Some(response)
+}
+
+/// Trailers as they go on; `None` where there are none.
+pub(super) fn trailers(lines: &[u8]) -> Option<HeaderMap> {
+    let line = |line: &[u8]| -> Option<(HeaderName, HeaderValue)> {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
+    };
+    let map: HeaderMap = lines.split(|byte| *byte == b'\n').filter_map(line).collect();
+    (!map.is_empty()).then_some(map)
+}
+
+fn fields_of<'a>(
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    is_meant: impl Fn(&[u8], &[u8]) -> bool,
+) -> Option<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name).ok()?;
+        let is_framing =
+            matches!(name.as_str(), "connection" | "transfer-encoding" | "keep-alive" | "upgrade");
+        if !is_framing && is_meant(name.as_str().as_bytes(), value) {
+            map.append(name, HeaderValue::from_bytes(value).ok()?);
+        }
+    }
+    Some(map)
+}
+
+/// Whether a body follows a head.
+pub(super) fn has_body(head: &Head<'_, '_>) -> bool {
+    !matches!(head.framing, Framing::None | Framing::Length(0))
+}
+
+pub(super) fn is_head(head: &Head<'_, '_>) -> bool {
+    head.method == Method::Head
+}

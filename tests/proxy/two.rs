@@ -1,0 +1,372 @@
+//! HTTP/2 on either side of the proxy, and gRPC through it: what a client and a server of hyper see of each other.
+
+use super::{before, serve};
+use crate::common::http::{get, post_chunked, receive};
+use crate::common::upstream::Upstream;
+use crate::common::*;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use ringmill::proxy::ProxyConfig;
+use ringmill::{Address, Running};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// A server of HTTP/2 alone, until the test is over.
+struct Server {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    /// Requests that were dropped before they had an answer.
+    cancelled: Arc<AtomicUsize>,
+    /// Lets `/two` go on.
+    go: Arc<Notify>,
+}
+
+struct Guard(Arc<AtomicUsize>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).boxed()
+}
+
+/// A body of a piece, with trailers: nobody says its length before.
+fn trailed(text: String, trailers: HeaderMap) -> Body {
+    let frames = [Frame::data(text.into()), Frame::trailers(trailers)].map(Ok);
+    BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)))
+}
+
+fn fields(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+}
+
+/// A body that another task fills.
+fn channel() -> (mpsc::Sender<Frame<Bytes>>, Body) {
+    let (sender, receiver) = mpsc::channel(1);
+    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|frame| (Ok(frame), receiver))
+    });
+    (sender, BodyExt::boxed(StreamBody::new(frames)))
+}
+
+impl Server {
+    /// Ends its first connection, kindly, behind the first request where that is asked for.
+    fn start(ends_first: bool) -> Server {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let [accepted, cancelled] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let server = Server { address, accepted, cancelled, go: Arc::default() };
+        let (accepted, cancelled, go) =
+            (server.accepted.clone(), server.cancelled.clone(), server.go.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                loop {
+                    let stream = listener.accept().await.unwrap().0;
+                    let number = accepted.fetch_add(1, SeqCst);
+                    let (cancelled, go, served) = (cancelled.clone(), go.clone(), Arc::new(Notify::new()));
+                    let is_served = served.clone();
+                    let service = service_fn(move |request| {
+                        is_served.notify_one();
+                        answer(request, cancelled.clone(), go.clone())
+                    });
+                    tokio::spawn(async move {
+                        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+                        if ends_first && number == 0 {
+                            tokio::select! {
+                                _ = connection.as_mut() => return,
+                                () = served.notified() => connection.as_mut().graceful_shutdown(),
+                            }
+                        }
+                        let _ = connection.await;
+                    });
+                }
+            });
+        });
+        server
+    }
+
+    fn proxied(&self, driver: ringmill::DriverChoice) -> Running {
+        let address = vec![Address::Ip(self.address)];
+        serve(driver, ProxyConfig { is_http2: true, ..ProxyConfig::new(address) })
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    cancelled: Arc<AtomicUsize>,
+    go: Arc<Notify>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, mut body) = request.into_parts();
+    let mut response = Response::new(Empty::new().boxed());
+    match parts.uri.path() {
+        // Everything at once, with what came in trailers.
+        "/sum" => {
+            let collected = body.collect().await.unwrap();
+            let mut trailers = collected.trailers().cloned().unwrap_or_default();
+            trailers.extend(fields(&[("grpc-status", "0")]));
+            let bytes = collected.to_bytes().len().to_string();
+            *response.body_mut() = trailed(bytes, trailers);
+        }
+        // The second half when it is told to.
+        "/two" => {
+            let (sender, body) = channel();
+            tokio::spawn(async move {
+                sender.send(Frame::data("one".into())).await.unwrap();
+                go.notified().await;
+                sender.send(Frame::data("two".into())).await.unwrap();
+                sender.send(Frame::trailers(fields(&[("grpc-status", "0")]))).await.unwrap();
+            });
+            *response.body_mut() = body;
+        }
+        "/echo" => {
+            let (sender, echo) = channel();
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = body.frame().await {
+                    if sender.send(frame).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            *response.body_mut() = echo;
+        }
+        "/missing" => *response.headers_mut() = fields(&[("grpc-status", "5"), ("grpc-message", "no")]),
+        "/wait" => {
+            let _guard = Guard(cancelled);
+            std::future::pending::<()>().await;
+        }
+        "/waste" => {
+            // It answers before it has read anything, and never does.
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        }
+        _ => {
+            let uri = parts.uri.to_string();
+            let mut said: Vec<String> = parts
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect();
+            said.sort();
+            *response.body_mut() = full(format!("{} {uri}|{}", parts.method, said.join("|")));
+        }
+    }
+    Ok(response)
+}
+
+async fn client(running: &Running) -> SendRequest<Body> {
+    let stream = tokio::net::TcpStream::connect(ip(&running.addresses()[0])).await.unwrap();
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn call(path: &str, body: Body) -> Request<Body> {
+    let request = Request::post(format!("http://a.test{path}")).header("te", "trailers");
+    request.header("content-type", "application/grpc").body(body).unwrap()
+}
+
+async fn text(response: Response<Incoming>) -> (String, HeaderMap) {
+    let collected = response.into_body().collect().await.unwrap();
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    (String::from_utf8(collected.to_bytes().to_vec()).unwrap(), trailers)
+}
+
+fn wait<T>(what: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, what).await.expect("in time") })
+}
+
+#[test]
+fn grpc_passes_in_all_its_kinds() {
+    on_both_drivers(|driver| {
+        let server = Server::start(false);
+        let running = server.proxied(driver);
+        wait(async {
+            let mut client = client(&running).await;
+            // One message each way, trailers both ways.
+            let body = trailed("12345".to_owned(), fields(&[("x-sent", "yes")]));
+            let (said, trailers) = text(client.send_request(call("/sum", body)).await.unwrap()).await;
+            assert_eq!(
+                (said.as_str(), &trailers["grpc-status"], &trailers["x-sent"]),
+                ("5", &"0".parse().unwrap(), &"yes".parse().unwrap())
+            );
+            // The server streams: the first message is here before the second is sent.
+            let mut response = client.send_request(call("/two", full(""))).await.unwrap().into_body();
+            let first = response.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(&first[..], b"one");
+            server.go.notify_one();
+            let rest = response.collect().await.unwrap();
+            assert_eq!(rest.trailers().unwrap()["grpc-status"], "0");
+            assert_eq!(&rest.to_bytes()[..], b"two");
+            // The client streams.
+            let (sender, body) = channel();
+            let sent = tokio::spawn(async move {
+                for _ in 0..100 {
+                    sender.send(Frame::data(vec![b'x'; 10_000].into())).await.unwrap();
+                }
+            });
+            let (said, _) = text(client.send_request(call("/sum", body)).await.unwrap()).await;
+            sent.await.unwrap();
+            assert_eq!(said, "1000000");
+            // Both stream, and each message waits for the one before.
+            let (sender, body) = channel();
+            sender.send(Frame::data("0".into())).await.unwrap();
+            let mut echo = client.send_request(call("/echo", body)).await.unwrap().into_body();
+            for n in 0..20 {
+                let frame = echo.frame().await.unwrap().unwrap().into_data().unwrap();
+                assert_eq!(frame, n.to_string());
+                sender.send(Frame::data((n + 1).to_string().into())).await.unwrap();
+            }
+            sender.send(Frame::trailers(fields(&[("x-end", "yes")]))).await.unwrap();
+            let rest = echo.collect().await.unwrap();
+            assert_eq!(rest.trailers().unwrap()["x-end"], "yes");
+            // An answer that is a head alone.
+            let response = client.send_request(call("/missing", full("x"))).await.unwrap();
+            assert_eq!(
+                (response.status(), &response.headers()["grpc-status"]),
+                (StatusCode::OK, &"5".parse().unwrap())
+            );
+            // A client that gives up takes its request along, and so does a deadline.
+            let waiting = client.send_request(call("/wait", full("x")));
+            assert!(tokio::time::timeout(Duration::from_millis(100), waiting).await.is_err());
+            let mut late = call("/wait", full("x"));
+            late.headers_mut().insert("grpc-timeout", "100m".parse().unwrap());
+            let response = client.send_request(late).await.unwrap();
+            assert_eq!(response.headers()["grpc-status"], "4");
+            while server.cancelled.load(SeqCst) < 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // An answer that comes before the request was read.
+            let (sender, body) = channel();
+            let response = client.send_request(call("/waste", body)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            drop(sender);
+            // All that over one connection, on which as many go on at once as there are.
+            let all = (0..50).map(|n| {
+                let answer = client.send_request(call("/sum", full(vec![b'x'; n * 1000])));
+                async move { (n, text(answer.await.unwrap()).await.0) }
+            });
+            let all: Vec<_> = futures_util::stream::iter(all).buffer_unordered(50).collect().await;
+            assert!(all.iter().all(|(n, said)| *said == (n * 1000).to_string()), "{all:?}");
+        });
+        assert_eq!(server.accepted.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn heads_follow_the_same_rules_in_either_version() {
+    on_both_drivers(|driver| {
+        let server = Server::start(false);
+        let running = server.proxied(driver);
+        wait(async {
+            let mut client = client(&running).await;
+            let request = Request::get("http://a.test/x?y").header("cookie", "a=b").header("cookie", "c=d");
+            let request =
+                request.header("x-forwarded-for", "6.6.6.6").header("proxy", "x").body(full("")).unwrap();
+            let (said, _) = text(client.send_request(request).await.unwrap()).await;
+            assert_eq!(
+                said,
+                "GET http://a.test/x?y|cookie: a=b; c=d|via: 2.0 ringmill|x-forwarded-for: 127.0.0.1|x-forwarded-host: a.test|x-forwarded-proto: http"
+            );
+            let request = Request::get("http://a.test/").header("host", "b.test").body(full("")).unwrap();
+            assert_eq!(client.send_request(request).await.unwrap().status(), StatusCode::BAD_REQUEST);
+            let request = Request::connect("a.test:1").body(full("")).unwrap();
+            assert_eq!(client.send_request(request).await.unwrap().status(), StatusCode::NOT_IMPLEMENTED);
+        });
+        // A client of HTTP/1.1, with the same server.
+        let mut client = connect(&running);
+        client.send("GET /z HTTP/1.1\r\nHost: b.test\r\nConnection: x-a\r\nX-A: b\r\nX-B: c\r\n\r\n");
+        let reply = receive(&mut client);
+        let said = "GET http://b.test/z|via: 1.1 ringmill|x-b: c|x-forwarded-for: 127.0.0.1|x-forwarded-host: b.test|x-forwarded-proto: http";
+        assert_eq!((reply.text(), reply.field("via")), (said, Some("2.0 ringmill")));
+        client.send(post_chunked("/sum", "3\r\nabc\r\n0\r\nX-Sent: too\r\n\r\n"));
+        let raw = receive_trailed(&mut client);
+        assert!(
+            raw.contains("1\r\n3\r\n")
+                && raw.contains("grpc-status: 0\r\n")
+                && raw.contains("x-sent: too\r\n"),
+            "{raw}"
+        );
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert_eq!(receive(&mut client).status, 501);
+        // A client of HTTP/2, with a server of HTTP/1.1.
+        let honest = Upstream::honest();
+        let running = before(driver, &[&honest]);
+        wait(async {
+            let mut client = self::client(&running).await;
+            for n in 0..3 {
+                let request = Request::post(format!("http://a.test/{n}")).body(full("hello")).unwrap();
+                let response = client.send_request(request).await.unwrap();
+                assert_eq!(response.headers()["via"], "1.1 ringmill");
+                assert_eq!(text(response).await.0, format!("/{n} hello"));
+            }
+        });
+        assert!(honest.asked().contains("via: 2.0 ringmill\r\n"));
+        assert_eq!(honest.accepted(), 1);
+    });
+}
+
+/// Until the empty line behind a chunked body.
+fn receive_trailed(client: &mut std::net::TcpStream) -> String {
+    use std::io::Read;
+    let (mut raw, mut byte) = (String::new(), [0]);
+    while !raw.contains("\r\n0\r\n") || !raw.ends_with("\r\n\r\n") {
+        assert_eq!(client.read(&mut byte).unwrap(), 1, "{raw}");
+        raw.push(char::from(byte[0]));
+    }
+    raw
+}
+
+#[test]
+fn connections_of_http2_come_and_go() {
+    on_both_drivers(|driver| {
+        // The first connection is told to end: what follows goes over the next, and nothing is lost.
+        let server = Server::start(true);
+        let running = server.proxied(driver);
+        let mut client = connect(&running);
+        for n in 0..10 {
+            client.send(get(&format!("/{n}")));
+            let reply = receive(&mut client);
+            assert!(
+                reply.status == 200 && reply.text().contains(&format!("a.test/{n}|"))
+                    || reply.text().contains(&format!("/{n}|")),
+                "{}",
+                reply.text()
+            );
+        }
+        assert_eq!(server.accepted.load(SeqCst), 2);
+        // Nobody is there, or whoever is there speaks another protocol.
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let old = Upstream::new(|line| {
+            line.byte();
+            line.try_send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        });
+        for address in [Address::Ip(nobody), old.address.clone()] {
+            let running = serve(driver, ProxyConfig { is_http2: true, ..ProxyConfig::new(vec![address]) });
+            let mut client = connect(&running);
+            client.send(get("/"));
+            assert_eq!(receive(&mut client).status, 502);
+        }
+    });
+}
