@@ -1188,6 +1188,23 @@ fn who_fails_is_ejected_and_comes_back() {
             fleet.counts().into_iter().find(|it| it.address == upstream.address).unwrap()
         };
         assert_eq!((of(&bad).ejections, of(&good).failures), (1, 0));
+        // Replies that begin well and always break off are no sign of health.
+        let breaks = Upstream::new(|line| {
+            line.request();
+            line.try_send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+        });
+        let upstreams = vec![good.address.clone(), breaks.address.clone()];
+        let proxy = ProxyConfig { balance: Balance::RoundRobin, ..ProxyConfig::new(upstreams) };
+        let broken = proxy.fleet.clone();
+        let running = serve(driver, proxy);
+        for _ in 0..12 {
+            let mut client = connect(&running);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            // It may be cut by a reset.
+            let _ = client.read_to_end(&mut Vec::new());
+        }
+        let ejections = broken.counts().iter().map(|it| (it.address == breaks.address, it.ejections)).max();
+        assert_eq!(ejections, Some((true, 1)));
         // Left alone it is never ejected: that would help nobody.
         let alone = ProxyConfig { ejection, ..config(&bad) };
         let fleet = alone.fleet.clone();

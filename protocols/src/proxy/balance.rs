@@ -104,8 +104,9 @@ pub(super) fn by_key(candidates: &[Candidate], key: u64) -> usize {
         let unit = ((mixed(key ^ candidate.identity) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
         f64::from(candidate.weight) / -unit.ln()
     };
-    let best = candidates.iter().filter(|it| has_room(it)).max_by(|a, b| score(a).total_cmp(&score(b)));
-    best.unwrap_or(&candidates[0]).server
+    let scored = candidates.iter().filter(|it| has_room(it)).map(|it| (score(it), it));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.map_or(&candidates[0], |(_, candidate)| candidate).server
 }
 
 /// A number for these bytes, the same in every process (FNV-1a, and mixed).

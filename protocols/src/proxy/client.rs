@@ -262,6 +262,7 @@ impl State {
             keep_alive,
             reader: Reader::new(asked),
             is_reusable: false,
+            is_failure: false,
             stage: Stage::Unanswered,
             down: Pipe { bytes: self.spare.take(), ..Pipe::default() },
             seen: self.seen.take(),

@@ -62,6 +62,8 @@ pub(super) struct Exchange {
     pub(super) reader: Reader,
     /// The upstream goes on with its connection behind the reply.
     pub(super) is_reusable: bool,
+    /// The reply counts as a failure of its server, whatever becomes of it.
+    pub(super) is_failure: bool,
     pub(super) stage: Stage,
     /// For the client.
     pub(super) down: Pipe,

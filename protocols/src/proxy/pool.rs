@@ -117,6 +117,7 @@ impl Pool {
         if let Wanted::Server(server) = wanted
             && self.gather(but, now, |it| is_well(it))
             && self.candidates.iter().any(|candidate| candidate.server == server)
+            && self.may_stay(server)
         {
             return Some(server);
         }
@@ -138,6 +139,12 @@ impl Pool {
                 balance::two_choices(candidates, &mut self.random)
             }
         })
+    }
+
+    /// Whether a client stays with this one of the candidates: whoever stands by keeps nobody once another one is well.
+    fn may_stay(&self, server: usize) -> bool {
+        let is_backup = |server: usize| self.endpoints[server].is_backup;
+        !is_backup(server) || self.candidates.iter().all(|candidate| is_backup(candidate.server))
     }
 
     /// For requests that name no host.
@@ -220,8 +227,10 @@ impl Pool {
 
     /// Which server a client's connection is for.
     pub(super) fn wanted_by(&self, client: Option<IpAddr>) -> Wanted {
-        let key =
-            client.filter(|_| self.is_by_client()).map(|ip| key_of(ip.to_canonical().to_string().as_bytes()));
+        let key = client.filter(|_| self.is_by_client()).map(|ip| match ip.to_canonical() {
+            IpAddr::V4(ip) => key_of(&ip.octets()),
+            IpAddr::V6(ip) => key_of(&ip.octets()),
+        });
         key.map_or(Wanted::Any, Wanted::Key)
     }
 
@@ -471,6 +480,11 @@ mod tests {
         assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(0)) != Some(2)));
         pool.endpoints[..2].iter_mut().for_each(|endpoint| assert!(endpoint.avoid(Tick(0))));
         assert!((0..100).all(|_| pool.choose(Wanted::Any, None, Tick(0)) == Some(2)));
+        // A client that a cookie sends there stays as long as that is so, and no longer.
+        assert_eq!(pool.choose(Wanted::Server(2), None, Tick(0)), Some(2));
+        let later = Tick(0).after(AVOID);
+        assert!((0..100).all(|_| pool.choose(Wanted::Server(2), None, later) != Some(2)));
+        assert_eq!(pool.choose(Wanted::Server(1), None, later), Some(1));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// When a server is given no requests for a while: so many in a row failed. A request fails if there is no connection, if a new one
-/// ends without a reply, if nothing comes in time, or what comes is no reply.
+/// ends without a reply, if nothing comes in time, or what comes is no reply or breaks off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
     /// So many in a row; 0 for never.

@@ -346,6 +346,10 @@ impl State {
             return self.end_tunnel(key);
         }
         if exchange.stage != Stage::Unanswered {
+            if matches!(exchange.stage, Stage::Body(_)) && !exchange.is_failure {
+                let place = exchange.place;
+                self.groups.note(place, false, self.now);
+            }
             return self.fail(key, 502, "");
         }
         // A kept connection may end before a request comes; anything else should not be.

@@ -155,6 +155,8 @@ impl State {
             }
             Read::Tunnel(consumed) => {
                 exchange.stage = Stage::Tunnel;
+                let place = exchange.place;
+                self.groups.note(place, true, self.now);
                 let next = self.tunnel(key, &input[consumed..], io);
                 Step { consumed: input.len(), need: 0, next }
             }
@@ -213,8 +215,10 @@ impl State {
                 }
                 Event::Head(response) => {
                     at += response.bytes;
-                    let is_good = response.status < 500 || !counts_errors;
-                    self.groups.note(exchange.place, is_good, self.now);
+                    exchange.is_failure = response.status >= 500 && counts_errors;
+                    if exchange.is_failure {
+                        self.groups.note(exchange.place, false, self.now);
+                    }
                     let framing = ToClient::of(&response, exchange.is_http10);
                     let is_whole = exchange.decoder.is_none();
                     exchange.keep_alive &= is_whole && !io.is_draining() && framing != ToClient::UntilClose;
@@ -276,7 +280,11 @@ impl State {
         let is_sent = exchange.is_sent() && io.queued_bytes() == 0;
         let is_reusable = exchange.is_reusable && is_sent && !has_more;
         exchange.stage = Stage::Done;
-        let client = exchange.client;
+        let (client, place, is_failure) = (exchange.client, exchange.place, exchange.is_failure);
+        // Not before its end: a server whose replies always break off is not well.
+        if !is_failure {
+            self.groups.note(place, true, self.now);
+        }
         self.detach(key);
         self.wake(client);
         if is_reusable {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// When a server is given no requests for a while: `eject = { after = 5 }`. A request fails if there is no connection, if a new one ends without a
-/// reply, if nothing comes in time, or what comes is no reply.
+/// reply, if nothing comes in time, or what comes is no reply or breaks off.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Eject {
