@@ -472,28 +472,4 @@ impl State {
         }
         self.serve(client, io)
     }
-
-    pub(super) fn client_eof(&mut self, client: &mut Client, rest: &[u8], io: &mut Io<'_>) -> Next {
-        let Some(key) = client.exchange else {
-            // A head that dripped in was not looked at with every drop: it may have been malformed for long.
-            if !rest.is_empty()
-                && let Outcome::Malformed(reject) =
-                    parse_head(rest, &mut self.slots, &self.plan.front.limits.head)
-            {
-                self.refuse_input(client, rest, (reject.status(), reject.reason()), io);
-            }
-            return Next::Close;
-        };
-        let exchange = &mut self.exchanges[key];
-        if exchange.stage != Stage::Tunnel {
-            return Next::Close;
-        }
-        // What it sent last is still to be passed on.
-        exchange.stage = Stage::TunnelEnding;
-        if let Way::On(upstream) = exchange.way {
-            let conn = self.upstreams[upstream].conn;
-            self.wake(conn);
-        }
-        Next::Pause
-    }
 }
