@@ -158,6 +158,7 @@ impl Planner {
             path: PathPattern::prefix("/").expect("a path"),
             methods: methods.iter().map(|method| (*method).to_owned()).collect(),
             target: Target::Upstream(target),
+            limit: None,
             body_bytes_max: None,
         };
         let routes = vec![route(&["GET", "HEAD"], reads), route(&[], 1 - reads)];
