@@ -60,6 +60,7 @@ impl<S: Answer> Http2<S> {
     }
 
     /// For a service that counts requests itself, and takes no connection over.
+    #[cfg(feature = "proxy")]
     pub(crate) fn uncounted(self) -> Http2<S> {
         Http2 { is_all: false, ..self }
     }
@@ -160,6 +161,7 @@ impl<S: Answer> Session<S> {
     }
 
     /// Who polls on behalf of its streams says so with this.
+    #[cfg(feature = "proxy")]
     pub(crate) fn signal(&self) -> &Signal {
         &self.signal
     }
