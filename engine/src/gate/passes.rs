@@ -8,8 +8,15 @@ pub(crate) struct Passes(Vec<Option<Pass>>);
 
 impl Passes {
     /// From now on this is the pass of the connection in that slot. The one that it had is given back.
+    #[inline]
     pub(crate) fn put(&mut self, slot: u32, pass: Option<Pass>) {
-        let slot = slot as usize;
+        if pass.is_some() || !self.0.is_empty() {
+            self.put_in(slot as usize, pass);
+        }
+    }
+
+    #[inline(never)]
+    fn put_in(&mut self, slot: usize, pass: Option<Pass>) {
         if self.0.len() <= slot && pass.is_some() {
             self.0.resize_with(slot + 1, || None);
         }
@@ -21,9 +28,7 @@ impl Passes {
     /// The connection is gone.
     #[inline]
     pub(crate) fn drop(&mut self, slot: u32) {
-        if !self.0.is_empty() {
-            self.put(slot, None);
-        }
+        self.put(slot, None);
     }
 
     /// Who has one.
