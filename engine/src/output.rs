@@ -74,13 +74,10 @@ impl Output {
     /// Appends another output, of which nothing was sent. Shared bytes are not copied.
     pub(crate) fn append(&mut self, other: &Output) {
         debug_assert_eq!(other.sent, 0, "an output that was sent in part");
-        let mut start = 0;
-        for splice in &other.splices {
-            self.buffer.extend_from_slice(&other.buffer[start..splice.at]);
-            self.push_shared(splice.shared.clone());
-            start = splice.at;
-        }
-        self.buffer.extend_from_slice(&other.buffer[start..]);
+        other.unsent(|part| match part {
+            Part::Copied(bytes) => self.buffer.extend_from_slice(bytes),
+            Part::Shared(shared, _) => self.push_shared(shared.clone()),
+        });
     }
 
     /// All of an output of which nothing was sent, in order.

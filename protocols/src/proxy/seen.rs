@@ -5,13 +5,15 @@ use super::client::{Begun, Client, Peer};
 use super::exchange::Exchange;
 use super::observe::{Counted, End, Label, Left, Seen, Tally, Wishes};
 use super::route::Route;
-use super::state::{SPARE_MAX, State};
+use super::state::State;
 use crate::http::message::Head;
 use ringmill_engine::{Facts, Io};
 use std::rc::Rc;
 use std::time::Duration;
 
 const MILLION: u32 = 1_000_000;
+/// Boxes that are kept for requests to come.
+const SPARE_MAX: usize = 256;
 
 impl State {
     /// Notes what a request's head says, where anything is to be noted; `None` where it was none.

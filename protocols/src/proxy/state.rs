@@ -20,8 +20,6 @@ use slab::Slab;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What is kept for exchanges to come.
-pub(super) const SPARE_MAX: usize = 256;
 /// Connections that an exchange may be given, for whatever reason. It is reached only if kept ones end one after the other.
 const HOPS_MAX: u8 = 16;
 
