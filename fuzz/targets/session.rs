@@ -3,12 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmill_engine::Config;
-use ringmill_engine::driver::sim::{Chaos, Simulation};
 use ringmill_protocols::http::{
     BodyWriter, Fill, Handler, Limits, Plan, Reply, Request, Server, Source, Upload,
 };
-use std::time::Duration;
 
 /// One route for each way to read and to answer.
 struct Routes;
@@ -65,29 +62,10 @@ impl Upload for Back {
 
 /// What the client receives, and how it ended.
 fn converse(input: &[u8], piece: usize) -> (Vec<u8>, bool) {
-    let config = Config { recv_buffers: 8, recv_buffer_bytes: 512, ..Config::default() };
-    let mut simulation = Simulation::new(0, Chaos::CALM, config);
     let limits = Limits { requests_max: Some(20), ..Limits::default() };
-    let listener = simulation.listen(Server::new(Routes).with_limits(limits));
-    simulation.start();
-    let peer = simulation.net().connect(listener).expect("the listener is open");
-    let mut received = Vec::new();
-    for bytes in input.chunks(piece.max(1)) {
-        peer.send(bytes);
-        simulation.run_for(Duration::from_millis(2));
-        received.extend(peer.take());
-    }
-    peer.shutdown();
-    simulation.run_for(Duration::from_millis(50));
-    received.extend(peer.take());
-    simulation.drain(Duration::ZERO);
-    simulation.run_for(Duration::from_secs(5));
-    received.extend(peer.take());
-    assert!(simulation.is_done(), "something is left");
-    assert_eq!((simulation.buffers_out(), simulation.net().open_sockets()), (0, 0));
-    let counters = simulation.counters();
-    assert_eq!((counters.panics, counters.connections), (0, 0));
-    (without_what_may_differ(&received), peer.was_reset())
+    let (received, was_reset) =
+        ringmill_fuzz::converse(Server::new(Routes).with_limits(limits), b"", input, piece);
+    (without_what_may_differ(&received), was_reset)
 }
 
 /// The replies without what the cuts may change: virtual time goes on with every piece, a streamed body has a chunk for

@@ -6,8 +6,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
-use ringmill_engine::driver::sim::{Chaos, Simulation};
-use ringmill_engine::{Config, Layer};
+use ringmill_engine::Layer;
 use ringmill_protocols::adapt::{Body, BoxError, tower};
 use ringmill_protocols::http::{
     BodyWriter, Fill, Handler, Limits, Plan, Reply, Request as OwnRequest, Server, Source, Upload,
@@ -16,7 +15,6 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tower_service::Service;
 
 type Bytes = bytes::Bytes;
@@ -183,28 +181,8 @@ impl HttpBody for Out {
 
 /// What the client receives, and whether it ended with a reset.
 fn converse(protocol: impl Layer, input: &[u8], piece: usize) -> (Vec<u8>, bool) {
-    let config = Config { recv_buffers: 8, recv_buffer_bytes: 512, ..Config::default() };
-    let mut simulation = Simulation::new(0, Chaos::CALM, config);
-    let listener = simulation.listen(protocol);
-    simulation.start();
-    let peer = simulation.net().connect(listener).expect("the listener is open");
-    let mut received = Vec::new();
-    for bytes in input.chunks(piece.max(1)) {
-        peer.send(bytes);
-        simulation.run_for(Duration::from_millis(2));
-        received.extend(peer.take());
-    }
-    peer.shutdown();
-    simulation.run_for(Duration::from_millis(50));
-    received.extend(peer.take());
-    simulation.drain(Duration::ZERO);
-    simulation.run_for(Duration::from_secs(5));
-    received.extend(peer.take());
-    assert!(simulation.is_done(), "something is left");
-    assert_eq!((simulation.buffers_out(), simulation.net().open_sockets()), (0, 0));
-    let counters = simulation.counters();
-    assert_eq!((counters.panics, counters.connections), (0, 0));
-    (replies(&received), peer.was_reset())
+    let (received, was_reset) = ringmill_fuzz::converse(protocol, b"", input, piece);
+    (replies(&received), was_reset)
 }
 
 /// The final replies without what may differ: dates, how a body is framed, and of a refusal all but its status.

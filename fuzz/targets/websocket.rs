@@ -2,11 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringmill_engine::Config;
-use ringmill_engine::driver::sim::{Chaos, Simulation};
 use ringmill_protocols::http::{self, Request};
 use ringmill_protocols::websocket::{Accept, Deflate, Endpoint, Handler, Message, Options, Piece, Ws};
-use std::time::Duration;
 
 /// Sends back what it gets.
 struct Echo;
@@ -41,8 +38,6 @@ const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConn
 
 /// What the client receives behind the head of the answer.
 fn converse(kind: u8, input: &[u8], piece: usize) -> Vec<u8> {
-    let config = Config { recv_buffers: 8, recv_buffer_bytes: 512, ..Config::default() };
-    let mut simulation = Simulation::new(0, Chaos::CALM, config);
     let deflate = Deflate {
         contexts_max: usize::from(kind & 2),
         bytes_min: 16,
@@ -57,30 +52,11 @@ fn converse(kind: u8, input: &[u8], piece: usize) -> Vec<u8> {
         ..Options::default()
     };
     let endpoint = Endpoint::with_options(Echo, options);
-    let listener = simulation.listen(http::server(|_, reply| reply.empty()).websocket("/", endpoint));
-    simulation.start();
-    let peer = simulation.net().connect(listener).expect("the listener is open");
-    let mut received = Vec::new();
-    peer.send(HANDSHAKE.as_bytes());
+    let server = http::server(|_, reply| reply.empty()).websocket("/", endpoint);
     // The rest of the head comes from the fuzzer as well, if it likes.
-    if kind & 4 == 0 {
-        peer.send(b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
-    }
-    for bytes in input.chunks(piece.max(1)) {
-        peer.send(bytes);
-        simulation.run_for(Duration::from_millis(2));
-        received.extend(peer.take());
-    }
-    peer.shutdown();
-    simulation.run_for(Duration::from_millis(50));
-    received.extend(peer.take());
-    simulation.drain(Duration::ZERO);
-    simulation.run_for(Duration::from_secs(6));
-    received.extend(peer.take());
-    assert!(simulation.is_done(), "something is left");
-    assert_eq!((simulation.buffers_out(), simulation.net().open_sockets()), (0, 0));
-    let counters = simulation.counters();
-    assert_eq!((counters.panics, counters.connections), (0, 0));
+    let more = if kind & 4 == 0 { "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n" } else { "" };
+    let opening = format!("{HANDSHAKE}{more}");
+    let (received, _) = ringmill_fuzz::converse(server, opening.as_bytes(), input, piece);
     let head =
         received.windows(4).position(|window| window == b"\r\n\r\n").map_or(received.len(), |at| at + 4);
     if !received.starts_with(b"HTTP/1.1 101 ") {
