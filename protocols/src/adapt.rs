@@ -4,6 +4,8 @@
 //! `response.rs`, `upgrade.rs`; `h2.rs` (HTTP/2 by hyper over a `pipe.rs`), with `stream.rs` and `grpc.rs`; `first.rs`, which tells the two apart, and is what users make. `feed.rs` has topics for such programs.
 
 pub(crate) mod body;
+#[cfg(test)]
+mod counting;
 mod feed;
 pub(crate) mod first;
 mod grpc;

@@ -329,24 +329,8 @@ impl std::fmt::Debug for Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapt::counting::Count;
     use http_body::Body as _;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
-
-    impl Count {
-        fn take(&self) -> usize {
-            self.0.swap(0, SeqCst)
-        }
-    }
 
     /// What one poll gives, in a word.
     fn read(body: &mut Body, waker: &Arc<Count>) -> String {

@@ -66,22 +66,13 @@ impl Wake for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
+    use crate::adapt::counting::Count;
 
     #[test]
     fn only_wakes_from_elsewhere_ring() {
         let count = Arc::<Count>::default();
         let signal = Signal::new(count.clone().into());
-        let (waker, rings) = (signal.waker(), || count.0.swap(0, SeqCst));
+        let (waker, rings) = (signal.waker(), || count.take());
         waker.wake_by_ref();
         waker.wake_by_ref();
         assert_eq!(rings(), 1);
