@@ -15,7 +15,7 @@ use common::ws;
 use common::*;
 use ringmill::DriverChoice;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -77,9 +77,10 @@ fn upstream(name: &str, upstreams: &[&Upstream]) -> String {
     format!("[upstream.{name}]\nservers = [{}]\n", servers.join(", "))
 }
 
-/// An address that is free: a moment later somebody may have it, which no test has met.
+/// An address that is free, and stays so: of a network of this process, from which nobody else takes a port meanwhile.
 fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let [.., high, low] = std::process::id().to_be_bytes();
+    std::net::TcpListener::bind((Ipv4Addr::new(127, 1, high, low), 0)).unwrap().local_addr().unwrap()
 }
 
 /// The file of the README serves what it says.
@@ -1136,6 +1137,7 @@ fn changes_under_load_lose_nobody() {
         let mut idle: Vec<TcpStream> = (0..IDLE).map(|_| connect_to(address)).collect();
         idle.iter_mut().for_each(ask);
         std::thread::scope(|scope| {
+            let ends = SetWhenDropped(&is_over);
             for _ in 0..CLIENTS {
                 scope.spawn(|| {
                     let mut client = connect_to(address);
@@ -1167,7 +1169,7 @@ fn changes_under_load_lose_nobody() {
                 let before = done.load(Ordering::Relaxed);
                 eventually(true, || done.load(Ordering::Relaxed) > before + CLIENTS);
             }
-            is_over.store(true, Ordering::Relaxed);
+            drop(ends);
         });
         idle.iter_mut().for_each(ask);
         assert_eq!(served.followed(), CHANGES);

@@ -47,7 +47,8 @@ fn connections_are_passed_on_and_outlive_every_change() {
         let mut client = connect_to(relay);
         let mut at_one = accept(&one);
         at_one.expect(format!(
-            "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n",
+            "PROXY TCP4 127.0.0.1 {} {} {}\r\n",
+            relay.ip(),
             client.local_addr().unwrap().port(),
             relay.port()
         ));
