@@ -504,7 +504,14 @@ fn a_websocket_is_passed_on_behind_the_101_and_not_before() {
         client.expect(large.to_ascii_uppercase());
         sending.join().unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        client.rest();
+        // Its end is passed on, and what is said behind that still comes.
+        assert_eq!(client.rest(), b"last");
+        // Whoever leaves with a reset leaves nothing behind.
+        let mut leaving = connect(&running);
+        leaving.send(ask("/"));
+        leaving.expect("HTTP/1.1 101 ");
+        reset(leaving);
+        eventually(0, || running.stats().total().connections);
         let mut refused = connect(&running);
         refused.send(ask("/no") + &get("/behind"));
         assert_eq!(receive(&mut refused).status, 403);
@@ -1550,7 +1557,7 @@ fn each_request_is_noted_with_its_end() {
             let mut reply = Vec::new();
             if end == "client" {
                 upstream.asked();
-                drop(client);
+                client.shutdown(Shutdown::Both).unwrap();
             } else {
                 let mut buffer = [0; 4096];
                 // The client ends what is kept.
@@ -1562,6 +1569,10 @@ fn each_request_is_noted_with_its_end() {
                         break;
                     }
                 }
+            }
+            // Where another protocol is spoken, it goes on until both have ended.
+            if expected.0 == 101 {
+                client.shutdown(Shutdown::Write).unwrap();
             }
             eventually(before + 1, || lines(&log, &mut known));
             let line = known[before].clone();

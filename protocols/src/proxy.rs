@@ -219,7 +219,7 @@ impl Layer for Proxy {
             Side::Trunk(trunk) => return trunk.call(self, call, io),
             _ => {}
         }
-        Step::next(match call {
+        let next = match call {
             Call::Data(input) => return self.data(session, input, io),
             Call::End(rest) => self.eof(session, rest, io),
             Call::Gone => self.gone(session, io),
@@ -228,7 +228,8 @@ impl Layer for Proxy {
             Call::Timeout => self.timeout(session, io),
             Call::Drain => self.drain(session, io),
             Call::Shed => self.shed(session),
-        })
+        };
+        Step::next(self.join(session, io).unwrap_or(next))
     }
 
     fn closed(&mut self, session: Session, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
@@ -236,11 +237,7 @@ impl Layer for Proxy {
         match session.0 {
             Side::Streams(streams) => streams.close(self, reason, reclaim),
             Side::Trunk(trunk) => trunk.close(self, reason, reclaim),
-            Side::Client(client) => {
-                if let Some(key) = client.exchange {
-                    state.borrow_mut().abandon(key);
-                }
-            }
+            Side::Client(client) => state.borrow_mut().client_closed(&client, reason),
             Side::Upstream(upstream) => state.borrow_mut().upstream_closed(upstream),
             Side::Check(checking) => state.borrow_mut().check_closed(&checking),
             Side::Relayed(joint) => state.borrow_mut().relay_closed(joint, reason),
@@ -355,7 +352,14 @@ impl Proxy {
                 session.0 = self.streams(io);
                 Layer::call(self, session, Call::Data(input), io)
             }
-            Side::Upstream(upstream) => state.upstream_data(*upstream, input, io),
+            Side::Upstream(upstream) => match state.upstream_data(*upstream, input, io) {
+                Ok(step) => step,
+                Err((consumed, joint)) => {
+                    session.0 = Side::Relayed(joint);
+                    let step = state.relay_data(joint, &input[consumed..], io);
+                    Step { consumed: consumed + step.consumed, ..step }
+                }
+            },
             Side::Check(checking) => state.check_data(checking, input),
             Side::Relayed(joint) => state.relay_data(*joint, input, io),
             #[cfg(feature = "tls-layer")]
@@ -385,6 +389,15 @@ impl Proxy {
             Side::Greeting(_) => Next::Continue,
             Side::Unwanted(_) => Next::Abort,
         }
+    }
+
+    /// A client whose exchange has become a pair with this call is an end of it from here on.
+    fn join(&mut self, session: &mut Session, io: &mut Io<'_>) -> Option<Next> {
+        let Side::Client(Client { joined: Some(pair), .. }) = session.0 else { return None };
+        let mut state = self.state(io);
+        let joint = state.relay_joined(pair, io);
+        session.0 = Side::Relayed(joint);
+        Some(state.relay_look(joint, io))
     }
 
     fn drained(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {

@@ -6,7 +6,6 @@ use super::fields::{
     Client as Facts, Onward, asks_for_websocket, goes_no_further, write_request, write_trailers,
 };
 use super::groups::Place;
-use super::observe::End;
 use super::route::Target;
 use super::state::State;
 use crate::adapt::first::PREFACE;
@@ -33,6 +32,8 @@ pub(super) struct Client {
     pub(super) https_port: Option<u16>,
     /// It speaks HTTP/2: as a stream this is one of its requests; and else it has just said so.
     pub(super) is_http2: bool,
+    /// Its exchange has become this pair, with the call that is made just now.
+    pub(super) joined: Option<usize>,
 }
 
 /// Who the client is: asked for once a plan, which says whom to trust.
@@ -66,8 +67,16 @@ pub(super) enum Begun {
 impl Client {
     /// Of a connection, or of a stream of HTTP/2.
     pub(super) fn new(https_port: Option<u16>, is_http2: bool) -> Client {
-        let head_began = Tick::NEVER;
-        Client { exchange: None, head_began, searched: 0, requests: 0, peer: None, https_port, is_http2 }
+        Client {
+            exchange: None,
+            head_began: Tick::NEVER,
+            searched: 0,
+            requests: 0,
+            peer: None,
+            https_port,
+            is_http2,
+            joined: None,
+        }
     }
 
     /// Whether what comes first is what a client of HTTP/2 says first, as far as it is there.
@@ -301,17 +310,12 @@ impl State {
         Begun::Wait
     }
 
-    /// Takes what there is of a request's body, or of a tunnel. Returns how many bytes are done.
+    /// Takes what there is of a request's body. Returns how many bytes are done.
     fn take_body(&mut self, key: usize, input: &[u8]) -> usize {
         let limits = &self.plan.front.limits.body;
         let exchange = &mut self.exchanges[key];
         let keeps_bytes_max = self.groups.config(exchange.place.group).replay_bytes_max.min(HELD_BYTES);
         let (mut at, before) = (0, exchange.up.bytes.len());
-        if exchange.stage == Stage::Tunnel {
-            exchange.up.bytes.extend_from_slice(input);
-            exchange.up.is_held = exchange.up.is_full();
-            at = input.len();
-        }
         let mut refused = None;
         while let Some(decoder) = &mut exchange.decoder {
             let is_of_use = exchange.way != Way::Off;
@@ -404,7 +408,12 @@ impl State {
                 Stage::Done if exchange.keep_alive && exchange.decoder.is_none() => Some(Next::Continue),
                 Stage::Done | Stage::Cut { by_reset: false } => Some(Next::Close),
                 Stage::Cut { by_reset: true } => Some(Next::Abort),
-                Stage::Unanswered | Stage::Body(_) | Stage::Tunnel | Stage::TunnelEnding => None,
+                Stage::Joined(pair) => {
+                    client.joined = Some(pair);
+                    self.note_joined(key, pair);
+                    Some(Next::Pause)
+                }
+                Stage::Unanswered | Stage::Body(_) => None,
             };
             if let Some(next) = next {
                 client.exchange = None;
@@ -423,19 +432,17 @@ impl State {
         let exchange = &mut self.exchanges[key];
         io.hold(exchange.up.bytes.capacity() + exchange.down.bytes.capacity());
         let reads = exchange.reads_client();
-        if !reads || exchange.is_tunnel() {
+        if !reads {
             exchange.body_due = Tick::NEVER;
         } else if exchange.body_due == Tick::NEVER {
             exchange.arrived_bytes = 0;
             exchange.body_due = io.now().after(limits.body_idle_timeout);
         }
-        let due = match exchange.is_tunnel() {
-            true => io.now().after(self.groups.config(exchange.place.group).tunnel_timeout),
-            false => exchange.body_due.min(exchange.wait_due),
-        };
+        let due = exchange.body_due.min(exchange.wait_due);
         io.set_deadline(Some(due).filter(|due| *due != Tick::NEVER));
         // It may have ended while its request was still being read.
-        let has_left = exchange.decoder.is_none() && !exchange.is_tunnel() && io.is_peer_gone();
+        let is_joined = matches!(exchange.stage, Stage::Joined(_));
+        let has_left = exchange.decoder.is_none() && !is_joined && io.is_peer_gone();
         if has_left && !self.plan.front.half_close {
             return Next::Close;
         }
@@ -455,12 +462,6 @@ impl State {
         };
         let (now, bytes_min) = (io.now(), self.plan.front.limits.body_bytes_min());
         let exchange = &mut self.exchanges[key];
-        if exchange.is_tunnel() {
-            if let Some(seen) = &mut exchange.seen {
-                seen.end = Some(End::TimedOut);
-            }
-            return Next::Close;
-        }
         if exchange.wait_due <= now {
             exchange.wait_due = Tick::NEVER;
             self.fail(key, 503, "no connection with an upstream became free in time");

@@ -105,10 +105,8 @@ pub(super) enum Stage {
     Cut {
         by_reset: bool,
     },
-    /// Both sides speak another protocol.
-    Tunnel,
-    /// The same, and the client has ended: what is in `up` is the last.
-    TunnelEnding,
+    /// Both sides speak another protocol, as this pair, once the client has what is in `down`.
+    Joined(usize),
 }
 
 /// Bytes from one side to the other, in order.
@@ -178,13 +176,8 @@ impl Exchange {
     /// Whether the client's input is read.
     pub(super) fn reads_client(&self) -> bool {
         match self.stage {
-            Stage::Tunnel => !self.up.is_held,
-            Stage::TunnelEnding => false,
+            Stage::Joined(_) => false,
             _ => self.decoder.is_some() && !self.up.is_held,
         }
-    }
-
-    pub(super) fn is_tunnel(&self) -> bool {
-        matches!(self.stage, Stage::Tunnel | Stage::TunnelEnding)
     }
 }

@@ -1,41 +1,29 @@
 //! Clients that leave, or are asked to: what becomes of their connections.
 
 use super::client::Client;
-use super::exchange::{Stage, Way};
+use super::exchange::Stage;
 use super::state::State;
 use crate::http::one::head::{Outcome, parse_head};
 use ringmill_engine::{Io, Next, Tick};
 
 impl State {
     pub(super) fn client_eof(&mut self, client: &mut Client, rest: &[u8], io: &mut Io<'_>) -> Next {
-        let Some(key) = client.exchange else {
-            // A head that dripped in was not looked at with every drop: it may have been malformed for long.
-            if !rest.is_empty()
-                && let Outcome::Malformed(reject) =
-                    parse_head(rest, &mut self.slots, &self.plan.front.limits.head)
-            {
-                self.refuse_input(client, rest, (reject.status(), reject.reason()), io);
-            }
-            return Next::Close;
-        };
-        let exchange = &mut self.exchanges[key];
-        if exchange.stage != Stage::Tunnel {
-            return Next::Close;
+        // A head that dripped in was not looked at with every drop: it may have been malformed for long.
+        if client.exchange.is_none()
+            && !rest.is_empty()
+            && let Outcome::Malformed(reject) =
+                parse_head(rest, &mut self.slots, &self.plan.front.limits.head)
+        {
+            self.refuse_input(client, rest, (reject.status(), reject.reason()), io);
         }
-        // What it sent last is still to be passed on.
-        exchange.stage = Stage::TunnelEnding;
-        if let Way::On(upstream) = exchange.way {
-            let conn = self.upstreams[upstream].conn;
-            self.wake(conn);
-        }
-        Next::Pause
+        Next::Close
     }
 
     /// The client has ended its stream while nothing is read from it.
     pub(super) fn client_gone(&mut self, client: &Client) -> Next {
         let Some(key) = client.exchange else { return Next::Close };
         let exchange = &self.exchanges[key];
-        let is_taken = exchange.decoder.is_some() || exchange.is_tunnel();
+        let is_taken = exchange.decoder.is_some() || matches!(exchange.stage, Stage::Joined(_));
         if is_taken || self.plan.front.half_close { Next::Pause } else { Next::Close }
     }
 

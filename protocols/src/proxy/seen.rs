@@ -91,6 +91,14 @@ impl State {
         self.left.push(Left { seen, tries: exchange.tries, server });
     }
 
+    /// An exchange has become a pair, and ends with it.
+    pub(super) fn note_joined(&mut self, key: usize, pair: usize) {
+        let exchange = &mut self.exchanges[key];
+        let (Some(seen), tries) = (exchange.seen.take(), exchange.tries) else { return };
+        let server = self.given_to(&self.exchanges[key]);
+        self.pairs[pair].seen = Some(Left { seen, tries, server });
+    }
+
     /// The server that it was given to last.
     fn given_to(&self, exchange: &Exchange) -> Option<Rc<Label>> {
         (exchange.tries > 0).then(|| self.groups[exchange.place].label.clone())

@@ -340,9 +340,6 @@ impl State {
         let exchange = &mut self.exchanges[key];
         let config = self.groups.config(exchange.place.group);
         let (tries_max, saved_max) = (config.tries_max, config.connections_max);
-        if exchange.is_tunnel() {
-            return self.end_tunnel(key);
-        }
         if exchange.stage != Stage::Unanswered {
             if matches!(exchange.stage, Stage::Body(_)) && !exchange.is_failure {
                 let place = exchange.place;
@@ -406,18 +403,8 @@ impl State {
                 exchange.stage = Stage::Done;
             }
             Stage::Body(to) => exchange.stage = Stage::Cut { by_reset: to == ToClient::UntilClose },
-            Stage::Tunnel | Stage::TunnelEnding | Stage::Done | Stage::Cut { .. } => {}
+            Stage::Joined(_) | Stage::Done | Stage::Cut { .. } => {}
         }
-        let client = exchange.client;
-        self.wake(client);
-    }
-
-    /// A tunnel's upstream has ended: what it sent is the last.
-    pub(super) fn end_tunnel(&mut self, key: usize) {
-        self.detach(key);
-        let exchange = &mut self.exchanges[key];
-        exchange.stage = Stage::Done;
-        exchange.keep_alive = false;
         let client = exchange.client;
         self.wake(client);
     }

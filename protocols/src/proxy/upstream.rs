@@ -1,9 +1,10 @@
 //! The upstream's side: requests are sent from their exchange, replies are read, checked and rewritten here. A connection that is
 //! done with a request takes the next one that waits, or is kept.
 
-use super::exchange::Stage;
+use super::exchange::{Stage, Way};
 use super::fields::{ReplyTo, ToClient, write_interim, write_reply, write_trailers};
 use super::groups::Place;
+use super::relay::pair::Joint;
 use super::state::{Loss, State, Upstream};
 use crate::http::client::reader::{Defect, Event};
 use crate::http::one::emit;
@@ -97,17 +98,12 @@ impl State {
             exchange.up.is_held = false;
         }
         match exchange.stage {
-            Stage::Tunnel => io.set_timeout(config.tunnel_timeout),
-            Stage::TunnelEnding if exchange.up.len() == 0 => {
-                self.end_tunnel(key);
-                return Next::Close;
-            }
             Stage::Unanswered if exchange.is_sent() => io.set_timeout(config.first_byte_timeout),
             // While the request is being sent, its client has a deadline, or what is sent has.
             Stage::Unanswered => io.set_deadline(None),
             Stage::Body(_) if exchange.down.is_held => io.set_deadline(None),
             Stage::Body(_) => io.set_timeout(config.idle_timeout),
-            Stage::TunnelEnding | Stage::Done | Stage::Cut { .. } => {}
+            Stage::Joined(_) | Stage::Done | Stage::Cut { .. } => {}
         }
         let is_paused = exchange.down.is_held;
         if is_held {
@@ -116,33 +112,36 @@ impl State {
         if is_paused { Next::Pause } else { Next::Continue }
     }
 
-    pub(super) fn upstream_data(&mut self, upstream: usize, input: &[u8], io: &mut Io<'_>) -> Step {
+    /// What came of a reply; or the end of a pair that this connection is from now on, and how many bytes were still HTTP.
+    pub(super) fn upstream_data(
+        &mut self,
+        upstream: usize,
+        input: &[u8],
+        io: &mut Io<'_>,
+    ) -> Result<Step, (usize, Joint)> {
         if self.upstreams[upstream].is_forsaken {
-            return Step::abort();
+            return Ok(Step::abort());
         }
         let Some(key) = self.upstreams[upstream].exchange else {
             // Nobody had asked: it would be taken for the reply to the next request.
             tracing::debug!("upstream {}: bytes on an idle connection", self.address_of(upstream));
-            return Step::abort();
+            return Ok(Step::abort());
         };
         if !self.exchanges[key].has_sent {
             let requests = self.upstreams[upstream].requests;
             self.lose(key, requests, Loss::Unasked);
-            return Step::abort();
+            return Ok(Step::abort());
         }
         let exchange = &mut self.exchanges[key];
         if let Some(seen) = exchange.seen.as_mut().filter(|_| !exchange.has_heard) {
             seen.heard = io.now();
         }
         exchange.has_heard = true;
-        if self.exchanges[key].is_tunnel() {
-            return Step { consumed: input.len(), need: 0, next: self.tunnel(key, input, io) };
-        }
         let read = self.read_reply(key, input, io);
         let exchange = &mut self.exchanges[key];
         let idle_timeout = self.groups.config(exchange.place.group).idle_timeout;
         let client = exchange.client;
-        match read {
+        Ok(match read {
             Read::On(consumed) => {
                 let is_held = exchange.down.is_held;
                 match exchange.stage {
@@ -153,13 +152,7 @@ impl State {
                 self.wake(client);
                 Step { consumed, need: 0, next: if is_held { Next::Pause } else { Next::Continue } }
             }
-            Read::Tunnel(consumed) => {
-                exchange.stage = Stage::Tunnel;
-                let place = exchange.place;
-                self.groups.note(place, true, self.now);
-                let next = self.tunnel(key, &input[consumed..], io);
-                Step { consumed: input.len(), need: 0, next }
-            }
+            Read::Tunnel(consumed) => return Err((consumed, self.join(upstream, key, io))),
             Read::Whole(consumed) => {
                 let has_more = consumed < input.len();
                 Step { consumed, need: 0, next: self.reply_is_whole(upstream, key, has_more, io) }
@@ -173,22 +166,27 @@ impl State {
                 self.fail(key, 502, "the upstream's reply breaks the rules of HTTP");
                 Step::abort()
             }
-        }
+        })
     }
 
     fn address_of(&self, upstream: usize) -> &Address {
         &self.groups[self.upstreams[upstream].place].address
     }
 
-    /// Passes on what comes of another protocol.
-    fn tunnel(&mut self, key: usize, input: &[u8], io: &mut Io<'_>) -> Next {
+    /// Both sides speak another protocol from here on: the exchange becomes a pair, and this connection the server's end of it.
+    fn join(&mut self, upstream: usize, key: usize, io: &mut Io<'_>) -> Joint {
+        let Upstream { conn, place, .. } = self.upstreams.remove(upstream);
+        self.groups.note(place, true, self.now);
         let exchange = &mut self.exchanges[key];
-        io.set_timeout(self.groups.config(exchange.place.group).tunnel_timeout);
-        exchange.down.bytes.extend_from_slice(input);
-        exchange.down.is_held = exchange.down.is_full();
-        let (client, is_held) = (exchange.client, exchange.down.is_held);
+        // The connection stays one of this server's, with something to do.
+        exchange.way = Way::Off;
+        io.write(&std::mem::take(&mut exchange.up.bytes)[exchange.up.taken..]);
+        exchange.up.taken = 0;
+        let (client, idle_timeout) = (exchange.client, self.groups.config(place.group).tunnel_timeout);
+        let joint = self.relay_join(client, conn, place, idle_timeout, io);
+        self.exchanges[key].stage = Stage::Joined(joint.pair);
         self.wake(client);
-        if is_held { Next::Pause } else { Next::Continue }
+        joint
     }
 
     /// Reads on in a reply, as long as there is room for it.
@@ -316,10 +314,6 @@ impl State {
     pub(super) fn upstream_timeout(&mut self, upstream: usize) -> Next {
         let Some(key) = self.upstreams[upstream].exchange else { return Next::Close };
         let exchange = &self.exchanges[key];
-        if exchange.is_tunnel() {
-            self.end_tunnel(key);
-            return Next::Close;
-        }
         if exchange.down.is_held {
             // The client takes nothing: it has a deadline of its own.
             return Next::Pause;

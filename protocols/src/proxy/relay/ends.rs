@@ -3,9 +3,12 @@
 use super::pair::{End, Joint, Pair, Room, Way};
 use super::{Relaying, group_of};
 use crate::layer::proxy::write_header;
+use crate::proxy::client::Client;
+use crate::proxy::exchange::Stage;
 use crate::proxy::groups::Place;
+use crate::proxy::observe::End as Outcome;
 use crate::proxy::state::State;
-use ringmill_engine::{CloseReason, Facts, Io, Next, Refusal, Step};
+use ringmill_engine::{CloseReason, ConnId, Facts, Io, Next, Refusal, Step};
 use std::time::Duration;
 
 /// So long an attempt to connect is taken to last where the engine says it (`Config::connect_timeout`).
@@ -95,6 +98,45 @@ impl State {
         Some(joint)
     }
 
+    /// A client and its server that speak another protocol from now on. The server's end is this one; that of the client follows with
+    /// [`State::relay_joined`], once what was for it before is on its way.
+    pub(in crate::proxy) fn relay_join(
+        &mut self,
+        client: ConnId,
+        server: ConnId,
+        place: Place,
+        idle_timeout: Duration,
+        io: &mut Io<'_>,
+    ) -> Joint {
+        let mut pair = Pair::new(client, place, idle_timeout, io.now());
+        pair.way = Way::On;
+        pair.set_conn(End::Server, Some(server));
+        pair.to(End::Server).set_room(io.queued_bytes(), io.room_bytes());
+        // What the server says first waits here until the client's end is there.
+        pair.to(End::Client).set_room(0, usize::MAX);
+        self.groups.group(place.group).exchanges += 1;
+        let joint = Joint { pair: self.pairs.insert(pair), end: End::Server };
+        self.relay_wait(joint, io);
+        joint
+    }
+
+    /// The client's end of a pair is there.
+    pub(in crate::proxy) fn relay_joined(&self, pair: usize, io: &mut Io<'_>) -> Joint {
+        let joint = Joint { pair, end: End::Client };
+        self.relay_wait(joint, io);
+        joint
+    }
+
+    /// A client of HTTP is gone, whose exchange may have become a pair without its knowing.
+    pub(in crate::proxy) fn client_closed(&mut self, client: &Client, reason: CloseReason) {
+        let Some(key) = client.exchange else { return };
+        let stage = self.exchanges[key].stage;
+        self.abandon(key);
+        if let Stage::Joined(pair) = stage {
+            self.relay_closed(Joint { pair, end: End::Client }, reason);
+        }
+    }
+
     /// A connection with a server for which nobody waits is closed.
     pub(in crate::proxy) fn relay_unwanted(&mut self, place: Place) {
         self.groups[place].close();
@@ -178,7 +220,7 @@ impl State {
         }
         if pair.way != Way::Waiting && pair.moved.after(pair.idle_timeout) <= io.now() {
             tracing::debug!("nothing moved between a client and its server");
-            pair.is_broken = true;
+            pair.break_off(Outcome::TimedOut);
         }
         self.relay_wait(joint, io);
         self.relay_look(joint, io)
@@ -195,7 +237,11 @@ impl State {
     pub(in crate::proxy) fn relay_closed(&mut self, joint: Joint, reason: CloseReason) {
         let Joint { pair: key, end } = joint;
         let pair = &mut self.pairs[key];
-        pair.is_broken |= reason != CloseReason::Finished || !pair.is_whole();
+        if reason != CloseReason::Finished || !pair.is_whole() {
+            pair.break_off(if end == End::Client { Outcome::ClientLeft } else { Outcome::UpstreamFailed });
+        }
+        // Told with the next call, which knows the time: that of the other end.
+        self.left.extend(pair.take_seen());
         pair.set_conn(end, None);
         self.strays.extend(pair.to(end).take());
         let (place, way, other) = (pair.place, pair.way, pair.conn(end.other()));

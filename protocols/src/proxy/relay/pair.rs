@@ -2,6 +2,7 @@
 //! empties it is `ends.rs`.
 
 use crate::proxy::groups::Place;
+use crate::proxy::observe::{End as Outcome, Left};
 use ringmill_engine::{ConnId, Output, Tick};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub(in crate::proxy) enum End {
 /// Where a session stands: at one end of a pair.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Joint {
-    pub(super) pair: usize,
-    pub(super) end: End,
+    pub(in crate::proxy) pair: usize,
+    pub(in crate::proxy) end: End,
 }
 
 /// How far a client is on its way to a server.
@@ -50,6 +51,8 @@ pub(in crate::proxy) struct Pair {
     pub(super) moved: Tick,
     /// When the client has waited too long for a connection.
     pub(super) wait_due: Tick,
+    /// What is told at its end, where a request came before it.
+    pub(in crate::proxy) seen: Option<Left>,
     /// What the connection with the server begins with.
     pub(super) header: Vec<u8>,
 }
@@ -65,6 +68,8 @@ pub(super) struct Flow {
     is_held: bool,
     /// That end has ended.
     pub(super) has_ended: bool,
+    /// So many were taken in all.
+    bytes: u64,
 }
 
 impl Pair {
@@ -80,6 +85,7 @@ impl Pair {
             idle_timeout,
             moved: now,
             wait_due: Tick::NEVER,
+            seen: None,
             header: Vec::new(),
         }
     }
@@ -108,6 +114,22 @@ impl Pair {
         &mut self.flows[end.other() as usize]
     }
 
+    /// What is told of it, with the bytes that came from either end.
+    pub(super) fn take_seen(&mut self) -> Option<Left> {
+        let mut left = self.seen.take()?;
+        left.seen.received += self.flows[End::Client as usize].bytes;
+        left.seen.sent += self.flows[End::Server as usize].bytes;
+        Some(left)
+    }
+
+    /// One end broke off, or both are to.
+    pub(super) fn break_off(&mut self, why: Outcome) {
+        self.is_broken = true;
+        if let Some(Left { seen, .. }) = &mut self.seen {
+            seen.end.get_or_insert(why);
+        }
+    }
+
     /// Both ends have ended.
     pub(super) fn is_whole(&self) -> bool {
         self.flows.iter().all(|flow| flow.has_ended)
@@ -131,6 +153,7 @@ impl Flow {
         if taken > 0 {
             self.output.get_or_insert_with(spare).buffer().extend_from_slice(&input[..taken]);
             self.room -= taken;
+            self.bytes += taken as u64;
         }
         let is_held = taken < input.len();
         let is_news = is_held && !self.is_held;
