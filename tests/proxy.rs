@@ -1322,6 +1322,25 @@ fn keys_and_drained_servers_decide_where_requests_go() {
                 "{user}: {home} and {now}"
             );
         }
+        // By the client whom a trusted proxy names, and not by that proxy.
+        let balance = Balance::Hash(HashBy::Client);
+        let trusted = vec!["127.0.0.1".parse().unwrap()];
+        let proxy =
+            ProxyConfig { balance, trusted, fleet: Fleet::default(), ..ProxyConfig::new(addresses.clone()) };
+        let by_client = proxy.fleet.clone();
+        let running_by_client = serve(driver, proxy);
+        let mut client = connect(&running_by_client);
+        for n in 0..30 {
+            let before = by_client.counts();
+            for _ in 0..3 {
+                client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{n}\r\n\r\n"));
+                assert_eq!(receive(&mut client).status, 200);
+            }
+            let grown = by_client.counts().into_iter().zip(before).map(|(a, b)| a.requests - b.requests);
+            assert_eq!(grown.max(), Some(3), "all three of 192.0.2.{n} to one");
+        }
+        assert!(by_client.counts().iter().all(|it| it.requests > 0), "{:?}", by_client.counts());
+
         addresses.iter().for_each(|address| assert!(fleet.drain(address, true)));
         let mut client = connect(&running);
         client.send(get("/"));

@@ -6,6 +6,7 @@ use super::fields::{
     Client as Facts, Onward, asks_for_websocket, goes_no_further, write_request, write_trailers,
 };
 use super::groups::Place;
+use super::limit::client_of;
 use super::route::Target;
 use super::state::State;
 use crate::adapt::first::PREFACE;
@@ -241,7 +242,12 @@ impl State {
             _ if head.fields.value("idempotency-key").is_some() => Repeats::BehindKept,
             _ => Repeats::Never,
         };
-        let wanted = self.groups.group(group).pool.wanted(&head.fields, &way.path, ip);
+        let pool = self.groups.pool(group);
+        let client_ip = match pool.is_by_client() {
+            true => client_of(&head.fields, (ip, is_trusted), &front.trusted),
+            false => ip,
+        };
+        let wanted = pool.wanted(&head.fields, &way.path, client_ip);
         let asked = Asked { is_head, is_connect: false, upgrades: asks_for_websocket(head) };
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
         let exchange = Exchange {

@@ -31,7 +31,7 @@ pub enum Balance {
 /// What a key is made of. A request that lacks it is sent by two choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashBy {
-    /// The address of the client; behind trusted proxies that is theirs.
+    /// The address of the client; behind a trusted proxy that of whom it names in `X-Forwarded-For`.
     Client,
     /// The path, without the query.
     Path,
