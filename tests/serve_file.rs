@@ -762,6 +762,9 @@ fn mistakes_are_told_where_they_stand() {
     );
     check(&with("[access_log]\nto = \"/x\""), &["is neither stdout nor file:PATH"]);
     check(&with("[access_log]\nto = \"stdout\"\nsample = 2"), &["is no part of all"]);
+    let no_log = "no access log in /nowhere/a.log: No such file";
+    check(&with("[access_log]\nto = \"file:/nowhere/a.log\""), &[no_log]);
+    check(&with("[access_log]\nto = \"file:/\""), &["no access log in /: Is a directory"]);
     check(&with("[ids]\nrequest = \"all\""), &["is none of off, upstream and both"]);
     check(
         "[server]\nstats = \"127.0.0.1:1\"\n[[listen]]\naddress = \"127.0.0.1:1\"\n[[route]]\nreply = { status = 200 }\n",
@@ -1278,7 +1281,8 @@ fn an_access_log_is_opened_again() {
         assert!(line.ends_with(" \"\\x22r\\x22\" \"ua\""), "{line}");
         // A file that cannot be opened changes nothing.
         let said = served.follow(&with("").replace(&file, "/nowhere/access.log"));
-        assert!(said.contains("no access log in /nowhere/access.log"), "{said}");
+        assert!(said.contains("cannot be followed"), "{said}");
+        assert!(served.program.line_with("no access log in /nowhere/access.log").is_some());
         assert_eq!(ask("/still"), 200);
         eventually(2, || lines(&file).len());
         served.follow(&rest.concat());
@@ -1291,6 +1295,54 @@ fn an_access_log_is_opened_again() {
         served.program.signal(libc::SIGTERM);
         assert_eq!(served.program.wait().code(), Some(0));
         assert_eq!(lines(&file).len(), 2, "neither failed nor slow: {:?}", lines(&file));
+    });
+}
+
+/// What looks alike in the file is told apart by where it stands.
+#[test]
+fn listeners_of_port_0_stay_what_they_are() {
+    on_both_drivers(|driver| {
+        let app = Upstream::honest();
+        let raw = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = raw.local_addr().unwrap();
+        let text = |max: u32, tcp: &str| {
+            [
+                format!("{}connections_per_ip = {max}\n", listen("127.0.0.1:0")),
+                format!("{}tcp = {{ to = \"raw\"{tcp} }}\n", listen("127.0.0.1:0")),
+                format!("{}[[route]]\nto = \"app\"\n", listen("127.0.0.1:0")),
+                upstream("app", &[&app]),
+                format!("[upstream.raw]\nservers = [\"{at}\"]\n"),
+            ]
+            .concat()
+        };
+        let served = Served::start(driver, &text(1000, ""));
+        eventually(true, || {
+            served.program.lines().iter().filter(|line| line.contains("listening on ")).count() == 3
+        });
+        let addresses: Vec<SocketAddr> = served
+            .program
+            .lines()
+            .iter()
+            .filter_map(|line| line.split_once("listening on ")?.1.trim().parse().ok())
+            .collect();
+        let check = || {
+            for at in [addresses[0], addresses[2]] {
+                let mut client = connect_to(at);
+                client.send(get("/web"));
+                assert_eq!(receive(&mut client).text(), "/web ");
+            }
+            let mut client = connect_to(addresses[1]);
+            client.send("as it is");
+            with_patience(raw.accept().unwrap().0).expect("as it is");
+        };
+        check();
+        for (max, tcp) in
+            [(1001, ""), (1002, ""), (1002, ", idle = \"1h\""), (1003, ""), (1004, ", idle = \"1h\"")]
+        {
+            let said = served.follow(&text(max, tcp));
+            assert!(said.contains("changes") && !said.contains("closed"), "{said}");
+            check();
+        }
     });
 }
 

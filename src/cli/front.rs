@@ -38,8 +38,8 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let names = draft.watch(lookups, &plans)?;
     let mut builder = outbound(Engine::builder().config(engine), &plans);
     let mut current = Vec::new();
-    for listen in listen {
-        let listening = Listening::new(listen, None)?;
+    for (place, listen) in listen.into_iter().enumerate() {
+        let listening = Listening::new(listen, place, None)?;
         builder = stack(&listening, &plans, Start(builder, listening.address.clone()));
         current.push(listening);
     }
@@ -59,15 +59,12 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let stats = running.addresses().get(current.len());
     says.extend(stats.map(|address| format!("stats of upstreams on {address}")));
     let stamp = Stamp::of(path);
-    let log = writer.clone();
-    let mut front =
-        Front { path: path.to_owned(), known, plans, names, listeners, current, server, stamp, log };
+    let (path, log) = (path.to_owned(), writer.clone());
+    let mut front = Front { path, known, plans, names, listeners, current, server, stamp, log };
     let reload = Reload { every: watch, run: Box::new(move |is_ordered| front.look(is_ordered)) };
-    run(running, orders, drain, descriptors, Some(reload), |_| {
+    run(running, orders, drain, descriptors, Some(reload), Some(writer), |_| {
         says.iter().for_each(|line| tracing::info!("{line}"))
     })?;
-    // What workers noted last is there when they have ended.
-    writer.finish();
     Ok(())
 }
 
@@ -89,6 +86,7 @@ struct Front {
     /// Names that are looked up.
     names: Option<Watching>,
     listeners: Listeners,
+    /// In the order of the file.
     current: Vec<Listening>,
     server: StartOnly,
     /// Of the file, when it was last read.
@@ -98,6 +96,8 @@ struct Front {
 
 struct Listening {
     listen: Listen,
+    /// Where it stands in the file.
+    place: usize,
     store: Option<Arc<TlsStore>>,
     /// It is there as long as the listener, so that nobody is forgotten whose connections are counted.
     gate: Gate,
@@ -107,7 +107,7 @@ struct Listening {
 
 impl Listening {
     /// What is needed for a listener, which may be there already as another one.
-    fn new(listen: Listen, before: Option<&Listening>) -> Result<Listening, Error> {
+    fn new(listen: Listen, place: usize, before: Option<&Listening>) -> Result<Listening, Error> {
         let gate = match before {
             Some(before) => before.gate.with_rules(listen.rules.clone()),
             None => Gate::new(listen.rules.clone()),
@@ -117,7 +117,7 @@ impl Listening {
             Some(before) => before.store.clone(),
             None => store(&listen)?,
         };
-        Ok(Listening { store, gate, address, listen })
+        Ok(Listening { store, gate, address, listen, place })
     }
 
     /// Whether another one is the same but for who may come in, at most.
@@ -205,7 +205,7 @@ impl Front {
             Ok(names) => self.names = names,
             Err(error) => tracing::error!("names are not looked up until the next change: {error}"),
         }
-        self.current = stay;
+        self.current = stay.into_iter().map(|(place, listening)| Listening { place, ..listening }).collect();
         for listening in self.current.iter().filter_map(|listening| listening.store.as_ref()) {
             // It says itself what is new, or wrong.
             let _ = listening.reload();
@@ -224,7 +224,7 @@ impl Front {
                 }
                 Err(error) => {
                     tracing::error!("{} stays as it was: {error}", listening.address);
-                    self.current.push(old);
+                    self.current.push(Listening { place: listening.place, ..old });
                 }
             }
         }
@@ -234,6 +234,7 @@ impl Front {
             self.listeners.remove(&gone.address);
             says.push(format!("{} is closed", gone.address));
         }
+        self.current.sort_by_key(|listening| listening.place);
         Ok(says)
     }
 
@@ -245,15 +246,17 @@ impl Front {
         left: &mut Vec<Listening>,
     ) -> Result<Prepared, (Vec<Listening>, String)> {
         let (mut stay, mut changed, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for listen in asked {
-            let old = left.iter().position(|old| old.listen.address == listen.address);
-            if let Some(at) = old
-                && left[at].listen == listen
-            {
-                stay.push(left.remove(at));
-                continue;
+        let mut others = Vec::new();
+        // Several may have the same address, with port 0: first those are found that are as they were.
+        for (place, listen) in asked.into_iter().enumerate() {
+            match left.iter().position(|old| old.listen == listen) {
+                Some(at) => stay.push((place, left.remove(at))),
+                None => others.push((place, listen)),
             }
-            let made = Listening::new(listen, old.map(|at| &left[at])).and_then(|mut listening| {
+        }
+        for (place, listen) in others {
+            let old = left.iter().position(|old| old.listen.address == listen.address);
+            let made = Listening::new(listen, place, old.map(|at| &left[at])).and_then(|mut listening| {
                 if old.is_none() {
                     let sink = Add(&self.listeners, &listening.address);
                     listening.address = stack(&listening, &self.plans, sink)?;
@@ -268,9 +271,10 @@ impl Front {
                     for listening in new {
                         self.listeners.remove(&listening.address);
                     }
-                    stay.append(left);
-                    stay.extend(changed.into_iter().map(|(old, _)| old));
-                    return Err((stay, problem));
+                    let stay = stay.into_iter().map(|(_, old)| old).chain(left.drain(..));
+                    let mut before: Vec<_> = stay.chain(changed.into_iter().map(|(old, _)| old)).collect();
+                    before.sort_by_key(|listening| listening.place);
+                    return Err((before, problem));
                 }
             }
         }
@@ -278,8 +282,8 @@ impl Front {
     }
 }
 
-/// What stays, what changes (as it is, and as it will be), and what is new.
-type Prepared = (Vec<Listening>, Vec<(Listening, Listening)>, Vec<Listening>);
+/// What stays, and where in the file it stands now; what changes (as it is, and as it will be); and what is new.
+type Prepared = (Vec<(usize, Listening)>, Vec<(Listening, Listening)>, Vec<Listening>);
 
 /// Who takes what makes the protocols of a listener.
 trait Sink {

@@ -39,7 +39,7 @@ pub(super) struct ObserveOptions {
     access_log_slow: Duration,
 }
 
-/// What is told, and who writes the log, where there is one: for as long as it lives.
+/// What is told, and who writes the log, where there is one.
 pub(super) struct Observing {
     pub(super) observe: Observe,
     /// And where it writes.
@@ -71,6 +71,11 @@ impl ObserveOptions {
 }
 
 impl Observing {
+    /// Who writes the access log, where there is one.
+    pub(super) fn writer(&self) -> Option<LogWriter> {
+        self.writer.as_ref().map(|(writer, ..)| writer.clone())
+    }
+
     /// What SIGHUP does, where there is a file.
     pub(super) fn reload(&self) -> Option<Reload> {
         let (writer, target, format) = self.writer.clone()?;
@@ -82,13 +87,5 @@ impl Observing {
             Err(error) => tracing::error!("{error}: it goes on where it went"),
         };
         Some(Reload { every: None, run: Box::new(run) })
-    }
-}
-
-impl Drop for Observing {
-    fn drop(&mut self) {
-        if let Some((writer, ..)) = &self.writer {
-            writer.finish();
-        }
     }
 }

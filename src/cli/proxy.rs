@@ -246,8 +246,7 @@ impl Proxy {
         let observing = self.observe.clone().start(self.stats.is_some())?;
         let reloads = [https.as_ref().and_then(Https::reload), observing.reload()];
         let (running, _watching) = self.start(https.as_ref(), observing.observe.clone())?;
-        // In order: what workers noted last is written when they have ended.
-        run(running, orders, drain, descriptors, Reload::all(reloads), |running| {
+        run(running, orders, drain, descriptors, Reload::all(reloads), observing.writer(), |running| {
             let addresses = running.addresses();
             let secured = https.as_ref().map_or(1..1, Https::range);
             let what = if is_tcp { "relaying" } else { "listening on" };

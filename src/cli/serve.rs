@@ -230,7 +230,7 @@ impl Serve {
         let link = broker.as_ref().map(broker::Broker::link);
         let running = self.start(https.as_ref(), ws, topics, link)?;
         let reload = https.as_ref().and_then(Https::reload);
-        run(running, orders, drain, descriptors, reload, |running| announce(running, https.as_ref()))?;
+        run(running, orders, drain, descriptors, reload, None, |running| announce(running, https.as_ref()))?;
         Ok(())
     }
 

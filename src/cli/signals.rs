@@ -1,5 +1,6 @@
 //! Signals of `ringmill serve` and `ringmill proxy`: what each orders.
 
+use crate::cli::access_log::LogWriter;
 use crate::cli::log;
 use ringmill::{Error, Handle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -54,6 +55,7 @@ impl Orders {
         handle: Handle,
         drain: Duration,
         reload: Option<Reload>,
+        access_log: Option<LogWriter>,
     ) -> Result<(), Error> {
         let reload = reload.map(reloader).transpose().map_err(no_signals)?;
         let watch = move || {
@@ -69,6 +71,7 @@ impl Orders {
                 }
                 if ordered && orders {
                     tracing::warn!("second signal: ending at once");
+                    access_log.iter().for_each(LogWriter::finish);
                     log::flush();
                     std::process::exit(128 + signal);
                 }

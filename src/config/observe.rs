@@ -1,11 +1,15 @@
 //! What the file says of those who look from outside: what requests are called, the access log. From its tables to what runs.
 
+use super::problem::Problem;
 use super::text::{
     LogFormatText, LogTarget, LogTargetText, RequestIdText, ShareText, Text, Timeout, TraceText,
 };
 use ringmill::proxy::{AccessLog, IdRules, LogFormat, LogRules};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use toml::Spanned;
 
 /// What requests are called.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -36,7 +40,8 @@ impl Ids {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct AccessLogTable {
     /// Standard output, or a file, which is appended to and opened again on SIGHUP.
-    pub(crate) to: Text<LogTargetText>,
+    #[schemars(with = "Text<LogTargetText>")]
+    pub(crate) to: Spanned<Text<LogTargetText>>,
     /// An object in JSON, or a line as Apache and nginx write it.
     #[serde(default = "json")]
     pub(crate) format: Text<LogFormatText>,
@@ -71,6 +76,24 @@ impl AccessLogTable {
     }
 
     pub(super) fn target(&self) -> (LogTarget, LogFormat) {
-        (self.to.value.clone(), self.format.value)
+        (self.to.get_ref().value.clone(), self.format.value)
+    }
+
+    /// Says where nothing can be written. A file that is not there is made for that, and goes again.
+    pub(super) fn check(&self, problems: &mut Vec<Problem>) {
+        let LogTarget::File(path) = &self.to.get_ref().value else { return };
+        let is_there = match std::fs::symlink_metadata(path) {
+            // Whoever opens a pipe waits for the other end.
+            Ok(file) if file.file_type().is_fifo() => return,
+            found => found.is_ok(),
+        };
+        match OpenOptions::new().append(true).create(true).mode(0o640).open(path) {
+            Ok(_) if is_there => {}
+            Ok(_) => drop(std::fs::remove_file(path)),
+            Err(error) => {
+                let what = format!("no access log in {}: {error}", path.display());
+                problems.push(Problem::at(self.to.span(), what, "a file that this user may write"));
+            }
+        }
     }
 }

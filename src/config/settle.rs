@@ -126,6 +126,7 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
     });
     let draft = Draft::new(upstreams, move |upstreams| Plan::new(front.clone(), upstreams, routes.clone()));
     let lookups = members::lookups(file, &draft, problems);
+    file.access_log.iter().for_each(|log| log.check(problems));
     Settled {
         engine,
         drain: drain.value,
