@@ -13,8 +13,8 @@ use common::upstream::{Line, Upstream};
 use common::*;
 use ringmill::http::{self, Limits};
 use ringmill::proxy::{
-    AccessLog, Balance, Batch, Check, Ejection, Fleet, HashBy, IdRules, LineWriter, LogFormat, LogRules,
-    Observe, Page, Pages, Proxy, ProxyConfig, RequestIds, ServerCounts, Sticky, Traces,
+    AccessLog, Balance, Batch, Check, Counted, Counts, Ejection, Fleet, HashBy, IdRules, LineWriter,
+    LogFormat, LogRules, Observe, Page, Pages, Proxy, ProxyConfig, RequestIds, ServerCounts, Sticky, Traces,
 };
 use ringmill::{Address, Config, DriverChoice, Running};
 use std::io::{Read, Write};

@@ -13,6 +13,7 @@ use ringmill::http::{self, Reply, Request};
 use ringmill::{DriverChoice, Engine, Tls, TlsConfig, TlsStore};
 use std::io::{Read, Write};
 use std::process::Command;
+use std::sync::{Arc, Barrier};
 
 fn proxy(driver: DriverChoice, arguments: &[&str]) -> Program {
     let mut command = ringmill();
@@ -45,7 +46,12 @@ fn connections_are_passed_on_as_they_are() {
     on_both_drivers(|driver| {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = server.local_addr().unwrap().to_string();
-        let mut program = proxy(driver, &[&at, "--tcp", "--send-proxy", "1", "--tcp-idle", "1h"]);
+        let directory = Directory::new();
+        let log = directory.file("access.log");
+        let to = format!("file:{log}");
+        let logged = ["--access-log", &to, "--access-log-format", "combined"];
+        let options = [&at, "--tcp", "--send-proxy", "1", "--tcp-idle", "1h"];
+        let mut program = proxy(driver, &[&options[..], &logged].concat());
         let relay = program.address_after("relaying ");
         let mut client = connect_to(relay);
         client.send("whatever it is");
@@ -61,6 +67,45 @@ fn connections_are_passed_on_as_they_are() {
         assert!(!program.has_ended());
         drop((client, server));
         assert_eq!(program.wait().code(), Some(0));
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(
+            log.starts_with("127.0.0.1 - - [") && log.ends_with("\"TCP 127.0.0.1:0\" 200 10 \"-\" \"-\"\n"),
+            "{log}"
+        );
+    });
+}
+
+/// Who ends at once still writes down what has ended before.
+#[test]
+fn a_second_signal_ends_at_once_and_loses_no_line() {
+    on_both_drivers(|driver| {
+        let (directory, together) = (Directory::new(), Arc::new(Barrier::new(2)));
+        let log = directory.file("access.log");
+        let meet = together.clone();
+        let upstream = Upstream::new(move |line| {
+            let request = line.request().unwrap();
+            if request.starts_with("GET /held") {
+                return line.wait_for_end();
+            }
+            meet.wait();
+            line.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        });
+        let address = upstream.address.to_string();
+        let mut program = proxy(driver, &[&address, "--access-log", &format!("file:{log}")]);
+        let mut clients = [connect_to(program.http()), connect_to(program.http())];
+        for (client, target) in clients.iter_mut().zip(["/held", "/last"]) {
+            client.send(get(target));
+            upstream.asked();
+        }
+        eventually(true, || program.catches(libc::SIGTERM));
+        program.signal(libc::SIGTERM);
+        eventually(true, || program.line_with("draining").is_some());
+        together.wait();
+        assert_eq!(receive(&mut clients[1]).status, 200);
+        program.signal(libc::SIGTERM);
+        assert_eq!(program.wait().code(), Some(128 + libc::SIGTERM));
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(log.contains("\"path\":\"/last\"") && log.lines().count() == 1, "{log}");
     });
 }
 

@@ -100,7 +100,8 @@ pub struct Proxy {
     /// Which connections with upstreams are this value's.
     connects: Connects,
     https_port: Option<u16>,
-    relaying: Option<Box<Relaying>>,
+    /// Its connections are passed on.
+    relaying: Option<Box<relay::Listener>>,
 }
 
 /// The state of one connection, of a client or with an upstream.
@@ -169,17 +170,20 @@ impl Proxy {
 
     /// The connections of clients are passed on as they are.
     pub fn with_relaying(self, relaying: Relaying) -> Proxy {
-        Proxy { relaying: Some(Box::new(relaying)), ..self }
+        let listener = relay::Listener::new(relaying, self.state.borrow().plan.front.observe.counts.as_ref());
+        Proxy { relaying: Some(Box::new(listener)), ..self }
     }
 
     /// A client whose connection is passed on.
-    fn relay(&self, relaying: &Relaying, io: &mut Io<'_>) -> Side {
+    fn relay(&self, listener: &relay::Listener, io: &mut Io<'_>) -> Side {
+        let (relaying, mut state) = (&listener.relaying, self.state(io));
+        let seen = state.note_client(listener, io);
         #[cfg(feature = "tls-layer")]
         if relaying.reads_names() {
             io.set_timeout(relaying.hello_timeout);
-            return Side::Greeting(Box::default());
+            return Side::Greeting(Box::new(relay::greeting::Greeting::new(seen)));
         }
-        let joint = relaying.upstream_of(None).and_then(|to| self.state(io).relay(relaying, to, None, io));
+        let joint = state.relay(listener, (relaying.upstream_of(None), None), seen, io);
         joint.map_or_else(|| Side::unwanted(None, io), Side::Relayed)
     }
 
@@ -234,6 +238,7 @@ impl Layer for Proxy {
 
     fn closed(&mut self, session: Session, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
         let state = self.state.clone();
+        state.borrow_mut().now = reclaim.now();
         match session.0 {
             Side::Streams(streams) => streams.close(self, reason, reclaim),
             Side::Trunk(trunk) => trunk.close(self, reason, reclaim),
@@ -242,7 +247,9 @@ impl Layer for Proxy {
             Side::Check(checking) => state.borrow_mut().check_closed(&checking),
             Side::Relayed(joint) => state.borrow_mut().relay_closed(joint, reason),
             #[cfg(feature = "tls-layer")]
-            Side::Greeting(_) => {}
+            Side::Greeting(mut greeting) => {
+                state.borrow_mut().greeting_over(&mut greeting, End::ClientLeft);
+            }
             Side::Unwanted(place) => {
                 place.into_iter().for_each(|place| state.borrow_mut().relay_unwanted(place))
             }
@@ -435,7 +442,10 @@ impl Proxy {
             Side::Relayed(joint) => state.relay_timeout(*joint, io),
             Side::Check(_) | Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Next::Abort,
             #[cfg(feature = "tls-layer")]
-            Side::Greeting(_) => Next::Close,
+            Side::Greeting(greeting) => {
+                state.greeting_over(greeting, End::TimedOut);
+                Next::Close
+            }
         }
     }
 
@@ -448,7 +458,10 @@ impl Proxy {
             // Both ends say when it is over.
             Side::Relayed(joint) => state.relay_look(*joint, io),
             #[cfg(feature = "tls-layer")]
-            Side::Greeting(_) => Next::Close,
+            Side::Greeting(greeting) => {
+                state.greeting_over(greeting, End::Refused);
+                Next::Close
+            }
             Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Next::Abort,
         }
     }

@@ -10,7 +10,7 @@ use super::upstream_stats::UpstreamStats;
 use crate::config::{Known, Listen, Settled, Source, StartOnly};
 use ringmill::http::Server;
 use ringmill::layer::proxy::Prefixed;
-use ringmill::proxy::{Plans, Proxy, Watching};
+use ringmill::proxy::{Plans, Proxy, Relaying, Watching};
 use ringmill::{
     Address, Builder, Engine, Error, Gate, Layer, ListenOptions, Listeners, Tls, TlsPeer, TlsStore,
     WorkerContext,
@@ -349,7 +349,8 @@ fn stack<S: Sink>(listening: &Listening, plans: &Plans, sink: S) -> S::Taken {
     let listen = &listening.listen;
     let (plans, https_port, proxies) = (plans.clone(), listen.https_port, listen.proxies.clone());
     let (before, behind) = (listening.gate_before(), listening.gate_behind().cloned());
-    let relaying = listen.tcp.clone();
+    let named = |relaying| Relaying { listener: listen.address.to_string(), ..relaying };
+    let relaying = listen.tcp.clone().map(named);
     let proxy = move |worker: &WorkerContext| {
         let proxy = Proxy::listening(&plans, worker).with_https_port(https_port);
         match &relaying {

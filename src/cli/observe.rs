@@ -21,7 +21,7 @@ pub(super) struct ObserveOptions {
     #[arg(long, value_name = "WHOSE", env = "RINGMILL_TRACE", default_value = "off")]
     trace: Traces,
 
-    /// Write a line for each request to stdout or file:PATH, which is opened again on SIGHUP. Lines that are not taken in time are dropped
+    /// Write a line for each request, with --tcp for each connection when it ends, to stdout or file:PATH, which is opened again on SIGHUP. Lines that are not taken in time are dropped
     /// and counted
     #[arg(long, value_name = "TO", env = "RINGMILL_ACCESS_LOG")]
     access_log: Option<LogTarget>,

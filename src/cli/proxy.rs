@@ -333,8 +333,12 @@ impl Proxy {
                 .map(|version| if version == "1" { Version::One } else { Version::Two }),
             ..ProxyConfig::new(Vec::new())
         };
-        let relaying = Relaying { idle_timeout: self.tcp_idle, ..Relaying::new(Some(String::new())) };
-        let relaying = self.tcp.then_some(relaying);
+        let (tcp, tcp_idle) = (self.tcp, self.tcp_idle);
+        let relaying = |listener: &Address| Relaying {
+            listener: listener.to_string(),
+            idle_timeout: tcp_idle,
+            ..Relaying::new(Some(String::new()))
+        };
         let drafted = Drafted { name: String::new(), entries, config: proxy };
         let draft = Draft::new(vec![drafted], |mut upstreams| {
             Plan::one(ProxyConfig::clone(&upstreams.remove(0).config))
@@ -349,20 +353,23 @@ impl Proxy {
         let mut builder = outbound(Engine::builder().config(config), &plans);
         let redirect_port = https.and_then(|https| https.redirect_port);
         let planned = plans.clone();
-        let front = move |worker: &WorkerContext| {
-            let proxy = Relay::listening(&planned, worker);
-            match &relaying {
-                Some(relaying) => proxy.with_relaying(relaying.clone()),
-                None => proxy,
+        let front = |listener: &Address| {
+            let (planned, relaying) = (planned.clone(), tcp.then(|| relaying(listener)));
+            move |worker: &WorkerContext| {
+                let proxy = Relay::listening(&planned, worker);
+                match &relaying {
+                    Some(relaying) => proxy.with_relaying(relaying.clone()),
+                    None => proxy,
+                }
             }
         };
-        let plain = front.clone();
+        let plain = front(&self.listen.0);
         let options = ListenOptions { gate: self.gate.gate()?, ..ListenOptions::default() };
         builder = builder.listen_with(self.listen.0, options.clone(), move |worker| {
             plain(worker).with_https_port(redirect_port)
         });
         for (address, store) in https.iter().flat_map(|https| https.listeners()) {
-            let front = front.clone();
+            let front = front(&address);
             builder = builder
                 .listen_with(address, options.clone(), move |worker| Tls::new(front(worker), store.clone()));
         }

@@ -2,7 +2,7 @@
 
 use ringmill::http::{Handler, Method, Reply, Request};
 use ringmill::proxy::{
-    Counted, Counts, LIMITS_MICROS, LimitCounts, LineCounts, PlannedUpstream, Plans, ServerCounts,
+    Counted, Counts, End, LIMITS_MICROS, LimitCounts, LineCounts, PlannedUpstream, Plans, ServerCounts,
 };
 use ringmill::{Address, Stats};
 use serde::Serialize;
@@ -29,6 +29,9 @@ struct Page {
     limits: Vec<Limited>,
     upstreams: Vec<Server>,
     routes: Vec<Route>,
+    /// Those that pass connections on as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    listeners: Vec<Listener>,
     /// Requests that no route took.
     #[serde(skip_serializing_if = "Option::is_none")]
     unrouted: Option<Json>,
@@ -70,7 +73,15 @@ struct Server {
     spared: u64,
     down: bool,
     drained: bool,
+    /// It is given connections as they are, and no requests.
+    tcp: bool,
     /// Of those that have come to their end.
+    ended: Json,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    listener: String,
     ended: Json,
 }
 
@@ -81,9 +92,10 @@ struct Route {
 }
 
 impl Server {
-    fn of(upstream: &str, counts: ServerCounts, ended: &LineCounts) -> Server {
+    fn of(upstream: &PlannedUpstream, counts: ServerCounts, ended: &LineCounts) -> Server {
+        let tcp = upstream.config.is_relayed;
         Server {
-            upstream: upstream.to_owned(),
+            upstream: upstream.name.clone(),
             address: counts.address.to_string(),
             connections: counts.open,
             in_flight: counts.in_flight,
@@ -95,13 +107,14 @@ impl Server {
             spared: counts.spared,
             down: counts.is_down,
             drained: counts.is_drained,
-            ended: json_of(ended, "first_byte_ms"),
+            tcp,
+            ended: json_of(ended, "first_byte_ms", tcp),
         }
     }
 }
 
-/// What was counted, with its times under this name.
-fn json_of(counts: &LineCounts, times: &str) -> Json {
+/// What was counted of requests, or of connections, with its times under this name.
+fn json_of(counts: &LineCounts, times: &str, is_tcp: bool) -> Json {
     let millis = |micros: u64| micros as f64 / 1000.0;
     let names = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter();
     let statuses: Map<String, Json> =
@@ -110,13 +123,20 @@ fn json_of(counts: &LineCounts, times: &str) -> Json {
     let limits = limits.chain([format!(">{}", millis(LIMITS_MICROS[LIMITS_MICROS.len() - 1]))]);
     let up_to: Map<String, Json> =
         limits.zip(counts.times).map(|(limit, count)| (limit, count.into())).collect();
-    json!({
-        "statuses": statuses,
+    let ends: Map<String, Json> =
+        End::ALL.iter().zip(counts.ends).map(|(end, count)| (end.name().to_owned(), count.into())).collect();
+    let counted = if is_tcp { "connections" } else { "requests" };
+    let mut json = json!({
+        "ends": ends,
         "bytes_in": counts.received,
         "bytes_out": counts.sent,
         "retries": counts.retries,
-        times: { "sum": millis(counts.micros), "requests": up_to },
-    })
+        times: { "sum": millis(counts.micros), counted: up_to },
+    });
+    if !is_tcp {
+        json["statuses"] = statuses.into();
+    }
+    json
 }
 
 impl Handler for UpstreamStats {
@@ -146,14 +166,23 @@ impl UpstreamStats {
             |what: &Counted| counted.iter().find(|(known, _)| known == what).map(|(_, counts)| *counts);
         let servers = |upstream: &PlannedUpstream| {
             let of = |counts: ServerCounts| {
-                let what = Counted::Server(upstream.name.clone(), counts.address.clone());
-                Server::of(&upstream.name, counts, &ended(&what).unwrap_or_default())
+                let what = if upstream.config.is_relayed { Counted::Relayed } else { Counted::Server };
+                let what = what(upstream.name.clone(), counts.address.clone());
+                Server::of(upstream, counts, &ended(&what).unwrap_or_default())
             };
             upstream.config.fleet.counts().into_iter().map(of).collect::<Vec<_>>()
         };
         let route = |(what, counts): &(Counted, LineCounts)| match what {
-            Counted::Route(route) => Some(Route { route: route.clone(), ended: json_of(counts, "ms") }),
-            Counted::Unrouted | Counted::Server(..) => None,
+            Counted::Route(route) => {
+                Some(Route { route: route.clone(), ended: json_of(counts, "ms", false) })
+            }
+            _ => None,
+        };
+        let listener = |(what, counts): &(Counted, LineCounts)| match what {
+            Counted::Listener(name) => {
+                Some(Listener { listener: name.clone(), ended: json_of(counts, "ms", true) })
+            }
+            _ => None,
         };
         let page = Page {
             connections: total.connections,
@@ -167,7 +196,8 @@ impl UpstreamStats {
             access_log_dropped: observe.log.as_ref().map(|log| log.to.dropped()),
             upstreams: plan.upstreams().iter().flat_map(servers).collect(),
             routes: counted.iter().filter_map(route).collect(),
-            unrouted: ended(&Counted::Unrouted).map(|counts| json_of(&counts, "ms")),
+            listeners: counted.iter().filter_map(listener).collect(),
+            unrouted: ended(&Counted::Unrouted).map(|counts| json_of(&counts, "ms", false)),
         };
         match serde_json::to_vec_pretty(&page) {
             Ok(mut json) => {

@@ -36,7 +36,7 @@ impl Ids {
     }
 }
 
-/// A line for each request: `[access_log]`. Lines that are not taken in time are dropped and counted; nobody waits for them. Left out, there is none.
+/// A line for each request, and for each connection of `tcp` when it ends: `[access_log]`. Lines that are not taken in time are dropped and counted; nobody waits for them. Left out, there is none.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct AccessLogTable {
     /// Standard output, or a file, which is appended to and opened again on SIGHUP.
@@ -45,10 +45,10 @@ pub(crate) struct AccessLogTable {
     /// An object in JSON, or a line as Apache and nginx write it.
     #[serde(default = "json")]
     pub(crate) format: Text<LogFormatText>,
-    /// Only this part of the requests, from 0 to 1, and all that failed (the proxy, or with a status of 500 or more) or were slow.
+    /// Only this part of the requests and connections, from 0 to 1, and all that failed (the proxy, or with a status of 500 or more) or were slow.
     #[serde(default = "all")]
     pub(crate) sample: Text<ShareText>,
-    /// A request that takes so long is slow.
+    /// A request that takes so long is slow; connections and WebSockets are not.
     #[serde(default = "one_second")]
     pub(crate) slow: Text<Timeout>,
 }

@@ -32,7 +32,7 @@ pub(crate) struct File {
     /// How names of servers (`dns:`) are looked up. Left out, as the system says (`/etc/resolv.conf`).
     #[schemars(with = "Dns")]
     pub(crate) dns: Option<Dns>,
-    /// A line for each request.
+    /// A line for each request, and for each connection of `tcp`.
     pub(crate) access_log: Option<AccessLogTable>,
     /// Pages of HTML for what is answered here instead of by an upstream, by status: `"503" = "/etc/ringmill/503.html"`. `{request_id}` in a page becomes the
     /// name of the request. Who prefers JSON is told a problem (RFC 9457) in any case. 64 KiB at most, read with this file.
@@ -68,7 +68,7 @@ pub(crate) struct Server {
     /// Look at this file about every so often, and follow it when it has changed, as on SIGHUP. Left out, only SIGHUP counts. Files
     /// of certificates are looked at every ten seconds in any case.
     pub(crate) watch: Option<Text<Timeout>>,
-    /// Where upstreams and routes are told of: GET /stats says how each server does and what became of requests, POST /drain/IP:PORT gives a server no
+    /// Where upstreams and routes are told of: GET /stats says how each server does and what became of requests and connections, POST /drain/IP:PORT gives a server no
     /// new requests, /undrain/IP:PORT again. Whoever can connect may do that. Left out, nothing is counted.
     pub(crate) stats: Option<Text<ListenAddress>>,
 }

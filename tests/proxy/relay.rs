@@ -271,3 +271,100 @@ fn servers_are_told_whose_connection_it_is() {
         }
     });
 }
+
+/// A line and counts for each connection, with its end.
+#[test]
+fn connections_are_noted_with_their_ends() {
+    on_both_drivers(|driver| {
+        let server = Server::new();
+        let (log, counts) = (AccessLog::default(), Counts::default());
+        let rules = LogRules {
+            to: log.clone(),
+            sampled_per_million: 1_000_000,
+            slow: Duration::from_secs(3600),
+            has_agents: false,
+        };
+        let observe = Observe { log: Some(rules), counts: Some(counts.clone()), ..Observe::default() };
+        let servers = vec![server.address.clone()];
+        let config = ProxyConfig { observe: observe.clone(), ..ProxyConfig::relayed(servers) };
+        let (_nobody, nobody) = deaf();
+        let of_nobody = ProxyConfig { observe, ..ProxyConfig::relayed(vec![nobody]) };
+        let relaying = Relaying {
+            listener: "front".to_owned(),
+            idle_timeout: Duration::from_millis(600),
+            ..Relaying::new(Some(String::new()))
+        };
+        let serve = |config: &ProxyConfig| {
+            let (config, relaying) = (config.clone(), relaying.clone());
+            start(common::config(driver), move |_| {
+                Proxy::new(config.clone(), 1).with_relaying(relaying.clone())
+            })
+        };
+        let (running, nowhere) = (serve(&config), serve(&of_nobody));
+        let mut known = Vec::new();
+        let mut check = |running: &Running, act: &dyn Fn(TcpStream), end: &str, bytes: (u64, u64)| {
+            let before = known.len();
+            // A connection that is reset at once was there: `connect_timeout` would say otherwise.
+            act(with_patience(TcpStream::connect(ip(&running.addresses()[0])).unwrap()));
+            eventually(before + 1, || lines(&log, &mut known));
+            let line = &known[before];
+            assert_eq!(
+                (line["end"].as_str(), line["listener"].as_str()),
+                (Some(end), Some("front")),
+                "{line}"
+            );
+            assert_eq!(
+                (line["bytes_in"].as_u64(), line["bytes_out"].as_u64()),
+                (Some(bytes.0), Some(bytes.1))
+            );
+            assert_eq!(line["client"].as_str(), Some("127.0.0.1"));
+            assert!(line["ms"].is_number() && line.get("status").is_none(), "{line}");
+            line.clone()
+        };
+        let whole = |mut client: TcpStream| {
+            let mut server = server.accept();
+            client.send(b"question");
+            server.expect(b"question");
+            server.send(b"an answer");
+            client.shutdown(Shutdown::Write).unwrap();
+            server.expect_eof();
+            drop(server);
+            client.rest();
+        };
+        let line = check(&running, &whole, "complete", (8, 9));
+        assert_eq!(line["upstream"].as_str(), Some(&*server.address.to_string()));
+        assert!(line["wait_ms"].is_number() && line["first_byte_ms"].is_number(), "{line}");
+        let leaving = |mut client: TcpStream| {
+            let mut server = server.accept();
+            server.send(b"hello");
+            client.expect(b"hello");
+            reset(client);
+            server.expect_reset();
+        };
+        check(&running, &leaving, "client", (0, 5));
+        let left = |mut client: TcpStream| {
+            let mut server = server.accept();
+            client.send(b"hello");
+            server.expect(b"hello");
+            reset(server);
+            client.expect_reset();
+        };
+        check(&running, &left, "upstream", (5, 0));
+        let idle = |mut client: TcpStream| {
+            let _server = server.accept();
+            client.expect_reset();
+        };
+        let line = check(&running, &idle, "timeout", (0, 0));
+        assert!(line["ms"].as_f64() >= Some(500.0) && line.get("first_byte_ms").is_none(), "{line}");
+        let unserved = |mut client: TcpStream| drop(client.expect_reset());
+        let line = check(&nowhere, &unserved, "upstream", (0, 0));
+        assert!(line.get("upstream").is_none() && line.get("wait_ms").is_none(), "{line}");
+        let sum = |what: Counted| counts.all().into_iter().find(|(known, _)| *known == what).unwrap().1;
+        let of_listener = sum(Counted::Listener("front".to_owned()));
+        // Complete, refused, client, upstream, timeout.
+        assert_eq!(of_listener.ends, [1, 0, 1, 2, 1]);
+        assert_eq!((of_listener.received, of_listener.sent), (13, 14));
+        let of_server = sum(Counted::Relayed(String::new(), server.address.clone()));
+        assert_eq!((of_server.ends, of_server.times.iter().sum::<u64>()), ([1, 0, 1, 1, 1], 2));
+    });
+}

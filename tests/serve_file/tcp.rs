@@ -110,7 +110,10 @@ fn tls_is_passed_on_by_name_or_opened() {
             format!("[upstream.two]\nservers = [\"{}\"]\nproxy_protocol = 2\n", raw_at),
             format!("[upstream.raw]\nservers = [\"{raw_at}\"]\n"),
         ];
-        let served = Served::start(driver, &text.concat());
+        let (directory, stats) = (Directory::new(), free());
+        let log = directory.file("access.log");
+        let observed = format!("[access_log]\nto = \"file:{log}\"\n{}", text.concat());
+        let served = Served::start_with(driver, &format!("stats = \"{stats}\""), &observed);
         let config = authority.client(&[&rustls::version::TLS13, &rustls::version::TLS12]);
         for _ in 0..2 {
             let mut stream = secure(by_name, &config, "one.test").expect("the certificate is of that name");
@@ -170,6 +173,44 @@ fn tls_is_passed_on_by_name_or_opened() {
         let mut server = accept(&raw);
         client.sock.shutdown(Shutdown::Write).unwrap();
         server.expect_reset();
+
+        // All of that was noted when it ended: name, end and listener.
+        let lines = || -> Vec<[String; 3]> {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let text =
+                |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            let mut lines: Vec<_> =
+                lines.map(|line| ["sni", "end", "listener"].map(|key| text(&line, key))).collect();
+            lines.sort();
+            lines
+        };
+        eventually(7, || lines().len());
+        let (by_name, opened) = (by_name.to_string(), opened.to_string());
+        let expected = [
+            ["", "client", &opened],
+            ["", "complete", &opened],
+            ["", "refused", &by_name],
+            ["a.two.test", "complete", &by_name],
+            ["one.test", "complete", &by_name],
+            ["one.test", "complete", &by_name],
+            ["two.test", "refused", &by_name],
+        ];
+        assert_eq!(lines(), expected.map(|line| line.map(str::to_owned)));
+        let mut admin = connect_to(stats);
+        admin.send(get("/stats"));
+        let page: serde_json::Value = serde_json::from_str(receive(&mut admin).text()).unwrap();
+        let ends = |listener: &str| {
+            let all = page["listeners"].as_array().unwrap();
+            let own = all.iter().find(|it| it["listener"] == *listener).unwrap();
+            ["complete", "refused", "client"].map(|end| own["ended"]["ends"][end].as_u64().unwrap())
+        };
+        assert_eq!((ends(&by_name), ends(&opened)), ([3, 2, 0], [1, 0, 1]));
+        let of_one = &page["upstreams"].as_array().unwrap()[0];
+        assert_eq!(
+            (of_one["tcp"].as_bool(), of_one["ended"]["ends"]["complete"].as_u64()),
+            (Some(true), Some(2))
+        );
         drop(served);
     });
 }

@@ -46,6 +46,13 @@ pub(crate) struct Shared {
 /// Where the memory of a session that is over goes.
 pub struct Reclaim<'a>(pub(crate) &'a mut Shared);
 
+impl Reclaim<'_> {
+    /// The time of this turn.
+    pub fn now(&self) -> Tick {
+        self.0.now
+    }
+}
+
 /// Outputs a worker keeps for the next turns; more are freed.
 pub(super) const SPARE_OUTPUTS_MAX: usize = 1024;
 /// The memory in them. An output of a large reply that is freed costs the next one a page fault for every 4 KiB.

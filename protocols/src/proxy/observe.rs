@@ -1,4 +1,4 @@
-//! What is told of requests to those who look at a proxy from outside. Nothing here decides what becomes of a request, and what is not asked
+//! What is told of requests, and of connections that are passed on as they are, to those who look at a proxy from outside. Nothing here decides what becomes of a request, and what is not asked
 //! for costs nothing.
 //!
 //! `ids.rs` and `trace.rs` are what a request is called. `seen.rs` is what is noted of one while it is served; with its end it is an `entry.rs`
@@ -16,6 +16,7 @@ mod trace;
 
 pub(super) use counts::Tally;
 pub use counts::{Counted, Counts, LIMITS_MICROS, LineCounts};
+pub(super) use entry::Front;
 pub use entry::{End, Entry, Numbers, Text};
 pub use format::{LineWriter, LogFormat};
 pub use ids::{IdRules, RequestIds, Traces};
@@ -23,7 +24,7 @@ pub(super) use ids::{Identity, is_identity};
 pub(super) use log::Sink;
 pub use log::{AccessLog, Batch, LogRules};
 pub(super) use random::Random;
-pub(super) use seen::{Label, Left, Seen, Wishes};
+pub(super) use seen::{Label, Noted, Seen, Wishes};
 
 /// What is told of requests. By default nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,11 +33,16 @@ pub struct Observe {
     pub ids: IdRules,
     /// Which of them are noted when they have come to their end, and where.
     pub log: Option<LogRules>,
-    /// Where routes and servers are counted.
+    /// Where routes, listeners and servers are counted.
     pub counts: Option<Counts>,
 }
 
 impl Observe {
+    /// Whether anything is to be told of a connection that is passed on.
+    pub(super) fn is_told(&self) -> bool {
+        self.log.is_some() || self.counts.is_some()
+    }
+
     /// Whether anything is to be noted of a request.
     pub(super) fn is_wanted(&self) -> bool {
         !self.ids.is_off() || self.log.is_some() || self.counts.is_some()

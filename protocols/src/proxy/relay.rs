@@ -5,22 +5,28 @@
 //! requests (`pool.rs`, `groups.rs`). Where clients speak TLS, the name they ask for may say the upstream: it is read and nothing is
 //! opened.
 //!
-//! Read on: `pair.rs` is what two ends share, pure; `ends.rs` is what each of them does; `greeting.rs` reads names.
+//! Read on: `pair.rs` is what two ends share, pure; `ends.rs` is what each of them does; `greeting.rs` reads names; `seen.rs` notes what is
+//! told of it.
 
 mod ends;
 #[cfg(feature = "tls-layer")]
 pub(super) mod greeting;
 pub(super) mod pair;
+mod seen;
 
 use super::groups::Groups;
+use super::observe::{Counted, Counts, Label};
 use super::plan::Plan;
 use super::route::HostPattern;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Where the connections of a listener go, and how long they may be quiet. The upstreams, by their names in the plan, are those whose
 /// connections are relayed ([`ProxyConfig::is_relayed`](crate::proxy::ProxyConfig::is_relayed)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relaying {
+    /// What the listener is called in the access log and where connections are counted: its address, best.
+    pub listener: String,
     /// The upstream; with `names`, the one of clients that ask for none of them. Without it those are refused.
     pub to: Option<String>,
     /// Upstreams by the names that clients ask for in their first bytes, which must be those of TLS. Left empty, these are not looked at.
@@ -37,6 +43,7 @@ impl Relaying {
     /// The defaults, for this upstream: ten minutes, as nginx has them.
     pub fn new(to: Option<String>) -> Relaying {
         Relaying {
+            listener: String::new(),
             to,
             #[cfg(feature = "tls-layer")]
             names: Vec::new(),
@@ -74,6 +81,21 @@ impl Relaying {
         #[cfg(not(feature = "tls-layer"))]
         let _ = (name, HostPattern::Any);
         self.to.as_deref()
+    }
+}
+
+/// A listener of one worker, whose connections are passed on.
+pub(super) struct Listener {
+    pub(super) relaying: Relaying,
+    label: Rc<Label>,
+}
+
+impl Listener {
+    /// Its connections are counted where these are.
+    pub(super) fn new(relaying: Relaying, counts: Option<&Counts>) -> Listener {
+        let name = relaying.listener.clone();
+        let line = counts.map(|counts| counts.line(&Counted::Listener(name.clone())));
+        Listener { relaying, label: Rc::new(Label { address: name, line }) }
     }
 }
 

@@ -1,9 +1,9 @@
-//! When something is noted of a request, where anything is to be told of it (`observe.rs`): with its head, and with its end.
+//! When something is noted of a request (of other connections: `relay/seen.rs`), where anything is to be told of it (`observe.rs`): with its head, and with its end.
 
 use super::accept::Form;
 use super::client::{Begun, Client, Peer};
 use super::exchange::Exchange;
-use super::observe::{Counted, End, Label, Left, Seen, Tally, Wishes};
+use super::observe::{Counted, End, Front, Label, Noted, Seen, Tally, Wishes};
 use super::route::Route;
 use super::state::State;
 use crate::http::message::Head;
@@ -82,13 +82,12 @@ impl State {
         self.forget(Some(seen));
     }
 
-    /// The same, because its client has left. That is told without the time, so it is noted with the next call, which follows at once
-    /// where an upstream is to be told.
+    /// The same, because its client has left.
     pub(super) fn note_left(&mut self, exchange: &mut Exchange) {
-        let Some(mut seen) = exchange.seen.take() else { return };
-        seen.end.get_or_insert(End::ClientLeft);
-        let server = self.given_to(exchange);
-        self.left.push(Left { seen, tries: exchange.tries, server });
+        if let Some(seen) = &mut exchange.seen {
+            seen.end.get_or_insert(End::ClientLeft);
+        }
+        self.note_end(exchange);
     }
 
     /// An exchange has become a pair, and ends with it.
@@ -96,7 +95,7 @@ impl State {
         let exchange = &mut self.exchanges[key];
         let (Some(seen), tries) = (exchange.seen.take(), exchange.tries) else { return };
         let server = self.given_to(&self.exchanges[key]);
-        self.pairs[pair].seen = Some(Left { seen, tries, server });
+        self.pairs[pair].seen = Some(Noted { seen, tries, server });
     }
 
     /// The server that it was given to last.
@@ -104,32 +103,35 @@ impl State {
         (exchange.tries > 0).then(|| self.groups[exchange.place].label.clone())
     }
 
-    /// The time is known.
-    #[cold]
-    pub(super) fn put_left(&mut self) {
-        for Left { seen, tries, server } in std::mem::take(&mut self.left) {
-            self.put(&seen, tries, server.as_deref());
-            self.forget(Some(seen));
-        }
+    /// Tells of what has come to its end, whatever it was.
+    pub(super) fn put_noted(&mut self, Noted { seen, tries, server }: Noted) {
+        self.put(&seen, tries, server.as_deref());
+        self.forget(Some(seen));
     }
 
-    /// Tells of a request that has come to its end, whatever it was.
     fn put(&mut self, seen: &Seen, tries: u8, server: Option<&Label>) {
         let numbers = seen.numbers(self.now, tries);
-        if let Some(tally) = &mut self.tally {
+        if let Some(listener) = &seen.listener {
+            listener.line.iter().for_each(|line| line.count_whole(&numbers));
+        } else if let Some(tally) = &mut self.tally {
             tally.end(seen.route, &numbers);
         }
         if let Some(line) = server.and_then(|server| server.line.as_ref()) {
             line.count_given(&numbers);
         }
         let (Some(rules), Some(sink)) = (&self.plan.front.observe.log, &mut self.sink) else { return };
-        let is_bad = numbers.status >= 500 || numbers.end.is_bad() || numbers.total >= rules.slow;
+        // Connections are not slow because they last.
+        let is_slow = numbers.total >= rules.slow && numbers.status != 101 && !numbers.is_relayed;
+        let is_bad = numbers.status >= 500 || numbers.end.is_bad() || is_slow;
         let is_taken = is_bad
             || rules.sampled_per_million >= MILLION
             || self.random.next() % u64::from(MILLION) < u64::from(rules.sampled_per_million);
         if is_taken {
             let server = server.map_or("", |server| &server.address);
-            sink.put(&numbers, (server.as_bytes(), seen.ids.id()), seen.texts(), self.now);
+            let listener = seen.listener.as_ref().map_or("", |listener| &listener.address);
+            let front =
+                Front { upstream: server.as_bytes(), id: seen.ids.id(), listener: listener.as_bytes() };
+            sink.put(&numbers, front, seen.texts(), self.now);
         }
     }
 
@@ -152,9 +154,11 @@ impl State {
         tally.follow(self.plan.routes.all().iter().map(Route::to_string));
         for key in self.groups.all_planned() {
             let name = self.groups.planned_as(key).map_or("", |upstream| &upstream.name).to_owned();
+            let is_relayed = self.groups.config(key).is_relayed;
             for endpoint in &mut self.groups.group(key).pool.endpoints {
                 if endpoint.label.line.is_none() {
-                    let what = Counted::Server(name.clone(), endpoint.address.clone());
+                    let what = if is_relayed { Counted::Relayed } else { Counted::Server };
+                    let what = what(name.clone(), endpoint.address.clone());
                     let line = Some(counts.line(&what));
                     endpoint.label = Rc::new(Label { address: endpoint.label.address.clone(), line });
                 }
@@ -172,22 +176,17 @@ impl State {
 
     /// Keeps its memory for the next request.
     fn forget(&mut self, seen: Option<Box<Seen>>) {
-        if let Some(seen) = seen
+        if let Some(mut seen) = seen
             && self.spare_seen.len() < SPARE_MAX
         {
+            seen.listener = None;
             self.spare_seen.push(seen);
         }
     }
 }
 
 /// The version of TLS between the client and whoever it speaks TLS with.
-fn tls_of(facts: &Facts) -> &str {
+pub(super) fn tls_of(facts: &Facts) -> &str {
     let proxied = || facts.proxied.as_ref()?.ssl.as_ref()?.version.as_deref();
     facts.secure.as_ref().map(|secure| secure.version).or_else(proxied).unwrap_or_default()
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        self.put_left();
-    }
 }

@@ -7,7 +7,7 @@ use super::accept::Form;
 use super::exchange::{Exchange, Pipe, Repeats, Stage, Way};
 use super::fields::ToClient;
 use super::groups::{Groups, Place};
-use super::observe::{End, Left, Random, Seen, Sink, Tally};
+use super::observe::{End, Random, Seen, Sink, Tally};
 use super::pages::Own;
 use super::plan::Plan;
 use super::relay::pair::Pair;
@@ -52,8 +52,6 @@ pub(super) struct State {
     pub(super) seen: Option<Box<Seen>>,
     #[expect(clippy::vec_box, reason = "they move in and out as they are")]
     pub(super) spare_seen: Vec<Box<Seen>>,
-    /// Requests whose clients have left since the time was known.
-    pub(super) left: Vec<Left>,
     pub(super) sink: Option<Sink>,
     pub(super) tally: Option<Tally>,
 }
@@ -102,7 +100,6 @@ impl State {
             random: Random::from_os(),
             seen: None,
             spare_seen: Vec::new(),
-            left: Vec::new(),
             sink: None,
             tally: None,
         };
@@ -113,9 +110,6 @@ impl State {
     /// To be called first in each call that has an `Io`.
     pub(super) fn look_at_clock(&mut self, now: Tick, unix_secs: u64) {
         self.now = now;
-        if !self.left.is_empty() {
-            self.put_left();
-        }
         if self.date_secs != unix_secs {
             self.date_secs = unix_secs;
             // The last second of the year 9999, where IMF-fixdate ends.

@@ -24,22 +24,28 @@ pub enum Counted {
     Unrouted,
     /// Requests that a server was given, by the name of its upstream and its address.
     Server(String, Address),
+    /// Connections that a listener passes on as they are, by what it is called.
+    Listener(String),
+    /// Connections that a server was given so, by the name of its upstream and its address.
+    Relayed(String, Address),
 }
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LineCounts {
-    /// Requests by the hundreds of their status; those that were not answered come first.
+    /// Requests by the hundreds of their status; those that were not answered come first, and so do connections.
     pub statuses: [u64; 6],
-    /// Bytes of requests, heads and framing included.
+    /// Requests, or connections, by how they came to their end, in the order of [`End::ALL`].
+    pub ends: [u64; End::ALL.len()],
+    /// Bytes of requests, heads and framing included; or what clients sent.
     pub received: u64,
-    /// Bytes of replies, likewise.
+    /// Bytes of replies, likewise; or what servers sent.
     pub sent: u64,
-    /// How often requests were sent beyond the first time.
+    /// How often requests were sent beyond the first time; or to how many servers more it was tried to connect.
     pub retries: u64,
-    /// How long they took, in all, in microseconds: of routes from their heads to their ends, of servers from the connection to
-    /// the first byte of the reply.
+    /// How long they took, in all, in microseconds: of routes and listeners from their beginnings to their ends, of servers from the
+    /// connection to the first byte that came.
     pub micros: u64,
     /// How many took no longer than each of [`LIMITS_MICROS`], and longer than the one before; the last took longer than any. Of servers
     /// those are missing that were not answered.
@@ -63,6 +69,7 @@ struct Known {
 #[repr(align(128))]
 pub(crate) struct Line {
     statuses: [AtomicU64; 6],
+    ends: [AtomicU64; End::ALL.len()],
     received: AtomicU64,
     sent: AtomicU64,
     retries: AtomicU64,
@@ -140,6 +147,7 @@ fn add(counter: &AtomicU64, more: u64) {
 impl Line {
     fn count(&self, numbers: &Numbers, status: u16, time: Option<Duration>) {
         add(&self.statuses[usize::from(status / 100).min(5)], 1);
+        add(&self.ends[numbers.end as usize], 1);
         add(&self.received, numbers.received);
         add(&self.sent, numbers.sent);
         add(&self.retries, numbers.retries.into());
@@ -150,7 +158,7 @@ impl Line {
         }
     }
 
-    /// A request of a route.
+    /// A request of a route, or a connection of a listener.
     pub(crate) fn count_whole(&self, numbers: &Numbers) {
         self.count(numbers, numbers.status, Some(numbers.total));
     }
@@ -165,6 +173,7 @@ impl Line {
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         LineCounts {
             statuses: self.statuses.each_ref().map(read),
+            ends: self.ends.each_ref().map(read),
             received: read(&self.received),
             sent: read(&self.sent),
             retries: read(&self.retries),
@@ -179,6 +188,7 @@ impl AddAssign for LineCounts {
         let add_all =
             |sum: &mut [u64], more: &[u64]| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         add_all(&mut self.statuses, &other.statuses);
+        add_all(&mut self.ends, &other.ends);
         add_all(&mut self.times, &other.times);
         self.received += other.received;
         self.sent += other.sent;
@@ -299,6 +309,7 @@ mod tests {
         line.count_given(&Numbers { first_byte: None, status: 504, end: End::TimedOut, ..numbers() });
         line.count_given(&Numbers { first_byte, status: 502, end: End::UpstreamFailed, ..numbers() });
         assert_eq!(line.counts().statuses, [2, 0, 1, 0, 0, 0]);
+        assert_eq!(line.counts().ends, [1, 0, 0, 1, 1]);
         assert_eq!((line.counts().times[1], line.counts().micros), (2, 1400));
     }
 

@@ -4,14 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// How a request came to its end.
+/// How a request came to its end, or a connection that is passed on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// All of the reply went to the client.
+    /// All of the reply went to the client; or both sides ended in order.
     Complete,
     /// This proxy refused it, for reasons of its own.
     Refused,
-    /// The client left before that.
+    /// The client left before that; its connection was reset, or is closed.
     ClientLeft,
     /// The upstream could not be reached, ended too early, or broke the rules.
     UpstreamFailed,
@@ -19,30 +19,38 @@ pub enum End {
     TimedOut,
 }
 
-/// What is measured of a request.
+impl End {
+    /// All of them.
+    pub const ALL: [End; 5] =
+        [End::Complete, End::Refused, End::ClientLeft, End::UpstreamFailed, End::TimedOut];
+}
+
+/// What is measured of a request, or of a connection that is passed on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Numbers {
-    /// When its head was complete, since 1970.
+    /// When its head was complete, or it was accepted, since 1970.
     pub began: Duration,
     /// From then to its end.
     pub total: Duration,
     /// How long it waited for a connection with its upstream, queue and connecting together; `None` where it got none.
     pub waited: Option<Duration>,
-    /// From then to the first byte of its reply; `None` where none came.
+    /// From then to the first byte that its server sent; `None` where none came.
     pub first_byte: Option<Duration>,
-    /// Bytes of it, head and framing included.
+    /// Bytes of it, head and framing included; or what the client sent.
     pub received: u64,
-    /// Bytes of its reply, likewise.
+    /// Bytes of its reply, likewise; or what the server sent.
     pub sent: u64,
     /// What the client was answered; 0 for nothing.
     pub status: u16,
-    /// How often it was sent beyond the first time.
+    /// How often it was sent beyond the first time; or how many servers did not take the connection.
     pub retries: u8,
     /// How it came to its end.
     pub end: End,
     /// Its version is HTTP/1.0.
     pub is_http10: bool,
+    /// It is a connection that was passed on as it is.
+    pub is_relayed: bool,
     /// The client's address, where it has one.
     pub client: Option<IpAddr>,
     /// Its trace; zeros where it is in none that is known here.
@@ -58,7 +66,7 @@ pub struct Text<'a> {
     pub is_cut: bool,
 }
 
-/// One finished request.
+/// One finished request, or connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry<'a> {
@@ -68,9 +76,11 @@ pub struct Entry<'a> {
     pub upstream: Text<'a>,
     /// What it is called.
     pub id: Text<'a>,
+    /// What its listener is called, of a connection.
+    pub listener: Text<'a>,
     /// Its method; empty where it was not understood, like all that follows.
     pub method: Text<'a>,
-    /// Host and port.
+    /// Host and port; of a connection the name that was asked for in TLS.
     pub host: Text<'a>,
     /// The path as it came.
     pub path: Text<'a>,
@@ -87,10 +97,10 @@ pub struct Entry<'a> {
 /// What is kept of a text, in bytes.
 pub(crate) const SHORT_MAX: usize = 64;
 pub(crate) const LONG_MAX: usize = 512;
-/// Texts that are written by whoever notes a request; two more come in front of them.
+/// Texts that are written by whoever notes a request; three more come in front of them.
 pub(crate) const TEXTS: usize = 7;
 /// The most that an entry takes.
-pub(crate) const ENTRY_BYTES_MAX: usize = NUMBERS + (TEXTS + 2) * (2 + LONG_MAX);
+pub(crate) const ENTRY_BYTES_MAX: usize = NUMBERS + (TEXTS + 3) * (2 + LONG_MAX);
 const NUMBERS: usize = 78;
 /// In the length of a text: it was longer.
 const CUT: u16 = 1 << 15;
@@ -104,8 +114,16 @@ pub(crate) fn put_text(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
     out.extend_from_slice(kept);
 }
 
+/// The texts in front of the others.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Front<'a> {
+    pub(crate) upstream: &'a [u8],
+    pub(crate) id: &'a [u8],
+    pub(crate) listener: &'a [u8],
+}
+
 /// Appends an entry, of which the last texts are there already.
-pub(crate) fn put_entry(out: &mut Vec<u8>, numbers: &Numbers, upstream: &[u8], id: &[u8], texts: &[u8]) {
+pub(crate) fn put_entry(out: &mut Vec<u8>, numbers: &Numbers, front: Front<'_>, texts: &[u8]) {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let short =
         |time: Option<Duration>| time.map_or(NONE, |time| micros(time).min(u64::from(NONE - 1)) as u32);
@@ -121,11 +139,13 @@ pub(crate) fn put_entry(out: &mut Vec<u8>, numbers: &Numbers, upstream: &[u8], i
         Some(IpAddr::V4(ip)) => (4, ip.to_ipv6_mapped().octets()),
         Some(IpAddr::V6(ip)) => (6, ip.octets()),
     };
-    out.extend_from_slice(&[numbers.retries, numbers.end as u8, u8::from(numbers.is_http10), family]);
+    let kind = u8::from(numbers.is_http10) | u8::from(numbers.is_relayed) << 1;
+    out.extend_from_slice(&[numbers.retries, numbers.end as u8, kind, family]);
     out.extend_from_slice(&octets);
     out.extend_from_slice(&numbers.trace);
-    put_text(out, upstream, LONG_MAX);
-    put_text(out, id, SHORT_MAX);
+    put_text(out, front.upstream, LONG_MAX);
+    put_text(out, front.id, SHORT_MAX);
+    put_text(out, front.listener, LONG_MAX);
     out.extend_from_slice(texts);
 }
 
@@ -164,14 +184,13 @@ impl<'a> Entry<'a> {
         let (received, sent) = (from.take().map(u64::from_le_bytes)?, from.take().map(u64::from_le_bytes)?);
         let (waited, first_byte) = (from.short()?, from.short()?);
         let status = from.take().map(u16::from_le_bytes)?;
-        let [retries, end, is_http10, family] = from.take()?;
+        let [retries, end, kind, family] = from.take()?;
         let octets = from.take::<16>()?;
         let client = match family {
             4 => Some(IpAddr::V4(Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]))),
             6 => Some(IpAddr::V6(Ipv6Addr::from(octets))),
             _ => None,
         };
-        let all = [End::Complete, End::Refused, End::ClientLeft, End::UpstreamFailed, End::TimedOut];
         let numbers = Numbers {
             began,
             total,
@@ -181,8 +200,9 @@ impl<'a> Entry<'a> {
             sent,
             status,
             retries,
-            end: *all.get(usize::from(end))?,
-            is_http10: is_http10 != 0,
+            end: *End::ALL.get(usize::from(end))?,
+            is_http10: kind & 1 != 0,
+            is_relayed: kind & 2 != 0,
             client,
             trace: from.take()?,
         };
@@ -190,6 +210,7 @@ impl<'a> Entry<'a> {
             numbers,
             upstream: from.text()?,
             id: from.text()?,
+            listener: from.text()?,
             method: from.text()?,
             host: from.text()?,
             path: from.text()?,
@@ -218,6 +239,7 @@ pub(crate) mod tests {
             retries: 1,
             end: End::Complete,
             is_http10: false,
+            is_relayed: false,
             client: Some(IpAddr::from([1, 2, 3, 4])),
             trace: [0; 16],
         }
@@ -230,19 +252,22 @@ pub(crate) mod tests {
             (Some(IpAddr::from([1, 2, 3, 4])), End::TimedOut),
             (Some("2001:db8::1".parse().unwrap()), End::ClientLeft),
         ] {
-            let numbers = Numbers { client, end, trace: [7; 16], is_http10: true, ..numbers() };
+            let is_relayed = end == End::TimedOut;
+            let numbers = Numbers { client, end, trace: [7; 16], is_http10: true, is_relayed, ..numbers() };
             let (mut texts, mut out) = (Vec::new(), Vec::new());
             let long = vec![b'x'; LONG_MAX + 1];
             for text in [&b"GET"[..], b"", &long, &long[1..], b"TLSv1.3", b"\xff\n", b"y"] {
                 put_text(&mut texts, text, LONG_MAX);
             }
-            put_entry(&mut out, &numbers, b"127.0.0.1:80", b"id", &texts);
+            let front = Front { upstream: b"127.0.0.1:80", id: b"id", listener: b"127.0.0.1:1" };
+            put_entry(&mut out, &numbers, front, &texts);
             assert!(out.len() <= ENTRY_BYTES_MAX);
             let text = |bytes| Text { bytes, is_cut: false };
             let expected = Entry {
                 numbers,
                 upstream: text(b"127.0.0.1:80"),
                 id: text(b"id"),
+                listener: text(b"127.0.0.1:1"),
                 method: text(b"GET"),
                 host: text(b""),
                 path: Text { bytes: &long[1..], is_cut: true },

@@ -1,4 +1,4 @@
-//! A line of the access log for a finished request: JSON, or the combined format of Apache. Pure.
+//! A line of the access log for a finished request or connection: JSON, or the combined format of Apache. Pure.
 //!
 //! Nothing that a peer sends leaves its place in a line: JSON has escapes for all but printable ASCII, the combined format for what could end a
 //! field, a line, or a terminal's patience. How long texts may be is `entry.rs`.
@@ -60,7 +60,7 @@ impl LineWriter {
         LineWriter { format, ..LineWriter::default() }
     }
 
-    /// Appends the line of a request.
+    /// Appends the line of a request, or of a connection.
     pub fn write(&mut self, out: &mut Vec<u8>, entry: &Entry<'_>) {
         let secs = entry.numbers.began.as_secs();
         if self.secs != secs || self.time.is_empty() {
@@ -89,12 +89,21 @@ impl LineWriter {
             write_ip(out, ip);
             out.push(b'"');
         }
-        let texts =
-            [("method", entry.method), ("host", entry.host), ("path", entry.path), ("query", entry.query)];
-        for (key, text) in texts {
-            write_text(out, key, text);
+        if numbers.is_relayed {
+            write_text(out, "listener", entry.listener);
+            write_text(out, "sni", entry.host);
+        } else {
+            let texts = [
+                ("method", entry.method),
+                ("host", entry.host),
+                ("path", entry.path),
+                ("query", entry.query),
+            ];
+            for (key, text) in texts {
+                write_text(out, key, text);
+            }
+            write_number(out, "status", numbers.status.into());
         }
-        write_number(out, "status", numbers.status.into());
         write_number(out, "bytes_in", numbers.received);
         write_number(out, "bytes_out", numbers.sent);
         write_millis(out, "ms", Some(numbers.total));
@@ -117,7 +126,8 @@ impl LineWriter {
         out.extend_from_slice(b"\"}\n");
     }
 
-    /// `client - - [time] "request" status bytes "referer" "agent"`.
+    /// `client - - [time] "request" status bytes "referer" "agent"`. Of a connection the request is `TCP listener name`, and its status one
+    /// of those with which nginx tells of streams, and of clients that left.
     fn write_combined(&self, out: &mut Vec<u8>, entry: &Entry<'_>) {
         let numbers = &entry.numbers;
         match numbers.client {
@@ -127,7 +137,22 @@ impl LineWriter {
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(&self.time);
         out.extend_from_slice(b" +0000] \"");
-        if entry.method.bytes.is_empty() {
+        let mut status = numbers.status;
+        if numbers.is_relayed {
+            out.extend_from_slice(b"TCP ");
+            quote(out, entry.listener);
+            if !entry.host.bytes.is_empty() {
+                out.push(b' ');
+                quote(out, entry.host);
+            }
+            status = match numbers.end {
+                End::Complete => 200,
+                End::ClientLeft => 499,
+                End::UpstreamFailed => 502,
+                End::Refused => 503,
+                End::TimedOut => 504,
+            };
+        } else if entry.method.bytes.is_empty() {
             out.push(b'-');
         } else {
             quote(out, entry.method);
@@ -141,7 +166,7 @@ impl LineWriter {
         }
         let mut digits = itoa::Buffer::new();
         out.extend_from_slice(b"\" ");
-        out.extend_from_slice(digits.format(numbers.status).as_bytes());
+        out.extend_from_slice(digits.format(status).as_bytes());
         out.push(b' ');
         out.extend_from_slice(digits.format(numbers.sent).as_bytes());
         for text in [entry.referer, entry.agent] {
@@ -268,14 +293,15 @@ fn quote(out: &mut Vec<u8>, text: Text<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::entry::tests::numbers;
-    use super::super::entry::{LONG_MAX, Numbers, put_entry, put_text};
+    use super::super::entry::{Front, LONG_MAX, Numbers, put_entry, put_text};
     use super::*;
     use proptest::prelude::*;
 
     fn line(format: LogFormat, numbers: &Numbers, texts: [&[u8]; 9]) -> String {
         let (mut last, mut bytes, mut out) = (Vec::new(), Vec::new(), Vec::new());
         texts[2..].iter().for_each(|text| put_text(&mut last, text, LONG_MAX));
-        put_entry(&mut bytes, numbers, texts[0], texts[1], &last);
+        let listener: &[u8] = if numbers.is_relayed { b"0.0.0.0:443" } else { b"" };
+        put_entry(&mut bytes, numbers, Front { upstream: texts[0], id: texts[1], listener }, &last);
         LineWriter::new(format).write(&mut out, &Entry::read(&bytes).expect("an entry"));
         String::from_utf8(out).expect("a text")
     }
@@ -319,6 +345,27 @@ mod tests {
         assert_eq!(
             line(LogFormat::Combined, &none, NOTHING),
             "unix: - - [21/Sep/2026:14:13:20 +0000] \"-\" 400 1099511627776 \"-\" \"-\"\n"
+        );
+    }
+
+    #[test]
+    fn connections_have_lines_of_their_own() {
+        let mut texts = NOTHING;
+        (texts[0], texts[3]) = (b"10.0.0.5:5432", b"db.test");
+        let numbers = Numbers { is_relayed: true, status: 0, retries: 0, end: End::ClientLeft, ..numbers() };
+        assert_eq!(
+            line(LogFormat::Json, &numbers, texts),
+            "{\"time\":\"2026-09-21T14:13:20.123Z\",\"client\":\"1.2.3.4\",\"listener\":\"0.0.0.0:443\",\"sni\":\"db.test\",\"bytes_in\":80,\
+             \"bytes_out\":1099511627776,\"ms\":1.234,\"upstream\":\"10.0.0.5:5432\",\"wait_ms\":0.005,\"end\":\"client\"}\n"
+        );
+        assert_eq!(
+            line(LogFormat::Combined, &numbers, texts),
+            "1.2.3.4 - - [21/Sep/2026:14:13:20 +0000] \"TCP 0.0.0.0:443 db.test\" 499 1099511627776 \"-\" \"-\"\n"
+        );
+        let numbers = Numbers { end: End::Complete, ..numbers };
+        assert_eq!(
+            line(LogFormat::Combined, &numbers, NOTHING),
+            "1.2.3.4 - - [21/Sep/2026:14:13:20 +0000] \"TCP 0.0.0.0:443\" 200 1099511627776 \"-\" \"-\"\n"
         );
     }
 

@@ -1,7 +1,7 @@
 //! The way of finished requests to whoever writes them down: a ring for each worker, with one writer and one reader. A worker never waits
 //! for it: what finds no room is dropped, counted, and told in the log at times.
 
-use super::entry::{ENTRY_BYTES_MAX, Entry, Numbers, put_entry};
+use super::entry::{ENTRY_BYTES_MAX, Entry, Front, Numbers, put_entry};
 use ringmill_engine::Tick;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,14 +16,14 @@ const WAKE_BYTES: usize = RING_BYTES / 2;
 /// How often a worker says that it drops entries.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Which requests are noted, and where.
+/// Which requests and connections are noted, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRules {
     /// For whom.
     pub to: AccessLog,
-    /// So many of a million, taken at random. Requests that failed, by the proxy or with a status of 500 or more, are noted in any case.
+    /// So many of a million, taken at random. What failed, by the proxy or with a status of 500 or more, is noted in any case.
     pub sampled_per_million: u32,
-    /// And so are those that take so long.
+    /// And so are requests that take so long, unless they become connections of another protocol.
     pub slow: Duration,
     /// `Referer` and `User-Agent` are wanted.
     pub has_agents: bool,
@@ -123,10 +123,10 @@ impl Sink {
     }
 
     /// Notes a request, if there is room.
-    pub(crate) fn put(&mut self, numbers: &Numbers, (upstream, id): (&[u8], &[u8]), texts: &[u8], now: Tick) {
+    pub(crate) fn put(&mut self, numbers: &Numbers, front: Front<'_>, texts: &[u8], now: Tick) {
         self.record.clear();
         self.record.extend_from_slice(&[0; 2]);
-        put_entry(&mut self.record, numbers, upstream, id, texts);
+        put_entry(&mut self.record, numbers, front, texts);
         let length = self.record.len() as u16 - 2;
         self.record[..2].copy_from_slice(&length.to_le_bytes());
         // All of it or nothing, so that a reader never sees a part.
@@ -188,7 +188,7 @@ mod tests {
     fn put(sink: &mut Sink, number: u64) {
         let mut texts = Vec::new();
         (0..TEXTS).for_each(|_| put_text(&mut texts, b"some text", LONG_MAX));
-        sink.put(&Numbers { sent: number, ..numbers() }, (b"", b""), &texts, Tick(1));
+        sink.put(&Numbers { sent: number, ..numbers() }, Front::default(), &texts, Tick(1));
     }
 
     fn taken(log: &AccessLog, batch: &mut Batch) -> Vec<u64> {

@@ -28,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) heard: Tick,
     /// Where its route is counted, if it is.
     pub(crate) route: Option<usize>,
+    /// Of a connection that is passed on: where it came in.
+    pub(crate) listener: Option<Rc<Label>>,
     /// Why it does not come to a good end.
     pub(crate) end: Option<End>,
     is_http10: bool,
@@ -35,14 +37,14 @@ pub(crate) struct Seen {
     texts: Vec<u8>,
 }
 
-/// A request whose client has left, until the time is known.
-pub(crate) struct Left {
+/// What is noted of a pair, and told with its end.
+pub(crate) struct Noted {
     pub(crate) seen: Box<Seen>,
     pub(crate) tries: u8,
     pub(crate) server: Option<Rc<Label>>,
 }
 
-/// What a server is called, and where it is counted, if it is.
+/// What a server or a listener is called, and where it is counted, if it is.
 pub(crate) struct Label {
     pub(crate) address: String,
     pub(crate) line: Option<Arc<Line>>,
@@ -68,6 +70,7 @@ impl Default for Seen {
             attached: Tick::NEVER,
             heard: Tick::NEVER,
             route: None,
+            listener: None,
             end: None,
             is_http10: false,
             texts: Vec::new(),
@@ -101,6 +104,16 @@ impl Seen {
         }
     }
 
+    /// Takes what is known of a connection: the name that was asked for in TLS.
+    pub(crate) fn read_name(&mut self, name: &str, tls: &str, wishes: Wishes) {
+        if wishes.has_texts {
+            self.texts.clear();
+            for text in ["", name, "", "", tls, "", ""] {
+                put_text(&mut self.texts, text.as_bytes(), LONG_MAX);
+            }
+        }
+    }
+
     /// It has come to its end, and was given to an upstream so often.
     pub(crate) fn numbers(&self, now: Tick, tries: u8) -> Numbers {
         let heard = (self.heard != Tick::NEVER).then(|| self.heard.since(self.attached));
@@ -115,6 +128,7 @@ impl Seen {
             retries: tries.saturating_sub(1),
             end: self.end.unwrap_or(End::Complete),
             is_http10: self.is_http10,
+            is_relayed: self.listener.is_some(),
             client: self.client,
             trace: self.ids.trace(),
         }

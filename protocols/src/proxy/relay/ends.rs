@@ -1,12 +1,13 @@
 //! The two ends of a relay: how a client comes to a connection with a server, and what each of the two does with what comes on it.
 
 use super::pair::{End, Joint, Pair, Room, Way};
-use super::{Relaying, group_of};
+use super::seen::{outcome_at, outcome_of};
+use super::{Listener, group_of};
 use crate::layer::proxy::write_header;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Stage;
 use crate::proxy::groups::Place;
-use crate::proxy::observe::End as Outcome;
+use crate::proxy::observe::{End as Outcome, Noted};
 use crate::proxy::state::State;
 use ringmill_engine::{CloseReason, ConnId, Facts, Io, Next, Refusal, Step};
 use std::time::Duration;
@@ -15,21 +16,28 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl State {
-    /// A client, whose connection goes to the upstream with this name: it gets a server, or waits for one.
+    /// A client, whose connection goes to the upstream with this name, if there is one: it gets a server, or waits for one. It may have
+    /// asked for a name of its own in TLS.
     pub(in crate::proxy) fn relay(
         &mut self,
-        relaying: &Relaying,
-        name: &str,
-        authority: Option<&str>,
+        listener: &Listener,
+        (name, authority): (Option<&str>, Option<&str>),
+        mut seen: Option<Noted>,
         io: &mut Io<'_>,
     ) -> Option<Joint> {
-        let group = group_of(&self.groups, &self.plan, name)?;
+        let relaying = &listener.relaying;
+        self.note_name(&mut seen, authority, io);
+        let Some(group) = name.and_then(|name| group_of(&self.groups, &self.plan, name)) else {
+            self.note_unserved(seen, Outcome::Refused);
+            return None;
+        };
         let mut pair = Pair::new(io.id(), Place { group, server: 0 }, relaying.idle_timeout, io.now());
         let it = self.groups.group(group);
         if it.pool.is_by_client() {
             pair.wanted = it.pool.wanted_by(io.peer().and_then(|peer| peer.ip()).map(|peer| peer.ip()));
         }
         it.exchanges += 1;
+        pair.seen = seen;
         if let Some(version) = self.groups.config(group).proxy_protocol {
             let (peer, local) = (io.peer(), io.local());
             write_header(version, peer.as_ref(), local.as_ref(), authority, &mut pair.header);
@@ -56,13 +64,14 @@ impl State {
                 return;
             }
         }
-        self.relay_fail(key, "all servers are busy, or drained");
+        self.relay_fail(key, Outcome::Refused, "all servers are busy, or drained");
     }
 
     /// A client gets no connection: its own is reset.
-    fn relay_fail(&mut self, key: usize, why: &str) {
+    fn relay_fail(&mut self, key: usize, outcome: Outcome, why: &str) {
         let pair = &mut self.pairs[key];
-        (pair.way, pair.is_broken) = (Way::Off, true);
+        pair.way = Way::Off;
+        pair.break_off(outcome);
         let (client, place) = (pair.conn(End::Client), pair.place);
         tracing::debug!("a client of upstream {:?} is not served: {why}", self.groups.name(place.group));
         client.into_iter().for_each(|client| self.wake(client));
@@ -77,7 +86,7 @@ impl State {
             let server = pair.place.server;
             self.relay_choose(key, Some(server));
         } else {
-            self.relay_fail(key, &refusal.to_string());
+            self.relay_fail(key, outcome_of(refusal), &refusal.to_string());
         }
     }
 
@@ -87,6 +96,7 @@ impl State {
         self.groups.note(place, true, self.now);
         // Its client may have left.
         let pair = self.next_waiting(place, true)?;
+        self.note_server(pair, place, io.now());
         let it = &mut self.pairs[pair];
         (it.way, it.moved) = (Way::On, io.now());
         it.set_conn(End::Server, Some(io.id()));
@@ -149,6 +159,7 @@ impl State {
             return Step::abort();
         }
         pair.moved = io.now();
+        pair.note_bytes(joint.end);
         let flow = pair.from(joint.end);
         let (consumed, is_news) = flow.put(input, || io.spare_output());
         let next = if flow.is_held() { Next::Pause } else { Next::Continue };
@@ -215,7 +226,7 @@ impl State {
         if pair.way == Way::Waiting && pair.wait_due <= io.now() {
             let (place, key) = (pair.place, joint.pair);
             self.relay_leave(place, key);
-            self.relay_fail(key, "no connection came in time");
+            self.relay_fail(key, Outcome::TimedOut, "no connection came in time");
             return Next::Abort;
         }
         if pair.way != Way::Waiting && pair.moved.after(pair.idle_timeout) <= io.now() {
@@ -238,10 +249,9 @@ impl State {
         let Joint { pair: key, end } = joint;
         let pair = &mut self.pairs[key];
         if reason != CloseReason::Finished || !pair.is_whole() {
-            pair.break_off(if end == End::Client { Outcome::ClientLeft } else { Outcome::UpstreamFailed });
+            pair.break_off(outcome_at(end, reason));
         }
-        // Told with the next call, which knows the time: that of the other end.
-        self.left.extend(pair.take_seen());
+        let noted = pair.take_seen();
         pair.set_conn(end, None);
         self.strays.extend(pair.to(end).take());
         let (place, way, other) = (pair.place, pair.way, pair.conn(end.other()));
@@ -254,6 +264,7 @@ impl State {
                 self.groups[place].close();
             }
         }
+        noted.into_iter().for_each(|noted| self.put_noted(noted));
         if is_left {
             let mut pair = self.pairs.remove(key);
             self.strays.extend([End::Client, End::Server].into_iter().filter_map(|end| pair.to(end).take()));

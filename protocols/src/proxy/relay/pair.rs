@@ -2,7 +2,7 @@
 //! empties it is `ends.rs`.
 
 use crate::proxy::groups::Place;
-use crate::proxy::observe::{End as Outcome, Left};
+use crate::proxy::observe::{End as Outcome, Noted};
 use ringmill_engine::{ConnId, Output, Tick};
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ pub(in crate::proxy) struct Pair {
     pub(super) moved: Tick,
     /// When the client has waited too long for a connection.
     pub(super) wait_due: Tick,
-    /// What is told at its end, where a request came before it.
-    pub(in crate::proxy) seen: Option<Left>,
+    /// What is told at its end, where anything is.
+    pub(in crate::proxy) seen: Option<Noted>,
     /// What the connection with the server begins with.
     pub(super) header: Vec<u8>,
 }
@@ -115,17 +115,17 @@ impl Pair {
     }
 
     /// What is told of it, with the bytes that came from either end.
-    pub(super) fn take_seen(&mut self) -> Option<Left> {
-        let mut left = self.seen.take()?;
-        left.seen.received += self.flows[End::Client as usize].bytes;
-        left.seen.sent += self.flows[End::Server as usize].bytes;
-        Some(left)
+    pub(super) fn take_seen(&mut self) -> Option<Noted> {
+        let mut noted = self.seen.take()?;
+        noted.seen.received += self.flows[End::Client as usize].bytes;
+        noted.seen.sent += self.flows[End::Server as usize].bytes;
+        Some(noted)
     }
 
     /// One end broke off, or both are to.
     pub(super) fn break_off(&mut self, why: Outcome) {
         self.is_broken = true;
-        if let Some(Left { seen, .. }) = &mut self.seen {
+        if let Some(Noted { seen, .. }) = &mut self.seen {
             seen.end.get_or_insert(why);
         }
     }
