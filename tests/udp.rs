@@ -3,10 +3,14 @@
 mod common;
 
 use common::*;
-use ringmill::{Datagram, DatagramIo, DriverChoice, Engine, Running, UdpEcho, WorkerContext};
-use std::collections::HashSet;
+use ringmill::{
+    Config, Datagram, DatagramIo, DriverChoice, Engine, Errno, FlowId, FlowRefusal, Running, UdpEcho, Waker,
+    WorkerContext,
+};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 fn echo(driver: DriverChoice, workers: usize, address: &str) -> Running {
@@ -466,5 +470,181 @@ fn a_udp_port_that_is_taken_is_refused() {
             Engine::builder().config(config(driver)).datagrams("unix:/tmp/x", |_| UdpEcho::default());
         let text = builder.start().err().expect("Unix sockets carry no datagrams here").to_string();
         assert!(text.contains("unix:/tmp/x") && text.contains("datagrams"), "{text}");
+    });
+}
+
+/// Has a flow for each of its clients, and does what they say.
+struct Concierge {
+    upstream: SocketAddr,
+    flows: HashMap<SocketAddr, FlowId>,
+    wakers: mpsc::Sender<Waker>,
+    is_leaving: bool,
+}
+
+impl Concierge {
+    fn tell_all(&self, what: &[u8], io: &mut DatagramIo<'_>) {
+        self.flows.keys().for_each(|client| assert!(io.send_to(*client, what)));
+    }
+
+    fn client(&self, flow: FlowId) -> SocketAddr {
+        *self.flows.iter().find(|(_, of)| **of == flow).expect("only open flows are told of").0
+    }
+}
+
+impl Datagram for Concierge {
+    fn start(&mut self, io: &mut DatagramIo<'_>) {
+        self.wakers.send(io.waker()).unwrap();
+    }
+
+    fn datagram(&mut self, from: SocketAddr, input: &[u8], io: &mut DatagramIo<'_>) {
+        let to = std::str::from_utf8(input).ok().and_then(|text| text.strip_prefix("to "));
+        let to = to.map(|to| to.parse().unwrap());
+        let is_open = self.flows.contains_key(&from);
+        match (input, is_open) {
+            (b"panic", _) => panic!("as asked"),
+            (b"close", true) => {
+                let flow = self.flows.remove(&from).unwrap();
+                assert!(io.send_on(flow, b"the last word"));
+                io.close(flow);
+                assert!(!io.send_on(flow, b"too late"));
+                io.send_to(from, b"closed");
+            }
+            (b"leave", _) => {
+                assert!(self.is_leaving && io.drain_deadline().is_some());
+                io.send_to(from, b"left");
+                io.finish();
+            }
+            (_, true) => assert!(io.send_on(self.flows[&from], input)),
+            (_, false) => match io.open(to.unwrap_or(self.upstream)) {
+                Ok(flow) => {
+                    self.flows.insert(from, flow);
+                    assert!(io.send_on(flow, input));
+                }
+                Err(refusal) => assert!(io.send_to(from, refusal.to_string().as_bytes())),
+            },
+        }
+    }
+
+    fn received(&mut self, flow: FlowId, input: &[u8], io: &mut DatagramIo<'_>) {
+        assert!(io.send_to(self.client(flow), input));
+    }
+
+    fn failed(&mut self, flow: FlowId, errno: Errno, io: &mut DatagramIo<'_>) {
+        assert_eq!(errno, Errno::ECONNREFUSED);
+        let client = self.client(flow);
+        io.send_to(client, b"refused");
+    }
+
+    fn wake(&mut self, io: &mut DatagramIo<'_>) {
+        self.tell_all(b"woken", io);
+    }
+
+    fn drain(&mut self, io: &mut DatagramIo<'_>) {
+        self.is_leaving = true;
+        self.tell_all(b"draining", io);
+    }
+}
+
+#[test]
+fn a_protocol_opens_flows_and_is_told_what_becomes_of_them() {
+    on_both_drivers(|driver| {
+        let upstream = echo(driver, 1, "127.0.0.1:0");
+        let to = ip(&upstream.datagram_addresses()[0]);
+        let (wakers, woken) = mpsc::channel();
+        let builder = Engine::builder().config(Config { flows_max: 3, ..config(driver) }).workers(1);
+        let running = builder.listen("127.0.0.1:0", |_| ringmill::Echo::default()).datagrams(
+            "127.0.0.1:0",
+            move |_| {
+                let (flows, wakers) = (HashMap::new(), wakers.clone());
+                Concierge { upstream: to, flows, wakers, is_leaving: false }
+            },
+        );
+        let running = running.start().unwrap();
+        let waker = woken.recv_timeout(PATIENCE).unwrap();
+        let clients = [(); 2].map(|()| client(&running, "127.0.0.1"));
+        // Each has its own flow, and its own answers.
+        for round in 0..20 {
+            for (n, socket) in clients.iter().enumerate() {
+                check_sent(socket, &pattern(n, round * 60));
+            }
+            for (n, socket) in clients.iter().enumerate() {
+                assert!(recv(socket) == pattern(n, round * 60), "client {n}");
+            }
+        }
+        // Nobody listens there: that is told, once for each datagram that met it.
+        let deaf = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let third = client(&running, "127.0.0.1");
+        for _ in 0..2 {
+            check_sent(&third, format!("to {deaf}").as_bytes());
+            assert_eq!(recv(&third), b"refused");
+        }
+        let fourth = client(&running, "127.0.0.1");
+        check_sent(&fourth, b"one too many");
+        assert_eq!(recv(&fourth), FlowRefusal::Limit.to_string().as_bytes());
+        eventually((3, 3), || (running.stats().total().flows, running.stats().total().flows_opened));
+        check_sent(&third, b"close");
+        assert_eq!(recv(&third), b"closed");
+        eventually(2, || running.stats().total().flows);
+        check_echo(&fourth, b"there is room again");
+        check_sent(&fourth, b"panic");
+        check_echo(&fourth, b"and nobody minds");
+        waker.wake();
+        for socket in clients.iter().chain([&fourth]) {
+            assert_eq!(recv(socket), b"woken");
+        }
+        running.handle().drain(PATIENCE);
+        for socket in clients.iter().chain([&fourth]) {
+            assert_eq!(recv(socket), b"draining");
+        }
+        check_echo(&clients[0], b"what is open goes on");
+        check_sent(&clients[1], b"leave");
+        assert_eq!(recv(&clients[1]), b"left");
+        running.join().unwrap();
+        waker.wake();
+    });
+}
+
+#[test]
+fn datagram_listeners_come_and_go_and_a_drain_ends_at_its_time() {
+    on_both_drivers(|driver| {
+        let running = echo(driver, 2, "127.0.0.1:0");
+        let (listeners, (wakers, woken)) = (running.listeners().unwrap(), mpsc::channel());
+        let upstream = ip(&running.datagram_addresses()[0]);
+        let concierge = move |_: &WorkerContext| {
+            let (flows, wakers) = (HashMap::new(), wakers.clone());
+            Concierge { upstream, flows, wakers, is_leaving: false }
+        };
+        let address = listeners.add_datagrams(&"127.0.0.1:0".parse().unwrap(), concierge.clone()).unwrap();
+        let sockets = [(); 4].map(|()| {
+            let socket = client(&running, "127.0.0.1");
+            socket.connect(ip(&address)).unwrap();
+            check_echo(&socket, b"a listener that came later");
+            socket
+        });
+        let text = listeners.add_datagrams(&address, concierge.clone()).unwrap_err().to_string();
+        assert!(text.contains("listed twice"), "{text}");
+        let made =
+            listeners.add_datagrams(&"127.0.0.1:0".parse().unwrap(), |_| -> UdpEcho { panic!("as asked") });
+        assert!(made.is_err());
+        // Nobody says that it is done: so the time ends it.
+        assert!(listeners.remove_datagrams(&address, Duration::from_millis(300)));
+        assert!(!listeners.remove_datagrams(&address, Duration::ZERO));
+        for socket in &sockets {
+            assert_eq!(recv(socket), b"draining");
+        }
+        eventually(0, || running.stats().total().flows);
+        eventually(true, || {
+            let _ = sockets[0].send(b"gone");
+            sockets[0].set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            sockets[0]
+                .recv(&mut [0; 9])
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        });
+        // The address is free again, and what was there at the start goes the same way.
+        assert_eq!(listeners.add_datagrams(&address, concierge.clone()).unwrap(), address);
+        assert!(listeners.remove_datagrams(&running.datagram_addresses()[0], PATIENCE));
+        drop(woken);
+        running.handle().drain(Duration::from_millis(200));
+        running.join().unwrap();
     });
 }

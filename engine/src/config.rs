@@ -41,6 +41,9 @@ pub struct Config {
     /// From three quarters of it on the worker accepts no more, from seven eighths on it closes idle connections,
     /// and at the full budget it refuses requests. What is under way in that turn may pass it a little.
     pub memory_bytes_max: usize,
+    /// Flows that the datagram protocols of a worker may have open at once, which are datagram sockets connected with a peer each
+    /// ([`DatagramIo::open`](crate::DatagramIo::open)). Each has a descriptor, and counts among `connections_max`.
+    pub flows_max: usize,
     /// What the kernel should queue for a datagram socket until it is received, in bytes (SO_RCVBUF, socket(7)): it takes
     /// at most net.core.rmem_max, and twice that for its own accounting, in which a datagram of 64 bytes has about 800.
     /// What does not fit is lost. A larger default of the system stays.
@@ -81,6 +84,7 @@ impl Default for Config {
             output_bytes_max: 4 * 1024 * 1024,
             flush_bytes: 512 * 1024,
             memory_bytes_max: 256 * 1024 * 1024,
+            flows_max: 10_000,
             datagram_queue_bytes: 1024 * 1024,
             write_timeout: Duration::from_secs(30),
             write_bytes_per_sec_min: 256,

@@ -3,6 +3,9 @@
 //! The kernel hands bulk traffic over in trains: several datagrams of one length in one buffer (GRO), and takes
 //! them so (GSO). An entry therefore has a segment length; readers see single datagrams in any case.
 
+pub(crate) mod sockets;
+
+use crate::event::Errno;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 /// Room for one receive: the largest UDP payload, or a GRO train, fits.
@@ -60,6 +63,10 @@ pub struct Datagrams {
     pub(crate) done: usize,
     /// Datagrams the kernel refused for good (too long, unreachable).
     pub(crate) refused: u32,
+    /// What the kernel last said of the way to their peer while it took them.
+    pub(crate) failure: Option<Errno>,
+    /// The socket they are for is connected: it knows their peer.
+    pub(crate) is_connected: bool,
     count: usize,
 }
 
@@ -124,6 +131,16 @@ impl Datagrams {
         self.count == 0
     }
 
+    /// What it takes while it waits.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.arena.len() + self.count * size_of::<Entry>()
+    }
+
+    /// The memory in it.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Whether no further datagram should be pushed before the batch is sent: the answers to a whole batch fit, and
     /// some more.
     pub(crate) fn is_full(&self) -> bool {
@@ -142,6 +159,7 @@ impl Datagrams {
         self.entries.clear();
         self.done = 0;
         self.refused = 0;
+        self.failure = None;
         self.count = 0;
     }
 

@@ -12,6 +12,7 @@ mod suite;
 pub mod uring;
 
 use crate::address::Address;
+use crate::datagram::Datagrams;
 use crate::event::{Errno, Event, Op, Socket};
 pub use crate::seam::names::Names;
 use crate::time::Tick;
@@ -67,6 +68,14 @@ pub trait Driver: Names {
     /// A stream socket for connecting to `address`, with TCP_NODELAY where it applies, from this address of ours if one
     /// is given. A plain call, which never waits.
     fn stream_socket(&mut self, address: &Address, from: Option<IpAddr>) -> Result<Socket, Errno>;
+
+    /// Receives a batch of what has arrived at a datagram socket; says how many entries that is. `EAGAIN` where nothing has, or else
+    /// what became of an earlier datagram of a connected one. A plain call, which never waits.
+    fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<usize, Errno>;
+
+    /// Sends what is left of a batch, and passes over what the kernel refuses. `EAGAIN` where it takes no more for now. A plain call,
+    /// which never waits.
+    fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno>;
 
     /// The time when the last turn came back. Reads no clock.
     fn now(&self) -> Tick;

@@ -5,7 +5,6 @@
 //! and comes back in its event; in between nobody can name it.
 
 use crate::address::Address;
-use crate::datagram::Datagrams;
 use crate::output::Output;
 use crate::pool::Block;
 use crate::token::Token;
@@ -94,24 +93,20 @@ pub enum Op {
         /// An event counter.
         socket: Socket,
     },
-    /// Wait for datagrams and receive a batch. One event, which brings the batch back, filled.
-    RecvDatagrams {
+    /// Wait until datagrams, or an error, may have arrived at a datagram socket. One event, `Ok` or the reason why nobody waits any
+    /// more. [`Driver::recv_datagrams`](crate::driver::Driver::recv_datagrams) brings them, if they are still there.
+    AwaitDatagrams {
         /// Comes back in the event.
         token: Token,
         /// A datagram socket.
         socket: Socket,
-        /// An empty batch.
-        batch: Box<Datagrams>,
     },
-    /// Send a batch. One event, which brings it back; the result counts the datagrams that were
-    /// handed to the kernel or that it refused for good.
-    SendDatagrams {
+    /// Wait until a datagram socket that took no more may take some again. One event, as of `AwaitDatagrams`.
+    AwaitRoom {
         /// Comes back in the event.
         token: Token,
         /// A datagram socket.
         socket: Socket,
-        /// A batch with at least one datagram.
-        batch: Box<Datagrams>,
     },
     /// Return a receive buffer.
     Provide(Block),
@@ -152,8 +147,6 @@ pub enum Payload {
     Block(Block),
     /// The output of a send.
     Output(Box<Output>),
-    /// The batch of a datagram operation.
-    Datagrams(Box<Datagrams>),
 }
 
 /// An error number of the kernel, positive.
@@ -193,6 +186,29 @@ impl Errno {
     pub const EBADF: Errno = Errno(9);
     /// Protocol error, from accept(2).
     pub const EPROTO: Errno = Errno(71);
+
+    /// No way to the network.
+    pub const ENETUNREACH: Errno = Errno(101);
+    /// No way to the host.
+    pub const EHOSTUNREACH: Errno = Errno(113);
+
+    /// Whether it says something of the way to a datagram's peer, as ICMP and firewalls do (udp(7), icmp(7)), and not of the datagram.
+    pub(crate) fn is_of_peer(self) -> bool {
+        const ENETDOWN: Errno = Errno(100);
+        const EHOSTDOWN: Errno = Errno(112);
+        const EPERM: Errno = Errno(1);
+        const EACCES: Errno = Errno(13);
+        let known = [
+            Errno::ECONNREFUSED,
+            Errno::EHOSTUNREACH,
+            Errno::ENETUNREACH,
+            EHOSTDOWN,
+            ENETDOWN,
+            EPERM,
+            EACCES,
+        ];
+        known.contains(&self)
+    }
 
     /// The number an I/O error carries; `EIO` (5) where it carries none.
     pub fn from_io(error: &std::io::Error) -> Errno {

@@ -95,6 +95,7 @@ mod worker;
 pub use address::{Address, BadAddress};
 pub use bell::{ConnId, Waker};
 pub use config::{Config, DriverChoice, ListenOptions, Pin};
+pub use datagram::sockets::FlowId;
 pub use datagram::{DATAGRAM_BYTES_MAX, Datagrams};
 pub use dialer::{Dialer, Refusal};
 pub use engine::{Builder, Engine, Handle, Listeners, Running, WorkerContext};
@@ -105,7 +106,7 @@ pub use gate::{BadLine, BadNetwork, ClientKey, Gate, GateRules, Network, Network
 pub use host::TokioOptions;
 pub use listen::on::ListenOn;
 pub use output::Output;
-pub use seam::datagram::{Datagram, DatagramIo};
+pub use seam::datagram::{Admission, Datagram, DatagramIo, FlowRefusal};
 pub use seam::facts::{Facts, Proxied, ProxiedSsl, ProxyOutcome, Secure};
 pub use seam::io::Io;
 pub use seam::layer::{Call, Layer, Notice, Origin, Reclaim};

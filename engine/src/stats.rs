@@ -55,6 +55,10 @@ counters! {
     datagrams_refused,
     /// Datagrams that protocols received and left unanswered on purpose.
     datagrams_ignored,
+    /// Connected datagram sockets that protocols have open now.
+    flows,
+    /// Connected datagram sockets that protocols opened.
+    flows_opened,
     /// Turns of the loop.
     turns,
     /// Completions handled.

@@ -17,9 +17,9 @@ pub enum Kind {
     /// The worker's bell.
     Wake = 4,
     /// Datagrams that arrive; the index is the datagram socket's.
-    RecvDatagrams = 5,
-    /// Datagrams that leave.
-    SendDatagrams = 6,
+    Datagrams = 5,
+    /// Room for datagrams that leave.
+    Room = 6,
     /// An outbound connection; the index names the attempt.
     Connect = 7,
 }
@@ -57,8 +57,8 @@ impl Token {
             2 => Kind::Recv,
             3 => Kind::Send,
             4 => Kind::Wake,
-            5 => Kind::RecvDatagrams,
-            6 => Kind::SendDatagrams,
+            5 => Kind::Datagrams,
+            6 => Kind::Room,
             _ => Kind::Connect,
         }
     }
@@ -86,15 +86,9 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for kind in [
-            Kind::Accept,
-            Kind::Recv,
-            Kind::Send,
-            Kind::Wake,
-            Kind::RecvDatagrams,
-            Kind::SendDatagrams,
-            Kind::Connect,
-        ] {
+        for kind in
+            [Kind::Accept, Kind::Recv, Kind::Send, Kind::Wake, Kind::Datagrams, Kind::Room, Kind::Connect]
+        {
             for (generation, index) in [(0, 0), (1, 2), (Token::GENERATIONS - 1, u32::MAX)] {
                 let token = Token::from_bits(Token::new(kind, generation, index).to_bits()).unwrap();
                 assert_eq!((token.kind(), token.generation(), token.index()), (kind, generation, index));

@@ -34,10 +34,10 @@ use crate::time::Tick;
 use crate::timer::Timers;
 use crate::token::{Kind, Token};
 use accept::{Accepted, Listener};
-use datagrams::DatagramSocket;
+use datagrams::Endpoints;
 use leap::Leap;
 use listeners::Changes;
-pub(crate) use listeners::{Change, Make};
+pub(crate) use listeners::{Change, Make, MakeDatagram};
 use outbound::Outbound;
 use pressure::Shortage;
 use slab::Slab;
@@ -58,7 +58,7 @@ pub(crate) struct Worker<D: Driver> {
     services: Vec<Box<dyn Service>>,
     listeners: Vec<Listener>,
     changes: Changes,
-    datagrams: Vec<DatagramSocket>,
+    datagrams: Endpoints,
     outbound: Outbound,
     shared: Shared,
     timers: Timers,
@@ -120,7 +120,7 @@ impl<D: Driver> Worker<D> {
             services: Vec::new(),
             listeners: Vec::new(),
             changes: Changes::default(),
-            datagrams: Vec::new(),
+            datagrams: Endpoints::default(),
             outbound: Outbound::new(),
             shared,
             timers,
@@ -163,9 +163,7 @@ impl<D: Driver> Worker<D> {
         for index in 0..self.listeners.len() {
             self.arm_accept(index);
         }
-        for index in 0..self.datagrams.len() {
-            self.arm_datagrams(index);
-        }
+        self.settle_datagrams();
         self.start_services();
     }
 
@@ -244,7 +242,7 @@ impl<D: Driver> Worker<D> {
             && self.outbound.len() == 0
             && self.parked.is_empty()
             && self.listeners.iter().all(Listener::is_closed)
-            && self.datagrams.iter().all(DatagramSocket::is_closed)
+            && self.datagrams.sockets.is_empty()
     }
 
     /// How long the next turn may wait: not at all where something is to be looked at again that no event will tell of.
@@ -282,12 +280,8 @@ impl<D: Driver> Worker<D> {
             (Kind::Accept, _) => self.on_accept(token.index() as usize, event.result, event.more),
             (Kind::Wake, _) => self.on_wake(),
             (Kind::Connect, _) => self.on_connected(token, event.result),
-            (Kind::RecvDatagrams, Payload::Datagrams(batch)) => {
-                self.on_datagrams(token.index() as usize, event.result, batch);
-            }
-            (Kind::SendDatagrams, Payload::Datagrams(batch)) => {
-                self.on_datagrams_sent(token.index() as usize, event.result, batch);
-            }
+            (Kind::Datagrams, _) => self.on_datagrams(token, event.result),
+            (Kind::Room, _) => self.on_room(token),
             (kind, payload) => unreachable!("a driver answered {kind:?} with {payload:?}"),
         }
     }
@@ -348,6 +342,7 @@ impl<D: Driver> Worker<D> {
                     self.wake(conn);
                 }
                 Whom::Service(service) => self.ring_service(service),
+                Whom::Datagrams(number) => self.ring_datagrams(number),
                 Whom::Worker => self.follow_orders(),
             }
         }
@@ -378,7 +373,7 @@ impl<D: Driver> Worker<D> {
         }
         (self.shared.draining, self.shared.drain_until) = (true, until);
         self.close_listeners();
-        self.close_datagrams();
+        self.drain_datagrams(until);
         for index in self.open_connections() {
             self.call_if_open(index, Call::Drain);
             self.settle(index);
@@ -401,9 +396,9 @@ impl<D: Driver> Worker<D> {
         self.stop_connecting();
     }
 
-    /// Connections, and attempts that will be connections: what `connections_max` limits.
+    /// Connections, attempts that will be connections, and flows: what `connections_max` limits.
     fn open_count(&self) -> usize {
-        self.conns.len() + self.outbound.len()
+        self.conns.len() + self.outbound.len() + self.datagrams.sockets.flows()
     }
 
     fn open_connections(&self) -> Vec<u32> {
@@ -416,7 +411,7 @@ impl<D: Driver> Drop for Worker<D> {
     /// listeners: the kernel would go on queueing connections that nobody accepts.
     fn drop(&mut self) {
         let listeners = self.listeners.iter().filter(|listener| !listener.is_closed()).map(Listener::socket);
-        let datagrams = self.datagrams.iter().filter(|entry| !entry.is_closed()).map(DatagramSocket::socket);
+        let datagrams = self.datagrams.sockets.iter().map(|(_, it)| it.socket);
         let parked = self.parked.iter().map(|accepted| accepted.socket);
         let open = self.conns.iter().map(|(_, conn)| conn.link.socket);
         let connecting = self.outbound.sockets();

@@ -14,6 +14,8 @@ pub(crate) enum Whom {
     Conn(ConnId),
     /// The protocol value of this service.
     Service(u16),
+    /// The protocol value of this number behind datagram sockets.
+    Datagrams(u16),
     /// The worker itself: it has orders.
     Worker,
 }

@@ -18,7 +18,7 @@ use crate::time::Tick;
 use crate::token::Token;
 use mio::unix::SourceFd;
 use std::io::IoSliceMut;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Connections accepted in one turn before others have theirs.
@@ -67,7 +67,7 @@ enum Input {
     Accept(Token),
     Recv(Token, u32),
     Watch(Token),
-    Datagrams(Token, Box<Datagrams>),
+    Datagrams(Token),
 }
 
 #[derive(Default)]
@@ -75,7 +75,7 @@ enum Out {
     #[default]
     None,
     Send(Token, Box<Output>, Then),
-    Datagrams(Token, Box<Datagrams>),
+    Datagrams(Token),
     Connect(Token),
 }
 
@@ -145,16 +145,11 @@ impl Poll {
         }
     }
 
-    fn send_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
-        match self.transfer.send(socket, &mut batch) {
-            Err(Errno::EAGAIN) => match self.register(socket) {
-                Ok(()) => self.entry(socket).output = Out::Datagrams(token, batch),
-                Err(errno) => self.done.push(datagrams(token, Err(errno), batch)),
-            },
-            result => {
-                let count = batch.len() as u32;
-                self.done.push(datagrams(token, result.map(|()| count), batch));
-            }
+    /// Waits for room, of which the kernel tells with the next edge: there was none just before.
+    fn await_room(&mut self, token: Token, socket: Socket) {
+        match self.register(socket) {
+            Ok(()) => self.entry(socket).output = Out::Datagrams(token),
+            Err(errno) => self.done.push(over(token, Err(errno))),
         }
     }
 
@@ -167,17 +162,16 @@ impl Poll {
             },
             result => result.map(|()| 0),
         };
-        self.done.push(connected(token, result));
+        self.done.push(over(token, result));
     }
 
     fn cancel_input(&mut self, socket: Socket, target: Option<Token>) {
         let entry = self.entry(socket);
         let token = match &entry.input {
             Input::None => return,
-            Input::Accept(token)
-            | Input::Recv(token, _)
-            | Input::Watch(token)
-            | Input::Datagrams(token, _) => *token,
+            Input::Accept(token) | Input::Recv(token, _) | Input::Watch(token) | Input::Datagrams(token) => {
+                *token
+            }
         };
         if target.is_none_or(|target| target == token) {
             let input = std::mem::take(&mut entry.input);
@@ -185,12 +179,15 @@ impl Poll {
         }
     }
 
-    fn cancel_output(&mut self, socket: Socket) {
-        match std::mem::take(&mut self.entry(socket).output) {
-            Out::None => {}
-            Out::Send(token, output, _) => self.done.push(sent(token, Err(Errno::ECANCELED), output)),
-            Out::Datagrams(token, batch) => self.done.push(datagrams(token, Err(Errno::ECANCELED), batch)),
-            Out::Connect(token) => self.done.push(connected(token, Err(Errno::ECANCELED))),
+    fn cancel_output(&mut self, socket: Socket, target: Option<Token>) {
+        let output = &mut self.entry(socket).output;
+        let (Out::Send(token, ..) | Out::Datagrams(token) | Out::Connect(token)) = *output else { return };
+        if target.is_none_or(|target| target == token) {
+            let cancelled = match std::mem::take(output) {
+                Out::Send(token, output, _) => sent(token, Err(Errno::ECANCELED), output),
+                _ => over(token, Err(Errno::ECANCELED)),
+            };
+            self.done.push(cancelled);
         }
     }
 
@@ -245,16 +242,10 @@ impl Poll {
                         result => self.done.push(sent(token, result.map(|bytes| bytes as u32), output)),
                     },
                     Out::Connect(token) => match sys::connect_result(socket) {
-                        Some(result) => self.done.push(connected(token, result)),
+                        Some(result) => self.done.push(over(token, result)),
                         None => entry.output = Out::Connect(token),
                     },
-                    Out::Datagrams(token, mut batch) => match self.transfer.send(socket, &mut batch) {
-                        Err(Errno::EAGAIN) => entry.output = Out::Datagrams(token, batch),
-                        result => {
-                            let count = batch.len() as u32;
-                            self.done.push(datagrams(token, result.map(|()| count), batch));
-                        }
-                    },
+                    Out::Datagrams(token) => self.done.push(over(token, Ok(1))),
                 }
             }
         }
@@ -280,19 +271,11 @@ impl Poll {
                 events.push(Event { token, result: Ok(1), more: false, payload: Payload::None });
                 false
             }
-            Input::Datagrams(token, mut batch) => match self.transfer.recv(socket, &mut batch) {
-                Err(Errno::EAGAIN) => {
-                    entry.may_read = false;
-                    entry.input = Input::Datagrams(token, batch);
-                    false
-                }
-                result => {
-                    // A short batch emptied the queue, so the next datagram makes a new edge.
-                    entry.may_read = !matches!(result, Ok(count) if count < ENTRIES_MAX);
-                    events.push(datagrams(token, result.map(|count| count as u32), batch));
-                    false
-                }
-            },
+            // Whether there is something is known once it was received.
+            Input::Datagrams(token) => {
+                events.push(over(token, Ok(1)));
+                false
+            }
         }
     }
 }
@@ -310,13 +293,16 @@ impl Driver for Poll {
             }
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, false, &mut self.done),
             Op::Watch { token, socket } => self.want(socket, Input::Watch(token)),
-            Op::RecvDatagrams { token, socket, batch } => self.want(socket, Input::Datagrams(token, batch)),
+            Op::AwaitDatagrams { token, socket } => self.want(socket, Input::Datagrams(token)),
+            Op::AwaitRoom { token, socket } => self.await_room(token, socket),
             Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
-            Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
-            Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
+            Op::Cancel { target, socket } => {
+                self.cancel_input(socket, Some(target));
+                self.cancel_output(socket, Some(target));
+            }
             Op::CancelAll { socket } => {
                 self.cancel_input(socket, None);
-                self.cancel_output(socket);
+                self.cancel_output(socket, None);
             }
             // epoll tells of a reset by itself.
             Op::Shutdown { socket } => sys::shutdown(socket),
@@ -361,6 +347,19 @@ impl Driver for Poll {
         sys::stream_socket(address, from, false)
     }
 
+    fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<usize, Errno> {
+        let received = self.transfer.recv(socket, batch);
+        // A short batch emptied the queue, so the next datagram makes a new edge.
+        let is_emptied =
+            matches!(received, Err(Errno::EAGAIN)) || received.is_ok_and(|count| count < ENTRIES_MAX);
+        self.entry(socket).may_read = !is_emptied;
+        received
+    }
+
+    fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno> {
+        self.transfer.send(socket, batch)
+    }
+
     fn now(&self) -> Tick {
         self.now
     }
@@ -381,6 +380,10 @@ impl Names for Poll {
 
     fn unacknowledged_bytes(&self, socket: Socket) -> usize {
         sys::unacknowledged_bytes(socket)
+    }
+
+    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
+        sys::datagrams::flow_socket(peer)
     }
 }
 
@@ -433,7 +436,7 @@ fn recv(
         } else {
             pool.fill(|buffer| sys::recv(socket, buffer), tell)
         };
-        let over = |result| Event { token, result, more: false, payload: Payload::None };
+        let over = |result| over(token, result);
         match filled {
             Some(Ok(bytes)) if bytes > 0 => {
                 received += bytes;
@@ -478,22 +481,17 @@ fn recv(
 
 /// The last event of an operation that did not come to anything.
 fn refused(input: Input, errno: Errno) -> Event {
-    let (token, payload) = match input {
-        Input::Accept(token) | Input::Recv(token, _) | Input::Watch(token) => (token, Payload::None),
-        Input::Datagrams(token, batch) => (token, Payload::Datagrams(batch)),
+    let token = match input {
+        Input::Accept(token) | Input::Recv(token, _) | Input::Watch(token) | Input::Datagrams(token) => token,
         Input::None => unreachable!("nothing was refused"),
     };
-    Event { token, result: Err(errno), more: false, payload }
+    over(token, Err(errno))
 }
 
-fn connected(token: Token, result: Result<u32, Errno>) -> Event {
+fn over(token: Token, result: Result<u32, Errno>) -> Event {
     Event { token, result, more: false, payload: Payload::None }
 }
 
 fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {
     Event { token, result, more: false, payload: Payload::Output(output) }
-}
-
-fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) -> Event {
-    Event { token, result, more: false, payload: Payload::Datagrams(batch) }
 }

@@ -27,7 +27,7 @@ pub use simulation::Simulation;
 pub use watch::{Left, Watch, Watched};
 
 use crate::address::Address;
-use crate::datagram::Datagrams;
+use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::{Driver, Names, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
@@ -40,7 +40,7 @@ use net::World;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ enum InputKind {
     Accept,
     Recv { turn_bytes_max: u32 },
     Watch,
-    Datagrams(Box<Datagrams>),
+    Datagrams,
 }
 
 struct Out {
@@ -117,7 +117,7 @@ struct Out {
 
 enum OutKind {
     Send(Box<Output>, Then),
-    Datagrams(Box<Datagrams>),
+    Room,
     Connect(Box<Address>),
 }
 
@@ -245,15 +245,16 @@ impl Sim {
             }
             Op::Connect { token, socket, address } => self.push(socket, token, OutKind::Connect(address)),
             Op::Watch { token, socket } => self.want(socket, token, InputKind::Watch),
-            Op::RecvDatagrams { token, socket, batch } => {
-                self.want(socket, token, InputKind::Datagrams(batch))
-            }
+            Op::AwaitDatagrams { token, socket } => self.want(socket, token, InputKind::Datagrams),
+            Op::AwaitRoom { token, socket } => self.push(socket, token, OutKind::Room),
             Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
-            Op::SendDatagrams { token, socket, batch } => self.push(socket, token, OutKind::Datagrams(batch)),
-            Op::Cancel { target, socket } => self.cancel_input(socket, Some(target)),
+            Op::Cancel { target, socket } => {
+                self.cancel_input(socket, Some(target));
+                self.cancel_output(socket, Some(target));
+            }
             Op::CancelAll { socket } => {
                 self.cancel_input(socket, None);
-                self.cancel_output(socket);
+                self.cancel_output(socket, None);
             }
             Op::Close { socket, reset } => self.close(socket, reset),
             Op::Shutdown { .. } | Op::Provide(_) => unreachable!("done when it was submitted"),
@@ -307,21 +308,19 @@ impl Sim {
         if target.is_some_and(|target| target != input.token) {
             return;
         }
-        let may_be_late = matches!(input.kind, InputKind::Accept | InputKind::Recv { .. });
+        let may_be_late = !matches!(input.kind, InputKind::Watch);
         if may_be_late && self.hits(Fault::LateCancel) {
             self.inputs.get_mut(&socket).expect("looked up above").is_cancelled = true;
             return;
         }
         let input = self.inputs.remove(&socket).expect("looked up above");
-        let payload = match input.kind {
-            InputKind::Datagrams(batch) => Payload::Datagrams(batch),
-            _ => Payload::None,
-        };
-        self.done.push(Event { token: input.token, result: Err(Errno::ECANCELED), more: false, payload });
+        let (token, payload) = (input.token, Payload::None);
+        self.done.push(Event { token, result: Err(Errno::ECANCELED), more: false, payload });
     }
 
-    fn cancel_output(&mut self, socket: Socket) {
-        if !self.outputs.contains_key(&socket) {
+    fn cancel_output(&mut self, socket: Socket, target: Option<Token>) {
+        let Some(out) = self.outputs.get(&socket) else { return };
+        if target.is_some_and(|target| target != out.token) {
             return;
         }
         if self.hits(Fault::LateCancel) {
@@ -455,6 +454,27 @@ impl Driver for Sim {
         self.wall_offset + Duration::from_nanos(self.now.0)
     }
 
+    fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<usize, Errno> {
+        let mut max = ENTRIES_MAX;
+        if self.hits_and_fires(Fault::DatagramFault) {
+            if self.rng.one_in(2) {
+                batch.reset_received();
+                return Err(Errno::ECONNREFUSED);
+            }
+            max = 1 + self.rng.below(ENTRIES_MAX);
+        }
+        self.world.borrow_mut().recv_datagrams(socket, batch, max)
+    }
+
+    fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno> {
+        if self.hits_and_fires(Fault::DatagramFault) {
+            // It takes no more, or all of them are lost on their way.
+            return if self.rng.one_in(2) { Err(Errno::EAGAIN) } else { Err(Errno::ECONNREFUSED) };
+        }
+        self.world.borrow_mut().send_datagrams(socket, batch);
+        Ok(())
+    }
+
     fn stream_socket(&mut self, _: &Address, _: Option<IpAddr>) -> Result<Socket, Errno> {
         Ok(self.world.borrow_mut().stream_socket())
     }
@@ -471,5 +491,9 @@ impl Names for Sim {
 
     fn unacknowledged_bytes(&self, socket: Socket) -> usize {
         self.world.borrow().unacknowledged_bytes(socket)
+    }
+
+    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
+        Ok(self.world.borrow_mut().flow_socket(peer))
     }
 }

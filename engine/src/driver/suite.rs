@@ -58,6 +58,12 @@ trait Fixture: Sized {
     fn steal_datagram(&mut self, at: Socket);
     /// Waits for the next datagram that `from` sent.
     fn take_datagram(&mut self, from: Socket) -> Vec<u8>;
+    /// An address that takes datagrams of flows.
+    fn flow_remote(&mut self) -> SocketAddr;
+    /// Waits for the next datagram that came there, with the address it came from.
+    fn take_from_flow(&mut self) -> (SocketAddr, Vec<u8>);
+    /// Sends a datagram from there.
+    fn send_to_flow(&mut self, flow: SocketAddr, bytes: &[u8]);
     /// An address that takes connections.
     fn remote(&mut self) -> Address;
     /// The other end of the connection that was made to it.
@@ -520,41 +526,104 @@ fn a_counter_is_reported_once_for_each_watch<F: Fixture>() {
     turn_until(&mut fixture, "the early wake-up", |_, event| event.token == token);
 }
 
+const DATAGRAMS: Token = Token::new(Kind::Datagrams, 4, 2);
+
+/// Waits for a datagram socket to have something, and receives it.
+fn receive_datagrams<F: Fixture>(
+    fixture: &mut F,
+    socket: Socket,
+    batch: &mut Datagrams,
+) -> Result<usize, Errno> {
+    loop {
+        fixture.driver().submit(Op::AwaitDatagrams { token: DATAGRAMS, socket });
+        turn_until(fixture, "a datagram", |_, event| {
+            assert_eq!((event.token, event.result.is_ok(), event.more), (DATAGRAMS, true, false));
+            matches!(event.payload, Payload::None)
+        });
+        match fixture.driver().recv_datagrams(socket, batch) {
+            // Readiness is a hint.
+            Err(Errno::EAGAIN) => {}
+            received => return received,
+        }
+    }
+}
+
+/// Cancels what waits for datagrams.
+fn call_datagrams_off<F: Fixture>(fixture: &mut F, socket: Socket) {
+    fixture.driver().submit(Op::AwaitDatagrams { token: DATAGRAMS, socket });
+    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+    fixture.driver().submit(Op::Cancel { target: DATAGRAMS, socket });
+    turn_until(fixture, "the end of a wait that was cancelled", |_, event| {
+        assert_eq!((event.token, event.result), (DATAGRAMS, Err(Errno::ECANCELED)));
+        true
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
 fn datagrams_come_and_go<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let socket = fixture.datagram_socket();
-    let token = Token::new(Kind::RecvDatagrams, 0, 2);
-    let mut batch = Some(Box::new(Datagrams::for_receiving()));
+    let mut batch = Datagrams::for_receiving();
+    assert_eq!(fixture.driver().recv_datagrams(socket, &mut batch), Err(Errno::EAGAIN));
     for len in [0, 1, 64, 1500, 9000, 65_507] {
         let sent = pattern(len);
         fixture.send_datagram(socket, &sent);
-        fixture.driver().submit(Op::RecvDatagrams { token, socket, batch: batch.take().unwrap() });
-        let mut back = Box::<Datagrams>::default();
-        turn_until(&mut fixture, "a datagram", |_, event| {
-            let Payload::Datagrams(received) = event.payload else { panic!("no batch came back") };
-            assert_eq!((event.token, event.result, event.more), (token, Ok(1), false));
-            received.for_each(|from: SocketAddr, bytes| {
-                assert!(bytes == sent);
-                assert!(back.push(from, bytes));
-            });
-            batch = Some(received);
-            true
+        assert_eq!(receive_datagrams(&mut fixture, socket, &mut batch), Ok(1));
+        let mut back = Datagrams::default();
+        batch.for_each(|from: SocketAddr, bytes| {
+            assert!(bytes == sent);
+            assert!(back.push(from, bytes));
         });
-        let token = Token::new(Kind::SendDatagrams, 0, 2);
-        fixture.driver().submit(Op::SendDatagrams { token, socket, batch: back });
-        turn_until(&mut fixture, "the batch", |_, event| {
-            assert_eq!((event.token, event.result, event.more), (token, Ok(1), false));
-            matches!(event.payload, Payload::Datagrams(_))
-        });
+        assert_eq!(fixture.driver().send_datagrams(socket, &mut back), Ok(()));
         assert!(fixture.take_datagram(socket) == sent, "{len} bytes");
     }
-    fixture.driver().submit(Op::RecvDatagrams { token, socket, batch: batch.unwrap() });
-    fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
-    fixture.driver().submit(Op::CancelAll { socket });
-    turn_until(&mut fixture, "the batch of a cancelled receive", |_, event| {
-        assert_eq!(event.result, Err(Errno::ECANCELED));
-        matches!(event.payload, Payload::Datagrams(_))
-    });
+    // More than a batch holds: what is left is told of, without anything new.
+    for n in 0..70 {
+        fixture.send_datagram(socket, &[n; 3]);
+    }
+    let mut next = 0;
+    while next < 70 {
+        receive_datagrams(&mut fixture, socket, &mut batch).unwrap();
+        batch.for_each(|_, bytes| {
+            assert_eq!(bytes, [next; 3]);
+            next += 1;
+        });
+    }
+    call_datagrams_off(&mut fixture, socket);
+}
+
+fn a_flow_has_its_peer_alone<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    let (remote, deaf) = (fixture.flow_remote(), fixture.deaf().ip().unwrap());
+    let (mut batch, mut out) = (Datagrams::for_receiving(), Datagrams::default());
+    let socket = fixture.driver().flow_socket(remote).unwrap();
+    out.is_connected = true;
+    for bytes in [b"one".as_slice(), b"two", b"longer"] {
+        assert!(out.push(remote, bytes));
+    }
+    assert_eq!(fixture.driver().send_datagrams(socket, &mut out), Ok(()));
+    let came = [(); 3].map(|()| fixture.take_from_flow());
+    assert_eq!(came.each_ref().map(|(_, bytes)| &bytes[..]), [b"one".as_slice(), b"two", b"longer"]);
+    let flow = came[0].0;
+    fixture.send_to_flow(flow, b"an answer");
+    assert_eq!(receive_datagrams(&mut fixture, socket, &mut batch), Ok(1));
+    batch.for_each(|from, bytes| assert_eq!((from, bytes), (remote, b"an answer".as_slice())));
+    call_datagrams_off(&mut fixture, socket);
+    // Where nobody listens that is told, once, and the socket goes on.
+    let socket = fixture.driver().flow_socket(deaf).unwrap();
+    for _ in 0..2 {
+        out.reset_sent();
+        assert!(out.push(deaf, b"is anybody there?"));
+        assert_eq!(fixture.driver().send_datagrams(socket, &mut out), Ok(()));
+        assert_eq!(receive_datagrams(&mut fixture, socket, &mut batch), Err(Errno::ECONNREFUSED));
+    }
+    // The next send hears of it as well, and sends all the same.
+    for expected in [None, Some(Errno::ECONNREFUSED)] {
+        out.reset_sent();
+        assert!(out.push(deaf, b"and now?"));
+        assert_eq!(fixture.driver().send_datagrams(socket, &mut out), Ok(()));
+        assert_eq!((out.failure, out.refused), (expected, 0));
+    }
     fixture.driver().submit(Op::Close { socket, reset: false });
 }
 
@@ -667,6 +736,7 @@ macro_rules! all_cases {
             a_wait_ends_at_its_time
             a_counter_is_reported_once_for_each_watch
             datagrams_come_and_go
+            a_flow_has_its_peer_alone
             connects_and_talks
             connecting_to_nobody_is_refused
             a_cancelled_connect_ends_once
@@ -704,7 +774,7 @@ mod uring {
     }
 
     all_cases!(Sockets<Make>);
-    suite! { Sockets<Make>: a_refused_silent_send_ends_the_wait }
+    suite! { Sockets<Make>: a_refused_silent_send_ends_the_wait a_full_datagram_socket_tells_of_room }
 }
 
 mod poll {
@@ -722,6 +792,7 @@ mod poll {
     }
 
     all_cases!(Sockets<Make>);
+    suite! { Sockets<Make>: a_full_datagram_socket_tells_of_room }
 }
 
 mod sim {
@@ -771,7 +842,21 @@ mod sim {
         }
 
         fn take_datagram(&mut self, from: Socket) -> Vec<u8> {
-            self.net.take_datagram(from).expect("a simulated datagram arrives with its completion").1
+            self.net.take_datagram(from).expect("a simulated datagram arrives at once").1
+        }
+
+        fn flow_remote(&mut self) -> SocketAddr {
+            self.answering(4, Answer::Accept).ip().expect("an IP address")
+        }
+
+        fn take_from_flow(&mut self) -> (SocketAddr, Vec<u8>) {
+            let remote = self.flow_remote();
+            self.net.take_from_flow(remote).expect("a simulated datagram arrives at once")
+        }
+
+        fn send_to_flow(&mut self, flow: SocketAddr, bytes: &[u8]) {
+            let remote = self.flow_remote();
+            assert!(self.net.send_to_flow(remote, flow, bytes));
         }
 
         fn remote(&mut self) -> Address {
@@ -914,6 +999,21 @@ mod sockets {
             let bytes = self.datagrams.recv(&mut buffer).unwrap();
             buffer.truncate(bytes);
             buffer
+        }
+
+        fn flow_remote(&mut self) -> SocketAddr {
+            self.datagrams.local_addr().unwrap()
+        }
+
+        fn take_from_flow(&mut self) -> (SocketAddr, Vec<u8>) {
+            let mut buffer = vec![0; 65_536];
+            let (bytes, from) = self.datagrams.recv_from(&mut buffer).unwrap();
+            buffer.truncate(bytes);
+            (from, buffer)
+        }
+
+        fn send_to_flow(&mut self, flow: SocketAddr, bytes: &[u8]) {
+            self.datagrams.send_to(bytes, flow).unwrap();
         }
 
         fn remote(&mut self) -> Address {

@@ -1,7 +1,7 @@
 //! The io_uring driver: multishot accept and receive, provided buffers, one enter a turn.
 //!
 //! Memory that the kernel may touch is owned here until its completion: outputs in `sends` and `silent`, receive
-//! buffers by the pool. Datagram sockets and event counters are polled through the ring and then served with plain
+//! buffers by the pool. Datagram sockets and event counters are polled through the ring, and served with plain
 //! calls: recvmmsg and sendmmsg move a whole batch, which the ring cannot. `probe` finds out at start what
 //! the machine allows; kernel versions are never compared.
 #![allow(unsafe_code)]
@@ -28,7 +28,7 @@ use probe::Level;
 pub use probe::{Abilities, probe};
 use slab::Slab;
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use suspects::Suspects;
 
@@ -71,7 +71,7 @@ pub struct Uring {
     pushed: u64,
     /// Why the ring cannot be used any more: every turn says so.
     broken: Option<Errno>,
-    polls: Slab<PollSlot>,
+    watches: Slab<WatchSlot>,
     /// Addresses that the kernel reads until the completion.
     connects: Slab<(Token, Box<socket2::SockAddr>)>,
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
@@ -120,20 +120,12 @@ struct Message {
     vectors: Vec<libc::iovec>,
 }
 
-struct PollSlot {
+/// An event counter that is waited for.
+struct WatchSlot {
     token: Token,
     socket: Socket,
-    then: Ready,
-    /// A cancel does not undo a poll that has fired by then. What is called off ends then, and is not tried again: a
-    /// poll that is put in behind the cancel would wait for something that nobody expects any more.
+    /// A cancel does not undo a poll that has fired by then. What is called off leaves the counter raised, for whoever watches it next.
     is_called_off: bool,
-}
-
-/// What follows once the descriptor is ready.
-enum Ready {
-    Watch,
-    Recv(Box<Datagrams>),
-    Send(Box<Datagrams>),
 }
 
 impl Uring {
@@ -168,7 +160,7 @@ impl Uring {
             armed: 0,
             pushed: 0,
             broken: None,
-            polls: Slab::new(),
+            watches: Slab::new(),
             connects: Slab::new(),
             spare_messages: Vec::new(),
             done: Vec::new(),
@@ -285,9 +277,7 @@ impl Uring {
 
     /// Whether the kernel holds memory of ours, or may use a buffer.
     fn is_busy(&self) -> bool {
-        self.armed > 0
-            || !(self.sends.is_empty() && self.silent.is_empty())
-            || !(self.polls.is_empty() && self.connects.is_empty())
+        self.armed > 0 || !(self.sends.is_empty() && self.silent.is_empty()) || !self.connects.is_empty()
     }
 
     fn connect(&mut self, token: Token, socket: Socket, address: &Address) {
@@ -302,36 +292,23 @@ impl Uring {
     }
 
     /// Waits for readiness through the ring, once.
-    fn poll(&mut self, token: Token, socket: Socket, then: Ready) {
-        let events = match then {
-            Ready::Watch | Ready::Recv(_) => libc::POLLIN,
-            Ready::Send(_) => libc::POLLOUT,
-        };
-        let key = self.polls.insert(PollSlot { token, socket, then, is_called_off: false }) as u32;
+    fn poll(&mut self, socket: Socket, events: i16, user_data: Token) {
         let entry = opcode::PollAdd::new(Fd(socket.0), events as u32).build();
-        self.push(&entry.user_data(Token::new(Kind::Wake, 0, key).to_bits()));
+        self.push(&entry.user_data(user_data.to_bits()));
     }
 
-    fn recv_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
-        let result = self.transfer.recv(socket, &mut batch);
-        self.likely_more.retain(|likely| *likely != socket);
-        match result {
-            Err(Errno::EAGAIN) => self.poll(token, socket, Ready::Recv(batch)),
-            result => {
-                if result == Ok(ENTRIES_MAX) {
-                    self.likely_more.push(socket);
-                }
-                self.done.push(datagrams(token, result.map(|count| count as u32), batch));
-            }
-        }
+    fn watch(&mut self, token: Token, socket: Socket) {
+        let key = self.watches.insert(WatchSlot { token, socket, is_called_off: false }) as u32;
+        self.poll(socket, libc::POLLIN, Token::new(Kind::Wake, 0, key));
     }
 
-    fn send_datagrams(&mut self, token: Token, socket: Socket, mut batch: Box<Datagrams>) {
-        match self.transfer.send(socket, &mut batch) {
-            Err(Errno::EAGAIN) => self.poll(token, socket, Ready::Send(batch)),
-            result => {
-                let count = batch.len() as u32;
-                self.done.push(datagrams(token, result.map(|()| count), batch));
+    /// The kernel would tell at once of a socket that was left with something in it: so this needs no way through it.
+    fn await_datagrams(&mut self, token: Token, socket: Socket) {
+        match self.likely_more.iter().position(|likely| *likely == socket) {
+            None => self.poll(socket, libc::POLLIN, token),
+            Some(place) => {
+                self.likely_more.swap_remove(place);
+                self.done.push(Event { token, result: Ok(1), more: false, payload: Payload::None });
             }
         }
     }
@@ -417,9 +394,16 @@ impl Uring {
                 let (token, _) = self.connects.remove(token.index() as usize);
                 events.push(connected(token, result));
             }
-            Kind::Wake | Kind::RecvDatagrams | Kind::SendDatagrams => {
-                let slot = self.polls.remove(token.index() as usize);
-                self.polled(slot, result, events);
+            Kind::Datagrams | Kind::Room => {
+                events.push(Event { token, result, more: false, payload: Payload::None });
+            }
+            Kind::Wake => {
+                let WatchSlot { token, socket, is_called_off } = self.watches.remove(token.index() as usize);
+                let result = if is_called_off { Err(Errno::ECANCELED) } else { result.map(|_| 1) };
+                if result.is_ok() {
+                    sys::clear_counter(socket);
+                }
+                events.push(Event { token, result, more: false, payload: Payload::None });
             }
         }
     }
@@ -451,26 +435,6 @@ impl Uring {
             (result, _) => none(result, more),
         }
     }
-
-    /// A polled descriptor is ready, or the poll was cancelled.
-    fn polled(&mut self, slot: PollSlot, result: Result<u32, Errno>, events: &mut Vec<Event>) {
-        let PollSlot { token, socket, then, is_called_off } = slot;
-        let cancelled = result.err().or(is_called_off.then_some(Errno::ECANCELED));
-        match (then, cancelled) {
-            (Ready::Watch, Some(errno)) => {
-                events.push(Event { token, result: Err(errno), more: false, payload: Payload::None });
-            }
-            (Ready::Watch, None) => {
-                sys::clear_counter(socket);
-                events.push(Event { token, result: Ok(1), more: false, payload: Payload::None });
-            }
-            (Ready::Recv(batch) | Ready::Send(batch), Some(errno)) => {
-                events.push(datagrams(token, Err(errno), batch));
-            }
-            (Ready::Recv(batch), None) => self.recv_datagrams(token, socket, batch),
-            (Ready::Send(batch), None) => self.send_datagrams(token, socket, batch),
-        }
-    }
 }
 
 impl Driver for Uring {
@@ -496,16 +460,13 @@ impl Driver for Uring {
             Op::Connect { token, socket, address } => self.connect(token, socket, &address),
             // The ring would wait where a plain call says that the queue is empty.
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, true, &mut self.done),
-            Op::Watch { token, socket } => self.poll(token, socket, Ready::Watch),
-            Op::RecvDatagrams { token, socket, batch } if self.likely_more.contains(&socket) => {
-                self.recv_datagrams(token, socket, batch);
-            }
-            Op::RecvDatagrams { token, socket, batch } => self.poll(token, socket, Ready::Recv(batch)),
-            Op::SendDatagrams { token, socket, batch } => self.send_datagrams(token, socket, batch),
+            Op::Watch { token, socket } => self.watch(token, socket),
+            Op::AwaitDatagrams { token, socket } => self.await_datagrams(token, socket),
+            Op::AwaitRoom { token, socket } => self.poll(socket, libc::POLLOUT, token),
             Op::Cancel { target, .. } => self.cancel(target),
             Op::CancelAll { socket } => {
-                // There are few: one for each datagram socket and direction, and the bell.
-                for (_, slot) in &mut self.polls {
+                // There is one: the bell.
+                for (_, slot) in &mut self.watches {
                     slot.is_called_off |= slot.socket == socket;
                 }
                 let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(socket.0)).all()).build();
@@ -568,6 +529,18 @@ impl Driver for Uring {
         sys::stream_socket(address, from, true)
     }
 
+    fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<usize, Errno> {
+        let received = self.transfer.recv(socket, batch);
+        if received == Ok(ENTRIES_MAX) {
+            self.likely_more.push(socket);
+        }
+        received
+    }
+
+    fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno> {
+        self.transfer.send(socket, batch)
+    }
+
     fn now(&self) -> Tick {
         self.now
     }
@@ -588,6 +561,10 @@ impl Names for Uring {
 
     fn unacknowledged_bytes(&self, socket: Socket) -> usize {
         sys::unacknowledged_bytes(socket)
+    }
+
+    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
+        sys::datagrams::flow_socket(peer)
     }
 }
 
@@ -662,10 +639,6 @@ fn connected(token: Token, result: Result<u32, Errno>) -> Event {
 
 fn sent(token: Token, result: Result<u32, Errno>, output: Box<Output>) -> Event {
     Event { token, result, more: false, payload: Payload::Output(output) }
-}
-
-fn datagrams(token: Token, result: Result<u32, Errno>, batch: Box<Datagrams>) -> Event {
-    Event { token, result, more: false, payload: Payload::Datagrams(batch) }
 }
 
 #[cfg(test)]

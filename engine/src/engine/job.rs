@@ -207,8 +207,11 @@ impl Made {
         for ((socket, gate), service) in sockets.streams.into_iter().zip(self.streams) {
             worker.add_listener(Socket(socket.into_raw_fd()), gate, service);
         }
-        let all_datagrams = sockets.datagrams.into_iter().chain(sockets.datagram_clients);
-        for (socket, protocol) in all_datagrams.zip(self.datagrams) {
+        let mut protocols = self.datagrams.into_iter();
+        for (socket, protocol) in sockets.datagrams.into_iter().zip(&mut protocols) {
+            worker.add_datagram_listener(Socket(socket.into_raw_fd()), protocol);
+        }
+        for (socket, protocol) in sockets.datagram_clients.into_iter().zip(protocols) {
             worker.add_datagrams(Socket(socket.into_raw_fd()), protocol);
         }
         for service in self.outbound {

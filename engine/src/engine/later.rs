@@ -8,15 +8,17 @@ use crate::gate::Gate;
 use crate::listen::bind;
 use crate::listen::patience::Patience;
 use crate::listen::unix;
+use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::{Service, Typed};
-use crate::worker::{Change, Make};
+use crate::worker::{Change, Make, MakeDatagram};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 /// Protocols that an engine makes in its life: each has a number of sixteen bits, and needs some bytes when it is gone.
 const SERVICES_MAX: usize = 60_000;
 
-/// Changes the stream listeners of a running engine ([`Running::listeners`](crate::Running::listeners)). Clones are the same. Calls may take
+/// Changes the listeners of a running engine ([`Running::listeners`](crate::Running::listeners)). Clones are the same. Calls may take
 /// as long as a turn of the slowest worker.
 #[derive(Clone)]
 pub struct Listeners(Arc<Mutex<Inner>>);
@@ -27,6 +29,8 @@ pub(super) struct Inner {
     pub(super) orders: Vec<mpsc::Sender<Change>>,
     /// By their numbers on all workers.
     pub(super) open: Vec<Option<Address>>,
+    /// The same of datagrams.
+    pub(super) open_datagrams: Vec<Option<Address>>,
     pub(super) services: usize,
 }
 
@@ -88,6 +92,27 @@ impl Listeners {
         true
     }
 
+    /// Serves datagrams on another address, as [`Builder::datagrams`](crate::Builder::datagrams) does, and says which that is where port 0
+    /// was asked for.
+    pub fn add_datagrams<P: Datagram>(
+        &self,
+        address: &Address,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Result<Address, Error> {
+        self.lock().add_datagrams(address, factory)
+    }
+
+    /// Serves datagrams no more on an address: its protocols have so much time to finish ([`Datagram::drain`]). Says whether anybody
+    /// served there.
+    pub fn remove_datagrams(&self, address: &Address, time: Duration) -> bool {
+        let mut inner = self.lock();
+        let known = inner.open_datagrams.iter().position(|open| open.as_ref() == Some(address));
+        let Some(place) = known else { return false };
+        inner.open_datagrams[place] = None;
+        inner.order(|| Change::RemoveDatagrams(place, time));
+        true
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,16 +130,65 @@ impl Inner {
         self.open.iter().position(|open| open.as_ref() == Some(address))
     }
 
-    /// Has every worker make a protocol. Where that fails it is forgotten again.
-    fn make<P: Layer>(
-        &mut self,
-        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
-    ) -> Result<(), Error> {
+    /// One more protocol.
+    fn count_service(&mut self) -> Result<(), Error> {
         if self.services >= SERVICES_MAX {
             let problem = "its listeners have changed too often: start the engine anew".to_owned();
             return Err(Error::Config { problems: vec![problem] });
         }
         self.services += 1;
+        Ok(())
+    }
+
+    /// Waits until all workers have said whether they have made something.
+    fn wait_for(&self, waiting: Vec<mpsc::Receiver<bool>>) -> Result<(), Error> {
+        self.ring();
+        let made: Vec<bool> = waiting.into_iter().map(|is_done| is_done.recv().unwrap_or(false)).collect();
+        made.iter().position(|is_made| !is_made).map_or(Ok(()), |worker| Err(Error::Factory { worker }))
+    }
+
+    fn add_datagrams<P: Datagram>(
+        &mut self,
+        address: &Address,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Result<Address, Error> {
+        if self.open_datagrams.contains(&Some(address.clone())) {
+            return Err(Error::Config { problems: vec![format!("{address} is listed twice")] });
+        }
+        self.count_service()?;
+        let Some(config) = self.contexts.first().map(|context| context.config.clone()) else {
+            return Ok(address.clone());
+        };
+        let is_beside_v4 = self.open_datagrams.iter().flatten().filter_map(Address::ip).any(|open| {
+            address.ip().is_some_and(|ip| ip.is_ipv6() && open.is_ipv4() && open.port() == ip.port())
+        });
+        if !self.open_datagrams.iter().flatten().any(|open| overlap(open, address)) {
+            bind::refuse_taken(address, false, is_beside_v4, &Patience::new(config.bind_patience))?;
+        }
+        let bound = bind::datagrams(address, is_beside_v4, config.datagram_queue_bytes, self.orders.len())?;
+        let factory = Arc::new(factory);
+        let mut waiting = Vec::new();
+        for ((orders, context), socket) in self.orders.iter().zip(&self.contexts).zip(bound.sockets) {
+            let (factory, context) = (factory.clone(), context.clone());
+            let make: MakeDatagram = Box::new(move || -> Box<dyn Datagram> { Box::new(factory(&context)) });
+            let (done, is_done) = mpsc::channel();
+            let _ = orders.send(Change::AddDatagrams(socket, make, done));
+            waiting.push(is_done);
+        }
+        let (made, place) = (self.wait_for(waiting), self.open_datagrams.len());
+        self.open_datagrams.push(made.is_ok().then(|| bound.address.clone()));
+        if made.is_err() {
+            self.order(|| Change::RemoveDatagrams(place, Duration::ZERO));
+        }
+        made.map(|()| bound.address)
+    }
+
+    /// Has every worker make a protocol. Where that fails it is forgotten again.
+    fn make<P: Layer>(
+        &mut self,
+        factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        self.count_service()?;
         let factory = Arc::new(factory);
         let mut waiting = Vec::new();
         for (orders, context) in self.orders.iter().zip(&self.contexts) {
@@ -126,15 +200,7 @@ impl Inner {
             let _ = orders.send(Change::Make(make, done));
             waiting.push(is_done);
         }
-        self.ring();
-        let made: Vec<bool> = waiting.into_iter().map(|is_done| is_done.recv().unwrap_or(false)).collect();
-        match made.iter().position(|is_made| !is_made) {
-            None => Ok(()),
-            Some(worker) => {
-                self.order(|| Change::Forget);
-                Err(Error::Factory { worker })
-            }
-        }
+        self.wait_for(waiting).inspect_err(|_| self.order(|| Change::Forget))
     }
 
     fn listen(&mut self, address: &Address, options: ListenOptions) -> Result<Address, Error> {

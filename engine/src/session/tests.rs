@@ -126,6 +126,10 @@ impl Names for Kernel {
     fn unacknowledged_bytes(&self, _: Socket) -> usize {
         0
     }
+
+    fn flow_socket(&self, _: std::net::SocketAddr) -> Result<Socket, crate::event::Errno> {
+        Err(crate::event::Errno::EMFILE)
+    }
 }
 
 /// A session, its duplex and what is below.

@@ -5,6 +5,7 @@ use super::{check, last_errno};
 use crate::datagram::{Datagrams, ENTRIES_MAX, Entry, Local, SLOT_BYTES};
 use crate::event::{Errno, Socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::IntoRawFd;
 
 /// Room for all control messages of one datagram or train: an IPv6 socket that received over IPv4 gets all three.
 const CONTROL_BYTES: usize =
@@ -85,7 +86,8 @@ impl Transfer {
             let entries = &batch.entries[batch.done..];
             let count = entries.len().min(ENTRIES_MAX);
             for (n, entry) in entries.iter().take(count).enumerate() {
-                self.fill(n, entry, &batch.arena[entry.start..entry.start + entry.len]);
+                let bytes = &batch.arena[entry.start..entry.start + entry.len];
+                self.fill(n, entry, bytes, batch.is_connected);
             }
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: as in `recv`; the kernel only reads.
@@ -95,7 +97,11 @@ impl Transfer {
                 Err(Errno::EINTR) => {}
                 // A full device queue says ENOBUFS, and no readiness follows it: that datagram is lost, as UDP may.
                 Err(Errno::EAGAIN) => return Err(Errno::EAGAIN),
-                Err(_) => self.send_one_by_one(socket, batch)?,
+                // On a connected socket it may be the answer to an earlier datagram, and has nothing to do with this one.
+                Err(errno) => {
+                    batch.failure = Some(errno).filter(|errno| errno.is_of_peer()).or(batch.failure);
+                    self.send_one_by_one(socket, batch)?;
+                }
             }
         }
         Ok(())
@@ -105,7 +111,7 @@ impl Transfer {
     fn send_one_by_one(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno> {
         let entry = batch.entries[batch.done];
         for range in entry.ranges() {
-            self.fill(0, &entry, &batch.arena[range]);
+            self.fill(0, &entry, &batch.arena[range], batch.is_connected);
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: as in `send`, with the first header alone.
             let answer = unsafe { libc::sendmsg(socket.0, &raw const self.headers[0].msg_hdr, flags) };
@@ -120,7 +126,7 @@ impl Transfer {
     }
 
     /// Makes message `n` of the bytes, to the entry's peer: as a train where they are longer than one segment.
-    fn fill(&mut self, n: usize, entry: &Entry, bytes: &[u8]) {
+    fn fill(&mut self, n: usize, entry: &Entry, bytes: &[u8], is_connected: bool) {
         self.vectors[n] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let name = socket2::SockAddr::from(entry.peer);
         // SAFETY: a socket2 address of an IP address is a sockaddr_storage of `len()` valid bytes.
@@ -132,13 +138,15 @@ impl Transfer {
         if let Some(local) = entry.local {
             filled = control.append_local(filled, local);
         }
-        self.point(n, name.len() as usize, filled);
+        // With a name the kernel would look up the route of a connected socket again.
+        let name_len = if is_connected { 0 } else { name.len() as usize };
+        self.point(n, name_len, filled);
     }
 
     /// Makes header `n` point to its own vector, name and control.
     fn point(&mut self, n: usize, name_len: usize, control_len: usize) {
         let header = &mut self.headers[n].msg_hdr;
-        header.msg_name = (&raw mut self.names[n]).cast();
+        header.msg_name = if name_len == 0 { std::ptr::null_mut() } else { (&raw mut self.names[n]).cast() };
         header.msg_namelen = name_len as u32;
         header.msg_iov = &raw mut self.vectors[n];
         header.msg_iovlen = 1;
@@ -258,6 +266,18 @@ fn address(name: &libc::sockaddr_storage, len: u32) -> Option<SocketAddr> {
     // SAFETY: the kernel wrote `len` bytes of an address of the family it names.
     let address = unsafe { socket2::SockAddr::new(storage, len) };
     address.as_socket()
+}
+
+/// A datagram socket that is connected to `peer`, from whatever address and port the kernel chooses.
+pub(crate) fn flow_socket(peer: SocketAddr) -> Result<Socket, Errno> {
+    let kind = socket2::Type::DGRAM.nonblocking();
+    let made = socket2::Socket::new(socket2::Domain::for_address(peer), kind, None).and_then(|socket| {
+        socket.connect(&peer.into())?;
+        // Without trains datagrams come one by one: slower and as correct.
+        enable_trains(&socket);
+        Ok(Socket(socket.into_raw_fd()))
+    });
+    made.map_err(|error| Errno::from_io(&error))
 }
 
 /// Asks the kernel to hand trains over as they come. It may not know how; then datagrams come singly.

@@ -1,7 +1,7 @@
 //! What must hold between two turns, for the simulator: the worker and its driver agree on what is in flight, and no
 //! connection that could go on stands still.
 
-use super::{DatagramSocket, Life, Listener, Worker};
+use super::{Life, Listener, Worker};
 use crate::conn::{NO_SESSION, Recv};
 use crate::driver::sim::Breaking;
 use crate::session::inlet::{End, News, Reading};
@@ -26,7 +26,7 @@ impl Worker<Breaking> {
         for slot in self.shared.passes.holders() {
             assert!(self.conns.contains(slot), "who has left is still counted");
         }
-        self.datagrams.iter().for_each(DatagramSocket::check);
+        self.datagrams.check();
         let can_accept = self.life == Life::Running && self.may_accept() && !self.has_room;
         let accepts = self.listeners.iter().all(Listener::is_in_flight);
         assert!(!can_accept || accepts, "there is room, and a listener does not accept");
@@ -91,15 +91,7 @@ impl Worker<Breaking> {
             }
         }
         all.extend(self.outbound.tokens());
-        for (index, entry) in self.datagrams.iter().enumerate() {
-            let (receiving, sending) = entry.in_flight();
-            if receiving {
-                all.push(Token::new(Kind::RecvDatagrams, 0, index as u32));
-            }
-            if sending {
-                all.push(Token::new(Kind::SendDatagrams, 0, index as u32));
-            }
-        }
+        all.extend(self.datagrams.tokens());
         all.sort_unstable();
         all
     }

@@ -8,6 +8,7 @@ use super::{Life, Worker};
 use crate::driver::Driver;
 use crate::event::Socket;
 use crate::gate::Gate;
+use crate::seam::datagram::{Datagram, DatagramIo};
 use crate::seam::io::Io;
 use crate::seam::layer::{Call, Notice, Origin};
 use crate::seam::step::Step;
@@ -15,12 +16,17 @@ use crate::session::calls::Panicked;
 use crate::session::life::CloseReason;
 use crate::session::service::Service;
 use crate::session::shared::Shared;
+use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// What makes a protocol on the worker's thread.
 pub(crate) type Make = Box<dyn FnOnce() -> Box<dyn Service> + Send>;
+
+/// The same of a datagram protocol.
+pub(crate) type MakeDatagram = Box<dyn FnOnce() -> Box<dyn Datagram> + Send>;
 
 /// One order.
 pub(crate) enum Change {
@@ -36,6 +42,10 @@ pub(crate) enum Change {
     Forget,
     /// This listener accepts what has queued up, and is closed.
     Remove(usize),
+    /// Make a datagram protocol for this socket, start it, and say whether that went well.
+    AddDatagrams(socket2::Socket, MakeDatagram, mpsc::Sender<bool>),
+    /// The protocol behind this socket is to finish, within this time.
+    RemoveDatagrams(usize, Duration),
 }
 
 /// Where a worker finds its orders.
@@ -81,6 +91,14 @@ impl<D: Driver> Worker<D> {
                     self.changes.retired.push(self.listeners[index].service());
                     self.remove_listener(index);
                 }
+                Change::AddDatagrams(socket, make, done) => {
+                    let made = catch_unwind(AssertUnwindSafe(make));
+                    let is_made = made.is_ok();
+                    let protocol = made.unwrap_or_else(|_| Box::new(Gone));
+                    self.join_datagrams(Socket(socket.into_raw_fd()), protocol);
+                    let _ = done.send(is_made && self.life == Life::Running);
+                }
+                Change::RemoveDatagrams(place, time) => self.remove_datagrams(place, time),
             }
         }
         self.changes.orders = Some(orders);
@@ -138,4 +156,8 @@ impl Service for Gone {
     fn notice(&mut self, _: Notice) -> Result<(), Panicked> {
         Ok(())
     }
+}
+
+impl Datagram for Gone {
+    fn datagram(&mut self, _: SocketAddr, _: &[u8], _: &mut DatagramIo<'_>) {}
 }

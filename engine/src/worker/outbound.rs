@@ -1,7 +1,6 @@
 //! Outbound connections: attempts until they are connections, and the other requests that protocols make outside
 //! the calls of a session (`dialer.rs`). Looked at once a turn; costs a turn without any two comparisons.
 
-use super::datagrams::DatagramSocket;
 use super::{Life, Worker};
 use crate::address::Address;
 use crate::bell::{ConnId, Waker, Whom};
@@ -27,7 +26,7 @@ pub(super) struct Outbound {
     timers: Vec<Tick>,
     /// The memory that protocols keep beside their sessions, by service.
     held: Vec<usize>,
-    /// Nothing here is due before, nor any timer of a datagram socket.
+    /// Nothing here is due before, nor anything of a datagram protocol.
     next_due: Tick,
     requests: Vec<Request>,
     /// The wakers of protocols, by service.
@@ -150,9 +149,7 @@ impl<D: Driver> Worker<D> {
         for index in 0..self.services.len() {
             self.start_service(index as u16);
         }
-        for index in 0..self.datagrams.len() {
-            self.call_datagrams(index, |protocol, io| protocol.start(io));
-        }
+        self.start_datagrams();
         self.look_at_outbound();
     }
 
@@ -169,7 +166,7 @@ impl<D: Driver> Worker<D> {
                     self.count_panic(ticked);
                 }
             }
-            self.tick_datagrams(now);
+            self.look_at_datagrams(now);
         }
         let mut requests = std::mem::take(&mut self.outbound.requests);
         self.shared.requests.swap(&mut requests);
@@ -185,8 +182,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         self.outbound.requests = requests;
-        let datagrams = self.datagrams.iter().map(DatagramSocket::timer).min().unwrap_or(Tick::NEVER);
-        self.outbound.next_due = self.outbound.first_due().min(datagrams);
+        self.outbound.next_due = self.outbound.first_due().min(self.datagrams.next_due());
     }
 
     /// An attempt has come to its end.

@@ -7,6 +7,7 @@
 
 use super::Sim;
 use crate::address::Address;
+use crate::datagram::Datagrams;
 use crate::driver::{Driver, Names, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
@@ -14,7 +15,7 @@ use crate::time::Tick;
 use crate::token::{Kind, Token};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 macro_rules! breaks {
@@ -199,6 +200,14 @@ impl Driver for Breaking {
         self.sim.stream_socket(address, from)
     }
 
+    fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<usize, Errno> {
+        self.sim.recv_datagrams(socket, batch)
+    }
+
+    fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno> {
+        self.sim.send_datagrams(socket, batch)
+    }
+
     fn now(&self) -> Tick {
         match &self.broken {
             Some(broken) if broken.how == Break::TimeStandsStill => broken.started,
@@ -230,6 +239,10 @@ impl Names for Breaking {
             _ => self.sim.unacknowledged_bytes(socket),
         }
     }
+
+    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
+        self.sim.flow_socket(peer)
+    }
 }
 
 impl Broken {
@@ -251,7 +264,7 @@ impl Broken {
                 self.lost.push(token);
             }
             (Break::BellForgotten, Op::Watch { token, .. })
-            | (Break::DatagramsForgotten, Op::RecvDatagrams { token, .. })
+            | (Break::DatagramsForgotten, Op::AwaitDatagrams { token, .. })
                 if !self.marked.insert(token) =>
             {
                 self.lost.push(token);

@@ -2,7 +2,6 @@
 
 use super::chaos::{Fault, fire};
 use super::{Input, InputKind, OutKind, Sim};
-use crate::datagram::ENTRIES_MAX;
 use crate::event::{Errno, Event, Payload, Socket, Then};
 use crate::output::Output;
 use crate::sys;
@@ -10,8 +9,6 @@ use crate::token::{Kind, Token};
 
 /// What one receive brings while a drought uses up the pool, in bytes.
 const DROUGHT_BYTES_MAX: u64 = 16;
-/// No route to a datagram's peer, as ICMP reports it.
-const ECONNREFUSED: Errno = Errno(111);
 
 impl Sim {
     pub(super) fn complete_input(&mut self, socket: Socket, number: u64, events: &mut Vec<Event>) {
@@ -40,17 +37,7 @@ impl Sim {
                 events.push(over(Ok(1)));
             }
             InputKind::Recv { turn_bytes_max } => self.complete_recv(socket, input, turn_bytes_max, events),
-            InputKind::Datagrams(mut batch) => {
-                let fault = self.hits_and_fires(Fault::DatagramFault);
-                let result = if fault && self.rng.one_in(2) {
-                    batch.reset_received();
-                    Err(ECONNREFUSED)
-                } else {
-                    let max = if fault { 1 + self.rng.below(ENTRIES_MAX) } else { ENTRIES_MAX };
-                    Ok(self.world.borrow_mut().recv_datagrams(socket, &mut batch, max) as u32)
-                };
-                events.push(Event { token, result, more: false, payload: Payload::Datagrams(batch) });
-            }
+            InputKind::Datagrams => events.push(over(Ok(1))),
         }
     }
 
@@ -169,14 +156,7 @@ impl Sim {
         }
         let result = match &out.kind {
             OutKind::Send(output, then) => self.transmit(socket, output, *then),
-            OutKind::Datagrams(batch) => {
-                if self.hits_and_fires(Fault::DatagramFault) {
-                    Err(ECONNREFUSED)
-                } else {
-                    self.world.borrow_mut().send_datagrams(socket, batch);
-                    Ok(batch.len() as u32)
-                }
-            }
+            OutKind::Room => Ok(1),
             OutKind::Connect(address) => self.world.borrow_mut().connect(socket, address),
         };
         events.push(finished(out.token, result, out.kind));
@@ -239,8 +219,7 @@ impl Sim {
 pub(super) fn finished(token: Token, result: Result<u32, Errno>, kind: OutKind) -> Event {
     let payload = match kind {
         OutKind::Send(output, _) => Payload::Output(output),
-        OutKind::Datagrams(batch) => Payload::Datagrams(batch),
-        OutKind::Connect(_) => Payload::None,
+        OutKind::Room | OutKind::Connect(_) => Payload::None,
     };
     Event { token, result, more: false, payload }
 }

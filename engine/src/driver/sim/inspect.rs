@@ -14,8 +14,8 @@ impl Sim {
             | Op::Recv { token, .. }
             | Op::Send { token, .. }
             | Op::Watch { token, .. }
-            | Op::RecvDatagrams { token, .. }
-            | Op::SendDatagrams { token, .. } => Some(*token),
+            | Op::AwaitDatagrams { token, .. }
+            | Op::AwaitRoom { token, .. } => Some(*token),
             _ => None,
         });
         let inputs = self.inputs.values().map(|input| input.token);

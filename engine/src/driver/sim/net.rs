@@ -31,7 +31,18 @@ pub(super) struct World {
 enum Kind {
     Listener(VecDeque<Socket>),
     Stream(Stream),
-    Datagrams { inbound: VecDeque<OneDatagram>, outbound: VecDeque<OneDatagram> },
+    Datagrams(AtSocket),
+}
+
+/// What is at a datagram socket.
+#[derive(Default)]
+struct AtSocket {
+    inbound: VecDeque<OneDatagram>,
+    outbound: VecDeque<OneDatagram>,
+    /// Whom it is connected with.
+    peer: Option<SocketAddr>,
+    /// What the network has said of that.
+    error: Option<Errno>,
 }
 
 struct OneDatagram {
@@ -80,7 +91,7 @@ impl Net {
 
     /// A datagram socket.
     pub fn datagram_socket(&self) -> Socket {
-        self.0.borrow_mut().add(Kind::Datagrams { inbound: VecDeque::new(), outbound: VecDeque::new() })
+        self.0.borrow_mut().add(Kind::Datagrams(AtSocket::default()))
     }
 
     /// Connects; the connection waits in the listener's queue. `None` if nobody listens.
@@ -109,16 +120,16 @@ impl Net {
     }
 
     fn put_datagram(&self, to: Socket, datagram: OneDatagram) {
-        if let Some(Kind::Datagrams { inbound, .. }) = self.0.borrow_mut().sockets.get_mut(&to) {
-            inbound.push_back(datagram);
+        if let Some(Kind::Datagrams(at)) = self.0.borrow_mut().sockets.get_mut(&to) {
+            at.inbound.push_back(datagram);
         }
     }
 
     /// Takes the oldest datagram that waits at a socket, as another process would that has it too.
     #[cfg(test)]
     pub(in crate::driver) fn steal_datagram(&self, at: Socket) {
-        if let Some(Kind::Datagrams { inbound, .. }) = self.0.borrow_mut().sockets.get_mut(&at) {
-            inbound.pop_front();
+        if let Some(Kind::Datagrams(at)) = self.0.borrow_mut().sockets.get_mut(&at) {
+            at.inbound.pop_front();
         }
     }
 
@@ -130,8 +141,8 @@ impl Net {
     /// Takes the oldest datagram a socket sent, with the address it is to leave from; `None` leaves that to the route.
     pub fn take_datagram_from(&self, from: Socket) -> Option<(Option<IpAddr>, SocketAddr, Vec<u8>)> {
         match self.0.borrow_mut().sockets.get_mut(&from)? {
-            Kind::Datagrams { outbound, .. } => {
-                outbound.pop_front().map(|sent| (sent.local.map(|local| local.ip), sent.peer, sent.bytes))
+            Kind::Datagrams(at) => {
+                at.outbound.pop_front().map(|sent| (sent.local.map(|local| local.ip), sent.peer, sent.bytes))
             }
             _ => None,
         }
@@ -150,7 +161,7 @@ impl Net {
             Kind::Stream(stream) => {
                 Some(format!("{socket:?}: stream, {} bytes to receive", stream.inbound.len()))
             }
-            Kind::Datagrams { .. } => Some(format!("{socket:?}: datagrams")),
+            Kind::Datagrams(_) => Some(format!("{socket:?}: datagrams")),
         };
         self.0.borrow().sockets.iter().filter_map(name).collect()
     }
@@ -245,7 +256,7 @@ impl World {
             Some(Kind::Stream(stream)) => {
                 !stream.inbound.is_empty() || stream.inbound_end || stream.reset_by_peer
             }
-            Some(Kind::Datagrams { inbound, .. }) => !inbound.is_empty(),
+            Some(Kind::Datagrams(at)) => !at.inbound.is_empty() || at.error.is_some(),
             None => panic!("socket {socket:?} does not exist"),
         }
     }
@@ -349,24 +360,36 @@ impl World {
         Ok(sent)
     }
 
-    pub(super) fn recv_datagrams(&mut self, socket: Socket, batch: &mut Datagrams, max: usize) -> usize {
+    pub(super) fn recv_datagrams(
+        &mut self,
+        socket: Socket,
+        batch: &mut Datagrams,
+        max: usize,
+    ) -> Result<usize, Errno> {
         batch.reset_received();
-        let Some(Kind::Datagrams { inbound, .. }) = self.sockets.get_mut(&socket) else { return 0 };
-        let count = inbound.len().min(max);
-        for (n, OneDatagram { peer, local, bytes }) in inbound.drain(..count).enumerate() {
+        let Some(Kind::Datagrams(at)) = self.sockets.get_mut(&socket) else { return Err(Errno::EBADF) };
+        if let Some(error) = at.error.take() {
+            return Err(error);
+        }
+        let count = at.inbound.len().min(max);
+        for (n, OneDatagram { peer, local, bytes }) in at.inbound.drain(..count).enumerate() {
             let start = n * SLOT_BYTES;
             batch.arena[start..start + bytes.len()].copy_from_slice(&bytes);
             batch.entries.push(Entry { peer, local, start, len: bytes.len(), segment: bytes.len() });
         }
-        count
+        if count == 0 { Err(Errno::EAGAIN) } else { Ok(count) }
     }
 
-    pub(super) fn send_datagrams(&mut self, socket: Socket, batch: &Datagrams) {
-        if let Some(Kind::Datagrams { outbound, .. }) = self.sockets.get_mut(&socket) {
-            batch.for_each_with_local(|peer, local, bytes| {
-                outbound.push_back(OneDatagram { peer, local, bytes: bytes.to_vec() });
-            });
+    pub(super) fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) {
+        let Some(Kind::Datagrams(at)) = self.sockets.get_mut(&socket) else { return };
+        batch.done = batch.entries.len();
+        if at.peer.is_some() {
+            batch.failure = at.error.take();
+            return self.send_on_flow(socket, batch);
         }
+        batch.for_each_with_local(|peer, local, bytes| {
+            at.outbound.push_back(OneDatagram { peer, local, bytes: bytes.to_vec() });
+        });
     }
 
     pub(super) fn shutdown(&mut self, socket: Socket) {

@@ -1,13 +1,15 @@
 //! Cases for what a kernel does to those who do not expect it. The header of `suite.rs` says which hazard is whose.
 
 use super::{
-    ACCEPT, Fixture, Peer, RECV, SEND, TURNS_MAX, connection, output, pattern, recv, recv_all, turn_until,
+    ACCEPT, DATAGRAMS, Fixture, Peer, RECV, SEND, TURNS_MAX, connection, output, pattern, recv, recv_all,
+    turn_until,
 };
 use crate::datagram::Datagrams;
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::sys::EventCounter;
 use crate::token::{Kind, Token};
+use std::os::fd::IntoRawFd as _;
 use std::time::Duration;
 
 /// Hazards 1 and 7: more completions than a completion queue holds (4096). Operations may end for that; bytes may not.
@@ -342,19 +344,18 @@ pub(super) fn a_cancel_right_behind_a_send_is_not_lost<F: Fixture>() {
 pub(super) fn what_is_called_off_does_not_try_again<F: Fixture>() {
     let mut fixture = F::new(8, 512);
     let socket = fixture.datagram_socket();
-    let token = Token::new(Kind::RecvDatagrams, 0, 2);
     fixture.send_datagram(socket, b"taken by somebody else");
-    let batch = Box::new(Datagrams::for_receiving());
-    fixture.driver().submit(Op::RecvDatagrams { token, socket, batch });
+    fixture.driver().submit(Op::AwaitDatagrams { token: DATAGRAMS, socket });
     // More than a queue of submissions holds, so that the kernel has the first of them before the cancel comes.
     for _ in 0..1000 {
         fixture.driver().submit(Op::Cancel { target: RECV, socket });
     }
     fixture.steal_datagram(socket);
-    fixture.driver().submit(Op::CancelAll { socket });
-    turn_until(&mut fixture, "the batch of a cancelled receive", |_, event| {
-        assert_eq!((event.token, event.result, event.more), (token, Err(Errno::ECANCELED), false));
-        matches!(event.payload, Payload::Datagrams(_))
+    fixture.driver().submit(Op::Cancel { target: DATAGRAMS, socket });
+    // It may have ended before; only once, and the socket can be closed then.
+    turn_until(&mut fixture, "the end of a wait", |_, event| {
+        assert_eq!((event.token, event.more), (DATAGRAMS, false));
+        true
     });
     fixture.driver().submit(Op::Close { socket, reset: false });
     // The same with an event counter: it stays raised for whoever watches it next.
@@ -476,4 +477,42 @@ pub(super) fn quiet<F: Fixture>(fixture: &mut F) {
         fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
         assert!(events.is_empty(), "{events:?}");
     }
+}
+
+/// Hazard 3, from the other side: what a full socket takes again is told once, also where nothing was waited for there before.
+pub(super) fn a_full_datagram_socket_tells_of_room<F: Fixture>() {
+    let mut fixture = F::new(8, 512);
+    // UDP over loopback is never full: what was sent is the receiver's at once. A pair of Unix sockets holds a few.
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (socket, peer) = (Socket(ours.into_raw_fd()), std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+    let mut batch = Datagrams::default();
+    batch.is_connected = true;
+    // Each is longer than the one before, so that none of them is a train.
+    (1..300).for_each(|len| assert!(batch.push(peer, &vec![1; len])));
+    let token = Token::new(Kind::Room, 4, 2);
+    let mut received = 0;
+    while fixture.driver().send_datagrams(socket, &mut batch) == Err(Errno::EAGAIN) {
+        fixture.driver().submit(Op::AwaitRoom { token, socket });
+        fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        while theirs.recv(&mut [0; 512]).is_ok() {
+            received += 1;
+        }
+        turn_until(&mut fixture, "room", |_, event| {
+            assert_eq!((event.token, event.result.is_ok(), event.more), (token, true, false));
+            true
+        });
+    }
+    assert!(received > 0 && batch.refused == 0, "{received} of them had to wait");
+    assert_eq!(batch.done, batch.entries.len());
+    // And a wait that is called off ends.
+    (1..300).for_each(|len| assert!(batch.push(peer, &vec![1; len])));
+    assert_eq!(fixture.driver().send_datagrams(socket, &mut batch), Err(Errno::EAGAIN));
+    fixture.driver().submit(Op::AwaitRoom { token, socket });
+    fixture.driver().submit(Op::Cancel { target: token, socket });
+    turn_until(&mut fixture, "the end of a wait for room", |_, event| {
+        assert_eq!((event.token, event.result), (token, Err(Errno::ECANCELED)));
+        true
+    });
+    fixture.driver().submit(Op::Close { socket, reset: false });
 }
