@@ -2,6 +2,8 @@
 //! whom. Upstreams follow scripts.
 #![cfg(feature = "proxy")]
 
+#[path = "proxy/buffering.rs"]
+mod buffering;
 mod common;
 #[path = "proxy/relay.rs"]
 mod relay;

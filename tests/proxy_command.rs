@@ -27,17 +27,22 @@ fn requests_go_to_the_upstreams_and_a_signal_ends_it() {
     on_both_drivers(|driver| {
         let (one, two) = (Upstream::honest(), Upstream::honest());
         let (a, b) = (one.address.to_string(), format!("http://{}", two.address));
-        let mut program = proxy(driver, &[&a, &b, "--balance", "round-robin"]);
+        let mut program = proxy(driver, &[&a, &b, "--balance", "round-robin", "--buffer", "1KiB"]);
         let mut client = connect_to(program.http());
         for n in 0..10 {
             client.send(get(&format!("/{n}")));
             assert_eq!(receive(&mut client).text(), format!("/{n} "));
         }
         assert!(one.accepted() > 0 && two.accepted() > 0);
+        // The body comes first: no upstream has been asked whether it may.
+        client.send("POST /b HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        client.expect("HTTP/1.1 100 Continue\r\n\r\n");
+        client.send("x");
+        assert_eq!(receive(&mut client).text(), "/b x");
         eventually(true, || program.catches(libc::SIGTERM));
         program.signal(libc::SIGTERM);
         assert_eq!(program.wait().code(), Some(0));
-        eventually(true, || program.line_with("requests=10").is_some());
+        eventually(true, || program.line_with("requests=11").is_some());
     });
 }
 

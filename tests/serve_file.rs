@@ -819,6 +819,10 @@ fn mistakes_are_told_where_they_stand() {
         &["`burst` is 0"],
     );
     check(
+        &with("[[route]]\nmatch = { path = \"/x\" }\nreply = { status = 200 }\nbuffer = \"64KiB\""),
+        &["`buffer` is for requests that are given to a server"],
+    );
+    check(
         &behind("[[listen]]\naddress = \"127.0.0.1:1\"\nallow = \"all\""),
         &["a file of them begins with / or ./"],
     );
@@ -922,7 +926,7 @@ fn a_request_is_explained() {
     let directory = Directory::new();
     let file = directory.file("ringmill.toml");
     let text = "[limits]\ntrust = [\"10.0.0.0/8\"]\n[[listen]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nto = \"app\"\n\
-                [[route]]\nmatch = { host = \"*.test\", path = \"/api\", method = \"POST\" }\nto = \"app\"\nmax_body = \"1KiB\"\n\
+                [[route]]\nmatch = { host = \"*.test\", path = \"/api\", method = \"POST\" }\nto = \"app\"\nmax_body = \"1KiB\"\nbuffer = 500\n\
                 [[route]]\nmatch = { exact = \"/old\" }\nredirect = { to = \"https://new.test\" }\n\
                 [upstream.app]\n\
                 servers = [\"dns:https://app.test\", { address = \"127.0.0.1:3000\", weight = 2, backup = true }]\n\
@@ -946,7 +950,7 @@ fn a_request_is_explained() {
             "          route 1: any host, any path: matches too, and comes behind it",
             "upstream  app: dns:app.test:443 (TLS as app.test), 127.0.0.1:3000 weight 2 (backup)",
             "          the one that the cookie ringmill names",
-            "limits    1024 bytes of body; 500 connections a server, 1000 waiting for 5s",
+            "limits    1024 bytes of body, of which 500 are taken in first; 500 connections a server, 1000 waiting for 5s",
             "request   POST /api/?q HTTP/1.1",
             "          - Host: A.Test:80",
             "          - X-Forwarded-For: 6.6.6.6",

@@ -25,6 +25,7 @@
 
 mod accept;
 mod balance;
+mod buffering;
 mod check;
 mod client;
 mod config;

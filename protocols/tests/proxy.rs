@@ -160,6 +160,7 @@ impl Planner {
             target: Target::Upstream(target),
             limit: None,
             body_bytes_max: None,
+            buffer_bytes: base.buffer_bytes,
         };
         let routes = vec![route(&["GET", "HEAD"], reads), route(&[], 1 - reads)];
         (Plan::new(Front::from(base), upstreams, routes), all)
@@ -563,6 +564,9 @@ fn run(seed: u64) -> HashMap<u16, u32> {
         }),
         ejection: Ejection { after: rng.up_to(5) as u32, on_server_errors: true, ..Ejection::default() },
         connections_max: if mood == Mood::Wild { 1 + rng.below(3) } else { 500 },
+        // Longer than it is looked who is still connected.
+        keep_timeout: Duration::from_secs(10),
+        buffer_bytes: [0, 0, rng.below(2000), rng.below(100_000)][rng.below(4)],
         queue_max: if mood == Mood::Wild { rng.below(4) } else { 1000 },
         ..ProxyConfig::new(addresses())
     };

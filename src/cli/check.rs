@@ -237,6 +237,10 @@ fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Expla
         u64::MAX => "no limit of the body".to_owned(),
         max => format!("{max} bytes of body"),
     };
+    let body = match route.buffer_bytes {
+        0 => body,
+        bytes => format!("{body}, of which {bytes} are taken in first"),
+    };
     let connections =
         format!("{} connections a server, {} waiting", config.connections_max, config.queue_max);
     row(said, "limits", &format!("{body}; {connections} for {:?}", config.queue_timeout));

@@ -147,6 +147,11 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "SIZE", env = "RINGMILL_MAX_BODY", value_parser = options::size)]
     max_body: Option<u64>,
 
+    /// Take a request's body in before the request is given to an upstream, so that clients who send slowly hold no connection: up to so many
+    /// bytes, as 64KiB; a longer one streams from there on [default: all bodies stream]
+    #[arg(long, value_name = "SIZE", env = "RINGMILL_BUFFER", value_parser = options::size)]
+    buffer: Option<u64>,
+
     /// Requests of one client, as 100/s or 600/m, of which as many may come at once; one more is answered with 429. Behind a trusted proxy the
     /// client is the one that X-Forwarded-For names [default: no limit]
     #[arg(long, value_name = "RATE", env = "RINGMILL_REQUESTS_PER_CLIENT")]
@@ -315,6 +320,7 @@ impl Proxy {
             },
             limits,
             body_bytes_max: self.max_body.unwrap_or(u64::MAX),
+            buffer_bytes: self.buffer.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             limit: self.requests_per_client.map(|rate| Limit::new(RouteRate { per: Per::Client, rate })),
             trusted: self.trust,
             connections_max: self.upstream_connections as usize,

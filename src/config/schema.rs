@@ -239,6 +239,11 @@ pub(crate) struct Route {
     /// Largest request body, instead of the one in `limits`.
     #[serde(default)]
     pub(crate) max_body: Option<Text<Size>>,
+    /// Take a request's body in before the request is given to a server, so that clients who send slowly hold no connection: up to so many bytes,
+    /// of which chunks take some. A longer body streams from there on, unless `max_body` refuses it. Left out, all bodies stream.
+    #[serde(default)]
+    #[schemars(with = "Option<Text<Size>>")]
+    pub(crate) buffer: Option<Spanned<Text<Size>>>,
     /// How many requests it takes. Left out, all.
     #[serde(default)]
     #[schemars(with = "Option<RateLimit>")]

@@ -306,6 +306,7 @@ fn routes(
         }
         let (Some(target), Some(path)) = (target, path) else { continue };
         let limit = limit::limit(route.rate.as_ref(), problems);
+        let buffer_bytes = buffer_bytes(route, &target, problems);
         for host in hosts {
             all.push(Route {
                 host,
@@ -313,6 +314,7 @@ fn routes(
                 methods: matches.method.0.clone(),
                 target: target.clone(),
                 body_bytes_max: route.max_body.as_ref().map(|size| size.value),
+                buffer_bytes,
                 limit: limit.clone(),
             });
             places.push(place);
@@ -325,6 +327,16 @@ fn routes(
         problems.push(Problem { span: spans[second].clone(), what, remedy });
     }
     (all, places)
+}
+
+/// How much of a body is taken in first.
+fn buffer_bytes(route: &schema::Route, target: &Target, problems: &mut Vec<Problem>) -> usize {
+    let Some(buffer) = &route.buffer else { return 0 };
+    if !matches!(target, Target::Upstream(_)) {
+        let what = "`buffer` is for requests that are given to a server";
+        problems.push(Problem::at(buffer.span(), what, "leave it out"));
+    }
+    usize::try_from(buffer.get_ref().value).unwrap_or(usize::MAX)
 }
 
 fn first_span(route: &schema::Route) -> Option<Range<usize>> {

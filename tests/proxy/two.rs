@@ -193,8 +193,27 @@ async fn text(response: Response<Incoming>) -> (String, HeaderMap) {
 }
 
 fn wait<T>(what: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Connections go on while a test looks at something else.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, what).await.expect("in time") })
+}
+
+/// Sends a body in two halves, the second one after `meanwhile`; what is answered.
+pub(super) fn post_in_halves(
+    running: &Running,
+    halves: (&'static str, &'static str),
+    meanwhile: impl FnOnce(),
+) -> String {
+    wait(async {
+        let (sender, body) = channel();
+        let asking = client(running).await.send_request(call("/slow", body));
+        let asking = tokio::spawn(asking);
+        sender.send(Frame::data(halves.0.into())).await.unwrap();
+        tokio::task::block_in_place(meanwhile);
+        sender.send(Frame::data(halves.1.into())).await.unwrap();
+        drop(sender);
+        text(asking.await.unwrap().unwrap()).await.0
+    })
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The client's side: requests are read, checked and rewritten here, and replies taken from their exchange to the client.
 
 use super::accept::Form;
+use super::buffering::first_way;
 use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way};
 use super::fields::{
     Client as Facts, Onward, asks_for_websocket, goes_no_further, write_request, write_trailers,
@@ -98,6 +99,10 @@ impl State {
         loop {
             if let Some(key) = client.exchange {
                 at += self.take_body(key, &input[at..]);
+                if self.sets_out(key, io.is_exhausted()) {
+                    // There may be room for more of its body now.
+                    continue;
+                }
                 let next = self.serve(client, io);
                 let goes_on = next == Next::Continue && client.exchange.is_none() && at < input.len();
                 if !goes_on {
@@ -229,8 +234,14 @@ impl State {
         let place = Place { group, server: 0 };
         let mut up = self.spare.take();
         // Where the request names no host, any server's will do.
-        let to =
-            Onward { path: &way.path, host: way.host.as_deref(), else_host: self.groups.pool(group).host() };
+        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        let buffer_bytes = if has_body { route.buffer_bytes } else { 0 };
+        let to = Onward {
+            path: &way.path,
+            host: way.host.as_deref(),
+            else_host: self.groups.pool(group).host(),
+            is_buffered: buffer_bytes > 0,
+        };
         let ids = self.seen.as_deref().map(|seen| &seen.ids);
         let facts = Facts { ip, is_trusted, is_secured, is_http2: client.is_http2, ids };
         if write_request(&mut up, head, &to, &facts, &front.name).is_none() {
@@ -249,12 +260,13 @@ impl State {
         };
         let wanted = pool.wanted(&head.fields, &way.path, client_ip);
         let asked = Asked { is_head, is_connect: false, upgrades: asks_for_websocket(head) };
-        let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
+        let expects = head.expect == Expect::Continue && has_body;
+        let mut down = Pipe { bytes: self.spare.take(), ..Pipe::default() };
         let exchange = Exchange {
             client: io.id(),
             place,
             wanted,
-            way: Way::Off,
+            way: first_way(&up, buffer_bytes, expects, &mut down),
             tries: 0,
             refusals: 0,
             up: Pipe { bytes: up, ..Pipe::default() },
@@ -273,13 +285,13 @@ impl State {
             asked,
             is_http10,
             is_secured,
-            expects: head.expect == Expect::Continue && has_body,
+            expects: expects && buffer_bytes == 0,
             keep_alive,
             reader: Reader::new(asked),
             is_reusable: false,
             is_failure: false,
             stage: Stage::Unanswered,
-            down: Pipe { bytes: self.spare.take(), ..Pipe::default() },
+            down,
             seen: self.seen.take(),
         };
         client.exchange = Some(self.begin(exchange));
@@ -326,7 +338,7 @@ impl State {
         while let Some(decoder) = &mut exchange.decoder {
             let is_of_use = exchange.way != Way::Off;
             // Without input it costs nothing to look, and the body may be complete.
-            if is_of_use && exchange.up.is_full() && at < input.len() {
+            if exchange.way.is_full(&exchange.up) && at < input.len() {
                 exchange.up.is_held = true;
                 break;
             }
@@ -349,7 +361,7 @@ impl State {
                 Decoded::Partial { consumed } => {
                     at += consumed;
                     exchange.arrived_bytes += consumed as u64;
-                    exchange.up.is_held = is_of_use && exchange.up.is_full();
+                    exchange.up.is_held = exchange.way.is_full(&exchange.up);
                     break;
                 }
                 Decoded::End { consumed, trailers } => {

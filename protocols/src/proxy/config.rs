@@ -121,6 +121,8 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// The largest request body in bytes: beyond it the answer is 413.
     pub body_bytes_max: u64,
+    /// A request's body is here before it is given a connection, up to so many bytes ([`Route`](crate::proxy::Route)); 0 for none.
+    pub buffer_bytes: usize,
     /// How many requests are taken, if not all.
     pub limit: Option<Limit>,
     /// Who may say who the client is (`X-Forwarded-*`, `Forwarded`): from anybody else these fields are dropped.
@@ -181,6 +183,7 @@ impl ProxyConfig {
             slow_start: Duration::from_secs(10),
             limits: Limits::default(),
             body_bytes_max: u64::MAX,
+            buffer_bytes: 0,
             limit: None,
             trusted: Vec::new(),
             name: "ringmill".to_owned(),

@@ -85,6 +85,8 @@ pub(super) enum Repeats {
 /// Where the request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
+    /// Its body comes first (`buffering.rs`), until so many bytes are in `up`.
+    Buffering { until_bytes: usize },
     /// It waits for a connection with its upstream.
     Waiting,
     /// It has this one.

@@ -60,7 +60,8 @@ pub fn explain<'a>(
         Target::Reply(_) => {}
     }
     let mut out = Vec::new();
-    let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: "" };
+    let is_buffered = route.buffer_bytes > 0;
+    let to = Onward { path: &way.path, host: way.host.as_deref(), else_host: "", is_buffered };
     // Names that are made are another one each time.
     let ids = plan.front.observe.ids;
     let ids = (!ids.is_off()).then(|| ids.identify(Some(&head.fields), is_trusted, &mut Random::from_os()));

@@ -98,6 +98,8 @@ pub(super) struct Onward<'a> {
     pub(super) host: Option<&'a [u8]>,
     /// For a request of HTTP/1.0 that has none.
     pub(super) else_host: &'a str,
+    /// Its body is here before it is passed on: nobody waits for a 100 any more.
+    pub(super) is_buffered: bool,
 }
 
 /// Writes a request as it is passed on; `None` if `Connection` names too many fields.
@@ -167,7 +169,7 @@ pub(super) fn write_request(
         Framing::Length(length) => emit::write_length(out, length),
         Framing::Chunked => out.extend_from_slice(emit::CHUNKED),
     }
-    if head.expect == Expect::Continue && head.framing != Framing::None {
+    if head.expect == Expect::Continue && head.framing != Framing::None && !to.is_buffered {
         out.extend_from_slice(b"expect: 100-continue\r\n");
     }
     let upgrades = asks_for_websocket(head);
@@ -402,7 +404,7 @@ mod tests {
 
     fn onward<'a>(head: &Head<'_, 'a>) -> Onward<'a> {
         let host = head.host.map(|host| host.as_bytes());
-        Onward { path: head.path.as_bytes(), host, else_host: "fallback" }
+        Onward { path: head.path.as_bytes(), host, else_host: "fallback", is_buffered: false }
     }
 
     fn client(is_trusted: bool) -> Client<'static> {

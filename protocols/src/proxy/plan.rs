@@ -124,6 +124,7 @@ impl Plan {
             methods: Vec::new(),
             target: Target::Upstream(0),
             body_bytes_max: None,
+            buffer_bytes: config.buffer_bytes,
             limit: config.limit.clone(),
         };
         let upstreams = vec![PlannedUpstream { name: String::new(), config: Arc::new(config) }];
@@ -224,6 +225,7 @@ mod tests {
             methods: Vec::new(),
             target: Target::Upstream(n),
             body_bytes_max: None,
+            buffer_bytes: 0,
             limit: None,
         });
         let routes: Vec<Route> = routes.collect();

@@ -22,6 +22,9 @@ pub struct Route {
     pub target: Target,
     /// The largest request body, if it is another one than elsewhere.
     pub body_bytes_max: Option<u64>,
+    /// A body is here before its request is given to an upstream, up to so many bytes, of which chunks take some: a longer one streams from
+    /// there on. 0 for none.
+    pub buffer_bytes: usize,
     /// How many requests it takes, if not all.
     pub limit: Option<Limit>,
 }
@@ -345,6 +348,7 @@ mod tests {
             methods,
             target,
             body_bytes_max: None,
+            buffer_bytes: 0,
             limit: None,
         }
     }

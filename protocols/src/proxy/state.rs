@@ -138,17 +138,24 @@ impl State {
         }
     }
 
-    /// Gives a new exchange a connection, or has it wait for one. Of its place the upstream is known.
+    /// Begins an exchange, which sets out at once unless its body comes first. Of its place the upstream is known.
     pub(super) fn begin(&mut self, exchange: Exchange) -> usize {
-        let group = exchange.place.group;
+        let (group, is_early) = (exchange.place.group, matches!(exchange.way, Way::Buffering { .. }));
         let key = self.exchanges.insert(exchange);
         self.groups.group(group).exchanges += 1;
+        if !is_early {
+            self.set_out(key);
+        }
+        key
+    }
+
+    /// Gives an exchange that has had no connection yet one, or has it wait for one.
+    pub(super) fn set_out(&mut self, key: usize) {
         let place = self.choose(key, None);
         if let Some(place) = place {
             self.groups[place].earn();
         }
         self.dispatch(key, place);
-        key
     }
 
     /// Another server of the exchange's upstream, not `but` if there is another one.
@@ -311,6 +318,7 @@ impl State {
                 self.groups[place].stop_waiting(|waiting| waiting == key);
                 self.tell_others(place);
             }
+            Way::Buffering { .. } => exchange.way = Way::Off,
             Way::Off => {}
         }
     }
