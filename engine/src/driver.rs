@@ -7,6 +7,7 @@
 pub mod poll;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod splicing;
 #[cfg(test)]
 mod suite;
 pub mod uring;
@@ -76,6 +77,12 @@ pub trait Driver: Names {
     /// Sends what is left of a batch, and passes over what the kernel refuses. `EAGAIN` where it takes no more for now. A plain call,
     /// which never waits.
     fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno>;
+
+    /// How many pipes there may be at once for [`Op::Splice`]. None before this was called.
+    fn set_pipes_max(&mut self, pipes: usize);
+
+    /// What an [`Op::Splice`] has received on this socket and not passed on yet.
+    fn piped_bytes(&self, from: Socket) -> usize;
 
     /// The time when the last turn came back. Reads no clock.
     fn now(&self) -> Tick;

@@ -62,11 +62,25 @@ pub enum Op {
         /// What happens once it is sent.
         then: Then,
     },
+    /// Pass what arrives on one socket on to another, unseen, until the stream ends, cancelled or failed. Events count what the other
+    /// socket took. The last one brings what was received and could not be passed on any more; its result is zero at the end of the
+    /// stream. `EPIPE` is always the other socket's failure, and `ENOBUFS` says that there is no pipe to be had, or that these
+    /// sockets cannot do it.
+    Splice {
+        /// Comes back in the events.
+        token: Token,
+        /// A connected socket, on which nothing receives.
+        from: Socket,
+        /// A connected socket, on which nothing sends.
+        to: Socket,
+        /// At most so many bytes in one turn.
+        turn_bytes_max: u32,
+    },
     /// End the operation with this token. Has no event of its own: the operation's last one is the answer.
     Cancel {
         /// The token of the operation to end.
         target: Token,
-        /// The socket it runs on.
+        /// The socket it runs on; of `Splice`, where the bytes come from.
         socket: Socket,
     },
     /// End everything that runs on the socket; each operation still has its last event.
@@ -145,7 +159,7 @@ pub enum Payload {
     None,
     /// Received bytes; return the block with [`Op::Provide`].
     Block(Block),
-    /// The output of a send.
+    /// The output of a send, or what a `Splice` did not pass on.
     Output(Box<Output>),
 }
 

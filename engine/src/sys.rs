@@ -6,6 +6,7 @@
 mod affinity;
 pub(crate) mod datagrams;
 pub(crate) mod interface;
+pub(crate) mod pipe;
 #[cfg(feature = "tokio")]
 mod readiness;
 pub(crate) mod ring;

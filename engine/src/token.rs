@@ -22,6 +22,8 @@ pub enum Kind {
     Room = 6,
     /// An outbound connection; the index names the attempt.
     Connect = 7,
+    /// Bytes of a connection that go to another one; the index is that of where they come from.
+    Splice = 8,
 }
 
 /// Identifies one operation of one tenant of one slot.
@@ -45,7 +47,7 @@ impl Token {
     /// Unpacks what `to_bits` gave; `None` for a number that is no token.
     pub const fn from_bits(bits: u64) -> Option<Token> {
         match bits >> 56 {
-            1..=7 => Some(Token(bits)),
+            1..=8 => Some(Token(bits)),
             _ => None,
         }
     }
@@ -59,7 +61,8 @@ impl Token {
             4 => Kind::Wake,
             5 => Kind::Datagrams,
             6 => Kind::Room,
-            _ => Kind::Connect,
+            7 => Kind::Connect,
+            _ => Kind::Splice,
         }
     }
 
@@ -86,9 +89,16 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for kind in
-            [Kind::Accept, Kind::Recv, Kind::Send, Kind::Wake, Kind::Datagrams, Kind::Room, Kind::Connect]
-        {
+        for kind in [
+            Kind::Accept,
+            Kind::Recv,
+            Kind::Send,
+            Kind::Wake,
+            Kind::Datagrams,
+            Kind::Room,
+            Kind::Connect,
+            Kind::Splice,
+        ] {
             for (generation, index) in [(0, 0), (1, 2), (Token::GENERATIONS - 1, u32::MAX)] {
                 let token = Token::from_bits(Token::new(kind, generation, index).to_bits()).unwrap();
                 assert_eq!((token.kind(), token.generation(), token.index()), (kind, generation, index));
@@ -100,6 +110,6 @@ mod tests {
     fn generations_wrap_and_foreign_numbers_are_refused() {
         assert_eq!(Token::new(Kind::Recv, Token::GENERATIONS, 7), Token::new(Kind::Recv, 0, 7));
         assert_eq!(Token::from_bits(0), None);
-        assert_eq!(Token::from_bits(8 << 56), None);
+        assert_eq!(Token::from_bits(9 << 56), None);
     }
 }

@@ -6,23 +6,25 @@
 
 #[cfg(feature = "tokio")]
 mod hosted;
+mod serve;
+mod splice;
 
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
+use crate::driver::splicing::Splicing;
 use crate::driver::{Driver, Names, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
-use crate::pool::{Block, Pool};
+use crate::pool::Pool;
 use crate::sys;
+use crate::sys::pipe::Pipes;
 use crate::time::Tick;
 use crate::token::Token;
 use mio::unix::SourceFd;
-use std::io::IoSliceMut;
+use splice::resume;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Connections accepted in one turn before others have theirs.
-const ACCEPTS_A_TURN: usize = 64;
 /// Events taken from epoll at once.
 const POLL_EVENTS: usize = 256;
 
@@ -40,6 +42,7 @@ pub struct Poll {
     unawaited: Vec<Event>,
     pool: Pool,
     transfer: sys::datagrams::Transfer,
+    pipes: Pipes,
     now: Tick,
     /// The last turn delivered only `done` and did not ask the kernel.
     skipped: bool,
@@ -68,6 +71,10 @@ enum Input {
     Recv(Token, u32),
     Watch(Token),
     Datagrams(Token),
+    /// It goes to another socket.
+    Splice(Box<Splicing>),
+    /// The same, and this one has no room.
+    Blocked(Socket),
 }
 
 #[derive(Default)]
@@ -77,6 +84,10 @@ enum Out {
     Send(Token, Box<Output>, Then),
     Datagrams(Token),
     Connect(Token),
+    /// What comes from this socket.
+    Fed(Socket),
+    /// The same, and there is no room.
+    Splice(Box<Splicing>),
 }
 
 impl Poll {
@@ -91,6 +102,7 @@ impl Poll {
             unawaited: Vec::new(),
             pool: Pool::new(recv_buffers, recv_buffer_bytes),
             transfer: sys::datagrams::Transfer::new(),
+            pipes: Pipes::default(),
             now: sys::clock(),
             skipped: false,
         })
@@ -172,6 +184,7 @@ impl Poll {
             Input::Accept(token) | Input::Recv(token, _) | Input::Watch(token) | Input::Datagrams(token) => {
                 *token
             }
+            Input::Splice(_) | Input::Blocked(_) => return self.end_splice(socket, target),
         };
         if target.is_none_or(|target| target == token) {
             let input = std::mem::take(&mut entry.input);
@@ -181,6 +194,9 @@ impl Poll {
 
     fn cancel_output(&mut self, socket: Socket, target: Option<Token>) {
         let output = &mut self.entry(socket).output;
+        if let Some(from) = output.fed_from() {
+            return self.end_splice(from, target);
+        }
         let (Out::Send(token, ..) | Out::Datagrams(token) | Out::Connect(token)) = *output else { return };
         if target.is_none_or(|target| target == token) {
             let cancelled = match std::mem::take(output) {
@@ -237,6 +253,11 @@ impl Poll {
                 let socket = Socket(index as i32);
                 match std::mem::take(&mut entry.output) {
                     Out::None => {}
+                    Out::Fed(from) => entry.output = Out::Fed(from),
+                    Out::Splice(splicing) => {
+                        entry.output = Out::Fed(splicing.from);
+                        resume(&mut self.sockets, &mut self.ready, splicing);
+                    }
                     Out::Send(token, output, then) => match sys::send(socket, &output, then) {
                         Err(Errno::EAGAIN) => entry.output = Out::Send(token, output, then),
                         result => self.done.push(sent(token, result.map(|bytes| bytes as u32), output)),
@@ -261,9 +282,9 @@ impl Poll {
         let socket = Socket(fd);
         match std::mem::take(&mut entry.input) {
             Input::None => false,
-            Input::Accept(token) => accept(entry, socket, token, events),
+            Input::Accept(token) => serve::accept(entry, socket, token, events),
             Input::Recv(token, turn_bytes_max) => {
-                recv(entry, &mut self.pool, socket, token, turn_bytes_max, events)
+                serve::recv(entry, &mut self.pool, socket, token, turn_bytes_max, events)
             }
             Input::Watch(token) => {
                 sys::clear_counter(socket);
@@ -276,6 +297,11 @@ impl Poll {
                 events.push(over(token, Ok(1)));
                 false
             }
+            Input::Blocked(to) => {
+                entry.input = Input::Blocked(to);
+                false
+            }
+            Input::Splice(splicing) => self.serve_splice(splicing, events),
         }
     }
 }
@@ -296,6 +322,9 @@ impl Driver for Poll {
             Op::AwaitDatagrams { token, socket } => self.want(socket, Input::Datagrams(token)),
             Op::AwaitRoom { token, socket } => self.await_room(token, socket),
             Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
+            Op::Splice { token, from, to, turn_bytes_max } => {
+                self.splice(Box::new(Splicing::new(token, from, to, turn_bytes_max)));
+            }
             Op::Cancel { target, socket } => {
                 self.cancel_input(socket, Some(target));
                 self.cancel_output(socket, Some(target));
@@ -360,6 +389,14 @@ impl Driver for Poll {
         self.transfer.send(socket, batch)
     }
 
+    fn set_pipes_max(&mut self, pipes: usize) {
+        self.pipes.set_max(pipes);
+    }
+
+    fn piped_bytes(&self, from: Socket) -> usize {
+        self.splicing(from).map_or(0, Splicing::held_bytes)
+    }
+
     fn now(&self) -> Tick {
         self.now
     }
@@ -387,103 +424,11 @@ impl Names for Poll {
     }
 }
 
-fn accept(entry: &mut Entry, listener: Socket, token: Token, events: &mut Vec<Event>) -> bool {
-    for _ in 0..ACCEPTS_A_TURN {
-        match sys::accept(listener, false) {
-            Ok(socket) => {
-                let result = Ok(socket.0 as u32);
-                events.push(Event { token, result, more: true, payload: Payload::None });
-            }
-            Err(Errno::EAGAIN) => {
-                entry.may_read = false;
-                entry.input = Input::Accept(token);
-                return false;
-            }
-            Err(Errno::EINTR) => {}
-            Err(errno) => {
-                events.push(Event { token, result: Err(errno), more: false, payload: Payload::None });
-                return false;
-            }
-        }
-    }
-    entry.input = Input::Accept(token);
-    true
-}
-
-fn recv(
-    entry: &mut Entry,
-    pool: &mut Pool,
-    socket: Socket,
-    token: Token,
-    turn_bytes_max: u32,
-    events: &mut Vec<Event>,
-) -> bool {
-    let mut received = 0;
-    loop {
-        let mut room_bytes = pool.block_bytes();
-        let tell = |block: Block| {
-            let result = Ok(block.len() as u32);
-            events.push(Event { token, result, more: true, payload: Payload::Block(block) });
-        };
-        let filled = if entry.is_bulk {
-            // The rest of what a turn may bring, with one call.
-            let buffers = (turn_bytes_max as usize - received).div_ceil(room_bytes);
-            let receive = |buffers: &mut [IoSliceMut<'_>]| {
-                room_bytes = buffers.iter().map(|buffer| buffer.len()).sum();
-                sys::recv_vectored(socket, buffers)
-            };
-            pool.fill_many(buffers, receive, tell)
-        } else {
-            pool.fill(|buffer| sys::recv(socket, buffer), tell)
-        };
-        let over = |result| over(token, result);
-        match filled {
-            Some(Ok(bytes)) if bytes > 0 => {
-                received += bytes;
-                entry.is_bulk = bytes >= pool.block_bytes();
-                // A receive that did not fill its buffers emptied the socket; more bytes make a new edge.
-                if bytes < room_bytes && !entry.may_fall_short {
-                    entry.may_read = false;
-                    break;
-                }
-                if received >= turn_bytes_max as usize {
-                    entry.input = Input::Recv(token, turn_bytes_max);
-                    return true;
-                }
-            }
-            Some(Ok(_)) => {
-                events.push(over(Ok(0)));
-                return false;
-            }
-            Some(Err(Errno::EAGAIN)) => {
-                entry.may_read = false;
-                break;
-            }
-            Some(Err(Errno::EINTR)) => {}
-            Some(Err(errno)) => {
-                events.push(over(Err(errno)));
-                return false;
-            }
-            // Buffers come back after the events of this turn were handled: go on then.
-            None if !events.is_empty() => {
-                entry.input = Input::Recv(token, turn_bytes_max);
-                return true;
-            }
-            None => {
-                events.push(over(Err(Errno::ENOBUFS)));
-                return false;
-            }
-        }
-    }
-    entry.input = Input::Recv(token, turn_bytes_max);
-    false
-}
-
 /// The last event of an operation that did not come to anything.
 fn refused(input: Input, errno: Errno) -> Event {
     let token = match input {
         Input::Accept(token) | Input::Recv(token, _) | Input::Watch(token) | Input::Datagrams(token) => token,
-        Input::None => unreachable!("nothing was refused"),
+        Input::None | Input::Splice(_) | Input::Blocked(_) => unreachable!("nothing of the kind was refused"),
     };
     over(token, Err(errno))
 }

@@ -15,6 +15,7 @@ mod miscalled;
 mod net;
 mod rng;
 mod simulation;
+mod splice;
 mod watch;
 
 pub use alone::Alone;
@@ -77,6 +78,9 @@ pub struct Sim {
     tokens: BTreeMap<Socket, Token>,
     retired: VecDeque<Token>,
     leaps: u64,
+    /// Pipes that have bytes in them, and how many there may be.
+    pipes: usize,
+    pipes_max: usize,
     trace: u64,
     is_abandoned: bool,
 }
@@ -105,6 +109,7 @@ enum InputKind {
     Recv { turn_bytes_max: u32 },
     Watch,
     Datagrams,
+    Splice(splice::Pipe),
 }
 
 struct Out {
@@ -119,6 +124,8 @@ enum OutKind {
     Send(Box<Output>, Then),
     Room,
     Connect(Box<Address>),
+    /// What comes from this socket.
+    Fed(Socket),
 }
 
 impl Sim {
@@ -150,6 +157,8 @@ impl Sim {
             tokens: BTreeMap::new(),
             retired: VecDeque::new(),
             leaps: 0,
+            pipes: 0,
+            pipes_max: 0,
             trace: seed,
             is_abandoned: false,
         }
@@ -248,6 +257,7 @@ impl Sim {
             Op::AwaitDatagrams { token, socket } => self.want(socket, token, InputKind::Datagrams),
             Op::AwaitRoom { token, socket } => self.push(socket, token, OutKind::Room),
             Op::Send { token, socket, output, then } => self.send(token, socket, output, then),
+            Op::Splice { token, from, to, turn_bytes_max } => self.splice(token, from, to, turn_bytes_max),
             Op::Cancel { target, socket } => {
                 self.cancel_input(socket, Some(target));
                 self.cancel_output(socket, Some(target));
@@ -314,7 +324,9 @@ impl Sim {
             return;
         }
         let input = self.inputs.remove(&socket).expect("looked up above");
-        let (token, payload) = (input.token, Payload::None);
+        let token = input.token;
+        let payload =
+            if let InputKind::Splice(pipe) = input.kind { self.end_splice(pipe) } else { Payload::None };
         self.done.push(Event { token, result: Err(Errno::ECANCELED), more: false, payload });
     }
 
@@ -322,6 +334,9 @@ impl Sim {
         let Some(out) = self.outputs.get(&socket) else { return };
         if target.is_some_and(|target| target != out.token) {
             return;
+        }
+        if let OutKind::Fed(from) = out.kind {
+            return self.cancel_input(from, Some(out.token));
         }
         if self.hits(Fault::LateCancel) {
             self.outputs.get_mut(&socket).expect("looked up above").is_cancelled = true;
@@ -340,7 +355,7 @@ impl Sim {
         };
         for (socket, input) in self.inputs.iter_mut().filter(|(_, input)| !input.is_due) {
             let can = input.is_cancelled
-                || match input.kind {
+                || match &input.kind {
                     InputKind::Watch => {
                         let raised = sys::is_counter_raised(*socket);
                         let spurious = !raised && self.chaos.hits(Fault::SpuriousWake, rng);
@@ -349,6 +364,7 @@ impl Sim {
                         }
                         raised || spurious
                     }
+                    InputKind::Splice(pipe) => pipe.can_move(*socket, &world),
                     _ => world.has_input(*socket),
                 };
             if can {
@@ -444,6 +460,17 @@ impl Driver for Sim {
         events.append(&mut self.silent);
         self.trace_events(events);
         Ok(())
+    }
+
+    fn set_pipes_max(&mut self, pipes: usize) {
+        self.pipes_max = pipes;
+    }
+
+    fn piped_bytes(&self, from: Socket) -> usize {
+        match self.inputs.get(&from).map(|input| &input.kind) {
+            Some(InputKind::Splice(pipe)) => pipe.held_bytes(),
+            _ => 0,
+        }
     }
 
     fn now(&self) -> Tick {

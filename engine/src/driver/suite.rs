@@ -23,9 +23,11 @@
 
 mod hazards;
 mod silent;
+mod splice;
 
 use hazards::*;
 use silent::*;
+use splice::*;
 
 use crate::address::Address;
 use crate::datagram::Datagrams;
@@ -751,6 +753,11 @@ macro_rules! all_cases {
             one_peer_cannot_have_the_turn_for_itself
             a_shortage_of_buffers_is_shared
             accepting_goes_on_after_an_end
+            splices_every_byte_in_order_to_the_end
+            a_cancelled_splice_gives_back_what_it_holds
+            a_splice_ends_with_either_peer
+            cancel_all_ends_a_splice
+            without_a_pipe_nothing_is_lost
         }
     };
 }

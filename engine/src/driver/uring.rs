@@ -9,6 +9,7 @@
 #[cfg(feature = "tokio")]
 mod hosted;
 mod probe;
+mod splice;
 mod suspects;
 
 use crate::address::Address;
@@ -27,6 +28,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use probe::Level;
 pub use probe::{Abilities, probe};
 use slab::Slab;
+use splice::Splices;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -84,6 +86,7 @@ pub struct Uring {
     /// Datagram sockets whose last batch was full: there is likely more.
     likely_more: Vec<Socket>,
     suspects: Suspects,
+    splices: Splices,
     /// Empty between turns: those that are asked.
     asked: Vec<(Token, Socket)>,
     /// When the timer in the ring goes off; `Tick::NEVER` while there is none.
@@ -168,6 +171,7 @@ impl Uring {
             transfer: sys::datagrams::Transfer::new(),
             likely_more: Vec::new(),
             suspects: Suspects::default(),
+            splices: Splices::default(),
             asked: Vec::new(),
             timer_at: Tick::NEVER,
             timer: types::Timespec::new(),
@@ -277,7 +281,9 @@ impl Uring {
 
     /// Whether the kernel holds memory of ours, or may use a buffer.
     fn is_busy(&self) -> bool {
-        self.armed > 0 || !(self.sends.is_empty() && self.silent.is_empty()) || !self.connects.is_empty()
+        self.armed > 0
+            || !(self.sends.is_empty() && self.silent.is_empty())
+            || !(self.connects.is_empty() && self.splices.are_unasked())
     }
 
     fn connect(&mut self, token: Token, socket: Socket, address: &Address) {
@@ -394,6 +400,7 @@ impl Uring {
                 let (token, _) = self.connects.remove(token.index() as usize);
                 events.push(connected(token, result));
             }
+            Kind::Splice => self.splice_polled(token.index(), events),
             Kind::Datagrams | Kind::Room => {
                 events.push(Event { token, result, more: false, payload: Payload::None });
             }
@@ -463,12 +470,17 @@ impl Driver for Uring {
             Op::Watch { token, socket } => self.watch(token, socket),
             Op::AwaitDatagrams { token, socket } => self.await_datagrams(token, socket),
             Op::AwaitRoom { token, socket } => self.poll(socket, libc::POLLOUT, token),
+            Op::Splice { token, from, to, turn_bytes_max } => self.splice(token, from, to, turn_bytes_max),
+            Op::Cancel { target, socket } if target.kind() == Kind::Splice => {
+                self.end_splices(socket, Some(target))
+            }
             Op::Cancel { target, .. } => self.cancel(target),
             Op::CancelAll { socket } => {
                 // There is one: the bell.
                 for (_, slot) in &mut self.watches {
                     slot.is_called_off |= slot.socket == socket;
                 }
+                self.end_splices(socket, None);
                 let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(socket.0)).all()).build();
                 self.push(&entry.flags(Flags::SKIP_SUCCESS).user_data(NOBODY));
             }
@@ -494,6 +506,7 @@ impl Driver for Uring {
         }
         let want = match wait {
             _ if !self.done.is_empty() || self.is_owing || self.broken.is_some() => 0,
+            _ if self.splices.is_moving() => 0,
             Wait::Poll => 0,
             Wait::Until(until) => {
                 self.arm_timer(until);
@@ -516,6 +529,9 @@ impl Driver for Uring {
         events.append(&mut reported);
         self.reported = reported;
         self.is_owing = !self.silent.is_empty();
+        if self.splices.is_moving() {
+            self.move_on(events);
+        }
         events.append(&mut self.done);
         Ok(())
     }
@@ -539,6 +555,14 @@ impl Driver for Uring {
 
     fn send_datagrams(&mut self, socket: Socket, batch: &mut Datagrams) -> Result<(), Errno> {
         self.transfer.send(socket, batch)
+    }
+
+    fn set_pipes_max(&mut self, pipes: usize) {
+        self.splices.set_pipes_max(pipes);
+    }
+
+    fn piped_bytes(&self, from: Socket) -> usize {
+        self.splices.held_bytes(from)
     }
 
     fn now(&self) -> Tick {
@@ -572,6 +596,7 @@ impl Drop for Uring {
     /// Ends what is in flight, so that no memory is freed under the kernel. What does not end in time is leaked: safe,
     /// and only ever at the end of a thread.
     fn drop(&mut self) {
+        self.splices.stand_still();
         if self.is_busy() {
             let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
             self.push(&entry.user_data(NOBODY));

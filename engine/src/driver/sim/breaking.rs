@@ -208,6 +208,14 @@ impl Driver for Breaking {
         self.sim.send_datagrams(socket, batch)
     }
 
+    fn set_pipes_max(&mut self, pipes: usize) {
+        self.sim.set_pipes_max(pipes);
+    }
+
+    fn piped_bytes(&self, from: Socket) -> usize {
+        self.sim.piped_bytes(from)
+    }
+
     fn now(&self) -> Tick {
         match &self.broken {
             Some(broken) if broken.how == Break::TimeStandsStill => broken.started,

@@ -24,6 +24,9 @@ impl Sim {
             InputKind::Watch => true,
             _ => self.world.borrow().has_input(socket),
         };
+        if matches!(input.kind, InputKind::Splice(_)) {
+            return self.complete_splice(socket, input, events);
+        }
         if input.is_cancelled && (!has_input || self.rng.one_in(3)) {
             return events.push(over(Err(Errno::ECANCELED)));
         }
@@ -38,6 +41,7 @@ impl Sim {
             }
             InputKind::Recv { turn_bytes_max } => self.complete_recv(socket, input, turn_bytes_max, events),
             InputKind::Datagrams => events.push(over(Ok(1))),
+            InputKind::Splice(_) => unreachable!("looked at above"),
         }
     }
 
@@ -158,6 +162,7 @@ impl Sim {
             OutKind::Send(output, then) => self.transmit(socket, output, *then),
             OutKind::Room => Ok(1),
             OutKind::Connect(address) => self.world.borrow_mut().connect(socket, address),
+            OutKind::Fed(_) => unreachable!("it ends with its input"),
         };
         events.push(finished(out.token, result, out.kind));
     }
@@ -219,7 +224,7 @@ impl Sim {
 pub(super) fn finished(token: Token, result: Result<u32, Errno>, kind: OutKind) -> Event {
     let payload = match kind {
         OutKind::Send(output, _) => Payload::Output(output),
-        OutKind::Room | OutKind::Connect(_) => Payload::None,
+        OutKind::Room | OutKind::Connect(_) | OutKind::Fed(_) => Payload::None,
     };
     Event { token, result, more: false, payload }
 }

@@ -1,6 +1,6 @@
 //! What `worker/check.rs` compares a worker with: what its driver knows. Changes nothing.
 
-use super::{Input, Sim};
+use super::{Input, OutKind, Sim};
 use crate::event::{Event, Op, Payload, Socket, Then};
 use crate::token::Token;
 
@@ -13,13 +13,16 @@ impl Sim {
             | Op::Connect { token, .. }
             | Op::Recv { token, .. }
             | Op::Send { token, .. }
+            | Op::Splice { token, .. }
             | Op::Watch { token, .. }
             | Op::AwaitDatagrams { token, .. }
             | Op::AwaitRoom { token, .. } => Some(*token),
             _ => None,
         });
         let inputs = self.inputs.values().map(|input| input.token);
-        let outputs = self.outputs.values().map(|out| out.token);
+        // A splice is known by where it receives.
+        let outputs = self.outputs.values().filter(|out| !matches!(out.kind, OutKind::Fed(_)));
+        let outputs = outputs.map(|out| out.token);
         let told = self.done.iter().chain(&self.silent).filter(|event| !event.more);
         let mut all: Vec<Token> =
             queued.chain(inputs).chain(outputs).chain(told.map(|event| event.token)).collect();

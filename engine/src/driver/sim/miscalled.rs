@@ -32,7 +32,7 @@ impl<L: Layer> Layer for Miscalled<L> {
             Call::Drained => broken == Break::HeldForever,
             Call::Timeout => broken == Break::TimeoutForgotten,
             Call::Wake => broken == Break::WakeForgotten,
-            Call::Data(_) | Call::Drain | Call::Shed => false,
+            Call::Data(_) | Call::Drain | Call::Shed | Call::Spliced(_) => false,
         };
         if is_forgotten {
             return Step::next(as_before);

@@ -94,6 +94,7 @@ impl World {
         match kind {
             OutKind::Connect(address) => self.answers(address),
             OutKind::Send(..) | OutKind::Room => self.has_room(socket),
+            OutKind::Fed(_) => false,
         }
     }
 
