@@ -16,8 +16,8 @@ pub struct Config {
     pub driver: DriverChoice,
     /// Connections a worker serves at once; further ones wait. Most wait in the kernel's queue, but what one turn
     /// accepted waits here, unread, each with a descriptor: up to the backlog of each listener on io_uring, 64 on
-    /// epoll. `None` is the descriptor limit divided by the workers, less a reserve for those and everything else: 64 and the
-    /// backlogs of the stream listeners, but at most a quarter. Out of descriptors, accepting pauses.
+    /// epoll. `None` is the descriptor limit divided by the workers, less a reserve for those and everything else: 64, the
+    /// backlogs of the stream listeners and two for each of `splice_pipes`, but at most a quarter. Out of descriptors, accepting pauses.
     pub connections_max: Option<usize>,
     /// Receive buffers a worker. The kernel takes them in order, so large input passes through all of them: together they
     /// should fit the second-level cache.
@@ -28,6 +28,10 @@ pub struct Config {
     pub turn_bytes_max: u32,
     /// Unconsumed input of one connection, in bytes; beyond it the connection is closed.
     pub input_bytes_max: usize,
+    /// Pipes a worker may have at once for bytes that go from one connection to another unseen ([`Io::splice`](crate::Io::splice)), each
+    /// with two descriptors and at most 256 KiB of the kernel's memory. One is in use only while it has bytes in it, which wait for the
+    /// connection that they go to; who finds none copies. 0 copies always.
+    pub splice_pipes: u16,
     /// Queued output of one connection at which reading from it pauses, in bytes.
     pub output_high_water_bytes: usize,
     /// Queued output at which reading resumes, in bytes.
@@ -79,6 +83,7 @@ impl Default for Config {
             recv_buffer_bytes: 16 * 1024,
             turn_bytes_max: 64 * 1024,
             input_bytes_max: 1024 * 1024,
+            splice_pipes: 64,
             output_high_water_bytes: 256 * 1024,
             output_low_water_bytes: 64 * 1024,
             output_bytes_max: 4 * 1024 * 1024,

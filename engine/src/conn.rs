@@ -3,6 +3,7 @@
 use crate::event::{Socket, Then};
 use crate::seam::io::Link;
 use crate::session::duplex::Duplex;
+use crate::session::inlet::Reading;
 use crate::session::life::{Ending, Phase};
 use crate::session::outlet::Last;
 use crate::time::Tick;
@@ -20,6 +21,8 @@ pub(crate) enum Recv {
     Cancelling,
     /// None is in flight, because no buffer was free; armed again after buffers were returned.
     Starved,
+    /// None is in flight, but what passes the bytes on to another connection is.
+    Spliced,
 }
 
 /// One connection: its slab entry, and that of its session, is all the memory an idle one has.
@@ -29,7 +32,7 @@ pub(crate) struct Conn {
     /// The session's key; `NO_SESSION` once it is over.
     pub(crate) session: u32,
     pub(crate) recv: Recv,
-    /// Output in the send operation; zero when none is in flight.
+    /// Output in the send operation; zero when none is in flight. One while another connection's bytes go out here.
     pub(crate) sending_bytes: u32,
     /// In the worker's list of connections to flush.
     pub(crate) is_listed: bool,
@@ -75,7 +78,7 @@ impl Conn {
 
     /// Whether the kernel still holds something of this connection.
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_receiving() || self.sending_bytes > 0
+        self.is_receiving() || self.recv == Recv::Spliced || self.sending_bytes > 0
     }
 
     /// Whether receiving should start or end now. On the hot path it goes on.
@@ -83,7 +86,8 @@ impl Conn {
     pub(crate) fn is_recv_due(&self, paused_bytes_max: usize) -> bool {
         let is_armed = matches!(self.recv, Recv::Armed | Recv::Fed);
         let goes_on = is_armed && self.duplex.is_flowing();
-        !goes_on && self.wants_input(paused_bytes_max) != is_armed
+        let is_spliced = || self.duplex.inlet.reading == Reading::Spliced || self.recv == Recv::Spliced;
+        !goes_on && (self.wants_input(paused_bytes_max) != is_armed || is_spliced())
     }
 
     /// Whether bytes should be asked for now. A session that pauses goes on receiving until so many bytes are kept for it: an

@@ -161,6 +161,7 @@ mod on {
         match recv {
             Recv::Idle | Recv::Starved => Some("no operation is in flight"),
             Recv::Armed | Recv::Fed | Recv::Cancelling => None,
+            Recv::Spliced => Some("what arrives is not told as a receive"),
         }
     }
 }

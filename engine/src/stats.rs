@@ -47,6 +47,8 @@ counters! {
     received_bytes,
     /// Bytes sent on connections.
     sent_bytes,
+    /// Bytes that went from one connection to another unseen; they count as received and sent, too.
+    spliced_bytes,
     /// Datagrams received.
     datagrams_received,
     /// Datagrams handed to the kernel.

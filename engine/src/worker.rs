@@ -16,6 +16,7 @@ mod leap;
 mod listeners;
 mod outbound;
 mod pressure;
+mod splice;
 mod starved;
 mod transport;
 
@@ -41,6 +42,7 @@ pub(crate) use listeners::{Change, Make, MakeDatagram};
 use outbound::Outbound;
 use pressure::Shortage;
 use slab::Slab;
+use splice::Splices;
 use starved::Starved;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,6 +62,7 @@ pub(crate) struct Worker<D: Driver> {
     changes: Changes,
     datagrams: Endpoints,
     outbound: Outbound,
+    splices: Splices,
     shared: Shared,
     timers: Timers,
     life: Life,
@@ -103,13 +106,14 @@ const STOP_WAIT: Duration = Duration::from_secs(2);
 
 impl<D: Driver> Worker<D> {
     pub(crate) fn new(
-        driver: D,
+        mut driver: D,
         config: Config,
         connections_max: usize,
         bell: Arc<Bell>,
         stats: Arc<WorkerStats>,
     ) -> Worker<D> {
         let timers = Timers::new(driver.now());
+        driver.set_pipes_max(config.splice_pipes.into());
         let shared = Shared::new(&config, bell, stats);
         Worker {
             driver,
@@ -122,6 +126,7 @@ impl<D: Driver> Worker<D> {
             changes: Changes::default(),
             datagrams: Endpoints::default(),
             outbound: Outbound::new(),
+            splices: Splices::default(),
             shared,
             timers,
             life: Life::Running,
@@ -277,6 +282,7 @@ impl<D: Driver> Worker<D> {
             }
             (Kind::Recv, _) => self.on_recv_end(token, event.result, event.more),
             (Kind::Send, Payload::Output(output)) => self.on_sent(token, event.result, output),
+            (Kind::Splice, payload) => self.on_spliced(token, event.result, event.more, payload),
             (Kind::Accept, _) => self.on_accept(token.index() as usize, event.result, event.more),
             (Kind::Wake, _) => self.on_wake(),
             (Kind::Connect, _) => self.on_connected(token, event.result),

@@ -70,8 +70,9 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
         starts: Vec::new(),
         listeners: None,
     };
-    let connections_max =
-        config.connections_max.unwrap_or_else(|| connections_max(workers, listeners.backlog()));
+    // A pipe has two descriptors.
+    let others = listeners.backlog() + 2 * u64::from(config.splice_pipes);
+    let connections_max = config.connections_max.unwrap_or_else(|| connections_max(workers, others));
     let config = Arc::new(Config { connections_max: Some(connections_max), ..config });
     let (mut contexts, mut orders) = (Vec::with_capacity(workers), Vec::with_capacity(workers));
     let (prepared, all_prepared) = mpsc::channel();
@@ -276,9 +277,9 @@ fn available_cpus() -> usize {
 }
 
 /// The connections of a worker that the limit of descriptors leaves room for.
-fn connections_max(workers: usize, backlog: u64) -> usize {
+fn connections_max(workers: usize, others: u64) -> usize {
     let descriptors = sys::descriptor_limit().min(1 << 31);
-    let connections = connections_of(descriptors / workers as u64, backlog);
+    let connections = connections_of(descriptors / workers as u64, others);
     if connections < CONNECTIONS_FEW {
         tracing::warn!(
             descriptors,
@@ -290,10 +291,10 @@ fn connections_max(workers: usize, backlog: u64) -> usize {
     connections as usize
 }
 
-/// A share of descriptors less what else takes some, and what one turn may accept beyond the limit. Of a small share most is for
+/// A share of descriptors less what else takes some: these others are pipes, and what one turn may accept beyond the limit. Of a small share most is for
 /// connections all the same: running out of descriptors does no harm, accepting pauses then.
-fn connections_of(share: u64, backlog: u64) -> u64 {
-    let reserved = (RESERVED_DESCRIPTORS + backlog).min(share / 4);
+fn connections_of(share: u64, others: u64) -> u64 {
+    let reserved = (RESERVED_DESCRIPTORS + others).min(share / 4);
     (share - reserved).max(1)
 }
 

@@ -143,7 +143,7 @@ impl Io<'_> {
     /// peer that goes on is the business of its deadline.
     pub fn end_output(&mut self) {
         let last = &mut self.duplex.outlet.last;
-        if *last == Last::Open {
+        if matches!(*last, Last::Open | Last::Fed) {
             *last = Last::Written;
         }
     }
@@ -151,7 +151,7 @@ impl Io<'_> {
     /// Whether this session has ended its output.
     #[inline]
     pub fn has_ended_output(&self) -> bool {
-        self.duplex.outlet.last != Last::Open
+        matches!(self.duplex.outlet.last, Last::Written | Last::Told)
     }
 
     /// Bytes that were written and not sent yet.
@@ -301,6 +301,19 @@ impl Io<'_> {
         self.below.shared.requests.connect(self.below.link.service, address, To { tag, ..To::default() });
     }
 
+    /// From here on what `source` receives goes out on this connection as it is, behind what was written, and neither session sees it:
+    /// through a pipe of the kernel, where that saves copying it (splice(2)). It ends by itself: with the stream of `source`, whose
+    /// session is told as ever, with either session's end, when one of the two writes here or pauses there, or when little moves.
+    /// Meanwhile this session is told how much it was ([`Protocol::spliced`](crate::Protocol::spliced)). Nothing comes of it where
+    /// either stands on a layer, or there is no pipe (`Config::splice_pipes`): ask for it in vain at most now and then. What the session
+    /// of `source` did not consume goes out, too, and its pause ends; what it has kept in a place of its own would come too late.
+    pub fn splice(&mut self, source: ConnId) {
+        if self.duplex.outlet.last == Last::Open {
+            self.duplex.outlet.last = Last::Fed;
+            self.below.shared.splice = Some((source, self.id()));
+        }
+    }
+
     /// A handle that can call [`Protocol::wake`](crate::Protocol::wake) of this connection from any thread.
     pub fn waker(&mut self) -> Waker {
         let conn = self.id();
@@ -361,7 +374,7 @@ impl Io<'_> {
     #[inline]
     fn output(&mut self) -> &mut Output {
         // Without this the connection fails with EPIPE where the end was told already, as at a socket.
-        debug_assert!(self.duplex.outlet.last == Last::Open, "a session writes that has ended its output");
+        debug_assert!(!self.has_ended_output(), "a session writes that has ended its output");
         let shared = &mut *self.below.shared;
         self.duplex.outlet.pending.get_or_insert_with(|| shared.output())
     }

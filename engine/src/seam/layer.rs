@@ -31,6 +31,8 @@ pub enum Call<'a> {
     Drain,
     /// The worker is short of memory: [`Protocol::shed`].
     Shed,
+    /// So many bytes of another connection went out here: [`Protocol::spliced`].
+    Spliced(u64),
 }
 
 impl Call<'_> {
@@ -106,6 +108,7 @@ impl<P: Protocol> Layer for P {
             Call::Wake => self.wake(session, io),
             Call::Drain => self.drain(session, io),
             Call::Shed => self.shed(session, io),
+            Call::Spliced(bytes) => self.spliced(session, bytes, io),
         })
     }
 

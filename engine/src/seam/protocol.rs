@@ -66,6 +66,12 @@ pub trait Protocol: 'static {
         Next::Continue
     }
 
+    /// So many bytes of another connection went out here since the last call, after [`Io::splice`]; what is left of them is
+    /// [queued](Io::queued_bytes).
+    fn spliced(&mut self, _session: &mut Self::Session, _bytes: u64, _io: &mut Io<'_>) -> Next {
+        Next::Continue
+    }
+
     /// The session is over. Output written before may still be on its way.
     fn closed(&mut self, _session: Self::Session, _reason: CloseReason) {}
 

@@ -23,6 +23,8 @@ pub struct Duplex {
     pub(crate) phase: Phase,
     /// What follows the output of a session that is over.
     pub(crate) ending: Ending,
+    /// Another session stands on this one.
+    pub(crate) is_layered: bool,
 }
 
 /// The call that is due.
@@ -44,6 +46,7 @@ impl Duplex {
             held_kib: 0,
             phase: Phase::Open,
             ending: Ending::Eof,
+            is_layered: false,
         }
     }
 
@@ -56,6 +59,12 @@ impl Duplex {
     #[inline]
     pub(crate) fn is_ending(&self) -> bool {
         self.phase != Phase::Open || self.outlet.last == Last::Written
+    }
+
+    /// The same, or that more than what the session wrote goes out here.
+    #[inline]
+    pub(crate) fn is_ending_or_fed(&self) -> bool {
+        self.phase != Phase::Open || self.outlet.last >= Last::Written
     }
 
     /// Whether bytes that arrive can be shown to the session where they are.
@@ -76,8 +85,11 @@ impl Duplex {
     /// Whether an open session should be sent more. While it pauses, so many bytes may be kept for it.
     #[inline]
     pub(crate) fn wants_input(&self, paused_bytes_max: usize) -> bool {
-        let has_space =
-            self.inlet.reading == Reading::Flowing || self.inlet.unread_bytes() < paused_bytes_max;
+        let has_space = match self.inlet.reading {
+            Reading::Flowing => true,
+            Reading::Paused | Reading::PausedForAWhile => self.inlet.unread_bytes() < paused_bytes_max,
+            Reading::Spliced => false,
+        };
         has_space && self.outlet.level == Level::Low
     }
 
@@ -104,7 +116,7 @@ impl Duplex {
         self.phase == Phase::Open
             && self.outlet.level == Level::Low
             && self.outlet.wish == Wish::None
-            && self.outlet.last != Last::Written
+            && self.outlet.last < Last::Written
             && self.inlet.reading == Reading::Flowing
             && !self.inlet.is_due()
     }
@@ -114,8 +126,8 @@ impl Duplex {
     pub(crate) fn due(&mut self, queued: usize, marks: &Marks, may_tell: bool) -> Due {
         self.outlet.level = self.outlet.level.after(queued, marks);
         let has_room = queued <= marks.output_low;
-        let is_paused = self.inlet.reading != Reading::Flowing;
-        let takes_input = !is_paused && self.outlet.level == Level::Low;
+        let is_paused = self.inlet.is_paused();
+        let takes_input = self.inlet.reading == Reading::Flowing && self.outlet.level == Level::Low;
         let has_enough = self.inlet.unread_bytes() >= (self.inlet.need_bytes as usize).max(1);
         match (self.outlet.wish, self.inlet.end) {
             (Wish::Drained, _) if has_room && may_tell => Due::Drained,
@@ -143,7 +155,9 @@ impl Duplex {
     pub(crate) fn apply(&mut self, next: Next, now: Tick, pause_timeout: Duration) -> Option<CloseReason> {
         match next {
             Next::Continue => {
-                self.inlet.reading = Reading::Flowing;
+                if self.inlet.reading != Reading::Spliced {
+                    self.inlet.reading = Reading::Flowing;
+                }
                 return None;
             }
             Next::Pause if self.deadline != Tick::NEVER => {

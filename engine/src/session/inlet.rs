@@ -21,6 +21,8 @@ pub(crate) enum Reading {
     Paused,
     /// It has none: the duplex has set one for it.
     PausedForAWhile,
+    /// It goes to another connection, unseen.
+    Spliced,
 }
 
 /// The end of the stream.
@@ -53,6 +55,12 @@ impl Inlet {
     #[inline]
     pub(crate) fn takes_in_place(&self, bytes: usize) -> bool {
         self.kept.is_none() && self.reading == Reading::Flowing && bytes >= self.need_bytes as usize
+    }
+
+    /// Whether the session asked for a pause.
+    #[inline]
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(self.reading, Reading::Paused | Reading::PausedForAWhile)
     }
 
     pub(crate) fn unread_bytes(&self) -> usize {

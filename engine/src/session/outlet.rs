@@ -28,15 +28,17 @@ pub(crate) enum Wish {
     Sent,
 }
 
-/// Whether the session has written its last, while it reads on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether the session has written its last, while it reads on. In this order: from `Written` on there is something to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Last {
     /// It may write more.
     Open,
+    /// It has, and whoever is below knows: nothing can be written any more.
+    Told,
     /// It has; the end of the stream follows what is queued.
     Written,
-    /// Whoever is below knows: nothing can be written any more.
-    Told,
+    /// It may write more, and what another connection receives goes out here, unseen ([`Io::splice`](crate::Io::splice)).
+    Fed,
 }
 
 /// The limits of a session's input and output, in bytes. While memory is short, the water marks are lower.

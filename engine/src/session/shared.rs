@@ -3,7 +3,7 @@
 use super::ends::Ends;
 use super::outlet::Marks;
 use super::unread::Unread;
-use crate::bell::{Bell, Wakers};
+use crate::bell::{Bell, ConnId, Wakers};
 use crate::config::Config;
 use crate::dialer::Requests;
 use crate::gate::Passes;
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) requests: Requests,
     pub(crate) ends: Ends,
     pub(crate) passes: Passes,
+    /// The source that a session has asked for just now, and the session's own connection ([`Io::splice`](crate::Io::splice)).
+    pub(crate) splice: Option<(ConnId, ConnId)>,
     /// Outputs that are not in use, emptied.
     #[expect(clippy::vec_box, reason = "the box is what is used again: it moves to its next owner as it is")]
     spare: Vec<Box<Output>>,
@@ -86,6 +88,7 @@ impl Shared {
             requests: Requests::default(),
             ends: Ends::default(),
             passes: Passes::default(),
+            splice: None,
             spare: Vec::new(),
             spare_bytes: 0,
             spare_unread: Vec::new(),

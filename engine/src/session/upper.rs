@@ -48,7 +48,9 @@ impl<L: Layer> Upper<L> {
     /// Opens a session above the one that `io` belongs to.
     pub fn open(layer: &mut L, origin: Origin, io: &mut Io<'_>) -> Upper<L> {
         let mut duplex = Duplex::new();
+        io.duplex.is_layered = true;
         let session = layer.open(origin, &mut Io { duplex: &mut duplex, below: io.under() });
+        unsplice(&mut duplex);
         Upper { duplex, session: Some(session), is_apart: false }
     }
 
@@ -103,8 +105,9 @@ impl<L: Layer> Upper<L> {
             }
             Call::Gone => above.gone(&mut callee),
             Call::Shed if !above.duplex.is_at_rest() || above.duplex.inlet.unread_bytes() > 0 => None,
-            Call::Wake | Call::Drain | Call::Shed => above.call(&mut callee, call),
+            Call::Wake | Call::Drain | Call::Shed | Call::Spliced(_) => above.call(&mut callee, call),
         };
+        unsplice(&mut self.duplex);
         let Some(reason) = reason else { return };
         let is_closed = self.over(layer, reason, &mut io.reclaim());
         if reason == CloseReason::Panicked || is_closed.is_err() {
@@ -162,5 +165,12 @@ impl<L: Layer> Upper<L> {
         self.duplex.leave_session(reclaim.0);
         let Some(session) = self.session.take() else { return Ok(()) };
         guard(|| layer.closed(session, reason, reclaim))
+    }
+}
+
+/// What goes through a layer cannot be passed on unseen: a session above one goes on as if it had not asked.
+fn unsplice(duplex: &mut Duplex) {
+    if duplex.outlet.last == Last::Fed {
+        duplex.outlet.last = Last::Open;
     }
 }

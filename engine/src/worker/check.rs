@@ -81,7 +81,10 @@ impl Worker<Breaking> {
             if conn.is_receiving() {
                 all.push(Token::new(Kind::Recv, conn.link.generation, index));
             }
-            if conn.sending_bytes > 0 {
+            if conn.recv == Recv::Spliced {
+                all.push(Token::new(Kind::Splice, conn.link.generation, index));
+            }
+            if conn.sending_bytes > 0 && !self.splices.has_sink_in_flight(index) {
                 all.push(Token::new(Kind::Send, conn.link.generation, index));
             }
         }
@@ -116,6 +119,7 @@ impl Worker<Breaking> {
         );
         let wants_input = conn.wants_input(self.config.recv_buffer_bytes);
         must(!wants_input || conn.recv != Recv::Idle, "input is wanted and nothing receives");
+        self.splices.check(index as u32, &self.conns);
         let token = Token::new(Kind::Recv, conn.link.generation, index as u32);
         let is_ending = conn.recv != Recv::Cancelling || self.driver.sim.is_ending(token, conn.link.socket);
         must(is_ending, "what was cancelled goes on");

@@ -68,7 +68,7 @@ impl<D: Driver> Worker<D> {
         self.settle(index);
     }
 
-    fn on_peer_end(&mut self, index: u32) {
+    pub(super) fn on_peer_end(&mut self, index: u32) {
         let conn = &mut self.conns[index as usize];
         if conn.duplex.is_open() {
             stepped(Phase::Open, Signal::PeerEof, true);
@@ -131,7 +131,12 @@ impl<D: Driver> Worker<D> {
                 return self.settle(index);
             }
             let undelivered = self.driver.unacknowledged_bytes(conn.link.socket);
-            if conn.has_stalled(undelivered, self.write_bytes_min) {
+            let is_idle = self.splices.has_idle_sink(index, &self.conns, &self.driver);
+            let conn = &mut self.conns[index as usize];
+            if is_idle {
+                conn.end_stall();
+                conn.stall_deadline = now.after(self.config.write_timeout);
+            } else if conn.has_stalled(undelivered, self.write_bytes_min) {
                 self.shared.stats.live.write_timeouts.add(u64::from(conn.sending_bytes > 0));
                 self.abort(index, CloseReason::WriteTimeout);
             } else {
@@ -198,7 +203,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// The transport failed: nothing can be sent any more.
-    fn fail(&mut self, index: u32, errno: Errno) {
+    pub(super) fn fail(&mut self, index: u32, errno: Errno) {
         if self.conns[index as usize].duplex.phase != Phase::Closing {
             self.shared.stats.live.failures.add(1);
             self.abort(index, CloseReason::Failed(errno));
@@ -285,8 +290,12 @@ impl<D: Driver> Worker<D> {
     /// timed or closed.
     pub(super) fn settle(&mut self, index: u32) {
         let mut conn = &mut self.conns[index as usize];
-        if conn.duplex.is_ending() {
-            if conn.queued_bytes() == 0 {
+        if conn.duplex.is_ending_or_fed() {
+            self.settle_spliced(index);
+            // It may be gone with that.
+            let Some(settled) = self.conns.get_mut(index as usize) else { return };
+            conn = settled;
+            if conn.duplex.is_ending() && conn.queued_bytes() == 0 {
                 self.flushed(index);
                 conn = &mut self.conns[index as usize];
             }
@@ -388,6 +397,9 @@ impl<D: Driver> Worker<D> {
 
     /// Starts or ends receiving, as the connection now wants it.
     fn update_recv(&mut self, index: u32) {
+        if self.steer_splice(index) {
+            return;
+        }
         let conn = &mut self.conns[index as usize];
         let token = Token::new(Kind::Recv, conn.link.generation, index);
         let socket = conn.link.socket;
@@ -438,7 +450,7 @@ pub(super) struct Unflushed {
 impl Unflushed {
     /// Lists a connection, if it has output and none of it is in flight.
     #[inline]
-    fn list(&mut self, index: u32, conn: &mut Conn) {
+    pub(super) fn list(&mut self, index: u32, conn: &mut Conn) {
         if let Some(output) = &conn.duplex.outlet.pending
             && !conn.is_listed
             && conn.sending_bytes == 0
