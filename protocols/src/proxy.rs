@@ -233,6 +233,7 @@ impl Layer for Proxy {
             Call::Timeout => self.timeout(session, io),
             Call::Drain => self.drain(session, io),
             Call::Shed => self.shed(session),
+            Call::Spliced(bytes) => self.spliced(session, bytes, io),
         };
         Step::next(self.join(session, io).unwrap_or(next))
     }
@@ -411,6 +412,13 @@ impl Proxy {
     fn drained(&mut self, session: &mut Session, io: &mut Io<'_>) -> Next {
         if let Side::Relayed(joint) = session.0 {
             return self.state(io).relay_drained(joint, io);
+        }
+        self.wake(session, io)
+    }
+
+    fn spliced(&mut self, session: &mut Session, bytes: u64, io: &mut Io<'_>) -> Next {
+        if let Side::Relayed(joint) = session.0 {
+            return self.state(io).relay_spliced(joint, bytes, io);
         }
         self.wake(session, io)
     }

@@ -35,7 +35,7 @@ pub(super) fn relaying(
     names: &HashMap<&str, usize>,
     problems: &mut Vec<Problem>,
 ) -> Relaying {
-    let Tcp { to, idle, sni } = tcp.get_ref();
+    let Tcp { to, idle, splice, sni } = tcp.get_ref();
     let mut bad = |what: &str, remedy: &str| problems.push(Problem::at(tcp.span(), what, remedy));
     if to.is_none() && sni.is_empty() {
         bad("`tcp` leads nowhere", "give it `to`, or `sni`");
@@ -57,7 +57,8 @@ pub(super) fn relaying(
         }
     }
     let to = to.as_ref().map(|to| to.get_ref().clone());
-    Relaying { names: patterns, idle_timeout: idle.value, ..Relaying::new(to) }
+    let relaying = Relaying { names: patterns, idle_timeout: idle.value, ..Relaying::new(to) };
+    if *splice { relaying } else { Relaying { splice_bytes_min: u32::MAX, ..relaying } }
 }
 
 /// Adds to the upstreams those that connections are passed on to. What is known of their servers is shared with those that requests go

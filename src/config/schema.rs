@@ -194,11 +194,19 @@ pub(crate) struct Tcp {
     /// Connections on which nothing moves for this time are reset.
     #[serde(default = "ten_minutes")]
     pub(crate) idle: Text<Timeout>,
+    /// Let the kernel pass on what comes in bulk: behind 256 KiB in a row one way, bytes go from one connection to the other without being
+    /// copied, as long as much of it comes. What goes through TLS or behind a PROXY header is copied in any case.
+    #[serde(default = "yes")]
+    pub(crate) splice: bool,
     /// Names of upstreams by the names that clients ask for in TLS, which is not opened: `{ "db.example.com" = "postgres" }`;
     /// `*.example.com` is all below example.com and not itself. A client that does not begin with TLS is let go.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) sni: BTreeMap<String, Spanned<String>>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn ten_minutes() -> Text<Timeout> {

@@ -208,6 +208,8 @@ fn a_slow_reader_pauses_its_partner_alone() {
                 other.expect(&data[..data.len().min(sent - at)]);
             }
             other.expect_eof();
+            let spliced = running.stats().total().spliced_bytes as usize;
+            assert!(spliced > sent / 2 && spliced <= sent, "{spliced} of {sent} bytes were not copied");
         }
     });
 }
@@ -238,7 +240,66 @@ fn much_goes_both_ways_at_once_in_little_memory() {
             }
         });
         eventually(0, || running.stats().total().connections);
-        assert!(running.stats().total().memory_bytes < 11 << 20);
+        let counters = running.stats().total();
+        assert!(counters.memory_bytes < 11 << 20);
+        let all = 2 * (PIECE * PIECES) as u64;
+        assert_eq!((counters.received_bytes, counters.sent_bytes), (all, all));
+        assert!(counters.spliced_bytes > all / 2, "{} bytes were not copied", counters.spliced_bytes);
+    });
+}
+
+/// Bulk goes by unseen where there are pipes, little does not, and neither changes how it ends.
+#[test]
+fn bulk_is_spliced_until_little_comes() {
+    const BULK: usize = 4 << 20;
+    let spliced = |running: &Running| running.stats().total().spliced_bytes as usize;
+    on_both_drivers(|driver| {
+        for pipes in [0, 1] {
+            let server = Server::new();
+            let config = Config { splice_pipes: pipes, ..common::config(driver) };
+            let relayed = ProxyConfig::relayed(vec![server.address.clone()]);
+            let relaying = Relaying::new(Some(String::new()));
+            let proxy = move |_: &_| Proxy::new(relayed.clone(), 1).with_relaying(relaying.clone());
+            let running = start(config, proxy);
+            let mut client = connect(&running);
+            let mut server = server.accept();
+            let data = pattern(0, BULK);
+            let bulk = |from: &mut TcpStream, to: &mut TcpStream| {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| from.send(&data));
+                    to.expect(&data);
+                });
+            };
+            for _ in 0..2 {
+                let before = spliced(&running);
+                bulk(&mut server, &mut client);
+                let piped = spliced(&running) - before;
+                assert_eq!(piped > BULK / 2, pipes > 0, "{piped} of {BULK} bytes were not copied");
+                for _ in 0..20 {
+                    server.send(b"little");
+                    client.expect(b"little");
+                    client.send(b"answer");
+                    server.expect(b"answer");
+                }
+                let before = spliced(&running);
+                server.send(b"last");
+                client.expect(b"last");
+                assert_eq!(spliced(&running), before);
+            }
+            bulk(&mut client, &mut server);
+            if pipes > 0 {
+                bulk(&mut server, &mut client);
+                client.shutdown(Shutdown::Write).unwrap();
+                server.expect_eof();
+                bulk(&mut server, &mut client);
+                reset(server);
+                assert_eq!(client.expect_reset(), b"");
+            } else {
+                reset(client);
+                assert_eq!(server.expect_reset(), b"");
+            }
+            eventually(0, || running.stats().total().connections);
+        }
     });
 }
 

@@ -200,7 +200,9 @@ impl<L: Layer> Layer for Prefixed<L> {
                 Step::next(Next::Continue)
             }
             (Session::Waiting, Call::Shed) => Step::close(),
-            (Session::Waiting, Call::Gone | Call::Drained | Call::Wake) => Step::next(Next::Continue),
+            (Session::Waiting, Call::Gone | Call::Drained | Call::Wake | Call::Spliced(_)) => {
+                Step::next(Next::Continue)
+            }
         }
     }
 

@@ -176,7 +176,7 @@ impl<L: Layer> Layer for Tls<L> {
                 }
                 session.state.break_off(&call)
             }
-            (_, Call::Gone | Call::Drained | Call::Wake) => session.wait(),
+            (_, Call::Gone | Call::Drained | Call::Wake | Call::Spliced(_)) => session.wait(),
             (_, Call::End(_) | Call::Timeout | Call::Drain | Call::Shed) => Step::close(),
         }
     }

@@ -37,6 +37,9 @@ pub struct Relaying {
     pub hello_timeout: Duration,
     /// Connections on which nothing moves for so long are reset.
     pub idle_timeout: Duration,
+    /// Once so many bytes in a row went one way, what follows is not copied any more: it goes from one connection to the other through a
+    /// pipe of the kernel, as long as much of it comes. `u32::MAX` is never. Connections behind a layer (TLS, PROXY) are always copied.
+    pub splice_bytes_min: u32,
 }
 
 impl Relaying {
@@ -50,6 +53,7 @@ impl Relaying {
             #[cfg(feature = "tls-layer")]
             hello_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
+            splice_bytes_min: pair::SPLICE_BYTES_MIN,
         }
     }
 

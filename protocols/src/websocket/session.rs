@@ -450,6 +450,7 @@ impl<H: Handler> Successor for Session<H> {
             Call::Drain => self.drain(io),
             Call::Shed => self.shed(io),
             Call::Gone => Next::Pause,
+            Call::Spliced(_) => Next::Continue,
             Call::End(_) => {
                 // What was sent before is still sent.
                 self.is_ended = true;

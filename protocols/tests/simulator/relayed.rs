@@ -44,7 +44,8 @@ struct Talker {
 
 impl Talker {
     fn new(peer: Peer, id: Option<u64>, is_wild: bool, rng: &mut Rng) -> Talker {
-        peer.set_window(1 + rng.below(60_000));
+        // With less room than this, who hears much is not done in time.
+        peer.set_window(300 + rng.below(60_000));
         Talker {
             peer,
             id,
@@ -109,8 +110,8 @@ impl Talker {
     }
 }
 
-/// Returns how many heard their partner to the end, and how many were broken off.
-fn run(seed: u64) -> (usize, usize) {
+/// Returns how many heard their partner to the end, how many were broken off, and how many bytes nobody copied.
+fn run(seed: u64) -> (usize, usize, u64) {
     let mut rng = Rng::new(seed);
     let is_wild = rng.one_in(2);
     let chaos = match is_wild {
@@ -131,7 +132,8 @@ fn run(seed: u64) -> (usize, usize) {
         queue_max: if is_wild { rng.below(4) } else { 1000 },
         ..ProxyConfig::relayed(addresses())
     };
-    let relaying = Relaying::new(Some(String::new()));
+    let mut relaying = Relaying::new(Some(String::new()));
+    relaying.splice_bytes_min = [1, 1000, 20_000, u32::MAX][rng.below(4)];
     let mut simulation = Simulation::new(seed, chaos, config);
     let listener = simulation.listen(Proxy::new(proxy, seed).with_relaying(relaying));
     for (n, address) in addresses().into_iter().enumerate() {
@@ -174,7 +176,8 @@ fn run(seed: u64) -> (usize, usize) {
     }
     simulation.check_ended();
     let whole = talkers.iter().filter(|it| it.id.is_some() && it.heard == it.expected);
-    (whole.count(), talkers.iter().filter(|talker| talker.peer.was_reset()).count())
+    let broken = talkers.iter().filter(|talker| talker.peer.was_reset());
+    (whole.count(), broken.count(), simulation.counters().spliced_bytes)
 }
 
 #[test]
@@ -185,6 +188,9 @@ fn each_hears_its_own_partner_to_the_end_or_a_reset() {
     }
     let seeds = std::env::var("RINGMILL_RELAY_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
     let runs = (0..seeds).map(run);
-    let (whole, broken) = runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1));
+    let add =
+        |sum: (usize, usize, u64), run: (usize, usize, u64)| (sum.0 + run.0, sum.1 + run.1, sum.2 + run.2);
+    let (whole, broken, spliced) = runs.fold((0, 0, 0), add);
     assert!(whole > 1000 && broken > 100, "{whole} heard all, {broken} were broken off");
+    assert!(spliced > 5 << 20, "{spliced} bytes were not copied");
 }

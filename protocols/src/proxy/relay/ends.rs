@@ -32,6 +32,7 @@ impl State {
             return None;
         };
         let mut pair = Pair::new(io.id(), Place { group, server: 0 }, relaying.idle_timeout, io.now());
+        pair.splice_from(relaying.splice_bytes_min);
         let it = self.groups.group(group);
         if it.pool.is_by_client() {
             pair.wanted = it.pool.wanted_by(io.peer().and_then(|peer| peer.ip()).map(|peer| peer.ip()));
@@ -197,6 +198,12 @@ impl State {
         let room = if flow.has_ended {
             io.end_output();
             Room::Enough
+        } else if let Some(other) = other
+            && flow.is_bulk()
+        {
+            // Whether it comes to that or not, nothing is held here any more.
+            io.splice(other);
+            flow.resume()
         } else {
             flow.set_room(io.queued_bytes(), io.room_bytes())
         };
@@ -213,6 +220,16 @@ impl State {
             (Room::Enough, _) | (Room::Again, None) => {}
         }
         next
+    }
+
+    /// So many bytes came to this end by themselves.
+    pub(in crate::proxy) fn relay_spliced(&mut self, joint: Joint, bytes: u64, io: &mut Io<'_>) -> Next {
+        if bytes > 0 {
+            let pair = &mut self.pairs[joint.pair];
+            pair.moved = io.now();
+            pair.to(joint.end).count(bytes);
+        }
+        self.relay_look(joint, io)
     }
 
     /// Room was made: this end moves.

@@ -10,6 +10,11 @@ use std::time::Duration;
 /// engine's high water, at which an end would not be read itself.
 const HELD_BYTES: usize = 128 * 1024;
 
+/// Bytes in a row come in at most so many pieces of one size.
+const PIECES: usize = 64;
+/// So many bytes in a row are worth passing the next ones on without copying, where nobody says otherwise.
+pub(super) const SPLICE_BYTES_MIN: u32 = 256 * 1024;
+
 /// Which end of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum End {
@@ -70,10 +75,14 @@ pub(super) struct Flow {
     pub(super) has_ended: bool,
     /// So many were taken in all.
     bytes: u64,
+    /// So many were taken in a row, and from how many on they are spliced.
+    run: u32,
+    splice_from: u32,
 }
 
 impl Pair {
     pub(super) fn new(client: ConnId, place: Place, idle_timeout: Duration, now: Tick) -> Pair {
+        let flow = || Flow { splice_from: SPLICE_BYTES_MIN, ..Flow::default() };
         Pair {
             place,
             way: Way::Off,
@@ -81,7 +90,7 @@ impl Pair {
             refusals: 0,
             is_broken: false,
             conns: [Some(client), None],
-            flows: Default::default(),
+            flows: [flow(), flow()],
             idle_timeout,
             moved: now,
             wait_due: Tick::NEVER,
@@ -102,6 +111,11 @@ impl Pair {
 
     pub(super) fn is_left(&self) -> bool {
         self.conns == [None, None]
+    }
+
+    /// From so many bytes in a row on, they are spliced.
+    pub(super) fn splice_from(&mut self, bytes: u32) {
+        self.flows.iter_mut().for_each(|flow| flow.splice_from = bytes);
     }
 
     /// What this end fills.
@@ -153,12 +167,20 @@ impl Flow {
         if taken > 0 {
             self.output.get_or_insert_with(spare).buffer().extend_from_slice(&input[..taken]);
             self.room -= taken;
-            self.bytes += taken as u64;
+            self.count(taken as u64);
+            // A piece that is small beside it is the end of a row.
+            let is_row = taken >= self.splice_from as usize / PIECES;
+            self.run = if is_row { self.run.saturating_add(taken as u32) } else { 0 };
         }
         let is_held = taken < input.len();
         let is_news = is_held && !self.is_held;
         self.is_held |= is_held;
         (taken, is_first || is_news)
+    }
+
+    /// So many more were taken, here or past it.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
     }
 
     /// Takes what was put, for the connection that it leads to.
@@ -179,6 +201,20 @@ impl Flow {
         }
         self.is_held = false;
         Room::Again
+    }
+
+    /// The end that fills it may go on, whatever room there is.
+    pub(super) fn resume(&mut self) -> Room {
+        if std::mem::take(&mut self.is_held) { Room::Again } else { Room::Enough }
+    }
+
+    /// Whether so much came in a row, since this was last so, that more is likely.
+    pub(super) fn is_bulk(&mut self) -> bool {
+        let is_bulk = self.run > self.splice_from;
+        if is_bulk {
+            self.run = 0;
+        }
+        is_bulk
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -203,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_flow_takes_what_there_is_room_for() {
-        let mut flow = Flow::default();
+        let mut flow = Flow { splice_from: u32::MAX, ..Flow::default() };
         assert_eq!(flow.put(b"abc", Box::default), (0, true), "nobody is there to take it");
         assert!(flow.is_held());
         assert_eq!(flow.set_room(0, 9), Room::Again);
