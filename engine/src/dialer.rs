@@ -18,35 +18,36 @@ use std::time::Duration;
 #[derive(Clone)]
 pub struct Dialer {
     requests: Requests,
-    service: u16,
+    /// Its number is given to another protocol only when nobody has this any more.
+    service: Rc<u16>,
     waker: Waker,
 }
 
 impl Dialer {
-    pub(crate) fn new(requests: Requests, service: u16, waker: Waker) -> Dialer {
+    pub(crate) fn new(requests: Requests, service: Rc<u16>, waker: Waker) -> Dialer {
         Dialer { requests, service, waker }
     }
 
     /// Connects to `address`. The answer is a call of this protocol with the same `tag`: `connected`, or `refused`
     /// with the reason. Attempts in progress count as connections, and end after `Config::connect_timeout`.
     pub fn connect(&self, address: &Address, tag: u64) {
-        self.requests.connect(self.service, address, To { tag, ..To::default() });
+        self.requests.connect(*self.service, address, To { tag, ..To::default() });
     }
 
     /// The same with a time of its own.
     pub fn connect_within(&self, timeout: Duration, address: &Address, tag: u64) {
-        self.requests.connect(self.service, address, To { tag, timeout: Some(timeout), from: None });
+        self.requests.connect(*self.service, address, To { tag, timeout: Some(timeout), from: None });
     }
 
     /// The same from one of our addresses: each has its own ports, of which a target can be reached from some 28,000.
     pub fn connect_from(&self, from: IpAddr, address: &Address, tag: u64) {
-        self.requests.connect(self.service, address, To { tag, from: Some(from), timeout: None });
+        self.requests.connect(*self.service, address, To { tag, from: Some(from), timeout: None });
     }
 
     /// Gives up one attempt of this protocol with this tag, the one that was begun last: `refused` follows, with [`Refusal::Cancelled`]
     /// unless it failed by itself. What `connected` was called for is no attempt any more.
     pub fn cancel(&self, tag: u64) {
-        self.requests.push(Request::Cancel(self.service, tag));
+        self.requests.push(Request::Cancel(*self.service, tag));
     }
 
     /// Calls [`Protocol::wake`](crate::Protocol::wake) of a connection of this worker, if it is still there. A
@@ -64,13 +65,13 @@ impl Dialer {
     /// `at`. Unlike the deadlines of sessions it is exact: io_uring waits to the microsecond, epoll to the
     /// millisecond.
     pub fn set_timer(&self, at: Option<Tick>) {
-        self.requests.push(Request::Timer(self.service, at.unwrap_or(Tick::NEVER)));
+        self.requests.push(Request::Timer(*self.service, at.unwrap_or(Tick::NEVER)));
     }
 
     /// Declares how much memory the protocol keeps beside its sessions, of which [`Io::hold`](crate::Io::hold) says it: the worker's budget
     /// (`Config::memory_bytes_max`) counts it until it says something else.
     pub fn hold(&self, bytes: usize) {
-        self.requests.push(Request::Hold(self.service, bytes));
+        self.requests.push(Request::Hold(*self.service, bytes));
     }
 }
 

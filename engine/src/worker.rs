@@ -38,7 +38,9 @@ use accept::{Accepted, Listener};
 use datagrams::Endpoints;
 use leap::Leap;
 use listeners::Changes;
-pub(crate) use listeners::{Change, Make, MakeDatagram};
+#[cfg(test)]
+pub(crate) use listeners::SERVICES_MAX;
+pub(crate) use listeners::{Change, Made, Make, MakeDatagram};
 use outbound::Outbound;
 use pressure::Shortage;
 use slab::Slab;

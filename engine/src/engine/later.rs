@@ -11,12 +11,12 @@ use crate::listen::unix;
 use crate::seam::datagram::Datagram;
 use crate::seam::layer::Layer;
 use crate::session::service::{Service, Typed};
-use crate::worker::{Change, Make, MakeDatagram};
+use crate::worker::{Change, Made, Make, MakeDatagram};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-/// Protocols that an engine makes in its life: each has a number of sixteen bits, and needs some bytes when it is gone.
-const SERVICES_MAX: usize = 60_000;
+/// Datagram listeners that an engine has in its life: each has a number of sixteen bits.
+const DATAGRAMS_MAX: usize = 60_000;
 
 /// Changes the listeners of a running engine ([`Running::listeners`](crate::Running::listeners)). Clones are the same. Calls may take
 /// as long as a turn of the slowest worker.
@@ -31,7 +31,6 @@ pub(super) struct Inner {
     pub(super) open: Vec<Option<Address>>,
     /// The same of datagrams.
     pub(super) open_datagrams: Vec<Option<Address>>,
-    pub(super) services: usize,
 }
 
 impl Listeners {
@@ -118,6 +117,10 @@ impl Listeners {
     }
 }
 
+fn too_many(what: &str) -> Error {
+    Error::Config { problems: vec![format!("{what} as there can be")] }
+}
+
 /// Whether one of two addresses is the other one's, with all others of the same port.
 fn overlap(one: &Address, other: &Address) -> bool {
     let (Some(one), Some(other)) = (one.ip(), other.ip()) else { return false };
@@ -130,21 +133,16 @@ impl Inner {
         self.open.iter().position(|open| open.as_ref() == Some(address))
     }
 
-    /// One more protocol.
-    fn count_service(&mut self) -> Result<(), Error> {
-        if self.services >= SERVICES_MAX {
-            let problem = "its listeners have changed too often: start the engine anew".to_owned();
-            return Err(Error::Config { problems: vec![problem] });
-        }
-        self.services += 1;
-        Ok(())
-    }
-
-    /// Waits until all workers have said whether they have made something.
-    fn wait_for(&self, waiting: Vec<mpsc::Receiver<bool>>) -> Result<(), Error> {
+    /// Waits until all workers have said what became of what they were to make.
+    fn wait_for(&self, waiting: Vec<mpsc::Receiver<Made>>) -> Result<(), Error> {
         self.ring();
-        let made: Vec<bool> = waiting.into_iter().map(|is_done| is_done.recv().unwrap_or(false)).collect();
-        made.iter().position(|is_made| !is_made).map_or(Ok(()), |worker| Err(Error::Factory { worker }))
+        let made: Vec<Made> =
+            waiting.into_iter().map(|is_done| is_done.recv().unwrap_or(Made::Badly)).collect();
+        match made.iter().position(|made| *made != Made::Well) {
+            None => Ok(()),
+            Some(worker) if made[worker] == Made::Badly => Err(Error::Factory { worker }),
+            Some(_) => Err(too_many("connections still need as many earlier protocols of its listeners")),
+        }
     }
 
     fn add_datagrams<P: Datagram>(
@@ -155,7 +153,9 @@ impl Inner {
         if self.open_datagrams.contains(&Some(address.clone())) {
             return Err(Error::Config { problems: vec![format!("{address} is listed twice")] });
         }
-        self.count_service()?;
+        if self.open_datagrams.len() >= DATAGRAMS_MAX {
+            return Err(too_many("it has had as many listeners of datagrams"));
+        }
         let Some(config) = self.contexts.first().map(|context| context.config.clone()) else {
             return Ok(address.clone());
         };
@@ -188,7 +188,6 @@ impl Inner {
         &mut self,
         factory: impl Fn(&WorkerContext) -> P + Send + Sync + 'static,
     ) -> Result<(), Error> {
-        self.count_service()?;
         let factory = Arc::new(factory);
         let mut waiting = Vec::new();
         for (orders, context) in self.orders.iter().zip(&self.contexts) {
@@ -251,5 +250,91 @@ impl Inner {
             let _ = orders.send(change());
         }
         self.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, DriverChoice};
+    use crate::dialer::Dialer;
+    use crate::engine::Engine;
+    use crate::seam::io::Io;
+    use crate::seam::protocol::Protocol;
+    use crate::seam::step::Step;
+    use crate::worker::SERVICES_MAX;
+    use std::cell::RefCell;
+    use std::io::Read;
+    use std::net::{SocketAddr, TcpStream};
+
+    thread_local! {
+        /// Dialers that somebody has kept.
+        static KEPT: RefCell<Vec<Dialer>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Greets with its number.
+    struct Numbered {
+        number: u8,
+        keeps_dialer: bool,
+    }
+
+    impl Protocol for Numbered {
+        type Session = ();
+
+        fn start(&mut self, dialer: Dialer) {
+            if self.keeps_dialer {
+                KEPT.with_borrow_mut(|kept| kept.push(dialer));
+            }
+        }
+
+        fn open(&mut self, io: &mut Io<'_>) {
+            io.write(&[self.number]);
+        }
+
+        fn data(&mut self, (): &mut (), input: &mut [u8], _: &mut Io<'_>) -> Step {
+            Step::consumed(input.len())
+        }
+    }
+
+    fn greeted(address: SocketAddr) -> (TcpStream, u8) {
+        let (mut stream, mut number) = (TcpStream::connect(address).unwrap(), [0]);
+        stream.read_exact(&mut number).unwrap();
+        (stream, number[0])
+    }
+
+    #[test]
+    fn numbers_of_protocols_are_used_again_once_nobody_needs_them() {
+        let config = Config {
+            workers: Some(1),
+            pin: crate::Pin::Off,
+            driver: DriverChoice::Poll,
+            ..Config::default()
+        };
+        let numbered = |number, keeps_dialer| move |_: &WorkerContext| Numbered { number, keeps_dialer };
+        let address: Address = "127.0.0.1:0".parse().unwrap();
+        let running = Engine::builder().config(config).listen(address, numbered(0, false)).start().unwrap();
+        let (listeners, address) = (running.listeners().unwrap(), running.addresses()[0].clone());
+        let at = address.ip().unwrap();
+        let replace = |number, keeps_dialer| listeners.replace(&address, numbered(number, keeps_dialer));
+        // Many more than there are numbers; and one that has a connection keeps its own.
+        replace(200, false).unwrap();
+        let (held, number) = greeted(at);
+        assert_eq!(number, 200);
+        for number in 0..SERVICES_MAX as u8 * 5 {
+            replace(number, false).unwrap();
+            assert_eq!(greeted(at).1, number);
+        }
+        // Where somebody has the dialer of one, it is not another one's.
+        let refused = (0..=SERVICES_MAX as u8).find(|number| replace(*number, true).is_err());
+        let Err(error) = replace(0, false) else { panic!("no number is left") };
+        assert!(
+            refused >= Some(SERVICES_MAX as u8 / 2) && error.to_string().contains("as there can be"),
+            "{error}"
+        );
+        // The last one that was made serves on.
+        assert_eq!(greeted(at).1 + 1, refused.unwrap());
+        drop(held);
+        running.handle().stop();
+        running.join().unwrap();
     }
 }

@@ -123,10 +123,8 @@ pub(super) fn start(builder: Builder) -> Result<Running, Error> {
     let all_sockets = listeners.bind(&mut running, &config, clients.into_values(), &patience)?;
     let open = running.addresses.iter().cloned().map(Some).collect();
     let open_datagrams: Vec<_> = running.datagram_addresses.iter().cloned().map(Some).collect();
-    let services = running.addresses.len() + outbound.len();
     let handle = running.handle.clone();
-    running.listeners =
-        Some(Listeners::new(Inner { handle, contexts, orders, open, open_datagrams, services }));
+    running.listeners = Some(Listeners::new(Inner { handle, contexts, orders, open, open_datagrams }));
     for (start, sockets) in running.starts.drain(..).zip(all_sockets) {
         // A worker that has ended meanwhile has told the others, and its error is in its thread's result.
         let _ = start.send(sockets);

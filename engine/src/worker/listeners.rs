@@ -30,8 +30,8 @@ pub(crate) type MakeDatagram = Box<dyn FnOnce() -> Box<dyn Datagram> + Send>;
 
 /// One order.
 pub(crate) enum Change {
-    /// Make a protocol, start it, and say whether that went well.
-    Make(Make, mpsc::Sender<bool>),
+    /// Make a protocol, start it, and say what became of it.
+    Make(Make, mpsc::Sender<Made>),
     /// What was made listens here, behind this gate.
     Add(socket2::Socket, Option<Gate>),
     /// This listener asks another gate from now on.
@@ -42,20 +42,38 @@ pub(crate) enum Change {
     Forget,
     /// This listener accepts what has queued up, and is closed.
     Remove(usize),
-    /// Make a datagram protocol for this socket, start it, and say whether that went well.
-    AddDatagrams(socket2::Socket, MakeDatagram, mpsc::Sender<bool>),
+    /// Make a datagram protocol for this socket, start it, and say what became of it.
+    AddDatagrams(socket2::Socket, MakeDatagram, mpsc::Sender<Made>),
     /// The protocol behind this socket is to finish, within this time.
     RemoveDatagrams(usize, Duration),
 }
+
+/// What became of a protocol that was to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    Well,
+    /// Its factory failed, or the worker ends.
+    Badly,
+    /// So many are in use that there is no number for it.
+    TooMany,
+}
+
+/// Protocols that a worker has at a time, those of listeners that are gone among them as long as they have connections. A number has sixteen bits.
+#[cfg(not(test))]
+const SERVICES_MAX: usize = 60_000;
+#[cfg(test)]
+pub(crate) const SERVICES_MAX: usize = 20;
 
 /// Where a worker finds its orders.
 #[derive(Default)]
 pub(super) struct Changes {
     orders: Option<mpsc::Receiver<Change>>,
-    /// The protocol that was made last.
-    made: u16,
+    /// The protocol that was made last, until it has its place.
+    made: Option<u16>,
     /// Protocols without a listener, which may still have connections.
     retired: Vec<u16>,
+    /// Numbers of protocols that are gone.
+    free: Vec<u16>,
 }
 
 impl<D: Driver> Worker<D> {
@@ -73,7 +91,8 @@ impl<D: Driver> Worker<D> {
                     let _ = done.send(self.make_service(make));
                 }
                 Change::Add(socket, gate) => {
-                    self.push_listener(Socket(socket.into_raw_fd()), gate, self.changes.made);
+                    let made = self.changes.made.take().expect("it was made before");
+                    self.push_listener(Socket(socket.into_raw_fd()), gate, made);
                     let index = self.listeners.len() - 1;
                     match self.life {
                         Life::Running if self.may_accept() => self.arm_accept(index),
@@ -83,10 +102,12 @@ impl<D: Driver> Worker<D> {
                 }
                 Change::Gate(index, gate) => self.listeners[index].set_gate(gate),
                 Change::Replace(index) => {
-                    let before = self.listeners[index].replace_service(self.changes.made);
+                    let made = self.changes.made.take().expect("it was made before");
+                    let before = self.listeners[index].replace_service(made);
                     self.changes.retired.push(before);
                 }
-                Change::Forget => self.changes.retired.push(self.changes.made),
+                // None was made where there was no number for it.
+                Change::Forget => self.changes.retired.extend(self.changes.made.take()),
                 Change::Remove(index) => {
                     self.changes.retired.push(self.listeners[index].service());
                     self.remove_listener(index);
@@ -96,7 +117,7 @@ impl<D: Driver> Worker<D> {
                     let is_made = made.is_ok();
                     let protocol = made.unwrap_or_else(|_| Box::new(Gone));
                     self.join_datagrams(Socket(socket.into_raw_fd()), protocol);
-                    let _ = done.send(is_made && self.life == Life::Running);
+                    let _ = done.send(self.outcome(is_made));
                 }
                 Change::RemoveDatagrams(place, time) => self.remove_datagrams(place, time),
             }
@@ -105,17 +126,29 @@ impl<D: Driver> Worker<D> {
         self.drop_retired();
     }
 
-    /// Whether it is there. If not, another one stands in its place, so that numbers stay the same on all workers.
-    fn make_service(&mut self, make: Make) -> bool {
+    /// Where it cannot be made another one stands in its place.
+    fn make_service(&mut self, make: Make) -> Made {
+        let number = match self.changes.free.pop() {
+            Some(number) => number,
+            None if self.services.len() < SERVICES_MAX => {
+                self.services.push(Box::new(Gone));
+                (self.services.len() - 1) as u16
+            }
+            None => return Made::TooMany,
+        };
         let made = catch_unwind(AssertUnwindSafe(make));
         let is_made = made.is_ok();
-        self.changes.made = self.services.len() as u16;
-        self.services.push(made.unwrap_or_else(|_| Box::new(Gone)));
-        self.start_service(self.changes.made);
-        is_made && self.life == Life::Running
+        self.services[usize::from(number)] = made.unwrap_or_else(|_| Box::new(Gone));
+        self.changes.made = Some(number);
+        self.start_service(number);
+        self.outcome(is_made)
     }
 
-    /// Frees protocols that nobody needs any more.
+    fn outcome(&self, is_made: bool) -> Made {
+        if is_made && self.life == Life::Running { Made::Well } else { Made::Badly }
+    }
+
+    /// Frees protocols that nobody needs any more, and their numbers.
     fn drop_retired(&mut self) {
         let mut retired = std::mem::take(&mut self.changes.retired);
         retired.retain(|service| {
@@ -126,12 +159,18 @@ impl<D: Driver> Worker<D> {
                     .listeners
                     .iter()
                     .any(|listener| !listener.is_closed() && listener.service() == *service);
-            if !is_needed {
-                self.services[usize::from(*service)] = Box::new(Gone);
-                let held = self.outbound.set_held(*service, 0);
-                self.shared.memory.change(held, 0);
+            if is_needed {
+                return true;
             }
-            is_needed
+            self.services[usize::from(*service)] = Box::new(Gone);
+            let held = self.outbound.set_held(*service, 0);
+            self.shared.memory.change(held, 0);
+            // What it asked for last, or somebody may still ask for in its name, would be another one's.
+            let is_free = self.outbound.release(*service) && self.shared.requests.is_empty();
+            if is_free {
+                self.changes.free.push(*service);
+            }
+            !is_free
         });
         self.changes.retired = retired;
     }

@@ -14,6 +14,7 @@ use crate::time::Tick;
 use crate::token::{Kind, Token};
 use slab::Slab;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// Attempts to connect, and the timers of protocols.
 pub(super) struct Outbound {
@@ -29,8 +30,9 @@ pub(super) struct Outbound {
     /// Nothing here is due before, nor anything of a datagram protocol.
     next_due: Tick,
     requests: Vec<Request>,
-    /// The wakers of protocols, by service.
+    /// The wakers of protocols, by service, and their numbers, which their dialers have as well.
     wakers: Vec<Waker>,
+    numbers: Vec<Rc<u16>>,
 }
 
 /// One attempt to connect. The slot is freed with the last completion.
@@ -64,6 +66,7 @@ impl Outbound {
             next_due: Tick::NEVER,
             requests: Vec::new(),
             wakers: Vec::new(),
+            numbers: Vec::new(),
         }
     }
 
@@ -107,6 +110,12 @@ impl Outbound {
         self.going.remove(&tag);
     }
 
+    /// A protocol is gone. Whether nobody can ask for anything in its name any more.
+    pub(super) fn release(&mut self, service: u16) -> bool {
+        self.set_timer(service, Tick::NEVER);
+        Rc::strong_count(&self.numbers[usize::from(service)]) == 1
+    }
+
     fn set_timer(&mut self, service: u16, at: Tick) {
         let service = usize::from(service);
         if self.timers.len() <= service {
@@ -136,11 +145,15 @@ impl<D: Driver> Worker<D> {
         self.services.push(service);
     }
 
-    /// Starts the service that was added last.
+    /// Starts the service with this number: one that was never used, or one that is used again.
     pub(super) fn start_service(&mut self, service: u16) {
-        let waker = Waker::new(self.shared.bell.clone(), Whom::Service(service));
-        self.outbound.wakers.push(waker.clone());
-        let dialer = Dialer::new(self.shared.requests.clone(), service, waker);
+        let index = usize::from(service);
+        if index == self.outbound.wakers.len() {
+            self.outbound.wakers.push(Waker::new(self.shared.bell.clone(), Whom::Service(service)));
+            self.outbound.numbers.push(Rc::new(service));
+        }
+        let (waker, number) = (self.outbound.wakers[index].clone(), self.outbound.numbers[index].clone());
+        let dialer = Dialer::new(self.shared.requests.clone(), number, waker);
         let started = self.services[usize::from(service)].notice(Notice::Start(dialer));
         self.count_panic(started);
     }
