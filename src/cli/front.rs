@@ -4,6 +4,7 @@
 //! Only then the plan is published. Whatever fails before that leaves everything as it was.
 
 use super::access_log::{LogWriter, open};
+use super::https::watched;
 use super::run::run;
 use super::signals::{Orders, Reload};
 use super::upstream_stats::UpstreamStats;
@@ -115,7 +116,7 @@ impl Listening {
         let address = before.map_or(&listen.address, |before| &before.address).clone();
         let store = match before.filter(|before| before.differs_in_rules(&listen)) {
             Some(before) => before.store.clone(),
-            None => store(&listen)?,
+            None => listen.tls_config().map(|config| watched(config, CERTIFICATES)).transpose()?,
         };
         Ok(Listening { store, gate, address, listen, place })
     }
@@ -141,14 +142,6 @@ impl Listening {
             Some(store) => format!("TLS on {}; certificates: {}", self.address, store.summary()),
         }
     }
-}
-
-fn store(listen: &Listen) -> Result<Option<Arc<TlsStore>>, Error> {
-    let Some(config) = listen.tls_config() else { return Ok(None) };
-    let store = TlsStore::new(config)?;
-    let failed = |source| Error::Worker { worker: 0, step: "watching the files of TLS", source };
-    store.watch(CERTIFICATES).map_err(failed)?;
-    Ok(Some(store))
 }
 
 impl Front {

@@ -105,6 +105,16 @@ impl HttpsOptions {
     }
 }
 
+/// What is served with these certificates, whose files, if there are any, are looked at so often.
+pub(super) fn watched(config: TlsConfig, every: Duration) -> Result<Arc<TlsStore>, Error> {
+    let store = TlsStore::new(config)?;
+    let failed = |source| Error::Worker { worker: 0, step: "watching the files of TLS", source };
+    if store.has_files() {
+        store.watch(every).map_err(failed)?;
+    }
+    Ok(store)
+}
+
 /// What HTTPS is served with.
 pub(crate) struct Https {
     addresses: Vec<Address>,
@@ -169,21 +179,13 @@ impl Https {
             (port, _) => port,
         };
         let config = options.client_cas(config);
-        let store = TlsStore::new(
-            config
-                .with_version_min(options.tls_min)
-                .with_alpn(protocols.iter().copied())
-                .with_tickets(options.tls_tickets == Switch::On)
-                .with_handshake_timeout(options.tls_handshake_timeout)
-                .with_key_log(options.tls_key_log.clone()),
-        )?;
-        if store.has_files() {
-            store.watch(options.tls_watch).map_err(|source| Error::Worker {
-                worker: 0,
-                step: "watching the files of TLS",
-                source,
-            })?;
-        }
+        let config = config
+            .with_version_min(options.tls_min)
+            .with_alpn(protocols.iter().copied())
+            .with_tickets(options.tls_tickets == Switch::On)
+            .with_handshake_timeout(options.tls_handshake_timeout)
+            .with_key_log(options.tls_key_log.clone());
+        let store = watched(config, options.tls_watch)?;
         let is_self_signed = options.tls_self_signed.is_some();
         let key_log = options.tls_key_log.clone();
         Ok(Some(Https { addresses, store, redirect_port, is_self_signed, key_log, after: plain.len() }))
@@ -211,8 +213,9 @@ impl Https {
         self.after..self.after + self.addresses.len()
     }
 
-    /// Says what is served, and to whom.
+    /// Says where it listens, what is served, and to whom. These are its own addresses.
     pub(crate) fn announce(&self, addresses: &[Address]) {
+        addresses.iter().for_each(|address| tracing::info!("TLS on {address}"));
         if self.is_self_signed {
             self.announce_self_signed(addresses);
         } else {

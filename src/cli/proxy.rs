@@ -256,7 +256,6 @@ impl Proxy {
             let secured = https.as_ref().map_or(1..1, Https::range);
             let what = if is_tcp { "relaying" } else { "listening on" };
             tracing::info!("{what} {} for {}", addresses[0], upstreams.join(", "));
-            addresses[secured.clone()].iter().for_each(|address| tracing::info!("TLS on {address}"));
             if let Some(https) = &https {
                 https.announce(&addresses[secured.clone()]);
             }

@@ -361,10 +361,8 @@ impl Front {
 /// Says where the server is.
 fn announce(running: &Running, https: Option<&Https>) {
     let secured = https.map_or(0..0, Https::range);
-    for (n, address) in running.addresses().iter().enumerate() {
-        let what = if secured.contains(&n) { "TLS" } else { "listening" };
-        tracing::info!("{what} on {address}");
-    }
+    let plain = running.addresses().iter().enumerate().filter(|(n, _)| !secured.contains(n));
+    plain.for_each(|(_, address)| tracing::info!("listening on {address}"));
     if let Some(https) = https {
         https.announce(&running.addresses()[secured]);
     }
