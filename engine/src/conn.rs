@@ -7,6 +7,7 @@ use crate::session::inlet::Reading;
 use crate::session::life::{Ending, Phase};
 use crate::session::outlet::Last;
 use crate::time::Tick;
+use std::time::Duration;
 
 /// The receive operation of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub(crate) const NO_SESSION: u32 = u32::MAX;
 impl Conn {
     pub(crate) fn new(generation: u32, socket: Socket, service: u16) -> Conn {
         Conn {
-            link: Link { generation, socket, service, held_kib: 0, facts: None },
+            link: Link { generation, socket, service, write_secs: 0, held_kib: 0, facts: None },
             duplex: Duplex::new(),
             session: NO_SESSION,
             recv: Recv::Idle,
@@ -141,6 +142,14 @@ impl Conn {
     /// Some output went to the kernel, and some is left.
     pub(crate) fn count_taken(&mut self, bytes: u32) {
         self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+    }
+
+    /// How long its peer may take nothing, where the configuration says so long of others.
+    pub(crate) fn write_timeout(&self, of_others: Duration) -> Duration {
+        match self.link.write_secs {
+            0 => of_others,
+            secs => Duration::from_secs(secs.into()),
+        }
     }
 
     /// All output went to the kernel: nothing can stall.

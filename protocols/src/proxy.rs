@@ -402,9 +402,9 @@ impl Proxy {
 
     /// A client whose exchange has become a pair with this call is an end of it from here on.
     fn join(&mut self, session: &mut Session, io: &mut Io<'_>) -> Option<Next> {
-        let Side::Client(Client { joined: Some(pair), .. }) = session.0 else { return None };
+        let Side::Client(Client { joined: Some(pair), is_http2, .. }) = session.0 else { return None };
         let mut state = self.state(io);
-        let joint = state.relay_joined(pair, io);
+        let joint = state.relay_joined(pair, is_http2, io);
         session.0 = Side::Relayed(joint);
         Some(state.relay_look(joint, io))
     }

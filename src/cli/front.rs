@@ -205,7 +205,7 @@ impl Front {
         }
         for (old, listening) in changed {
             let sink = Replace(&self.listeners, &listening.address);
-            // Of these an engine makes only so many, and lists may change every minute.
+            // Without proxies its protocol knows nothing of lists.
             let keeps_protocol =
                 listening.listen.proxies.is_empty() && old.differs_in_rules(&listening.listen);
             let done = if keeps_protocol { Ok(true) } else { stack(&listening, &self.plans, sink) };

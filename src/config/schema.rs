@@ -191,7 +191,7 @@ pub(crate) struct Tcp {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(crate) to: Option<Spanned<String>>,
-    /// Connections on which nothing moves for this time are reset.
+    /// Connections on which nothing moves for this time are reset, and those of which a side takes nothing for as long, or twice that.
     #[serde(default = "ten_minutes")]
     pub(crate) idle: Text<Timeout>,
     /// Let the kernel pass on what comes in bulk: behind 256 KiB in a row one way, bytes go from one connection to the other without being

@@ -182,6 +182,47 @@ fn who_does_not_move_is_reset_and_who_does_is_not() {
     });
 }
 
+/// Who takes nothing has as long as a connection on which nothing moves, whatever the engine gives others.
+#[test]
+fn who_does_not_read_has_the_time_of_the_relay() {
+    on_both_drivers(|driver| {
+        let within = |idle_timeout| {
+            let server = Server::new();
+            let config = Config { write_timeout: Duration::from_millis(100), ..common::config(driver) };
+            let proxy = ProxyConfig::relayed(vec![server.address.clone()]);
+            let relaying = Relaying { idle_timeout, ..Relaying::new(Some(String::new())) };
+            let running =
+                start(config, move |_| Proxy::new(proxy.clone(), 1).with_relaying(relaying.clone()));
+            let client = connect(&running);
+            let mut server = server.accept();
+            server.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            let (data, mut sent) = (pattern(0, 1 << 16), 0);
+            while let Ok(bytes) = server.write(&data[sent % data.len()..]) {
+                sent += bytes;
+            }
+            (running, client, server, sent)
+        };
+        let (_running, mut client, server, sent) = within(Duration::from_secs(600));
+        // Ten times as long as others have.
+        std::thread::sleep(Duration::from_secs(1));
+        server.shutdown(Shutdown::Write).unwrap();
+        let data = pattern(0, 1 << 16);
+        for at in (0..sent).step_by(data.len()) {
+            client.expect(&data[..data.len().min(sent - at)]);
+        }
+        client.expect_eof();
+        // It says something all the time, so nothing is idle.
+        let (_running, mut client, mut server, _) = within(Duration::from_secs(1));
+        let ticking = std::thread::spawn(move || {
+            while client.write(b"tick").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        server.expect_reset();
+        ticking.join().unwrap();
+    });
+}
+
 /// What the relay holds is bounded, whoever does not read; and the other direction goes on.
 #[test]
 fn a_slow_reader_pauses_its_partner_alone() {

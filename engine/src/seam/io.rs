@@ -45,6 +45,8 @@ pub(crate) struct Link {
     pub(crate) socket: Socket,
     /// Which listener, and with it which protocol.
     pub(crate) service: u16,
+    /// A time for a peer to take output that is not that of the configuration, in seconds; 0 for none.
+    pub(crate) write_secs: u16,
     /// Memory that all sessions of the stack said they hold, in KiB rounded up.
     pub(crate) held_kib: u32,
     /// What layers have learned. On the heap: most connections have none.
@@ -205,6 +207,13 @@ impl Io<'_> {
         if self.duplex.outlet.wish == Wish::None {
             self.duplex.outlet.wish = Wish::Sent;
         }
+    }
+
+    /// So long the peer of this connection may take nothing of what waits for it, and no least rate is asked of it: instead of
+    /// `Config::write_timeout`, for who has a reason to be slow. Up to 18 hours, in whole seconds.
+    pub fn set_write_timeout(&mut self, timeout: Duration) {
+        let secs = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+        self.below.link.write_secs = u16::try_from(secs).unwrap_or(u16::MAX).max(1);
     }
 
     /// Sets or clears the one deadline of this session. Noticed up to 17 ms late.

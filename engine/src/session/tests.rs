@@ -193,7 +193,14 @@ impl Stand {
         Stand {
             duplex: Duplex::new(),
             puppet: Puppet::default(),
-            link: Link { generation: 1, socket: Socket(-1), service: 0, held_kib: 0, facts: None },
+            link: Link {
+                generation: 1,
+                socket: Socket(-1),
+                service: 0,
+                write_secs: 0,
+                held_kib: 0,
+                facts: None,
+            },
             kernel: Kernel::default(),
             shared: Shared::new(&config, Arc::new(bell), stats.worker(0)),
             stats,

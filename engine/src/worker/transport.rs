@@ -133,14 +133,16 @@ impl<D: Driver> Worker<D> {
             let undelivered = self.driver.unacknowledged_bytes(conn.link.socket);
             let is_idle = self.splices.has_idle_sink(index, &self.conns, &self.driver);
             let conn = &mut self.conns[index as usize];
+            let has_own_time = conn.link.write_secs > 0;
+            let bytes_min = if has_own_time { 1 } else { self.write_bytes_min };
             if is_idle {
                 conn.end_stall();
-                conn.stall_deadline = now.after(self.config.write_timeout);
-            } else if conn.has_stalled(undelivered, self.write_bytes_min) {
+                conn.stall_deadline = now.after(conn.write_timeout(self.config.write_timeout));
+            } else if conn.has_stalled(undelivered, bytes_min) {
                 self.shared.stats.live.write_timeouts.add(u64::from(conn.sending_bytes > 0));
                 self.abort(index, CloseReason::WriteTimeout);
             } else {
-                conn.stall_deadline = now.after(self.config.write_timeout);
+                conn.stall_deadline = now.after(conn.write_timeout(self.config.write_timeout));
             }
         } else if conn.duplex.is_open() && conn.duplex.deadline <= now {
             conn.duplex.deadline = Tick::NEVER;
@@ -388,7 +390,7 @@ impl<D: Driver> Worker<D> {
         let conn = &mut self.conns[index as usize];
         conn.sending_bytes = output.len() as u32;
         if conn.stall_deadline == Tick::NEVER {
-            conn.stall_deadline = self.shared.now.after(self.config.write_timeout);
+            conn.stall_deadline = self.shared.now.after(conn.write_timeout(self.config.write_timeout));
             self.timers.schedule(index, conn.stall_deadline);
         }
         let token = Token::new(Kind::Send, conn.link.generation, index);

@@ -35,7 +35,8 @@ pub struct Relaying {
     /// So long a client may take to ask for a name.
     #[cfg(feature = "tls-layer")]
     pub hello_timeout: Duration,
-    /// Connections on which nothing moves for so long are reset.
+    /// Connections on which nothing moves for so long are reset; and so are those of which one side takes nothing of what waits for it, within
+    /// twice that time. For them this is instead of the engine's `Config::write_timeout`.
     pub idle_timeout: Duration,
     /// Once so many bytes in a row went one way, what follows is not copied any more: it goes from one connection to the other through a
     /// pipe of the kernel, as long as much of it comes. `u32::MAX` is never. Connections behind a layer (TLS, PROXY) are always copied.

@@ -33,6 +33,7 @@ impl State {
         };
         let mut pair = Pair::new(io.id(), Place { group, server: 0 }, relaying.idle_timeout, io.now());
         pair.splice_from(relaying.splice_bytes_min);
+        io.set_write_timeout(relaying.idle_timeout);
         let it = self.groups.group(group);
         if it.pool.is_by_client() {
             pair.wanted = it.pool.wanted_by(io.peer().and_then(|peer| peer.ip()).map(|peer| peer.ip()));
@@ -100,6 +101,7 @@ impl State {
         self.note_server(pair, place, io.now());
         let it = &mut self.pairs[pair];
         (it.way, it.moved) = (Way::On, io.now());
+        io.set_write_timeout(it.idle_timeout);
         it.set_conn(End::Server, Some(io.id()));
         io.write(&std::mem::take(&mut it.header));
         self.groups[place].begin_request();
@@ -121,6 +123,7 @@ impl State {
     ) -> Joint {
         let mut pair = Pair::new(client, place, idle_timeout, io.now());
         pair.way = Way::On;
+        io.set_write_timeout(idle_timeout);
         pair.set_conn(End::Server, Some(server));
         pair.to(End::Server).set_room(io.queued_bytes(), io.room_bytes());
         // What the server says first waits here until the client's end is there.
@@ -131,9 +134,12 @@ impl State {
         joint
     }
 
-    /// The client's end of a pair is there.
-    pub(in crate::proxy) fn relay_joined(&self, pair: usize, io: &mut Io<'_>) -> Joint {
+    /// The client's end of a pair is there; as a stream it shares its connection with others.
+    pub(in crate::proxy) fn relay_joined(&self, pair: usize, is_stream: bool, io: &mut Io<'_>) -> Joint {
         let joint = Joint { pair, end: End::Client };
+        if !is_stream {
+            io.set_write_timeout(self.pairs[pair].idle_timeout);
+        }
         self.relay_wait(joint, io);
         joint
     }
