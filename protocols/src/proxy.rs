@@ -24,6 +24,7 @@
 //! (`plan.rs`, `route.rs`, `normal.rs`), which may be followed by another one; what all listeners of a worker share is one `State`.
 
 mod accept;
+mod awaiting;
 mod balance;
 mod buffering;
 mod check;
@@ -447,7 +448,7 @@ impl Proxy {
         let mut state = self.state(io);
         match &mut session.0 {
             Side::Client(client) => state.client_timeout(client, io),
-            Side::Upstream(upstream) => state.upstream_timeout(*upstream),
+            Side::Upstream(upstream) => state.upstream_timeout(*upstream, io),
             Side::Relayed(joint) => state.relay_timeout(*joint, io),
             Side::Check(_) | Side::Unwanted(_) | Side::Streams(_) | Side::Trunk(_) => Next::Abort,
             #[cfg(feature = "tls-layer")]

@@ -660,3 +660,48 @@ fn each_request_is_answered_once_by_its_own_reply() {
         assert!(all.get(&status).is_some_and(|count| *count > 10), "hardly any {status}: {all:?}");
     }
 }
+
+/// Not from when it was written: who takes a request slowly has all the time for its answer, and no more than that.
+#[test]
+fn the_first_byte_is_waited_for_from_when_all_was_sent() {
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 0\r\n\r\n";
+    for is_answered in [true, false] {
+        let address = addresses().remove(0);
+        let first_byte_timeout = Duration::from_secs(5);
+        let config = ProxyConfig { first_byte_timeout, ..ProxyConfig::new(vec![address.clone()]) };
+        let mut simulation = Simulation::with_workers(1, 1, Chaos::CALM, Config::default());
+        let listener = simulation.listen(Proxy::new(config, 1));
+        simulation.net().set_remote(address.clone(), Answer::Accept);
+        simulation.start();
+        let client = simulation.net().connect(listener).expect("it listens");
+        client.send(ASK);
+        simulation.run_for(Duration::from_millis(10));
+        let line = simulation.net().take_connection(&address).expect("a connection");
+        line.take();
+        line.send(ANSWER);
+        simulation.run_for(Duration::from_millis(10));
+        let status_of = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).get(9..12).map(str::to_owned);
+        assert_eq!(status_of(client.take()).as_deref(), Some("200"));
+        // Twice as long on its way as its answer may take.
+        line.set_window(512);
+        client.send(
+            &[b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n", &[b'x'; 5000][..]].concat(),
+        );
+        let mut taken = 0;
+        for _ in 0..11 {
+            simulation.run_for(Duration::from_secs(1));
+            taken += line.take().len();
+            assert_eq!(status_of(client.take()), None, "{taken} bytes were sent");
+        }
+        assert!(taken > 5000);
+        simulation.run_for(Duration::from_secs(4));
+        assert_eq!(status_of(client.take()), None);
+        if is_answered {
+            line.send(ANSWER);
+        }
+        simulation.run_for(Duration::from_secs(2));
+        let expected = if is_answered { "200" } else { "504" };
+        assert_eq!(status_of(client.take()).as_deref(), Some(expected));
+    }
+}

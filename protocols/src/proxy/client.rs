@@ -273,6 +273,8 @@ impl State {
             is_kept: true,
             form: Form::Text,
             has_sent: false,
+            has_left: false,
+            unsent_bytes: usize::MAX,
             has_heard: false,
             needs_new: false,
             repeats,

@@ -33,6 +33,10 @@ pub(super) struct Exchange {
     pub(super) form: Form,
     /// Something of it was sent, on the connection that it has now.
     pub(super) has_sent: bool,
+    /// All of it has left the engine, as far as was looked (`awaiting.rs`).
+    pub(super) has_left: bool,
+    /// So much of it had not, when it was looked last.
+    pub(super) unsent_bytes: usize,
     /// Something of a reply has come, on that connection.
     pub(super) has_heard: bool,
     /// It was lost with a kept connection: another one may have ended as well, so it waits for one that is new.

@@ -289,7 +289,8 @@ impl State {
         exchange.way = Way::On(upstream);
         exchange.wait_due = Tick::NEVER;
         exchange.up.taken = 0;
-        (exchange.has_sent, exchange.has_heard) = (false, false);
+        (exchange.has_sent, exchange.has_left, exchange.has_heard) = (false, false, false);
+        exchange.unsent_bytes = usize::MAX;
         exchange.tries = exchange.tries.saturating_add(1);
         exchange.reader = Reader::new(exchange.asked);
         if let Some(seen) = &mut exchange.seen {

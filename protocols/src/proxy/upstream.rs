@@ -98,7 +98,7 @@ impl State {
             exchange.up.is_held = false;
         }
         match exchange.stage {
-            Stage::Unanswered if exchange.is_sent() => io.set_timeout(config.first_byte_timeout),
+            Stage::Unanswered if exchange.is_sent() => exchange.wait_for_reply(config.first_byte_timeout, io),
             // While the request is being sent, its client has a deadline, or what is sent has.
             Stage::Unanswered => io.set_deadline(None),
             Stage::Body(_) if exchange.down.is_held => io.set_deadline(None),
@@ -311,12 +311,16 @@ impl State {
         Next::Close
     }
 
-    pub(super) fn upstream_timeout(&mut self, upstream: usize) -> Next {
+    pub(super) fn upstream_timeout(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
         let Some(key) = self.upstreams[upstream].exchange else { return Next::Close };
-        let exchange = &self.exchanges[key];
+        let exchange = &mut self.exchanges[key];
         if exchange.down.is_held {
             // The client takes nothing: it has a deadline of its own.
             return Next::Pause;
+        }
+        let first_byte_timeout = self.groups.config(exchange.place.group).first_byte_timeout;
+        if exchange.stage == Stage::Unanswered && exchange.waits_on(first_byte_timeout, io) {
+            return Next::Continue;
         }
         tracing::debug!("upstream {}: no reply in time", self.address_of(upstream));
         self.groups.note(self.upstreams[upstream].place, false, self.now);
