@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::bell::{ConnId, Waker};
 use crate::event::Errno;
 use crate::time::Tick;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,6 +54,12 @@ impl Dialer {
     /// [`Waker`] does it from any thread.
     pub fn wake(&self, conn: ConnId) {
         self.waker.wake_neighbour(conn);
+    }
+
+    /// The time of this turn, also where there is no [`Io`](crate::Io) to ask: in [`Protocol::refused`](crate::Protocol::refused) and
+    /// [`Protocol::rung`](crate::Protocol::rung).
+    pub fn now(&self) -> Tick {
+        self.requests.0.now.get()
     }
 
     /// A handle with which any thread can have [`Protocol::rung`](crate::Protocol::rung) called.
@@ -125,7 +131,14 @@ pub(crate) struct To {
 
 /// What was asked since the worker last looked. One list a worker, used by its thread alone.
 #[derive(Clone, Default)]
-pub(crate) struct Requests(Rc<RefCell<Vec<Request>>>);
+pub(crate) struct Requests(Rc<Desk>);
+
+#[derive(Default)]
+struct Desk {
+    list: RefCell<Vec<Request>>,
+    /// The time of the turn.
+    now: Cell<Tick>,
+}
 
 impl Requests {
     pub(crate) fn connect(&self, service: u16, address: &Address, to: To) {
@@ -134,15 +147,21 @@ impl Requests {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.0.list.borrow().is_empty()
     }
 
     /// Exchanges the list with an empty one.
     pub(crate) fn swap(&self, list: &mut Vec<Request>) {
-        std::mem::swap(&mut *self.0.borrow_mut(), list);
+        std::mem::swap(&mut *self.0.list.borrow_mut(), list);
+    }
+
+    /// A turn begins.
+    #[inline]
+    pub(crate) fn set_now(&self, now: Tick) {
+        self.0.now.set(now);
     }
 
     fn push(&self, request: Request) {
-        self.0.borrow_mut().push(request);
+        self.0.list.borrow_mut().push(request);
     }
 }

@@ -270,6 +270,7 @@ impl<D: Driver> Worker<D> {
 
     fn refresh_clock(&mut self) {
         self.shared.now = self.driver.now();
+        self.shared.requests.set_now(self.shared.now);
         if self.shared.wall.is_stale(self.shared.now) {
             self.shared.wall.set(self.shared.now, self.driver.since_epoch());
         }

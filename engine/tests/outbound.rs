@@ -355,6 +355,14 @@ impl Protocol for Hasty {
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
         self.0.borrow_mut().push(format!("{tag} {refusal:?}"));
+        let due = match tag {
+            1..=4 => [7, 2, 4, 20][tag as usize - 1],
+            8 if refusal == Refusal::TimedOut => 30,
+            _ => 0,
+        };
+        let now = self.1.as_ref().expect("it has started").now();
+        // A wild machine leaps.
+        assert!(now >= Tick(0).after(seconds(due)), "{tag}: {refusal:?} at {now:?}");
     }
 }
 

@@ -189,6 +189,15 @@ impl Proxy {
         joint.map_or_else(|| Side::unwanted(None, io), Side::Relayed)
     }
 
+    /// The same where there is no `Io` to say what time it is.
+    fn state_now(&self) -> RefMut<'_, State> {
+        let mut state = self.state.borrow_mut();
+        if let Some(now) = state.dialer.as_ref().map(Dialer::now) {
+            state.now = now;
+        }
+        state
+    }
+
     /// Calls do not nest, so nobody else has it.
     fn state(&self, io: &Io<'_>) -> RefMut<'_, State> {
         let mut state = self.state.borrow_mut();
@@ -287,9 +296,9 @@ impl Proxy {
             // There is no other part.
             state.secure_dialer = Some(dialer.clone());
         }
-        state.dialer = Some(dialer);
+        let now = dialer.now();
+        (state.dialer, state.now) = (Some(dialer), now);
         state.join_fleets();
-        let now = state.now;
         state.check_servers(now);
         drop(state);
         // A plan that was published before the bell was known.
@@ -304,9 +313,9 @@ impl Proxy {
 
     fn rung(&mut self) {
         if let Some(plans) = &self.plans {
-            self.state.borrow_mut().follow(plans.current());
+            self.state_now().follow(plans.current());
         }
-        self.state.borrow_mut().look_for_room();
+        self.state_now().look_for_room();
     }
 
     /// A client of HTTP/1.1, or a stream.
@@ -341,7 +350,7 @@ impl Proxy {
     }
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
-        let (mut state, place) = (self.state.borrow_mut(), Place::of_tag(tag));
+        let (mut state, place) = (self.state_now(), Place::of_tag(tag));
         match Place::is_check(tag) {
             true => state.check_refused(place, refusal),
             false if state.groups.is_http2(place.group) => state.trunk_refused(place, refusal),

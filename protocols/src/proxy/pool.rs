@@ -295,6 +295,11 @@ impl Endpoint {
         self.member.waiting() > self.waiting.len()
     }
 
+    /// Whether requests that wait on other workers could have a connection now.
+    pub(super) fn has_room_for_others(&self, connections_max: usize) -> bool {
+        self.is_wanted_elsewhere() && self.has_room(connections_max)
+    }
+
     /// Whether requests wait here although other workers have idle connections, which are in the way.
     pub(super) fn needs_idle_ones(&self, connections_max: usize) -> bool {
         self.connecting < self.waiting.len() && !self.has_room(connections_max) && self.member.idle() > 0

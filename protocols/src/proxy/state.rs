@@ -246,9 +246,11 @@ impl State {
         next
     }
 
-    /// Less is wanted here: other workers whose requests wait may have their turn.
+    /// Less is wanted here, or less is there: other workers whose requests wait may connect, where that leaves room. Nobody is told otherwise:
+    /// where all connections are in use, that would be with each request that ends.
     pub(super) fn tell_others(&mut self, place: Place) {
-        if self.groups[place].is_wanted_elsewhere() {
+        let connections_max = self.groups.config(place.group).connections_max;
+        if self.groups[place].has_room_for_others(connections_max) {
             let pool = &self.groups.group(place.group).pool;
             pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
         }
