@@ -29,11 +29,16 @@ fn serve(driver: DriverChoice, config: ProxyConfig) -> Running {
 
 /// A proxy in front of these.
 fn before(driver: DriverChoice, upstreams: &[&Upstream]) -> Running {
-    serve(driver, ProxyConfig::new(upstreams.iter().map(|upstream| upstream.address.clone()).collect()))
+    serve(driver, patient(upstreams.iter().map(|upstream| upstream.address.clone()).collect()))
 }
 
 fn config(upstream: &Upstream) -> ProxyConfig {
-    ProxyConfig::new(vec![upstream.address.clone()])
+    patient(vec![upstream.address.clone()])
+}
+
+/// Idle connections are kept, however slow the machine is.
+fn patient(upstreams: Vec<Address>) -> ProxyConfig {
+    ProxyConfig { keep_timeout: PATIENCE, ..ProxyConfig::new(upstreams) }
 }
 
 /// An address where nobody listens.
@@ -1099,7 +1104,7 @@ fn connections_used(driver: DriverChoice, workers: usize) -> usize {
     const CLIENTS: usize = 48;
     let upstreams = [(); 2].map(|()| Upstream::honest());
     let addresses = upstreams.iter().map(|upstream| upstream.address.clone()).collect();
-    let proxy = ProxyConfig::new(addresses);
+    let proxy = patient(addresses);
     let config = common::config(driver).with_workers(workers);
     let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
     let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&running)).collect();

@@ -77,6 +77,11 @@ fn upstream(name: &str, upstreams: &[&Upstream]) -> String {
     format!("[upstream.{name}]\nservers = [{}]\n", servers.join(", "))
 }
 
+/// The same, whose idle connections are kept, however slow the machine is.
+fn kept(name: &str, server: &Upstream) -> String {
+    upstream(name, &[server]) + "connections = { keep_for = \"1m\" }\n"
+}
+
 /// An address that is free, and stays so: of a network of this process, from which nobody else takes a port meanwhile.
 fn free() -> SocketAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
@@ -381,7 +386,7 @@ fn keys_do_what_they_say() {
 
         // Connections are kept, or not, and for how long.
         for (keys, expected) in [
-            ("", 1),
+            ("connections = { keep_for = \"1m\" }", 1),
             ("connections = { keep = 0 }", 3),
             ("connections = { max_age = \"1ms\" }", 3),
             ("connections = { keep_for = \"1ms\" }", 3),
@@ -990,7 +995,7 @@ fn a_change_is_followed_and_the_rest_goes_on() {
         let (one, two) = (Upstream::honest(), Upstream::honest());
         let (first, second) = (free(), free());
         let route = |to: &str| format!("[[route]]\nto = \"{to}\"\n");
-        let upstreams = [upstream("one", &[&one]), upstream("two", &[&two])].concat();
+        let upstreams = [kept("one", &one), kept("two", &two)].concat();
         let file = |listeners: &[SocketAddr], to: &str| {
             let listeners: String = listeners.iter().map(|address| listen(&address.to_string())).collect();
             [listeners, route(to), upstreams.clone()].concat()
@@ -1053,7 +1058,7 @@ fn a_listener_may_become_another_one() {
         let authority = Authority::new();
         let [cert, key] = authority.files(&["localhost"]);
         let (app, address) = (Upstream::honest(), free());
-        let rest = ["[[route]]\nto = \"app\"\n", &upstream("app", &[&app])].concat();
+        let rest = ["[[route]]\nto = \"app\"\n", &kept("app", &app)].concat();
         let plain = [listen(&address.to_string()), rest.clone()].concat();
         let tls = format!("tls = [{{ cert = \"{cert}\", key = \"{key}\" }}]\n");
         let served = Served::start(driver, &plain);

@@ -128,11 +128,11 @@ pub(crate) struct Proxy {
     upstream_connections: u32,
 
     /// Idle connections with one upstream that are kept
-    #[arg(long, value_name = "N", env = "RINGMILL_UPSTREAM_KEEP", default_value_t = 64)]
+    #[arg(long, value_name = "N", env = "RINGMILL_UPSTREAM_KEEP", default_value_t = 500)]
     upstream_keep: u32,
 
     /// Keep them for this time: less than the upstream does, or it closes one that is just being used
-    #[arg(long, value_name = "TIME", env = "RINGMILL_UPSTREAM_KEEP_TIME", default_value = "10s", value_parser = options::timeout)]
+    #[arg(long, value_name = "TIME", env = "RINGMILL_UPSTREAM_KEEP_TIME", default_value = "1500ms", value_parser = options::timeout)]
     upstream_keep_time: Duration,
 
     /// Requests that wait for a connection with one upstream; one more is answered with 503

@@ -131,9 +131,11 @@ pub struct ProxyConfig {
     pub name: String,
     /// Connections with one server, and so requests that it has at a time.
     pub connections_max: usize,
-    /// Idle connections with one server that are kept; a worker that has no other keeps one.
+    /// Idle connections with one server that are kept; a worker that has no other keeps one. Where more requests are under way at a time,
+    /// connections are made and closed all the while, which costs more than the requests.
     pub keep_max: usize,
-    /// An idle connection is kept for so long: less than what servers do, so that none of them closes it under a request.
+    /// An idle connection is kept for so long: less than what servers do, so that none of them closes it under a request. Of those in use
+    /// gunicorn has the shortest time, 2 s.
     pub keep_timeout: Duration,
     /// A connection that is older takes no further request.
     pub age_max: Duration,
@@ -188,8 +190,8 @@ impl ProxyConfig {
             trusted: Vec::new(),
             name: "ringmill".to_owned(),
             connections_max: 500,
-            keep_max: 64,
-            keep_timeout: Duration::from_secs(10),
+            keep_max: 500,
+            keep_timeout: Duration::from_millis(1500),
             age_max: Duration::from_secs(3600),
             queue_max: 1000,
             queue_timeout: Duration::from_secs(5),

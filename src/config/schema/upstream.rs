@@ -71,7 +71,7 @@ fn three() -> u32 {
 pub(crate) struct Connections {
     /// So many at most.
     pub(crate) max: u32,
-    /// Idle ones that are kept.
+    /// Idle ones that are kept, of those that were needed within `keep_for`.
     pub(crate) keep: u32,
     /// For so long: less than the server does, or it closes one that is just being used.
     pub(crate) keep_for: Text<Timeout>,
@@ -87,8 +87,8 @@ impl Default for Connections {
     fn default() -> Connections {
         Connections {
             max: 500,
-            keep: 64,
-            keep_for: Text::of("10s"),
+            keep: 500,
+            keep_for: Text::of("1500ms"),
             max_age: Text::of("1h"),
             queue: 1000,
             wait: Text::of("5s"),
