@@ -844,6 +844,11 @@ fn what_has_two_readings_goes_nowhere() {
 
 /// What an evil upstream says first, and the status that its own client gets; `None` where the reply is cut.
 const EVIL: &[(&str, Option<u16>)] = &[
+    ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Some(200)),
+    (
+        "HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        Some(502),
+    ),
     (
         "HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         Some(502),
@@ -1013,12 +1018,15 @@ fn a_body_behind_the_reply_to_head_goes_nowhere() {
 #[test]
 fn bytes_on_an_idle_connection_end_it() {
     on_both_drivers(|driver| {
-        for early in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", "x"] {
+        const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+        for (greeting, early) in [("", EVIL), ("", "x"), (EVIL, "")] {
             let upstream = Upstream::new(move |line| {
                 if line.number > 0 {
                     while line.answer_honestly() {}
                     return;
                 }
+                // Before anybody has asked, so that the honest answer is the one that nobody has asked for.
+                line.try_send(greeting);
                 line.answer_honestly();
                 line.stream.flush().unwrap();
                 std::thread::sleep(Duration::from_millis(30));
@@ -1027,7 +1035,9 @@ fn bytes_on_an_idle_connection_end_it() {
             });
             let running = before(driver, &[&upstream]);
             let mut client = connect(&running);
-            expect_own(&mut client, "/first");
+            client.send(get("/first"));
+            let first = if greeting.is_empty() { "/first " } else { "evil" };
+            assert_eq!(receive(&mut client).text(), first);
             // The upstream's connection is gone.
             eventually(1, || running.stats().total().connections);
             expect_own(&mut client, "/victim");
