@@ -15,8 +15,9 @@ use common::upstream::{Line, Upstream};
 use common::*;
 use ringmill::http::{self, Limits};
 use ringmill::proxy::{
-    AccessLog, Balance, Batch, Check, Counted, Counts, Ejection, Fleet, HashBy, IdRules, LineWriter,
-    LogFormat, LogRules, Observe, Page, Pages, Proxy, ProxyConfig, RequestIds, ServerCounts, Sticky, Traces,
+    AccessLog, Balance, Batch, Check, Counted, Counts, Ejection, Fleet, HashBy, IdRules, Limit, LineWriter,
+    LogFormat, LogRules, Observe, Page, Pages, Per, Proxy, ProxyConfig, RequestIds, RouteRate, ServerCounts,
+    Sticky, Traces,
 };
 use ringmill::{Address, Config, DriverChoice, Running};
 use std::io::{Read, Write};
@@ -1174,6 +1175,28 @@ fn limits_and_the_queue_hold_for_all_workers() {
         eventually((0, 0), || (counts().in_flight, counts().waiting));
         drop(running);
         assert_eq!(counts().open, 0);
+    });
+}
+
+#[test]
+fn a_rate_holds_for_all_workers() {
+    const CLIENTS: usize = 24;
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        for per in [Per::Route, Per::Client] {
+            let limit = Limit::new(RouteRate { per, rate: "10/h".parse().unwrap() });
+            let proxy = ProxyConfig { limit: Some(limit), ..config(&upstream) };
+            let config = common::config(driver).with_workers(2);
+            let running = start(config, move |worker| Proxy::new(proxy.clone(), worker.index as u64));
+            let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(&running)).collect();
+            clients.iter_mut().for_each(|client| client.send(get("/")));
+            let mut statuses: Vec<u16> = clients.iter_mut().map(|client| receive(client).status).collect();
+            statuses.sort_unstable();
+            assert_eq!(statuses, [[200; 10].as_slice(), &[429; 14]].concat());
+            let stats = running.stats();
+            let accepted = stats.workers().iter().filter(|worker| worker.counters.accepted > 0).count();
+            assert_eq!(accepted, 2, "not every worker has clients");
+        }
     });
 }
 
