@@ -5,6 +5,8 @@
 #[path = "proxy/buffering.rs"]
 mod buffering;
 mod common;
+#[path = "proxy/flows.rs"]
+mod flows;
 #[path = "proxy/relay.rs"]
 mod relay;
 #[path = "proxy/two.rs"]

@@ -76,6 +76,7 @@ pub use peer::Peer;
 pub use plan::{Front, Plan, PlannedUpstream, Refused};
 pub use plans::Plans;
 pub use relay::Relaying;
+pub use relay::flows::{FlowRules, Flowing, Flows};
 pub use route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
 pub use rules::{Check, CheckPath, Ejection};
 

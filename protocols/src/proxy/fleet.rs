@@ -53,7 +53,30 @@ pub(super) struct Member {
     budget_at: AtomicU64,
     requests: AtomicU64,
     repeats: AtomicU64,
+    /// Clients whose datagrams go there.
+    flows: AtomicU32,
+    /// Datagrams that were passed on to it, and those that came from it.
+    pub(super) to: Datagrams,
+    pub(super) from: Datagrams,
     pub(super) health: Health,
+}
+
+/// How many datagrams, and bytes in them. Every one is counted as it passes: next to the system calls for it that is little.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    count: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Datagrams {
+    pub(super) fn count(&self, bytes: usize) {
+        self.count.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.count.load(Relaxed), self.bytes.load(Relaxed))
+    }
 }
 
 /// What a server has done since the start, and does now.
@@ -72,6 +95,12 @@ pub struct ServerCounts {
     pub requests: u64,
     /// Those that had been lost by another connection with it.
     pub repeats: u64,
+    /// Clients whose datagrams go there.
+    pub flows: u32,
+    /// Datagrams that were passed on to it, and the bytes in them.
+    pub datagrams_to: (u64, u64),
+    /// Those that came from it, likewise.
+    pub datagrams_from: (u64, u64),
     /// Requests that failed ([`Ejection`](crate::proxy::Ejection)).
     pub failures: u64,
     /// How often it was ejected.
@@ -169,6 +198,9 @@ impl Member {
             waiting: self.waiting.load(Relaxed),
             requests: self.requests.load(Relaxed),
             repeats: self.repeats.load(Relaxed),
+            flows: self.flows.load(Relaxed),
+            datagrams_to: self.to.counts(),
+            datagrams_from: self.from.counts(),
         }
     }
 
@@ -210,6 +242,15 @@ impl Member {
         give(&self.in_flight, requests);
     }
 
+    /// One more client's datagrams go there.
+    pub(super) fn begin_flow(&self) {
+        self.flows.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end_flows(&self, flows: usize) {
+        give(&self.flows, flows);
+    }
+
     pub(super) fn open(&self) -> usize {
         self.open.load(Relaxed) as usize
     }
@@ -224,9 +265,10 @@ impl Member {
         self.open.load(Relaxed).saturating_sub(used) as usize
     }
 
-    /// Requests that it has to do with.
+    /// Requests and flows that it has to do with.
     pub(super) fn busy(&self) -> u32 {
-        self.in_flight.load(Relaxed).saturating_add(self.waiting.load(Relaxed))
+        let requests = self.in_flight.load(Relaxed).saturating_add(self.waiting.load(Relaxed));
+        requests.saturating_add(self.flows.load(Relaxed))
     }
 
     /// It refused a connection. Whether that is news.

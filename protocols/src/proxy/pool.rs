@@ -63,6 +63,8 @@ pub(super) struct Endpoint {
     connecting: usize,
     /// Requests of this worker that have a connection.
     in_flight: usize,
+    /// Clients of this worker whose datagrams go there.
+    flows: usize,
     member: Arc<Member>,
     weight: u32,
     is_backup: bool,
@@ -84,6 +86,7 @@ impl Pool {
             open: 0,
             connecting: 0,
             in_flight: 0,
+            flows: 0,
             member: config.fleet.member(&server.address),
             weight: server.weight.clamp(1, u32::from(u16::MAX)),
             is_backup: server.is_backup,
@@ -345,6 +348,27 @@ impl Endpoint {
         self.member.end_requests(requests);
     }
 
+    pub(super) fn begin_flow(&mut self) {
+        self.flows += 1;
+        self.member.begin_flow();
+    }
+
+    pub(super) fn end_flow(&mut self) {
+        let flows = self.flows.min(1);
+        self.flows -= flows;
+        self.member.end_flows(flows);
+    }
+
+    /// A datagram of so many bytes was passed on to it.
+    pub(super) fn count_to(&self, bytes: usize) {
+        self.member.to.count(bytes);
+    }
+
+    /// One came from it.
+    pub(super) fn count_from(&self, bytes: usize) {
+        self.member.from.count(bytes);
+    }
+
     /// Has a request wait, if fewer than so many do on all workers.
     pub(super) fn wait(&mut self, key: usize, waiting_max: usize) -> bool {
         let may_wait = self.member.try_wait(waiting_max);
@@ -400,6 +424,7 @@ impl Drop for Endpoint {
         self.member.settle(self.connecting);
         self.member.close(self.open);
         self.member.end_requests(self.in_flight);
+        self.member.end_flows(self.flows);
         self.member.stop_waiting(self.waiting.len());
     }
 }

@@ -6,9 +6,10 @@
 //! opened.
 //!
 //! Read on: `pair.rs` is what two ends share, pure; `ends.rs` is what each of them does; `greeting.rs` reads names; `seen.rs` notes what is
-//! told of it.
+//! told of it. Datagrams are passed on by `flows.rs`.
 
 mod ends;
+pub(super) mod flows;
 #[cfg(feature = "tls-layer")]
 pub(super) mod greeting;
 pub(super) mod pair;

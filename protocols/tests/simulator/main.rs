@@ -6,6 +6,7 @@
 
 mod client;
 mod fanout;
+mod flowed;
 mod framed;
 mod lane;
 mod layers;
