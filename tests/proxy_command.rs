@@ -115,6 +115,36 @@ fn a_second_signal_ends_at_once_and_loses_no_line() {
 }
 
 #[test]
+fn datagrams_are_passed_on_as_they_are() {
+    on_both_drivers(|driver| {
+        let [server, client] = [(); 2].map(|()| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket
+        });
+        let at = server.local_addr().unwrap().to_string();
+        let mut program = proxy(driver, &[&at, "--udp", "--udp-replies", "1", "--drain", "1m"]);
+        client.connect(program.address_after("datagrams on ")).unwrap();
+        let mut buffer = [0; 100];
+        let mut ask = || {
+            client.send(b"a question").unwrap();
+            let (bytes, flow) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..bytes], b"a question");
+            flow
+        };
+        let flow = ask();
+        // A drain waits for the answer, and ends with it.
+        eventually(true, || program.catches(libc::SIGTERM));
+        program.signal(libc::SIGTERM);
+        eventually(true, || program.line_with("draining").is_some());
+        assert!(!program.has_ended());
+        server.send_to(b"an answer", flow).unwrap();
+        assert_eq!(client.recv(&mut [0; 100]).unwrap(), 9);
+        assert_eq!(program.wait().code(), Some(0));
+    });
+}
+
+#[test]
 fn tls_to_an_upstream_is_verified() {
     on_both_drivers(|driver| {
         let authority = Authority::new();
@@ -467,6 +497,9 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "3000", "--trust", "10.0.0.1/8"], 2, "10.0.0.0/8");
     check(&["127.0.0.1:0", "3000", "--send-proxy", "1"], 2, "--tcp");
     check(&["127.0.0.1:0", "3000", "--tcp", "--send-proxy", "3"], 2, "[possible values: 1, 2]");
+    check(&["127.0.0.1:0", "3000", "--udp", "--tcp"], 2, "cannot be used with");
+    check(&["127.0.0.1:0", "unix:/tmp/x", "--udp"], 1, "passes datagrams on to IP:PORT");
+    check(&["unix:/tmp/x", "3000", "--udp"], 1, "takes datagrams on IP:PORT");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");
 }

@@ -5,6 +5,8 @@
 mod common;
 #[path = "serve_file/tcp.rs"]
 mod tcp;
+#[path = "serve_file/udp.rs"]
+mod udp;
 
 use common::authority::{Authority, secure};
 use common::http::{get, post, receive};

@@ -32,7 +32,7 @@ pub(crate) struct Explain {
     method: String,
 
     /// URL of the request, such as https://example.com/api?x=y; of a connection that is passed on, tcp://HOST[:PORT] with the name that is
-    /// asked for in TLS
+    /// asked for in TLS; of datagrams, udp://HOST[:PORT]
     #[arg(value_name = "URL")]
     url: String,
 
@@ -94,13 +94,18 @@ impl Explain {
             "http" => false,
             "https" => true,
             "tcp" => return Ok(terminal::print(&relayed(&settled, rest)).map(|()| ExitCode::SUCCESS)?),
-            other => return Err(format!("unknown scheme {other:?}: expected http, https or tcp").into()),
+            "udp" => {
+                let said = flowed(&settled, rest, self.client);
+                return Ok(terminal::print(&said).map(|()| ExitCode::SUCCESS)?);
+            }
+            other => return Err(format!("unknown scheme {other:?}: expected http, https, tcp or udp").into()),
         };
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let fields: String = self.field.iter().map(|field| format!("{field}\r\n")).collect();
         let request = format!("{} {target} HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n", self.method);
-        let speaks = |listen: &&Listen| listen.tcp.is_none() && listen.tls.is_empty() != is_secured;
+        let is_http = |listen: &Listen| listen.tcp.is_none() && listen.udp.is_none();
+        let speaks = |listen: &&Listen| is_http(listen) && listen.tls.is_empty() != is_secured;
         let listening: Vec<&Listen> = settled.listen.iter().filter(speaks).collect();
         let mut said = String::new();
         row(&mut said, "listener", &describe(&listening, scheme));
@@ -180,6 +185,44 @@ fn relayed(settled: &Settled, asked: &str) -> String {
     }
     if said.is_empty() {
         row(&mut said, "listener", "none: no address of the file with that port passes connections on");
+    }
+    said
+}
+
+/// What becomes of the datagrams of a client that come to this port, or any.
+fn flowed(settled: &Settled, asked: &str, client: IpAddr) -> String {
+    let port: Option<u16> = asked.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let is_meant =
+        |listen: &&Listen| port.is_none_or(|port| listen.address.ip().is_some_and(|ip| ip.port() == port));
+    let mut said = String::new();
+    for listen in settled.listen.iter().filter(is_meant) {
+        let Some(udp) = &listen.udp else { continue };
+        row(&mut said, "listener", &listen.address.to_string());
+        if !listen.rules.is_open() {
+            row(&mut said, "gate", &GateSays(&listen.rules, client).to_string());
+        }
+        let is_meant = |upstream: &&Drafted| upstream.config.is_relayed && upstream.name == udp.to;
+        let Some(upstream) = settled.draft.upstreams.iter().find(is_meant) else { continue };
+        let servers: Vec<String> = upstream.entries.iter().map(ToString::to_string).collect();
+        row(&mut said, "upstream", &format!("{}: {}", upstream.name, servers.join(", ")));
+        row(
+            &mut said,
+            "",
+            &format!("{}, and that for the whole flow", describe_balance(&upstream.config.balance)),
+        );
+        let replies = match udp.replies {
+            Some(replies) => format!(", or with {replies} answer(s) for each datagram of its client"),
+            None => String::new(),
+        };
+        let (idle, flows) = (udp.idle_timeout, udp.flows_max);
+        row(
+            &mut said,
+            "limits",
+            &format!("{flows} flows; one ends after {idle:?} without a datagram{replies}"),
+        );
+    }
+    if said.is_empty() {
+        row(&mut said, "listener", "none: no address of the file with that port passes datagrams on");
     }
     said
 }

@@ -11,7 +11,7 @@ use super::upstream_stats::UpstreamStats;
 use crate::config::{Known, Listen, Settled, Source, StartOnly};
 use ringmill::http::Server;
 use ringmill::layer::proxy::Prefixed;
-use ringmill::proxy::{Plans, Proxy, Relaying, Watching};
+use ringmill::proxy::{Flowing, Flows, Plans, Proxy, Relaying, Watching};
 use ringmill::{
     Address, Builder, Engine, Error, Gate, Layer, ListenOptions, Listeners, Tls, TlsPeer, TlsStore,
     WorkerContext,
@@ -41,7 +41,11 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let mut current = Vec::new();
     for (place, listen) in listen.into_iter().enumerate() {
         let listening = Listening::new(listen, place, None)?;
-        builder = stack(&listening, &plans, Start(builder, listening.address.clone()));
+        let address = listening.address.clone();
+        builder = match &listening.flowing {
+            Some(flowing) => builder.datagrams(address, flows(flowing, &plans)),
+            None => stack(&listening, &plans, Start(builder, address)),
+        };
         current.push(listening);
     }
     if let Some(stats) = &server.stats {
@@ -51,17 +55,19 @@ pub(super) fn serve(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         });
     }
     let running = builder.start()?;
-    for (listening, address) in current.iter_mut().zip(running.addresses()) {
-        listening.address = address.clone();
+    let (mut streams, mut datagrams) = (running.addresses().iter(), running.datagram_addresses().iter());
+    for listening in &mut current {
+        let addresses = if listening.flowing.is_some() { &mut datagrams } else { &mut streams };
+        addresses.next().into_iter().for_each(|address| listening.address.clone_from(address));
     }
+    // Behind all others, if it is there.
+    let stats = streams.next();
     let Some(listeners) = running.listeners() else { return Ok(running.join()?) };
     let mut says: Vec<String> = current.iter().map(Listening::says).collect();
-    // Behind all others, if it is there.
-    let stats = running.addresses().get(current.len());
     says.extend(stats.map(|address| format!("stats of upstreams on {address}")));
     let stamp = Stamp::of(path);
     let (path, log) = (path.to_owned(), writer.clone());
-    let mut front = Front { path, known, plans, names, listeners, current, server, stamp, log };
+    let mut front = Front { path, known, plans, names, listeners, current, server, stamp, log, drain };
     let reload = Reload { every: watch, run: Box::new(move |is_ordered| front.look(is_ordered)) };
     run(running, orders, drain, descriptors, Some(reload), Some(writer), |_| {
         says.iter().for_each(|line| tracing::info!("{line}"))
@@ -93,6 +99,8 @@ struct Front {
     /// Of the file, when it was last read.
     stamp: Option<Stamp>,
     log: LogWriter,
+    /// So long flows of a listener that is gone may go on.
+    drain: Duration,
 }
 
 struct Listening {
@@ -102,8 +110,16 @@ struct Listening {
     store: Option<Arc<TlsStore>>,
     /// It is there as long as the listener, so that nobody is forgotten whose connections are counted.
     gate: Gate,
+    /// Where datagrams go that come there.
+    flowing: Option<Flowing>,
     /// Where it is: port 0 has become a real one.
     address: Address,
+}
+
+/// What passes the datagrams of a listener on.
+fn flows(flowing: &Flowing, plans: &Plans) -> impl Fn(&WorkerContext) -> Flows + Send + Sync + 'static {
+    let (flowing, plans) = (flowing.clone(), plans.clone());
+    move |worker| Flows::new(&plans, worker, &flowing)
 }
 
 impl Listening {
@@ -118,7 +134,22 @@ impl Listening {
             Some(before) => before.store.clone(),
             None => listen.tls_config().map(|config| watched(config, CERTIFICATES)).transpose()?,
         };
-        Ok(Listening { store, gate, address, listen, place })
+        let before = before.and_then(|before| before.flowing.clone());
+        let flowing = before.or_else(|| listen.flow_rules(&gate).map(Flowing::new));
+        Ok(Listening { store, gate, flowing, address, listen, place })
+    }
+
+    /// Whether another one has its socket.
+    fn is_at(&self, other: &Listen) -> bool {
+        self.listen.address == other.address && self.listen.udp.is_some() == other.udp.is_some()
+    }
+
+    /// Listens no more.
+    fn remove(&self, front: &Front) {
+        match &self.flowing {
+            Some(_) => front.listeners.remove_datagrams(&self.address, front.drain),
+            None => front.listeners.remove(&self.address),
+        };
     }
 
     /// Whether another one is the same but for who may come in, at most.
@@ -138,6 +169,7 @@ impl Listening {
 
     fn says(&self) -> String {
         match &self.store {
+            None if self.flowing.is_some() => format!("datagrams on {}", self.address),
             None => format!("listening on {}", self.address),
             Some(store) => format!("TLS on {}; certificates: {}", self.address, store.summary()),
         }
@@ -204,6 +236,12 @@ impl Front {
             let _ = listening.reload();
         }
         for (old, listening) in changed {
+            if let Some(flowing) = &listening.flowing {
+                listening.listen.flow_rules(&listening.gate).into_iter().for_each(|rules| flowing.set(rules));
+                says.push(format!("{} changes", listening.address));
+                self.current.push(listening);
+                continue;
+            }
             let sink = Replace(&self.listeners, &listening.address);
             // Without proxies its protocol knows nothing of lists.
             let keeps_protocol =
@@ -224,7 +262,7 @@ impl Front {
         says.extend(new.iter().map(Listening::says));
         self.current.extend(new);
         for gone in left {
-            self.listeners.remove(&gone.address);
+            gone.remove(self);
             says.push(format!("{} is closed", gone.address));
         }
         self.current.sort_by_key(|listening| listening.place);
@@ -248,11 +286,15 @@ impl Front {
             }
         }
         for (place, listen) in others {
-            let old = left.iter().position(|old| old.listen.address == listen.address);
+            let old = left.iter().position(|old| old.is_at(&listen));
             let made = Listening::new(listen, place, old.map(|at| &left[at])).and_then(|mut listening| {
                 if old.is_none() {
-                    let sink = Add(&self.listeners, &listening.address);
-                    listening.address = stack(&listening, &self.plans, sink)?;
+                    listening.address = match &listening.flowing {
+                        Some(flowing) => {
+                            self.listeners.add_datagrams(&listening.address, flows(flowing, &self.plans))?
+                        }
+                        None => stack(&listening, &self.plans, Add(&self.listeners, &listening.address))?,
+                    };
                 }
                 Ok(listening)
             });
@@ -261,9 +303,7 @@ impl Front {
                 (Ok(made), Some(at)) => changed.push((left.remove(at), made)),
                 (Ok(made), None) => new.push(made),
                 (Err(problem), _) => {
-                    for listening in new {
-                        self.listeners.remove(&listening.address);
-                    }
+                    new.iter().for_each(|listening: &Listening| listening.remove(self));
                     let stay = stay.into_iter().map(|(_, old)| old).chain(left.drain(..));
                     let mut before: Vec<_> = stay.chain(changed.into_iter().map(|(old, _)| old)).collect();
                     before.sort_by_key(|listening| listening.place);

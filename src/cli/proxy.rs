@@ -8,14 +8,14 @@ use super::observe::ObserveOptions;
 use super::run::run;
 use super::signals::{Orders, Reload};
 use super::upstream_stats::UpstreamStats;
-use crate::config::text::{Protocol, Server as Upstream, address_or_port, balance};
+use crate::config::text::{At, Protocol, Server as Upstream, address_or_port, balance};
 use crate::config::{Draft, Drafted, Entry, Known, Trust};
 use clap::Args;
 use ringmill::http::{Limits, Server};
 use ringmill::layer::proxy::{Network, Version};
 use ringmill::proxy::{
-    Balance, Check, CheckPath, Ejection, Limit, LookupOptions, Observe, Per, Plan, Plans, Proxy as Relay,
-    ProxyConfig, Relaying, RouteRate, Watching,
+    Balance, Check, CheckPath, Ejection, FlowRules, Flowing, Flows, Limit, LookupOptions, Observe, Per, Plan,
+    Plans, Proxy as Relay, ProxyConfig, Relaying, RouteRate, Watching,
 };
 use ringmill::{
     Address, Config, DriverChoice, Engine, Error, ListenOptions, Pin, Rate, Running, Tls, WorkerContext,
@@ -53,6 +53,22 @@ pub(crate) struct Proxy {
     /// With --tcp: begin each connection with an upstream with a PROXY protocol header of this version, 1 or 2, which says who the client is
     #[arg(long, value_name = "VERSION", env = "RINGMILL_SEND_PROXY", value_parser = ["1", "2"], requires = "tcp")]
     send_proxy: Option<String>,
+
+    /// Pass datagrams of UDP on as they are, instead of serving HTTP: each client has one upstream for all its datagrams, and gets what that answers
+    #[arg(long, env = "RINGMILL_UDP", conflicts_with = "tcp")]
+    udp: bool,
+
+    /// With --udp: forget a client when nothing has come for this time, from either side
+    #[arg(long, value_name = "TIME", env = "RINGMILL_UDP_IDLE", default_value = "30s", value_parser = options::timeout)]
+    udp_idle: Duration,
+
+    /// With --udp: clients at a time; datagrams of one more are dropped
+    #[arg(long, value_name = "N", env = "RINGMILL_UDP_FLOWS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    udp_flows: u32,
+
+    /// With --udp: forget a client when so many answers have come for each of its datagrams, such as 1 for DNS
+    #[arg(long, value_name = "N", env = "RINGMILL_UDP_REPLIES", requires = "udp")]
+    udp_replies: Option<u32>,
 
     /// What upstreams speak: http/1.1, or h2 for HTTP/2, as gRPC needs it, without TLS by prior knowledge. Clients may speak either in any case
     #[arg(long, value_name = "NAME", env = "RINGMILL_UPSTREAM_PROTOCOL", default_value = "http/1.1")]
@@ -222,7 +238,9 @@ Examples:
   ringmill proxy unix:/run/front.sock unix:/run/app.sock --trust unix
       Unix sockets on both sides, behind another proxy that says who the client is
   ringmill proxy --tcp 5432 10.0.0.5:5432 10.0.0.6:5432
-      connections as they are, to whichever of two servers has fewer of them";
+      connections as they are, to whichever of two servers has fewer of them
+  ringmill proxy --udp 0.0.0.0:53 10.0.0.5:53 10.0.0.6:53 --udp-replies 1
+      datagrams as they are: questions of DNS, each client to one of two servers";
 
 /// An address, of which the port is enough.
 #[derive(Clone, Debug)]
@@ -252,9 +270,14 @@ impl Proxy {
         let reloads = [https.as_ref().and_then(Https::reload), observing.reload()];
         let (running, _watching) = self.start(https.as_ref(), observing.observe.clone())?;
         run(running, orders, drain, descriptors, Reload::all(reloads), observing.writer(), |running| {
-            let addresses = running.addresses();
+            // The one for datagrams comes first, if there is one.
+            let addresses = [running.datagram_addresses(), running.addresses()].concat();
             let secured = https.as_ref().map_or(1..1, Https::range);
-            let what = if is_tcp { "relaying" } else { "listening on" };
+            let what = match (is_tcp, running.datagram_addresses().is_empty()) {
+                (_, false) => "datagrams on",
+                (true, true) => "relaying",
+                (false, true) => "listening on",
+            };
             tracing::info!("{what} {} for {}", addresses[0], upstreams.join(", "));
             if let Some(https) = &https {
                 https.announce(&addresses[secured.clone()]);
@@ -293,8 +316,20 @@ impl Proxy {
             connections_max: self.max_connections.map(|connections| connections as usize),
             memory_bytes_max: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
             connect_timeout: self.connect_timeout,
+            // The kernel spreads clients over workers by a hash, not evenly.
+            flows_max: self.udp_flows as usize,
             ..Config::default()
         };
+        if self.udp && (https.is_some() || self.listen.0.ip().is_none()) {
+            return Err(problem("--udp takes datagrams on IP:PORT, without TLS"));
+        }
+        let takes_datagrams = |entry: &Entry| {
+            let is_ip = matches!(&entry.server.at, At::Address(address) if address.ip().is_some());
+            entry.peer.is_none() && (is_ip || matches!(entry.server.at, At::Name(_)))
+        };
+        if self.udp && !entries.iter().all(takes_datagrams) {
+            return Err(problem("--udp passes datagrams on to IP:PORT or NAME:PORT"));
+        }
         let limits = Limits {
             head_timeout: self.head_timeout,
             body_idle_timeout: self.body_timeout,
@@ -332,7 +367,7 @@ impl Proxy {
             tunnel_timeout: self.tunnel_timeout,
             half_close: self.half_close,
             observe,
-            is_relayed: self.tcp,
+            is_relayed: self.tcp || self.udp,
             proxy_protocol: self
                 .send_proxy
                 .map(|version| if version == "1" { Version::One } else { Version::Two }),
@@ -370,9 +405,21 @@ impl Proxy {
         };
         let plain = front(&self.listen.0);
         let options = ListenOptions { gate: self.gate.gate()?, ..ListenOptions::default() };
-        builder = builder.listen_with(self.listen.0, options.clone(), move |worker| {
-            plain(worker).with_https_port(redirect_port)
-        });
+        builder = if self.udp {
+            let flowing = Flowing::new(FlowRules {
+                idle_timeout: self.udp_idle,
+                flows_max: self.udp_flows as usize,
+                replies: self.udp_replies,
+                gate: options.gate.clone(),
+                ..FlowRules::new(String::new())
+            });
+            let planned = plans.clone();
+            builder.datagrams(self.listen.0, move |worker| Flows::new(&planned, worker, &flowing))
+        } else {
+            builder.listen_with(self.listen.0, options.clone(), move |worker| {
+                plain(worker).with_https_port(redirect_port)
+            })
+        };
         for (address, store) in https.iter().flat_map(|https| https.listeners()) {
             let front = front(&address);
             builder = builder

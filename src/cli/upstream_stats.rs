@@ -21,6 +21,10 @@ struct Page {
     connections: u64,
     accepted: u64,
     requests: u64,
+    flows: u64,
+    flows_opened: u64,
+    /// Datagrams that were not passed on: a full table, a gate, no server, too much that waits.
+    datagrams_ignored: u64,
     /// Lines that nobody took.
     #[serde(skip_serializing_if = "Option::is_none")]
     access_log_dropped: Option<u64>,
@@ -68,6 +72,9 @@ struct Server {
     waiting: u32,
     requests: u64,
     repeats: u64,
+    flows: u32,
+    /// To the server and from it.
+    datagrams: Json,
     failures: u64,
     ejections: u64,
     spared: u64,
@@ -102,6 +109,13 @@ impl Server {
             waiting: counts.waiting,
             requests: counts.requests,
             repeats: counts.repeats,
+            flows: counts.flows,
+            datagrams: json!({
+                "to": counts.datagrams_to.0,
+                "bytes_to": counts.datagrams_to.1,
+                "from": counts.datagrams_from.0,
+                "bytes_from": counts.datagrams_from.1,
+            }),
             failures: counts.failures,
             ejections: counts.ejections,
             spared: counts.spared,
@@ -188,6 +202,9 @@ impl UpstreamStats {
             connections: total.connections,
             accepted: total.accepted,
             requests: total.requests,
+            flows: total.flows,
+            flows_opened: total.flows_opened,
+            datagrams_ignored: total.datagrams_ignored,
             gate: total
                 .iter()
                 .filter_map(|(name, count)| Some((name.strip_prefix("gate_")?, count)))

@@ -1,10 +1,11 @@
-//! Listeners that pass connections on as they are, and the upstreams of these.
+//! Listeners that pass connections or datagrams on as they are, and the upstreams of these.
 
 use super::draft::Drafted;
 use super::problem::Problem;
-use super::schema::{self, File, Tcp};
+use super::schema::{self, File, Tcp, Udp};
+use super::text::At;
 use ringmill::layer::proxy::Version;
-use ringmill::proxy::{Balance, HashBy, ProxyConfig, Relaying};
+use ringmill::proxy::{Balance, FlowRules, HashBy, ProxyConfig, Relaying};
 use std::collections::{BTreeSet, HashMap};
 use toml::Spanned;
 
@@ -61,11 +62,58 @@ pub(super) fn relaying(
     if *splice { relaying } else { Relaying { splice_bytes_min: u32::MAX, ..relaying } }
 }
 
+/// What a listener of `udp` does.
+pub(super) fn flowing(
+    asked: &schema::Listen,
+    udp: &Spanned<Udp>,
+    names: &HashMap<&str, usize>,
+    problems: &mut Vec<Problem>,
+) -> FlowRules {
+    let Udp { to, idle, flows, replies } = udp.get_ref();
+    let mut bad = |what: &str, remedy: &str| problems.push(Problem::at(udp.span(), what, remedy));
+    let others = [
+        (asked.tcp.is_some(), "tcp"),
+        (asked.tls.is_some(), "tls"),
+        (asked.redirect_to_https.is_some(), "redirect_to_https"),
+        (!asked.proxy_protocol.is_empty(), "proxy_protocol"),
+    ];
+    for (_, key) in others.iter().filter(|(is_there, _)| *is_there) {
+        bad(&format!("`udp` and `{key}` exclude each other"), "leave one of them out");
+    }
+    if asked.address.get_ref().value.ip().is_none() {
+        bad("datagrams come to an IP address and port", "such as \"0.0.0.0:53\"");
+    }
+    if *flows == 0 {
+        bad("with no flow nothing is passed on", "give `flows` at least 1, or leave it out");
+    }
+    named(to, names, problems);
+    FlowRules {
+        idle_timeout: idle.value,
+        flows_max: *flows as usize,
+        replies: *replies,
+        ..FlowRules::new(to.get_ref().clone())
+    }
+}
+
+/// What is wrong with an upstream of `udp`.
+fn check_flows(to: &str, drafted: &Drafted, upstream: &schema::Upstream, problems: &mut Vec<Problem>) {
+    let is_ip = |entry: &super::Entry| match &entry.server.at {
+        At::Address(address) => address.ip().is_some(),
+        At::Name(_) => true,
+    };
+    let is_plain = |entry: &super::Entry| entry.peer.is_none();
+    if !drafted.entries.iter().all(|entry| is_ip(entry) && is_plain(entry)) {
+        let what = format!("datagrams are passed on to upstream {to:?}, and one of its servers takes none");
+        problems.push(Problem::at(upstream.servers.span(), what, "write IP:PORT or NAME:PORT"));
+    }
+}
+
 /// Adds to the upstreams those that connections are passed on to. What is known of their servers is shared with those that requests go
 /// to, where they are the same.
 pub(super) fn settle(
     file: &File,
     relaying: &[&Relaying],
+    flowing: &[&FlowRules],
     names: &HashMap<&str, usize>,
     upstreams: &mut Vec<Drafted>,
     problems: &mut Vec<Problem>,
@@ -74,6 +122,7 @@ pub(super) fn settle(
         .iter()
         .flat_map(|tcp| tcp.to.iter().chain(tcp.names.iter().map(|(_, to)| to)).map(String::as_str))
         .collect();
+    let flowed: BTreeSet<&str> = flowing.iter().map(|udp| &*udp.to).collect();
     let is_routed =
         |name: &str| file.route.iter().any(|route| route.to.as_ref().is_some_and(|to| to.get_ref() == name));
     for (name, upstream) in &file.upstream {
@@ -97,7 +146,9 @@ pub(super) fn settle(
                 _ => bad("there is no such version of the PROXY protocol", "1 or 2"),
             }
         });
-        if !is_relayed {
+        if flowed.contains(name.as_str()) {
+            check_flows(name, &upstreams[*number], upstream, problems);
+        } else if !is_relayed {
             continue;
         }
         let planned = &mut upstreams[*number];

@@ -181,6 +181,10 @@ pub(crate) struct Listen {
     #[serde(default)]
     #[schemars(with = "Option<Tcp>")]
     pub(crate) tcp: Option<Spanned<Tcp>>,
+    /// Pass datagrams of UDP on to servers as they are, instead of serving HTTP. Networks and limits above then hold for flows.
+    #[serde(default)]
+    #[schemars(with = "Option<Udp>")]
+    pub(crate) udp: Option<Spanned<Udp>>,
 }
 
 /// Where connections go as they are: `tcp = { to = "NAME" }`. Either end may finish and listen on, and a reset of one is a reset of the other. What
@@ -207,6 +211,33 @@ pub(crate) struct Tcp {
 
 fn yes() -> bool {
     true
+}
+
+/// Where datagrams go as they are: `udp = { to = "NAME" }`. Each client has a flow, which is one server for all its datagrams, and gets what that
+/// answers. How a server is chosen is what holds for connections; one that nobody listens at, as ICMP tells, has failed, and its flows move on to
+/// another one. `connections` and `proxy_protocol` of the upstream do not concern datagrams, and `health` asks over HTTP.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub(crate) struct Udp {
+    /// The name of an upstream.
+    #[schemars(with = "String")]
+    pub(crate) to: Spanned<String>,
+    /// A flow ends when nothing has come for this time, from either side.
+    #[serde(default = "thirty_seconds")]
+    pub(crate) idle: Text<Timeout>,
+    /// Flows of the process. Datagrams of one more client are dropped, and counted.
+    #[serde(default = "ten_thousand")]
+    pub(crate) flows: u32,
+    /// A flow ends when so many answers have come for each datagram of its client: 1 for DNS. Left out, only time ends it.
+    #[serde(default)]
+    pub(crate) replies: Option<u32>,
+}
+
+fn thirty_seconds() -> Text<Timeout> {
+    Text::of("30s")
+}
+
+fn ten_thousand() -> u32 {
+    10_000
 }
 
 fn ten_minutes() -> Text<Timeout> {

@@ -14,10 +14,10 @@ use super::text::{LogTarget, Protocol};
 use ringmill::http::Limits;
 use ringmill::layer::proxy::Network;
 use ringmill::proxy::{
-    Check, Ejection, FixedReply, Front, HostPattern, LogFormat, LookupOptions, Observe, PathPattern, Plan,
-    ProxyConfig, Relaying, Route, Routes, Target,
+    Check, Ejection, FixedReply, FlowRules, Front, HostPattern, LogFormat, LookupOptions, Observe,
+    PathPattern, Plan, ProxyConfig, Relaying, Route, Routes, Target,
 };
-use ringmill::{Address, Config, GateRules, TlsConfig, TlsVersion};
+use ringmill::{Address, Config, Gate, GateRules, TlsConfig, TlsVersion};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -51,11 +51,19 @@ pub(crate) struct Listen {
     pub(crate) proxies: Vec<Network>,
     /// Connections are passed on as they are.
     pub(crate) tcp: Option<Relaying>,
+    /// Datagrams are.
+    pub(crate) udp: Option<FlowRules>,
     /// Who may come in.
     pub(crate) rules: GateRules,
 }
 
 impl Listen {
+    /// Where its datagrams go, behind this gate.
+    pub(crate) fn flow_rules(&self, gate: &Gate) -> Option<FlowRules> {
+        let gate = Some(gate.clone()).filter(|_| !self.rules.is_open());
+        self.udp.clone().map(|rules| FlowRules { gate, ..rules })
+    }
+
     /// What its TLS runs with; `None` for plain HTTP.
     pub(crate) fn tls_config(&self) -> Option<TlsConfig> {
         let mut pairs = self.tls.iter();
@@ -81,7 +89,11 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
         watch,
         ..
     } = &file.server;
+    let flows_max = file.listen.iter().filter_map(|listen| listen.udp.as_ref());
+    let flows_max = flows_max.map(|udp| udp.get_ref().flows as usize).sum();
     let engine = Config {
+        // The kernel spreads clients over workers by a hash, not evenly.
+        flows_max,
         workers: workers.value.0,
         pin: pin.value.clone(),
         driver: driver.value,
@@ -96,9 +108,10 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
     let (names, mut upstreams) = upstreams(file, known, problems);
     let listen = listeners(file, &names, problems);
     let relaying: Vec<&Relaying> = listen.iter().filter_map(|listen| listen.tcp.as_ref()).collect();
-    relays::settle(file, &relaying, &names, &mut upstreams, problems);
+    let flowing: Vec<&FlowRules> = listen.iter().filter_map(|listen| listen.udp.as_ref()).collect();
+    relays::settle(file, &relaying, &flowing, &names, &mut upstreams, problems);
     if let Some(stats) = &file.server.stats
-        && listen.iter().any(|listen| listen.address == stats.value)
+        && listen.iter().any(|listen| listen.udp.is_none() && listen.address == stats.value)
         && stats.value.ip().is_none_or(|ip| ip.port() != 0)
     {
         let what = format!("`server.stats` and a listener are both {}", stats.text);
@@ -223,7 +236,8 @@ fn listeners(file: &File, names: &HashMap<&str, usize>, problems: &mut Vec<Probl
         let address = asked.address.get_ref().value.clone();
         let span = asked.address.span();
         let any_port = address.ip().is_some_and(|ip| ip.port() == 0);
-        if !any_port && all.iter().any(|other| other.address == address) {
+        let is_same = |other: &Listen| other.address == address && other.udp.is_some() == asked.udp.is_some();
+        if !any_port && all.iter().any(is_same) {
             problems.push(Problem::at(span.clone(), format!("{address} is listed twice"), "once is enough"));
         }
         let listen = Listen {
@@ -234,6 +248,7 @@ fn listeners(file: &File, names: &HashMap<&str, usize>, problems: &mut Vec<Probl
             https_port: asked.redirect_to_https,
             proxies: asked.proxy_protocol.iter().map(|network| network.value).collect(),
             tcp: asked.tcp.as_ref().map(|tcp| relays::relaying(asked, tcp, names, problems)),
+            udp: asked.udp.as_ref().map(|udp| relays::flowing(asked, udp, names, problems)),
             rules: gate::rules(asked, problems),
         };
         match (listen.tls_config(), &asked.tls) {
@@ -278,7 +293,8 @@ fn routes(
     let (mut all, mut places) = (Vec::new(), Vec::new());
     // Where a route is named: at its first key.
     let mut spans = Vec::new();
-    let serves_http = file.listen.is_empty() || file.listen.iter().any(|listen| listen.tcp.is_none());
+    let serves_http = file.listen.is_empty()
+        || file.listen.iter().any(|listen| listen.tcp.is_none() && listen.udp.is_none());
     if file.route.is_empty() && serves_http {
         problems.push(Problem::of_file("there is no route", "add [[route]] with `to = \"NAME\"`"));
     }
