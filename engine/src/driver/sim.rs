@@ -3,7 +3,7 @@
 //! What can happen is decided by the state of the sockets; when, in which pieces and with which faults, by the random
 //! source: completions wait in a heap by (time, random tie). Bytes of one stream never change their order;
 //! everything else may. One seed gives one run. The faults are listed in `sim/chaos.rs`, the network is in
-//! `sim/net.rs`, how operations end in `sim/complete.rs`; `sim/simulation.rs` runs workers with protocols on it and checks them after every turn, and
+//! `sim/net.rs`, when operations end in `sim/timing.rs` and how in `sim/complete.rs`; `sim/simulation.rs` runs workers with protocols on it and checks them after every turn, and
 //! `sim/breaking.rs` breaks them on purpose.
 
 mod alone;
@@ -16,6 +16,7 @@ mod net;
 mod rng;
 mod simulation;
 mod splice;
+mod timing;
 mod watch;
 
 pub use alone::Alone;
@@ -33,7 +34,6 @@ use crate::driver::{Driver, Names, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
-use crate::sys;
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use complete::finished;
@@ -45,8 +45,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What the clock may leap ahead, in nanoseconds: beyond every timeout of the engine.
-const LEAP_MAX_NS: u64 = 120_000_000_000;
 /// Tokens of closed connections that stale completions are made of.
 const RETIRED_MAX: usize = 16;
 
@@ -342,65 +340,6 @@ impl Sim {
             self.outputs.get_mut(&socket).expect("looked up above").is_cancelled = true;
         } else if let Some(out) = self.outputs.remove(&socket) {
             self.done.push(finished(out.token, Err(Errno::ECANCELED), out.kind));
-        }
-    }
-
-    /// Gives a time to every operation that could complete and has none yet.
-    fn plan(&mut self) {
-        let world = self.world.borrow();
-        let delay_max = self.chaos.delay_max.as_nanos() as u64;
-        let (rng, due, now) = (&mut self.rng, &mut self.due, self.now);
-        let mut plan = |rng: &mut Rng, number, socket: Socket, side| {
-            due.push(Reverse((Tick(now.0 + rng.up_to(delay_max)), rng.next(), number, socket, side)));
-        };
-        for (socket, input) in self.inputs.iter_mut().filter(|(_, input)| !input.is_due) {
-            let can = input.is_cancelled
-                || match &input.kind {
-                    InputKind::Watch => {
-                        let raised = sys::is_counter_raised(*socket);
-                        let spurious = !raised && self.chaos.hits(Fault::SpuriousWake, rng);
-                        if spurious {
-                            fire(Fault::SpuriousWake);
-                        }
-                        raised || spurious
-                    }
-                    InputKind::Splice(pipe) => pipe.can_move(*socket, &world),
-                    _ => world.has_input(*socket),
-                };
-            if can {
-                input.is_due = true;
-                plan(rng, input.number, *socket, Side::In);
-            }
-        }
-        for (socket, out) in self.outputs.iter_mut().filter(|(_, out)| !out.is_due) {
-            if out.is_cancelled || world.can_end(*socket, &out.kind) {
-                out.is_due = true;
-                plan(rng, out.number, *socket, Side::Out);
-            }
-        }
-    }
-
-    /// When this turn comes back, if nothing comes between.
-    fn end_of(&mut self, wait: Wait, has_events: bool, was_owing: bool) -> Tick {
-        let next = self.due.peek().map(|Reverse((at, ..))| *at);
-        // With submissions left the kernel is asked again at once.
-        let is_hurried = has_events || was_owing || !self.queued.is_empty();
-        match (wait, next) {
-            _ if is_hurried => self.now,
-            (Wait::Poll, _) | (Wait::Forever, None) => self.now,
-            (Wait::Until(until), None) => self.now.max(until),
-            (Wait::Until(until), Some(next)) => self.now.max(next.min(until)),
-            (Wait::Forever, Some(next)) => self.now.max(next),
-        }
-    }
-
-    fn leap(&mut self) {
-        if self.hits_and_fires(Fault::ClockLeap) {
-            self.leaps += 1;
-            self.now = Tick(self.now.0 + self.rng.up_to(LEAP_MAX_NS));
-        }
-        if self.hits_and_fires(Fault::WallLeap) {
-            self.wall_offset = Duration::from_secs(1_600_000_000 + self.rng.up_to(200_000_000));
         }
     }
 
