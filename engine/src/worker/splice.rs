@@ -158,7 +158,7 @@ impl<D: Driver> Worker<D> {
         }
         (from.recv, to.sending_bytes) = (Recv::Spliced, 1);
         to.end_stall();
-        to.stall_deadline = self.shared.now.after(self.config.write_timeout);
+        to.stall_deadline = self.shared.now.after(to.write_timeout(self.config.write_timeout));
         self.timers.schedule(sink, to.next_deadline());
         self.splices.all.entry(source).and_modify(|splice| splice.is_in_flight = true);
         let token = Token::new(Kind::Splice, from.link.generation, source);
