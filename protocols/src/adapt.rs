@@ -3,21 +3,21 @@
 //! Read on in this order: `tower.rs` (a service as a handler of our HTTP/1.1), with what it is made of: `request.rs`, `body.rs`, `notices.rs`,
 //! `response.rs`, `upgrade.rs`; `h2.rs` (HTTP/2 by hyper over a `pipe.rs`), with `stream.rs` and `grpc.rs`; `first.rs`, which tells the two apart, and is what users make. `feed.rs` has topics for such programs.
 
-pub(crate) mod body;
+mod body;
 #[cfg(test)]
 mod counting;
 mod feed;
 pub(crate) mod first;
-mod grpc;
-pub(crate) mod h2;
+pub(crate) mod grpc;
+mod h2;
 mod limits;
 mod notices;
-pub(crate) mod pipe;
+mod pipe;
 mod request;
 mod response;
-pub(crate) mod service;
+mod service;
 pub(crate) mod signal;
-pub(crate) mod stream;
+mod stream;
 pub(crate) mod timer;
 mod tower;
 mod upgrade;

@@ -59,6 +59,7 @@ mod streams;
 mod trunks;
 mod two;
 mod upstream;
+mod whom;
 
 pub use config::{Balance, HashBy, ProxyConfig, Server, Sticky};
 pub use dns::{LookupOptions, Lookups, Name, Watching};
@@ -321,14 +322,15 @@ impl Proxy {
 
     /// A client of HTTP/1.1, or a stream.
     fn client(&self, is_http2: bool, io: &mut Io<'_>) -> Side {
-        self.state(io).wait_for_request(io);
-        Side::Client(Client::new(self.https_port, is_http2))
+        let mut state = self.state(io);
+        state.wait_for_request(io);
+        Side::Client(Client::new(state.bells.whom(io), self.https_port, is_http2))
     }
 
     /// A client's connection of HTTP/2.
     fn streams(&self, io: &mut Io<'_>) -> Side {
-        let limits = self.state(io).plan.front.limits.clone();
-        Side::Streams(Box::new(Streams::open(&limits, io)))
+        let plan = self.state(io).plan.clone();
+        Side::Streams(Box::new(Streams::open(&plan.front, self.state.clone(), io)))
     }
 
     /// A connection is there that was asked for with this tag.

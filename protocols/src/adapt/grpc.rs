@@ -13,7 +13,7 @@ use std::task::Context;
 use std::time::Duration;
 
 /// When a call is over, and how its client is told.
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     sleep: Pin<Box<dyn Sleep>>,
     kind: Kind,
 }
@@ -38,7 +38,7 @@ const WEB_TEXT_TRAILERS: &[u8] =
 
 impl Deadline {
     /// That of a request with these fields; `None` for what is no call, and for one that may take as long as it likes.
-    pub(super) fn of(headers: &HeaderMap, max: Option<Duration>, clock: &Clock) -> Option<Deadline> {
+    pub(crate) fn of(headers: &HeaderMap, max: Option<Duration>, clock: &Clock) -> Option<Deadline> {
         let kind = kind(headers)?;
         let asked = headers.get("grpc-timeout").and_then(|value| timeout(value.as_bytes()));
         let time = asked.into_iter().chain(max).min()?;
@@ -46,12 +46,12 @@ impl Deadline {
     }
 
     /// Whether the time is over. If not, the task is woken once it is.
-    pub(super) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+    pub(crate) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         self.sleep.as_mut().poll(context).is_ready()
     }
 
     /// The answer to a call that was not answered yet.
-    pub(super) fn answer<B>(&self) -> Response<Option<B>> {
+    pub(crate) fn answer<B>(&self) -> Response<Option<B>> {
         let mut response = Response::new(None);
         let media_type = match self.kind {
             Kind::Grpc => "application/grpc",
@@ -65,7 +65,7 @@ impl Deadline {
     }
 
     /// The end of an answer that has begun.
-    pub(super) fn last_frame(&self) -> Frame<Bytes> {
+    pub(crate) fn last_frame(&self) -> Frame<Bytes> {
         match self.kind {
             Kind::Grpc => Frame::trailers(HeaderMap::from_iter([STATUS, MESSAGE])),
             Kind::Web => Frame::data(Bytes::from_static(WEB_TRAILERS)),

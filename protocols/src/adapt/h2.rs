@@ -17,7 +17,6 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use http::Extensions;
 use hyper::server::conn::http2;
 use ringmill_engine::{CloseReason, Io, Next, Protocol, Step, Tick};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -30,8 +29,6 @@ pub struct Http2<S> {
     /// Connections until now.
     opened: u64,
     complaints: Complaints,
-    /// Streams count as requests, and may be given over (RFC 8441); else whoever answers them sees to both.
-    is_all: bool,
 }
 
 /// What hyper keeps for a connection, besides the pipe.
@@ -43,26 +40,13 @@ const MUCH_BYTES: usize = 1024;
 
 impl<S: Answer> Http2<S> {
     pub(crate) fn new(program: Program<S>, limits: Limits) -> Http2<S> {
-        Http2 {
-            program,
-            limits,
-            own: Http2Limits::default(),
-            opened: 0,
-            complaints: Complaints::default(),
-            is_all: true,
-        }
+        Http2 { program, limits, own: Http2Limits::default(), opened: 0, complaints: Complaints::default() }
     }
 
     /// Replaces the limits that both versions have. Of them, those of time are used: until the first request, without one, for bodies
     /// of which nothing arrives, and for handlers.
     pub fn with_limits(self, limits: Limits) -> Http2<S> {
         Http2 { limits, ..self }
-    }
-
-    /// For a service that counts requests itself, and takes no connection over.
-    #[cfg(feature = "proxy")]
-    pub(crate) fn uncounted(self) -> Http2<S> {
-        Http2 { is_all: false, ..self }
     }
 
     /// Replaces those of HTTP/2.
@@ -82,24 +66,20 @@ impl<S: Answer> Http2<S> {
             .keep_alive_timeout(own.ping_timeout)
             .max_concurrent_streams(own.streams_max)
             .max_header_list_size(own.field_bytes_max)
+            .max_frame_size(own.frame_bytes_max)
             .max_pending_accept_reset_streams(own.resets_pending_max)
             .max_local_error_reset_streams(own.resets_own_max)
             .initial_stream_window_size(own.window_bytes)
             .initial_connection_window_size(own.window_bytes)
-            .max_send_buf_size(own.send_bytes_max);
-        if self.is_all {
-            builder.enable_connect_protocol();
-        }
+            .max_send_buf_size(own.send_bytes_max)
+            .enable_connect_protocol();
         builder
     }
 
     /// By when a connection that begins now is to be told to end.
     fn old_at(&mut self, io: &Io<'_>) -> Tick {
         self.opened += 1;
-        // Not to be guessed is not what it is for: connections of one moment are to part.
-        let mut hasher = DefaultHasher::new();
-        (self.opened, io.now().0).hash(&mut hasher);
-        self.own.age(hasher.finish()).map_or(Tick::NEVER, |age| io.now().after(age))
+        self.own.old_at(self.opened, io.now())
     }
 }
 
@@ -156,14 +136,8 @@ impl<S: Answer> Session<S> {
     }
 
     /// The memory that it takes.
-    pub(crate) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         CONNECTION_BYTES + self.near.bytes() + self.common().census.bytes()
-    }
-
-    /// Who polls on behalf of its streams says so with this.
-    #[cfg(feature = "proxy")]
-    pub(crate) fn signal(&self) -> &Signal {
-        &self.signal
     }
 
     fn common(&self) -> &Common {
@@ -308,9 +282,7 @@ impl<S: Answer> Http2<S> {
         let census = &session.tasks.common().census;
         let requests = census.requests.take();
         session.is_fresh &= requests == 0;
-        if self.is_all {
-            io.count_requests(requests);
-        }
+        io.count_requests(requests);
         io.count_refused(census.refused.take());
         if census.not_ready.take() {
             self.complaints.not_ready(io.now(), self.limits.handler_timeout);

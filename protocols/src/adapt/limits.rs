@@ -1,5 +1,7 @@
 //! The limits and timeouts of HTTP/2. Those that both versions have are in [`http::Limits`](crate::http::Limits).
 
+use ringmill_engine::Tick;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 /// The limits and timeouts of HTTP/2, besides [`http::Limits`](crate::http::Limits).
@@ -9,6 +11,8 @@ pub struct Http2Limits {
     pub streams_max: u32,
     /// Fields of one request, as HPACK counts them: beyond them the answer is 431.
     pub field_bytes_max: u32,
+    /// The largest frame that is taken, from 16 KiB to one byte less than 16 MiB.
+    pub frame_bytes_max: u32,
     /// Streams that a client has reset and that are still being taken down (CVE-2023-44487): beyond them the connection ends.
     pub resets_pending_max: usize,
     /// Streams that were reset for what the client did (CVE-2025-8671), in the life of a connection: beyond them it ends.
@@ -41,6 +45,7 @@ impl Default for Http2Limits {
         Http2Limits {
             streams_max: 200,
             field_bytes_max: 16 * 1024,
+            frame_bytes_max: 16 * 1024,
             resets_pending_max: 20,
             resets_own_max: 1024,
             window_bytes: 1024 * 1024,
@@ -57,9 +62,17 @@ impl Default for Http2Limits {
 }
 
 impl Http2Limits {
+    /// By when a connection that begins now is to be told to end; its number is another one than that of those before it.
+    pub(crate) fn old_at(&self, number: u64, now: Tick) -> Tick {
+        // Not to be guessed is not what it is for: connections of one moment are to part.
+        let mut hasher = DefaultHasher::new();
+        (number, now.0).hash(&mut hasher);
+        self.age(hasher.finish()).map_or(Tick::NEVER, |age| now.after(age))
+    }
+
     /// The age at which one connection ends. Those that began together do not come back together: it differs by a tenth either way
     /// (gRFC A9), by `seed`.
-    pub(super) fn age(&self, seed: u64) -> Option<Duration> {
+    fn age(&self, seed: u64) -> Option<Duration> {
         let age = self.age_max?;
         // A generator's finishing steps (SplitMix64): neighbouring seeds are far apart behind them.
         let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

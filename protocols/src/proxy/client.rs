@@ -10,6 +10,7 @@ use super::groups::Place;
 use super::limit::client_of;
 use super::route::Target;
 use super::state::State;
+use super::whom::Whom;
 use crate::adapt::first::PREFACE;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::message::{Expect, Framing, Head, Method, Version};
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 /// The state of one client's connection.
 pub(super) struct Client {
+    /// It, as far as others are concerned.
+    whom: Whom,
     pub(super) exchange: Option<usize>,
     /// When the head that is incomplete began; `Tick::NEVER` while there is none.
     pub(super) head_began: Tick,
@@ -68,8 +71,9 @@ pub(super) enum Begun {
 
 impl Client {
     /// Of a connection, or of a stream of HTTP/2.
-    pub(super) fn new(https_port: Option<u16>, is_http2: bool) -> Client {
+    pub(super) fn new(whom: Whom, https_port: Option<u16>, is_http2: bool) -> Client {
         Client {
+            whom,
             exchange: None,
             head_began: Tick::NEVER,
             searched: 0,
@@ -263,7 +267,7 @@ impl State {
         let expects = head.expect == Expect::Continue && has_body;
         let mut down = Pipe { bytes: self.spare.take(), ..Pipe::default() };
         let exchange = Exchange {
-            client: io.id(),
+            client: client.whom,
             place,
             wanted,
             way: first_way(&up, buffer_bytes, expects, &mut down),

@@ -6,6 +6,7 @@ use super::observe::Observe;
 use super::pages::Pages;
 use super::peer::Peer;
 use super::rules::{Check, Ejection};
+use crate::adapt::Http2Limits;
 use crate::http::Limits;
 use crate::layer::proxy::{Network, Version};
 use ringmill_engine::Address;
@@ -119,6 +120,10 @@ pub struct ProxyConfig {
     pub slow_start: Duration,
     /// Of clients: heads, bodies, and how long they may take.
     pub limits: Limits,
+    /// What clients of HTTP/2 may do besides.
+    pub http2: Http2Limits,
+    /// Requests that one of them may take back a second (RST_STREAM), with ten seconds' worth at once: beyond them its connection ends.
+    pub http2_resets_per_sec_max: u32,
     /// The largest request body in bytes: beyond it the answer is 413.
     pub body_bytes_max: u64,
     /// A request's body is here before it is given a connection, up to so many bytes ([`Route`](crate::proxy::Route)); 0 for none.
@@ -184,6 +189,8 @@ impl ProxyConfig {
             check: None,
             slow_start: Duration::from_secs(10),
             limits: Limits::default(),
+            http2: Http2Limits::default(),
+            http2_resets_per_sec_max: 100,
             body_bytes_max: u64::MAX,
             buffer_bytes: 0,
             limit: None,

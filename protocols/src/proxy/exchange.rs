@@ -6,15 +6,16 @@ use super::fields::ToClient;
 use super::groups::Place;
 use super::observe::Seen;
 use super::pool::Wanted;
+use super::whom::Whom;
 use crate::http::client::reader::{Asked, Reader};
 use crate::http::one::decoder::Decoder;
-use ringmill_engine::{ConnId, Io, Tick};
+use ringmill_engine::{Io, Tick};
 
 /// So much waits for one side before the other one is not read any more, in bytes; what one call brings is added to it.
 pub(super) const HELD_BYTES: usize = 64 * 1024;
 
 pub(super) struct Exchange {
-    pub(super) client: ConnId,
+    pub(super) client: Whom,
     /// Which server was chosen, of which upstream.
     pub(super) place: Place,
     /// Which server it is for.

@@ -6,6 +6,7 @@ use super::normal::{Host, Path, Unclear};
 use super::observe::Observe;
 use super::pages::Pages;
 use super::route::{FixedReply, HostPattern, Missed, PathPattern, Route, Routes, Target};
+use crate::adapt::Http2Limits;
 use crate::http::Limits;
 use crate::layer::proxy::Network;
 use std::borrow::Cow;
@@ -16,6 +17,10 @@ use std::sync::Arc;
 pub struct Front {
     /// Heads, bodies, and how long they may take.
     pub limits: Limits,
+    /// What is HTTP/2's alone.
+    pub http2: Http2Limits,
+    /// Requests that a client may take back a second (RST_STREAM), with ten seconds' worth at once: beyond them its connection ends.
+    pub http2_resets_per_sec_max: u32,
     /// The largest request body in bytes where its route says nothing: beyond it the answer is 413.
     pub body_bytes_max: u64,
     /// Who may say who the client is.
@@ -36,6 +41,8 @@ impl From<&ProxyConfig> for Front {
         let is_name = !config.name.is_empty() && config.name.bytes().all(|byte| byte.is_ascii_graphic());
         Front {
             limits: config.limits.clone(),
+            http2: config.http2.clone(),
+            http2_resets_per_sec_max: config.http2_resets_per_sec_max,
             body_bytes_max: config.body_bytes_max,
             trusted: config.trusted.clone(),
             name: if is_name { config.name.clone() } else { "ringmill".to_owned() },

@@ -13,9 +13,10 @@ use super::plan::Plan;
 use super::relay::pair::Pair;
 use super::spare::Spare;
 use super::trunks::TrunkRef;
+use super::whom::{Bells, Whom};
 use crate::http::client::reader::Reader;
 use crate::http::message::Slots;
-use ringmill_engine::{ConnId, Dialer, Output, Refusal, Tick};
+use ringmill_engine::{Dialer, Output, Refusal, Tick};
 use slab::Slab;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -37,6 +38,7 @@ pub(super) struct State {
     pub(super) strays: Vec<Box<Output>>,
     /// Those of HTTP/2 have streams as connections.
     pub(super) trunks: Slab<TrunkRef>,
+    pub(super) bells: Bells,
     pub(super) dialer: Option<Dialer>,
     /// For connections that are secured.
     pub(super) secure_dialer: Option<Dialer>,
@@ -58,7 +60,7 @@ pub(super) struct State {
 
 /// A connection with an upstream.
 pub(super) struct Upstream {
-    pub(super) conn: ConnId,
+    pub(super) conn: Whom,
     pub(super) place: Place,
     pub(super) exchange: Option<usize>,
     /// Requests that it was given.
@@ -90,6 +92,7 @@ impl State {
             pairs: Slab::new(),
             strays: Vec::new(),
             trunks: Slab::new(),
+            bells: Bells::default(),
             dialer: None,
             secure_dialer: None,
             slots: Slots::new(),
@@ -118,9 +121,14 @@ impl State {
         }
     }
 
-    pub(super) fn wake(&self, conn: ConnId) {
-        if let Some(dialer) = &self.dialer {
-            dialer.wake(conn);
+    pub(super) fn wake(&self, whom: impl Into<Whom>) {
+        match whom.into() {
+            Whom::Lane(key) => self.bells.ring(key),
+            Whom::Conn(conn) => {
+                if let Some(dialer) = &self.dialer {
+                    dialer.wake(conn);
+                }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use super::groups::Place;
 use super::state::State;
 use super::trunks::{STREAMS_MAX, TrunkRef};
+use super::whom::Whom;
 use ringmill_engine::{Errno, Io, Refusal};
 
 impl State {
@@ -28,6 +29,17 @@ impl State {
         let (key, trunk) = self.trunks.iter_mut().find(|(_, trunk)| is_it(trunk))?;
         (trunk.conn, trunk.opened) = (Some(io.id()), io.now());
         Some(key)
+    }
+
+    /// The server has not looked at the request that this stream carried: it may go to another one, whatever it asks for.
+    pub(super) fn unprocessed(&mut self, lane: usize) {
+        let mut upstreams = self.upstreams.iter();
+        let exchange = upstreams.find(|(_, upstream)| upstream.conn == Whom::Lane(lane));
+        if let Some(key) = exchange.and_then(|(_, upstream)| upstream.exchange)
+            && self.exchanges[key].is_kept
+        {
+            self.exchanges[key].has_sent = false;
+        }
     }
 
     /// It could not be made.

@@ -4,10 +4,18 @@
 //! text of HTTP/1.1 that never leaves this process. So routes, limits, retries, rewriting and back-pressure are written once, and a
 //! client of either version is served by servers of either. What it costs is that text, twice a message.
 //!
-//! `clients.rs` are connections of clients, `trunk.rs` those with servers, both by hyper over a pipe (`adapt/pipe.rs`); `lane.rs` is what
-//! both have in common, `text.rs` the translation, pure. Beside this folder, `trunks.rs` has which connections there are, and `streams.rs` who opens streams.
+//! `clients.rs` are connections of clients, `trunk.rs` those with servers, both by the library `h2` over a `wire.rs`. What both have in common:
+//! `lanes.rs` and in it a `lane.rs` for each stream, with the body that it sends (`sink.rs`); `ready.rs`, which says who is to go on; `pings.rs`;
+//! and `text.rs`, the translation, pure, used by `requesting.rs` and `replying.rs`. Beside this folder, `trunks.rs` has which connections there are, and `streams.rs` who opens streams.
 
 pub(super) mod clients;
 mod lane;
+mod lanes;
+mod pings;
+pub(super) mod ready;
+mod replying;
+mod requesting;
+mod sink;
 mod text;
 pub(super) mod trunk;
+mod wire;

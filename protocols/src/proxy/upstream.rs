@@ -28,7 +28,7 @@ impl State {
     /// A connection that was asked for is there.
     pub(super) fn upstream_open(&mut self, place: Place, io: &mut Io<'_>) -> usize {
         let upstream = Upstream {
-            conn: io.id(),
+            conn: self.bells.whom(io),
             place,
             exchange: None,
             requests: 0,

@@ -1,244 +1,495 @@
 //! A client's connection of HTTP/2: its requests are text for a lane each, whose replies are read and answered with.
 
 use super::lane::{Fed, Lane};
+use super::lanes::{Carries, Lanes, Turn};
+use super::pings::Pings;
+use super::ready::{Part, Ready};
+use super::replying::Reading;
+use super::sink::Sent;
 use super::text;
-use crate::adapt::Body;
-use crate::adapt::body::Writer;
-use crate::adapt::h2::{self, Http2};
-use crate::adapt::service::{BoxError, Program};
+use super::wire::Wire;
+use crate::adapt::Http2Limits;
+use crate::adapt::grpc::Deadline;
+use crate::adapt::timer::Clock;
 use crate::http::Limits;
-use crate::http::client::reader::{Asked, Event, Reader};
+use crate::http::client::reader::{Asked, Reader};
 use crate::http::message::Slots;
-use crate::http::one::decoder::BodyLimits;
 use crate::proxy::groups::Place;
+use crate::proxy::plan::Front;
+use crate::proxy::state::State;
+use bytes::Bytes;
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
-use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Origin, Reclaim, Step};
+use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Reclaim, Step, Tick};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-use tokio::sync::oneshot;
-use tower_service::Service;
+use std::task::{Context, Poll};
 
+/// What the library keeps for a connection, about.
+const CONNECTION_BYTES: usize = 20 * 1024;
 /// Streams and lanes wake each other; who goes on with that has its next turn after those of others.
 const ROUNDS_MAX: usize = 64;
-/// Lanes have times of their own for everything.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Output that is more than answers to PING and SETTINGS: a client that takes it is not idle.
+const MUCH_BYTES: usize = 1024;
 
 /// A connection.
 pub(in crate::proxy) struct Streams<L: Layer> {
-    two: Http2<Desk>,
-    session: h2::Session<Desk>,
-    desk: Desk,
-    lanes: Vec<ClientLane<L>>,
+    wire: Wire,
+    link: Link,
+    ready: Ready,
+    lanes: Lanes<ClientLane<L>>,
+    pings: Pings,
+    clock: Clock,
+    limits: Limits,
+    own: Http2Limits,
+    resets_per_sec_max: u32,
+    /// Since when it has no streams.
+    since: Tick,
+    /// When it is old; then, when it is cut.
+    old_at: Tick,
+    life: Life,
+    /// Requests that it had.
+    requests: u32,
+    /// Requests that its client took back before they were answered, as far as they are not forgiven, and since when.
+    resets: Resets,
     slots: Slots,
+    state: Rc<RefCell<State>>,
 }
 
-/// Takes requests in, until the session comes by.
-#[derive(Clone, Default)]
-struct Desk(Rc<RefCell<Vec<Arrival>>>);
+enum Link {
+    Handshake(Box<Handshake<Wire, Bytes>>),
+    Open(Box<Connection<Wire, Bytes>>),
+    Over,
+}
 
-struct Arrival {
-    request: Request<Body>,
-    answer: oneshot::Sender<Response<Body>>,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It had no request yet.
+    Fresh,
+    Used,
+    /// It was told to end.
+    Ending,
+    /// It was told so for its age.
+    Old,
+}
+
+/// A rate, as far as it is spent.
+struct Resets {
+    spent: u64,
+    since: Tick,
 }
 
 struct ClientLane<L: Layer> {
     lane: Lane<L>,
-    /// Until the head is there; then there is a writer.
-    answer: Option<oneshot::Sender<Response<Body>>>,
-    writer: Option<Writer>,
+    /// Until the head is there; then there is a sink.
+    answer: Option<SendResponse<Bytes>>,
     reader: Reader,
-    is_done: bool,
+    deadline: Option<Deadline>,
+    has_reply: bool,
 }
 
-impl Service<Request<Body>> for Desk {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>>>>;
+/// What became of a lane.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drive {
+    On,
+    Starved,
+    Finished,
+    /// The reply broke off, or cannot be sent.
+    Cut,
+    /// Its client takes nothing of it any more.
+    Left,
+}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+impl<L: Layer> Carries<L> for ClientLane<L> {
+    fn lane(&mut self) -> &mut Lane<L> {
+        &mut self.lane
     }
+}
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (answer, answered) = oneshot::channel();
-        self.0.borrow_mut().push(Arrival { request, answer });
-        Box::pin(async { answered.await.map_err(Into::into) })
+impl Resets {
+    /// One more; whether that is too many.
+    fn add(&mut self, now: Tick, rate: u32) -> bool {
+        let secs = now.since(self.since).as_secs();
+        if secs > 0 {
+            (self.spent, self.since) = (self.spent.saturating_sub(secs.saturating_mul(rate.into())), now);
+        }
+        self.spent += 1;
+        // A burst of ten seconds' worth: browsers take a whole page back at once.
+        self.spent > u64::from(rate) * 10
     }
 }
 
 impl<L: Layer> Streams<L> {
-    pub(in crate::proxy) fn open(limits: &Limits, io: &mut Io<'_>) -> Streams<L> {
-        let desk = Desk::default();
-        let limits = Limits { handler_timeout: NEVER, ..limits.clone() };
-        let mut two = Http2::new(Program::new(desk.clone()), limits).uncounted();
-        let session = Layer::open(&mut two, Origin::Accepted, io);
-        Streams { two, session, desk, lanes: Vec::new(), slots: Slots::new() }
+    pub(in crate::proxy) fn open(front: &Front, state: Rc<RefCell<State>>, io: &mut Io<'_>) -> Streams<L> {
+        let (wire, own, now) = (Wire::default(), front.http2.clone(), io.now());
+        let number = state.borrow_mut().bells.count_connection();
+        let mut builder = Builder::new();
+        builder
+            .max_concurrent_streams(own.streams_max)
+            .max_header_list_size(own.field_bytes_max)
+            .max_frame_size(own.frame_bytes_max)
+            .max_pending_accept_reset_streams(own.resets_pending_max)
+            .max_local_error_reset_streams(Some(own.resets_own_max))
+            .initial_window_size(own.window_bytes)
+            .initial_connection_window_size(own.window_bytes)
+            .max_send_buffer_size(own.send_bytes_max);
+        let ready = Ready::new(io);
+        ready.list_connection();
+        io.set_timeout(front.limits.head_timeout);
+        Streams {
+            link: Link::Handshake(Box::new(builder.handshake(wire.clone()))),
+            wire,
+            ready,
+            lanes: Lanes::default(),
+            pings: Pings::new(own.ping_interval.map(|interval| (interval, own.ping_timeout)), now),
+            clock: Clock::new(now),
+            limits: front.limits.clone(),
+            since: now,
+            old_at: own.old_at(number, now),
+            own,
+            resets_per_sec_max: front.http2_resets_per_sec_max,
+            life: Life::Fresh,
+            requests: 0,
+            resets: Resets { spent: 0, since: now },
+            slots: Slots::new(),
+            state,
+        }
     }
 
     pub(in crate::proxy) fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) -> Step {
-        let for_lanes = match call {
-            Call::Timeout => || Call::Timeout,
-            Call::Drain => || Call::Drain,
-            _ => || Call::Wake,
-        };
-        let mut step = Layer::call(&mut self.two, &mut self.session, call, io);
-        if matches!(step.next, Next::Close | Next::Abort) {
-            return step;
+        self.ready.begin();
+        self.clock.set(io.now());
+        match call {
+            Call::Data(input) => return self.data(layer, input, io),
+            Call::Gone => return Step::close(),
+            Call::End(_) => {
+                self.wire.end();
+                self.ready.list_connection();
+                self.go_on(layer, io);
+                return Step::close();
+            }
+            Call::Drained | Call::Wake => {}
+            Call::Timeout => {
+                self.lanes.time_out(layer, &self.ready, io);
+                if !self.look_at_clock(io) {
+                    return Step::close();
+                }
+            }
+            Call::Drain => {
+                self.lanes.call_all(layer, || Call::Drain, &self.ready, io);
+                self.end(Life::Ending, io);
+            }
+            Call::Shed if self.lanes.is_empty() => {
+                self.end(Life::Ending, io);
+                self.go_on(layer, io);
+                return Step::close();
+            }
+            Call::Shed => {}
         }
-        let waker = self.session.signal().waker();
-        self.session.signal().begin();
-        self.lanes.iter_mut().for_each(|lane| lane.lane.call(layer, for_lanes(), io));
+        Step::next(self.go_on(layer, io))
+    }
+
+    fn data(&mut self, layer: &mut L, input: &[u8], io: &mut Io<'_>) -> Step {
+        let mut taken = 0;
+        self.pings.hear(io.now());
+        loop {
+            let pushed = self.wire.push(&input[taken..]);
+            taken += pushed;
+            self.ready.list_connection();
+            let next = self.go_on(layer, io);
+            if taken == input.len() || pushed == 0 || next != Next::Continue {
+                let next = if next == Next::Continue && taken < input.len() { Next::Pause } else { next };
+                return Step { consumed: taken, need: 0, next };
+            }
+            self.ready.begin();
+        }
+    }
+
+    /// Goes on with all that can, and writes what there is to send.
+    fn go_on(&mut self, layer: &mut L, io: &mut Io<'_>) -> Next {
+        let was_busy = !self.lanes.is_empty();
+        let mut sent_bytes = 0;
         for _ in 0..ROUNDS_MAX {
-            self.session.signal().lower();
-            let due = io.deadline();
-            self.take_in(layer, io);
-            self.drive(layer, io, &waker);
-            io.set_deadline(due);
-            if !self.session.signal().is_raised() {
+            sent_bytes += self.pour(io);
+            let listed = self.ready.take();
+            if listed.is_empty() {
                 break;
             }
-            let next = Layer::call(&mut self.two, &mut self.session, Call::Wake, io).next;
-            step.next = next;
-            if next != Next::Continue {
-                return step;
+            for number in &listed {
+                match self.ready.look_at(*number) {
+                    Part::Connection => self.poll(layer, io),
+                    Part::Lane(lane, is_rung) => self.drive(layer, lane, is_rung, io),
+                }
             }
-            // It was polled, and polls no more.
-            self.session.signal().begin();
+            self.ready.recycle(listed);
         }
-        self.session.signal().end();
-        let own = io.deadline();
-        let due = self.lanes.iter_mut().filter_map(|lane| lane.lane.due(io)).chain(own).min();
-        io.set_deadline(due);
-        let lanes: usize = self.lanes.iter().map(ClientLane::bytes).sum();
-        io.hold(self.session.bytes() + lanes);
-        step
+        self.ready.end();
+        if matches!(self.link, Link::Over) {
+            self.wire.pour(usize::MAX, io);
+            return Next::Close;
+        }
+        let is_busy = !self.lanes.is_empty();
+        if !is_busy && (was_busy || sent_bytes >= MUCH_BYTES) {
+            self.since = io.now();
+        }
+        let is_affordable = io.hold(self.bytes());
+        if !is_affordable && !is_busy {
+            return Next::Close;
+        }
+        if self.wire.output_bytes() > 0 || self.lanes.has_starved() {
+            io.notify_drained();
+        }
+        let pinged = if is_busy { self.pings.due() } else { Tick::NEVER };
+        let due = [self.wait(), self.old_at, pinged, self.lanes.due()].into_iter().chain(self.clock.next());
+        io.set_deadline(due.min().filter(|due| *due != Tick::NEVER));
+        Next::Continue
     }
 
-    /// Gives each request that has come a lane.
-    fn take_in(&mut self, layer: &mut L, io: &mut Io<'_>) {
-        let arrivals = self.desk.0.take();
-        for Arrival { request, answer } in arrivals {
-            let (parts, body) = request.into_parts();
-            let (mut head, has_body) = (Vec::new(), !body.is_end_stream());
-            let is_chunked = match text::write_request(&mut head, &parts, has_body) {
-                Ok(is_chunked) => is_chunked,
-                Err(status) => {
-                    let _ = answer.send(plain(status));
-                    continue;
-                }
-            };
-            let asked = Asked { is_head: parts.method == Method::HEAD, is_connect: false, upgrades: false };
-            let mut lane = Lane::open(layer, Place::STREAM, io);
-            if has_body {
-                lane.follow(body, is_chunked);
+    fn bytes(&self) -> usize {
+        CONNECTION_BYTES + self.wire.bytes() + self.ready.bytes() + self.lanes.bytes()
+    }
+
+    /// Writes what there is to send, and lets those go on that waited for that.
+    fn pour(&mut self, io: &mut Io<'_>) -> usize {
+        let before = self.wire.output_bytes();
+        // Below high water: the engine would not read above it, and both sides would wait.
+        if self.wire.pour(io.room_bytes().saturating_sub(1), io) {
+            self.ready.list_connection();
+        }
+        let left = self.wire.output_bytes();
+        self.lanes.refill(io.room_bytes().saturating_sub(left), &self.ready);
+        before - left
+    }
+
+    /// Reads on in what has arrived, and gives each request that has come a lane.
+    fn poll(&mut self, layer: &mut L, io: &mut Io<'_>) {
+        let waker = self.ready.connection_waker();
+        let context = &mut Context::from_waker(&waker);
+        loop {
+            match &mut self.link {
+                Link::Handshake(handshake) => match Pin::new(&mut **handshake).poll(context) {
+                    Poll::Pending => return,
+                    Poll::Ready(Err(error)) => return self.over(&error),
+                    Poll::Ready(Ok(mut connection)) => {
+                        self.pings.begin(connection.ping_pong());
+                        self.link = Link::Open(Box::new(connection));
+                    }
+                },
+                Link::Open(connection) => match connection.poll_accept(context) {
+                    Poll::Pending => return,
+                    Poll::Ready(None) => return self.link = Link::Over,
+                    Poll::Ready(Some(Err(error))) => return self.over(&error),
+                    Poll::Ready(Some(Ok((request, answer)))) => self.take_in(layer, request, answer, io),
+                },
+                Link::Over => return,
             }
-            lane.call(layer, Call::Data(&mut head), io);
-            self.lanes.push(ClientLane {
-                lane,
-                answer: Some(answer),
-                writer: None,
-                reader: Reader::new(asked),
-                is_done: false,
-            });
         }
     }
 
-    fn drive(&mut self, layer: &mut L, io: &mut Io<'_>, waker: &Waker) {
-        let mut at = 0;
-        while let Some(lane) = self.lanes.get_mut(at) {
-            let reason = match lane.drive(layer, io, waker, &mut self.slots) {
-                true => {
-                    at += 1;
-                    continue;
-                }
-                false if lane.is_done => CloseReason::Finished,
-                false => CloseReason::Aborted,
-            };
-            // A reply that is not complete ends with its writer: the stream is reset.
-            self.lanes.swap_remove(at).lane.close(layer, reason, &mut io.reclaim());
+    fn over(&mut self, error: &h2::Error) {
+        tracing::debug!(error = error as &dyn std::error::Error, "a client's connection of HTTP/2 ended");
+        self.link = Link::Over;
+    }
+
+    fn take_in(
+        &mut self,
+        layer: &mut L,
+        request: Request<RecvStream>,
+        mut answer: SendResponse<Bytes>,
+        io: &mut Io<'_>,
+    ) {
+        self.requests = self.requests.saturating_add(1);
+        if self.life == Life::Fresh {
+            self.life = Life::Used;
         }
+        if self.limits.requests_max.is_some_and(|max| self.requests >= max) {
+            self.end(Life::Ending, io);
+        }
+        let (parts, body) = request.into_parts();
+        let (mut head, has_body) = (Vec::with_capacity(512), !body.is_end_stream());
+        let is_chunked = match text::write_request(&mut head, &parts, has_body) {
+            Ok(is_chunked) => is_chunked,
+            Err(status) => {
+                let _ = answer.send_response(plain(status), true);
+                return;
+            }
+        };
+        let asked = Asked { is_head: parts.method == Method::HEAD, is_connect: false, upgrades: false };
+        let deadline = Deadline::of(&parts.headers, self.own.grpc_timeout_max, &self.clock);
+        let number = self.lanes.next_number();
+        let mut lane = Lane::open(layer, &self.state, Place::STREAM, self.ready.bell(number), io);
+        if has_body {
+            lane.follow(body, is_chunked);
+        }
+        lane.call(layer, Call::Data(&mut head), io);
+        let (answer, reader) = (Some(answer), Reader::new(asked));
+        self.lanes.insert(ClientLane { lane, answer, reader, deadline, has_reply: false });
+        self.ready.list_lane(number);
+    }
+
+    fn drive(&mut self, layer: &mut L, number: usize, is_rung: bool, io: &mut Io<'_>) {
+        let patience = self.own.stalled_timeout;
+        let Some((lane, turn)) = self.lanes.get(number, is_rung, patience, layer, io) else { return };
+        let reason = match lane.drive(layer, turn, &mut self.slots, io) {
+            Drive::On => return self.lanes.note(number, io),
+            Drive::Starved => {
+                self.lanes.starve(number);
+                return self.lanes.note(number, io);
+            }
+            Drive::Finished => CloseReason::Finished,
+            Drive::Cut => CloseReason::Aborted,
+            Drive::Left => {
+                if self.resets.add(io.now(), self.resets_per_sec_max)
+                    && let Link::Open(connection) = &mut self.link
+                {
+                    tracing::debug!("a client of HTTP/2 takes too many requests back");
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    self.ready.list_connection();
+                }
+                CloseReason::Aborted
+            }
+        };
+        // A reply that is not complete ends with its stream, which is reset.
+        if let Some(ClientLane { lane, .. }) = self.lanes.remove(number) {
+            lane.close(layer, &self.state, reason, &mut io.reclaim());
+        }
+    }
+
+    /// Tells the client to begin no more streams (GOAWAY).
+    fn end(&mut self, life: Life, io: &Io<'_>) {
+        if matches!(self.life, Life::Ending | Life::Old) {
+            return;
+        }
+        (self.life, self.since) = (life, io.now());
+        match &mut self.link {
+            Link::Open(connection) => connection.graceful_shutdown(),
+            // It has not said what it is.
+            Link::Handshake(_) => self.link = Link::Over,
+            Link::Over => {}
+        }
+        self.ready.list_connection();
+    }
+
+    /// Until when it may be without a stream.
+    fn wait(&self) -> Tick {
+        let time = match self.life {
+            _ if !self.lanes.is_empty() => return Tick::NEVER,
+            Life::Ending | Life::Old => self.own.goaway_timeout,
+            Life::Fresh => self.limits.head_timeout,
+            Life::Used => self.limits.keep_alive_timeout,
+        };
+        self.since.after(time)
+    }
+
+    /// Whether it goes on.
+    fn look_at_clock(&mut self, io: &Io<'_>) -> bool {
+        let now = io.now();
+        if self.old_at <= now {
+            if self.life == Life::Old {
+                tracing::debug!("an old connection is cut: its streams did not end in time");
+                return false;
+            }
+            self.end(Life::Old, io);
+            (self.life, self.old_at) = (Life::Old, now.after(self.own.age_grace));
+        }
+        if self.wait() <= now {
+            if matches!(self.life, Life::Ending | Life::Old) {
+                return false;
+            }
+            self.end(Life::Ending, io);
+        }
+        self.lanes.is_empty() || self.pings.look(now)
     }
 
     pub(in crate::proxy) fn close(self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
-        self.lanes.into_iter().for_each(|lane| lane.lane.close(layer, reason, reclaim));
+        for ClientLane { lane, .. } in self.lanes.into_all() {
+            lane.close(layer, &self.state, reason, reclaim);
+        }
     }
 }
 
 impl<L: Layer> ClientLane<L> {
-    fn bytes(&self) -> usize {
-        self.lane.bytes() + self.writer.as_ref().map_or(0, Writer::bytes)
-    }
-
-    /// Moves what there is to move; whether it goes on.
-    fn drive(&mut self, layer: &mut L, io: &mut Io<'_>, waker: &Waker, slots: &mut Slots) -> bool {
-        let context = &mut Context::from_waker(waker);
+    /// Moves what there is to move.
+    fn drive(&mut self, layer: &mut L, mut turn: Turn<'_>, slots: &mut Slots, io: &mut Io<'_>) -> Drive {
+        let waker = self.lane.waker();
+        let context = &mut Context::from_waker(&waker);
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(context)) {
+            return self.end_late(context, &mut turn);
+        }
+        if self.has_left(context) {
+            return Drive::Left;
+        }
         loop {
-            let has_left = self.answer.as_ref().is_some_and(oneshot::Sender::is_closed)
-                || self.writer.as_ref().is_some_and(Writer::is_dropped);
-            if has_left {
-                return false;
+            let mut has_moved = false;
+            if let Some(output) = self.lane.take() {
+                has_moved = true;
+                let is_good = output.pieces().all(|piece| self.read_piece(piece, slots));
+                self.lane.give_back(layer, output, io);
+                if !is_good {
+                    return Drive::Cut;
+                }
             }
-            let has_room = self.writer.as_ref().is_none_or(Writer::has_room);
-            let has_moved = has_room && self.lane.take(layer, io);
-            if has_moved && !self.read(waker, slots) || self.is_done {
-                return false;
+            let sent = match &mut self.lane.sink {
+                Some(sink) => turn.send(sink, context),
+                None if self.has_reply => Sent::Whole,
+                None => Sent::On,
+            };
+            match sent {
+                Sent::Whole => return Drive::Finished,
+                Sent::Broken => return Drive::Left,
+                Sent::Starved => return Drive::Starved,
+                Sent::On | Sent::Waits => {}
             }
-            match self.lane.feed(layer, io, context) {
-                Fed::Cut => return false,
+            match self.lane.feed(layer, io) {
+                Fed::Cut => return Drive::Left,
                 Fed::Some => {}
                 Fed::Nothing if has_moved => {}
-                Fed::Nothing => return self.lane.is_open() || !has_room,
+                Fed::Nothing if self.lane.is_open() || sent == Sent::Waits => return Drive::On,
+                Fed::Nothing => return Drive::Cut,
             }
         }
     }
 
-    /// Reads on in the reply; whether that is good so far.
-    fn read(&mut self, waker: &Waker, slots: &mut Slots) -> bool {
-        let mut at = 0;
-        loop {
-            match self.reader.read(&self.lane.rest[at..], slots, &BodyLimits::default()) {
-                // hyper has no way to say them.
-                Event::Interim(response) => at += response.bytes,
-                Event::Head(response) => {
-                    at += response.bytes;
-                    let Some(answer) = self.answer.take() else { return false };
-                    let Some(head) = text::response(&response) else { return false };
-                    let body = if response.body.is_some() {
-                        let (writer, body) = Body::stream(response.length, Some(waker.clone()));
-                        self.writer = Some(writer);
-                        body
-                    } else {
-                        Body::empty()
-                    };
-                    if answer.send(head.map(|()| body)).is_err() {
-                        return false;
-                    }
-                }
-                Event::Data { consumed, data } => {
-                    at += consumed;
-                    self.writer.iter().for_each(|writer| writer.push(data));
-                }
-                Event::End { trailers, .. } => {
-                    self.writer.take().iter().for_each(|writer| writer.end(text::trailers(trailers)));
-                    self.is_done = true;
-                    return true;
-                }
-                Event::Partial { consumed } => {
-                    self.lane.forget(at + consumed);
-                    return true;
-                }
-                Event::Bad(_) => return false,
-            }
+    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+        match (&mut self.lane.sink, &mut self.answer) {
+            (Some(sink), _) => sink.is_reset(context),
+            (None, Some(answer)) => answer.poll_reset(context).is_ready(),
+            (None, None) => false,
         }
+    }
+
+    /// The call's time is over: says so instead of the reply, or behind what there is of it.
+    fn end_late(&mut self, context: &mut Context<'_>, turn: &mut Turn<'_>) -> Drive {
+        let Some(deadline) = self.deadline.take() else { return Drive::Cut };
+        if let Some(answer) = &mut self.answer {
+            let _ = answer.send_response(deadline.answer::<()>().map(drop), true);
+        } else if let Some(sink) = &mut self.lane.sink {
+            match deadline.last_frame().into_data() {
+                Ok(data) => {
+                    sink.push(&data);
+                    sink.end(None);
+                }
+                Err(frame) => sink.end(frame.into_trailers().ok()),
+            }
+            turn.send(sink, context);
+        }
+        Drive::Cut
+    }
+
+    fn read_piece(&mut self, piece: &[u8], slots: &mut Slots) -> bool {
+        let ClientLane { lane, answer, reader, has_reply, .. } = self;
+        let sink = &mut lane.sink;
+        lane.rest.read(piece, |text| {
+            let mut reading = Reading { answer, reader, sink, has_reply };
+            reading.read(text, slots)
+        })
     }
 }
 
-fn plain(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
+fn plain(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
     *response.status_mut() = status;
     response
 }

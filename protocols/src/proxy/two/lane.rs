@@ -1,27 +1,42 @@
-//! A stream as a connection of HTTP/1.1: a session of the proxy on a duplex of its own, what it wrote, and what is still to be fed to it.
+//! A stream as a connection of HTTP/1.1: a session of the proxy on a duplex of its own, with the body that it is fed from and the one that
+//! it writes.
 
+use super::ready::Bell;
+use super::sink::Sink;
 use super::text;
-use crate::adapt::Body;
-use crate::adapt::body::BodyError;
 use crate::http::one::emit;
-use http_body::Body as _;
-use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Origin, Reclaim, Tick, Upper};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use crate::proxy::state::State;
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Origin, Output, Reclaim, Tick, Upper};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// What a stream takes, about, besides what it has queued.
+const STREAM_BYTES: usize = 3 * 1024;
 
 pub(super) struct Lane<L: Layer> {
     upper: Upper<L>,
-    /// What the session wrote, and nobody has read.
-    pub(super) rest: Vec<u8>,
+    /// Where sessions find its bell.
+    key: usize,
+    waker: Waker,
+    pub(super) rest: Rest,
     source: Option<Source>,
-    due: Option<Tick>,
+    pub(super) sink: Option<Sink>,
+    due: Tick,
 }
+
+/// What the session wrote and nobody could use yet.
+#[derive(Default)]
+pub(super) struct Rest(Vec<u8>);
 
 /// A body that comes in frames.
 struct Source {
-    body: Body,
+    body: RecvStream,
     /// The session is told of its end by chunks, and else knows its length.
     is_chunked: bool,
+    is_data_over: bool,
 }
 
 /// What feeding came to.
@@ -34,19 +49,64 @@ pub(super) enum Fed {
     Cut,
 }
 
+impl Rest {
+    /// Has what comes next read behind what is here: `read` says how many bytes it could use.
+    pub(super) fn read<T>(&mut self, next: &[u8], read: impl FnOnce(&[u8]) -> (usize, T)) -> T {
+        if self.0.is_empty() {
+            let (used, said) = read(next);
+            self.0.extend_from_slice(&next[used..]);
+            return said;
+        }
+        self.0.extend_from_slice(next);
+        let (used, said) = read(&self.0);
+        self.0.drain(..used);
+        if self.0.is_empty() {
+            self.0 = Vec::new();
+        }
+        said
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0 = Vec::new();
+    }
+}
+
 impl<L: Layer> Lane<L> {
-    pub(super) fn open(layer: &mut L, tag: u64, io: &mut Io<'_>) -> Lane<L> {
+    pub(super) fn open(
+        layer: &mut L,
+        state: &RefCell<State>,
+        tag: u64,
+        bell: &Arc<Bell>,
+        io: &mut Io<'_>,
+    ) -> Lane<L> {
+        let key = state.borrow_mut().bells.enter(bell.clone());
         let upper = Upper::open(layer, Origin::Connected(tag), io).apart();
-        Lane { upper, rest: Vec::new(), source: None, due: None }
+        let waker = Waker::from(bell.clone());
+        Lane { upper, key, waker, rest: Rest::default(), source: None, sink: None, due: Tick::NEVER }
     }
 
     pub(super) fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) {
         self.upper.call(layer, call, io);
     }
 
+    /// Where sessions find its bell.
+    pub(super) fn key(&self) -> usize {
+        self.key
+    }
+
+    /// Lists it.
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
     /// The memory that it takes, besides what its session says.
     pub(super) fn bytes(&self) -> usize {
-        self.upper.queued_bytes() + self.rest.capacity()
+        let queued = self.sink.as_ref().map_or(0, Sink::bytes);
+        STREAM_BYTES + self.upper.queued_bytes() + self.rest.0.capacity() + queued
     }
 
     /// The session goes on.
@@ -54,27 +114,21 @@ impl<L: Layer> Lane<L> {
         self.upper.is_open()
     }
 
-    /// Moves what the session wrote to the rest. Whether that was anything.
-    pub(super) fn take(&mut self, layer: &mut L, io: &mut Io<'_>) -> bool {
-        let Some(output) = self.upper.take_output() else { return false };
-        output.pieces().for_each(|piece| self.rest.extend_from_slice(piece));
+    /// What the session wrote, where there is room for what it says; give it back with [`Lane::give_back`].
+    pub(super) fn take(&mut self) -> Option<Box<Output>> {
+        let has_room = self.sink.as_ref().is_none_or(Sink::has_room);
+        if has_room { self.upper.take_output() } else { None }
+    }
+
+    pub(super) fn give_back(&mut self, layer: &mut L, output: Box<Output>, io: &mut Io<'_>) {
         io.recycle(output);
         // It may have waited for room.
         self.upper.call(layer, Call::Drained, io);
-        true
-    }
-
-    /// So many bytes of the rest are done.
-    pub(super) fn forget(&mut self, bytes: usize) {
-        self.rest.drain(..bytes);
-        if self.rest.is_empty() && self.rest.capacity() > 16 * 1024 {
-            self.rest = Vec::new();
-        }
     }
 
     /// From now on it is fed with this body.
-    pub(super) fn follow(&mut self, body: Body, is_chunked: bool) {
-        self.source = Some(Source { body, is_chunked });
+    pub(super) fn follow(&mut self, body: RecvStream, is_chunked: bool) {
+        self.source = Some(Source { body, is_chunked, is_data_over: false });
     }
 
     /// The body is not yet complete.
@@ -83,42 +137,15 @@ impl<L: Layer> Lane<L> {
     }
 
     /// Feeds what has come of the body, as long as the session takes it.
-    pub(super) fn feed(&mut self, layer: &mut L, io: &mut Io<'_>, context: &mut Context<'_>) -> Fed {
-        let (mut fed, mut text) = (Fed::Nothing, Vec::new());
-        while self.takes_input(io)
-            && let Some(source) = &mut self.source
-        {
-            text.clear();
-            let is_whole = match Pin::new(&mut source.body).poll_frame(context) {
-                Poll::Pending => break,
-                Poll::Ready(None) => {
-                    if source.is_chunked {
-                        text.extend_from_slice(emit::LAST_CHUNK);
-                    }
-                    true
-                }
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => continue,
-                    Ok(data) if source.is_chunked => {
-                        emit::write_chunk(&mut text, &data);
-                        false
-                    }
-                    Ok(data) => {
-                        text.extend_from_slice(&data);
-                        false
-                    }
-                    Err(frame) => {
-                        if source.is_chunked {
-                            text.extend_from_slice(emit::LAST_CHUNK_SIZE);
-                            text::write_trailers(&mut text, &frame.into_trailers().unwrap_or_default());
-                            text.extend_from_slice(b"\r\n");
-                        }
-                        true
-                    }
-                },
-                // The session has the same time, and says so.
-                Poll::Ready(Some(Err(BodyError::Late))) => true,
-                Poll::Ready(Some(Err(_))) => return Fed::Cut,
+    pub(super) fn feed(&mut self, layer: &mut L, io: &mut Io<'_>) -> Fed {
+        let (mut fed, waker) = (Fed::Nothing, self.waker.clone());
+        let context = &mut Context::from_waker(&waker);
+        while self.source.is_some() && self.takes_input(io) {
+            let mut text = BytesMut::new();
+            let is_whole = match self.source.as_mut().map(|source| source.read(&mut text, context)) {
+                None | Some(Poll::Pending) => break,
+                Some(Poll::Ready(Err(_))) => return Fed::Cut,
+                Some(Poll::Ready(Ok(is_whole))) => is_whole,
             };
             if is_whole {
                 self.source = None;
@@ -133,17 +160,61 @@ impl<L: Layer> Lane<L> {
 
     fn takes_input(&mut self, io: &mut Io<'_>) -> bool {
         let step = self.upper.step(0, io);
-        self.due = io.deadline().filter(|_| self.upper.is_open());
+        self.due = io.deadline().filter(|_| self.upper.is_open()).unwrap_or(Tick::NEVER);
         step.next == Next::Continue
     }
 
     /// When its session is to be called next, whatever comes.
-    pub(super) fn due(&mut self, io: &mut Io<'_>) -> Option<Tick> {
+    pub(super) fn due(&mut self, io: &mut Io<'_>) -> Tick {
         self.takes_input(io);
-        self.due
+        self.due.min(self.sink.as_ref().map_or(Tick::NEVER, Sink::due))
     }
 
-    pub(super) fn close(self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
+    pub(super) fn close(
+        self,
+        layer: &mut L,
+        state: &RefCell<State>,
+        reason: CloseReason,
+        reclaim: &mut Reclaim<'_>,
+    ) {
         self.upper.close(layer, reason, reclaim);
+        state.borrow_mut().bells.leave(self.key);
     }
+}
+
+impl Source {
+    /// Reads on, into the text that the session is to see; whether that is all.
+    fn read(&mut self, text: &mut BytesMut, context: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
+        while !self.is_data_over {
+            let Some(data) = std::task::ready!(self.body.poll_data(context)?) else {
+                self.is_data_over = true;
+                break;
+            };
+            // It is taken, whatever the session does with it.
+            self.body.flow_control().release_capacity(data.len())?;
+            if !data.is_empty() {
+                *text = if self.is_chunked { chunk(&data) } else { own(data) };
+                return Poll::Ready(Ok(false));
+            }
+        }
+        let trailers = std::task::ready!(self.body.poll_trailers(context)?);
+        if self.is_chunked {
+            let mut last = emit::LAST_CHUNK_SIZE.to_vec();
+            text::write_trailers(&mut last, &trailers.unwrap_or_default());
+            last.extend_from_slice(b"\r\n");
+            text.extend_from_slice(&last);
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+fn chunk(data: &[u8]) -> BytesMut {
+    let mut text = Vec::with_capacity(data.len() + 20);
+    emit::write_chunk(&mut text, data);
+    own(text.into())
+}
+
+/// Without a copy where nobody else has it.
+fn own(data: Bytes) -> BytesMut {
+    data.try_into_mut().unwrap_or_else(|data| BytesMut::from(&data[..]))
 }

@@ -1,11 +1,11 @@
 //! Heads and trailers, from the words of HTTP/2 to text of HTTP/1.1 and back. Pure.
 //!
-//! hyper has checked names and values: none has a line end in it. Everything else is checked by who reads the text.
+//! The library has checked names and values: none has a line end in it. Everything else is checked by who reads the text.
 
 use crate::http::client::reader::Response as Parsed;
 use crate::http::message::{Framing, Head, Method};
 use crate::http::one::emit;
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, request, response};
 
@@ -40,13 +40,14 @@ pub(super) fn write_request(
     if !cookies.is_empty() {
         write_line(out, b"cookie", &cookies.join(&b"; "[..]));
     }
-    // Nobody could pass a 100 on.
-    write_fields(out, &parts.headers, |name| *name == HOST || *name == COOKIE || *name == EXPECT);
+    let is_chunked = has_body && is_open(&parts.headers);
+    write_fields(out, &parts.headers, |name| {
+        *name == HOST || *name == COOKIE || is_chunked && *name == CONTENT_LENGTH
+    });
     if parts.headers.contains_key("te") {
         // It concerns a connection, and says what the next one may send.
         out.extend_from_slice(b"connection: te\r\n");
     }
-    let is_chunked = has_body && !parts.headers.contains_key(CONTENT_LENGTH);
     if is_chunked {
         out.extend_from_slice(emit::CHUNKED);
     }
@@ -61,9 +62,10 @@ pub(super) fn write_response(
     (is_head, has_body): (bool, bool),
 ) -> bool {
     emit::write_status_line(out, parts.status.as_u16());
-    write_fields(out, &parts.headers, |_| false);
     let may_have_body = !is_head && !matches!(parts.status.as_u16(), 204 | 304);
-    let is_open = may_have_body && !parts.headers.contains_key(CONTENT_LENGTH);
+    let has_length = parts.headers.contains_key(CONTENT_LENGTH);
+    let is_open = may_have_body && if has_body { is_open(&parts.headers) } else { !has_length };
+    write_fields(out, &parts.headers, |name| is_open && *name == CONTENT_LENGTH);
     match (is_open, has_body) {
         (true, true) => out.extend_from_slice(emit::CHUNKED),
         (true, false) => emit::write_length(out, 0),
@@ -71,6 +73,21 @@ pub(super) fn write_response(
     }
     out.extend_from_slice(b"\r\n");
     is_open && has_body
+}
+
+/// An interim reply.
+pub(super) fn interim(response: &Response<()>) -> Vec<u8> {
+    let mut out = Vec::new();
+    emit::write_status_line(&mut out, response.status().as_u16());
+    write_fields(&mut out, response.headers(), |_| false);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Whether a body is written in chunks: its length is not said, or trailers are announced (RFC 9110, 6.6.2), which nothing else has a
+/// place for in HTTP/1.1.
+fn is_open(fields: &HeaderMap) -> bool {
+    !fields.contains_key(CONTENT_LENGTH) || fields.contains_key(TRAILER)
 }
 
 /// Writes trailers, each with its line end.

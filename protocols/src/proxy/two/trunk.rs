@@ -1,24 +1,21 @@
 //! A connection of HTTP/2 with a server: each of its lanes writes requests, one after the other, and reads their replies.
 
 use super::lane::{Fed, Lane};
+use super::lanes::{Carries, Lanes, Turn};
+use super::pings::Pings;
+use super::ready::{Part, Ready};
+use super::requesting::{To, begin, is_unprocessed, read_body};
+use super::sink::Sent;
 use super::text;
-use crate::adapt::Body;
-use crate::adapt::body::Writer;
-use crate::adapt::pipe::{Far, Near, pipe};
-use crate::adapt::signal::Signal;
-use crate::adapt::stream::Task;
-use crate::adapt::timer::Clock;
-use crate::http::message::{Expect, Slots};
-use crate::http::one::decoder::{BodyLimits, Decoded, Decoder};
-use crate::http::one::head::{HeadLimits, Outcome, parse_head};
+use super::wire::Wire;
+use crate::http::message::Slots;
+use crate::http::one::decoder::Decoder;
 use crate::proxy::groups::Place;
 use crate::proxy::state::State;
-use futures_util::stream::{FuturesUnordered, Stream};
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::Response;
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, Connection, SendRequest};
-use hyper::rt::Executor;
 use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Reclaim, Refusal, Step, Tick};
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -26,32 +23,32 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// What hyper keeps for a connection, besides the pipe.
+/// What the library keeps for a connection, about.
 const CONNECTION_BYTES: usize = 20 * 1024;
 /// Who goes on waking itself has its next turn after those of others.
 const ROUNDS_MAX: usize = 64;
 /// What a server may send that nobody has read: of a stream, and of all together.
 const WINDOW_BYTES: u32 = 256 * 1024;
 const WINDOWS_BYTES: u32 = 1024 * 1024;
+/// Fields of one reply, as HPACK counts them.
+const FIELD_BYTES_MAX: u32 = 64 * 1024;
+/// What is written to a stream and not sent: of the request's body, so that it costs one lane no more than the others.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Streams that a server did wrong, in the life of a connection: beyond them it ends.
+const RESETS_MAX: usize = 1024;
 /// A server that is silent for so long while it has requests is asked whether it is there, and has so long to answer.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_TIMES: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// Requests have times of their own.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What a client is told that waits with its body.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// What one head may have: it is our own text, of what was judged.
-const HEAD_LIMITS: HeadLimits =
-    HeadLimits { request_line_bytes_max: 1 << 20, head_bytes_max: 1 << 20, fields_max: usize::MAX };
-
 pub(in crate::proxy) struct Trunk<L: Layer> {
-    near: Near,
-    clock: Clock,
-    signal: Signal,
-    tasks: FuturesUnordered<Task>,
-    spawned: Spawned,
-    connecting: Option<Connecting>,
-    connection: Option<Pin<Box<Served>>>,
-    sender: Option<SendRequest<Body>>,
-    lanes: Vec<ServerLane<L>>,
+    wire: Wire,
+    link: Link,
+    sender: Option<SendRequest<Bytes>>,
+    ready: Ready,
+    lanes: Lanes<ServerLane<L>>,
+    pings: Pings,
     purpose: Purpose,
     is_secured: bool,
     /// Without a lane it is kept for so long...
@@ -60,13 +57,20 @@ pub(in crate::proxy) struct Trunk<L: Layer> {
     kept_until: Tick,
     /// Its handshake came to HTTP/2.
     is_spoken: bool,
+    /// It takes requests: not behind a GOAWAY, and not when all numbers of streams were used.
+    is_usable: bool,
     slots: Slots,
     state: Rc<RefCell<State>>,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = hyper::Result<(SendRequest<Body>, Served)>>>>;
-type Served = Connection<Far, Body, Spawned>;
-type Reply = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>>>>;
+enum Link {
+    Connecting(Connecting),
+    Open(Box<Served>),
+    Over,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<(SendRequest<Bytes>, Served), h2::Error>>>>;
+type Served = Connection<Wire, Bytes>;
 
 /// What it is for.
 #[derive(Clone, Copy)]
@@ -79,25 +83,18 @@ enum Purpose {
     Nothing,
 }
 
-/// What hyper spawns, until it is taken.
-#[derive(Clone, Default)]
-struct Spawned(Rc<RefCell<Vec<Task>>>);
-
-impl<F: Future + 'static> Executor<F> for Spawned {
-    fn execute(&self, future: F) {
-        self.0.borrow_mut().push(Box::pin(async move {
-            future.await;
-        }));
-    }
-}
-
 struct ServerLane<L: Layer> {
     lane: Lane<L>,
     /// The rest of the request's body.
     decoder: Option<Decoder>,
-    writer: Option<Writer>,
-    reply: Option<Reply>,
+    reply: Option<ResponseFuture>,
     is_head: bool,
+}
+
+impl<L: Layer> Carries<L> for ServerLane<L> {
+    fn lane(&mut self) -> &mut Lane<L> {
+        &mut self.lane
+    }
 }
 
 impl<L: Layer> Trunk<L> {
@@ -112,15 +109,16 @@ impl<L: Layer> Trunk<L> {
         let secure = io.facts().and_then(|facts| facts.secure.as_ref());
         let is_secured = secure.is_some();
         let is_spoken = secure.is_none_or(|secure| secure.alpn.as_deref() == Some(b"h2"));
-        let ((near, far), clock, spawned) = (pipe(None), Clock::new(io.now()), Spawned::default());
-        let mut builder = Builder::new(spawned.clone());
+        let wire = Wire::default();
+        let mut builder = Builder::new();
         builder
-            .timer(clock.clone())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .initial_stream_window_size(WINDOW_BYTES)
+            .enable_push(false)
+            .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOWS_BYTES)
-            .max_header_list_size(64 * 1024);
+            .max_header_list_size(FIELD_BYTES_MAX)
+            .max_send_buffer_size(SEND_BYTES_MAX)
+            .max_local_error_reset_streams(Some(RESETS_MAX));
+        let far = wire.clone();
         let connecting: Connecting = Box::pin(async move { builder.handshake(far).await });
         let mut it = state.borrow_mut();
         let keep_timeout = it.groups.config(place.group).keep_timeout;
@@ -134,27 +132,27 @@ impl<L: Layer> Trunk<L> {
         };
         drop(it);
         let mut trunk = Trunk {
-            near,
-            clock,
-            signal: Signal::new(io.waker().into()),
-            tasks: FuturesUnordered::new(),
-            spawned,
-            connecting: Some(connecting).filter(|_| is_spoken),
-            connection: None,
+            wire,
+            link: if is_spoken { Link::Connecting(connecting) } else { Link::Over },
             sender: None,
-            lanes: Vec::new(),
+            ready: Ready::new(io),
+            lanes: Lanes::default(),
+            pings: Pings::new(Some(PING_TIMES), io.now()),
             purpose,
             is_secured,
             keep_timeout,
             kept_until: Tick::NEVER,
             is_spoken,
+            is_usable: true,
             slots: Slots::new(),
             state,
         };
         if let Purpose::Check = purpose {
             trunk.add_lane(layer, tag | Place::LANE, io);
         }
-        if trunk.advance(layer, io) != Next::Continue {
+        trunk.ready.begin();
+        trunk.ready.list_connection();
+        if trunk.go_on(layer, io) != Next::Continue {
             // Only a call can close, and this asks for one at once.
             io.notify_drained();
         }
@@ -162,129 +160,162 @@ impl<L: Layer> Trunk<L> {
     }
 
     pub(in crate::proxy) fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) -> Step {
-        let for_lanes = match call {
-            Call::Timeout => || Call::Timeout,
-            Call::Drain => || Call::Drain,
-            Call::Shed => || Call::Shed,
-            _ => || Call::Wake,
-        };
+        self.ready.begin();
         let is_asked_to_end = match call {
             Call::Timeout => self.kept_until <= io.now(),
             Call::Shed | Call::Drain => true,
             _ => false,
         };
-        self.signal.begin();
-        self.lanes.iter_mut().for_each(|lane| lane.lane.call(layer, for_lanes(), io));
-        let (mut taken, mut next) = (0, Next::Continue);
         match call {
-            Call::Data(input) => {
-                while next == Next::Continue && taken < input.len() {
-                    let pushed = self.near.push(&input[taken..]);
-                    taken += pushed;
-                    next = self.advance(layer, io);
-                    if pushed == 0 && next == Next::Continue {
-                        next = Next::Pause;
-                    }
-                }
-            }
+            Call::Data(input) => return self.data(layer, input, io),
             Call::End(_) => {
-                self.near.end();
-                self.advance(layer, io);
-                next = Next::Close;
+                self.wire.end();
+                self.ready.list_connection();
+                self.go_on(layer, io);
+                return Step::close();
             }
-            _ => next = self.advance(layer, io),
+            Call::Timeout => {
+                self.lanes.time_out(layer, &self.ready, io);
+                if !self.lanes.is_empty() && !self.pings.look(io.now()) {
+                    tracing::debug!("a server of HTTP/2 does not answer a PING");
+                    self.over();
+                }
+                self.ready.list_connection();
+            }
+            Call::Drain => self.lanes.call_all(layer, || Call::Drain, &self.ready, io),
+            Call::Shed => self.lanes.call_all(layer, || Call::Shed, &self.ready, io),
+            Call::Drained | Call::Gone => {}
+            // Streams may be wanted.
+            Call::Wake => self.open_lanes(layer, io),
         }
-        if is_asked_to_end && self.lanes.is_empty() && next == Next::Continue {
-            next = Next::Close;
-        }
-        Step { consumed: taken, need: 0, next }
+        let next = self.go_on(layer, io);
+        let ends = is_asked_to_end && self.lanes.is_empty() && next == Next::Continue;
+        Step::next(if ends { Next::Close } else { next })
     }
 
-    /// Polls until nothing moves, and writes what there is to send.
-    fn advance(&mut self, layer: &mut L, io: &mut Io<'_>) -> Next {
-        self.clock.set(io.now());
-        let waker = self.signal.waker();
-        let mut is_over = !self.is_spoken;
-        self.signal.begin();
+    fn data(&mut self, layer: &mut L, input: &[u8], io: &mut Io<'_>) -> Step {
+        let mut taken = 0;
+        self.pings.hear(io.now());
+        loop {
+            let pushed = self.wire.push(&input[taken..]);
+            taken += pushed;
+            self.ready.list_connection();
+            let next = self.go_on(layer, io);
+            if taken == input.len() || pushed == 0 || next != Next::Continue {
+                let next = if next == Next::Continue && taken < input.len() { Next::Pause } else { next };
+                return Step { consumed: taken, need: 0, next };
+            }
+            self.ready.begin();
+        }
+    }
+
+    /// Goes on with all that can, and writes what there is to send.
+    fn go_on(&mut self, layer: &mut L, io: &mut Io<'_>) -> Next {
         for _ in 0..ROUNDS_MAX {
-            self.signal.lower();
-            is_over |= self.poll(&mut Context::from_waker(&waker));
-            self.open_lanes(layer, io);
-            self.drive(layer, io, &waker, is_over);
-            // Below high water: the engine would not read replies above it, and both sides would wait.
-            let output = self.near.take(io.room_bytes().saturating_sub(1));
-            let has_moved = !output.is_empty();
-            io.queue(output);
-            if is_over || !has_moved && !self.signal.is_raised() {
+            self.pour(io);
+            let listed = self.ready.take();
+            if listed.is_empty() {
                 break;
             }
+            for number in &listed {
+                match self.ready.look_at(*number) {
+                    Part::Connection => self.poll(layer, io),
+                    Part::Lane(lane, is_rung) => self.drive(layer, lane, is_rung, io),
+                }
+            }
+            self.ready.recycle(listed);
         }
-        self.signal.end();
-        self.note(is_over);
+        self.ready.end();
+        self.note();
+        let is_over = matches!(self.link, Link::Over);
         if is_over || self.is_done(io) {
             return Next::Close;
         }
-        if self.near.has_output() {
+        if self.wire.output_bytes() > 0 || self.lanes.has_starved() {
             io.notify_drained();
         }
-        let lanes: usize = self.lanes.iter().map(ServerLane::bytes).sum();
-        io.hold(CONNECTION_BYTES + self.near.bytes() + lanes);
+        io.hold(CONNECTION_BYTES + self.wire.bytes() + self.ready.bytes() + self.lanes.bytes());
         if !self.lanes.is_empty() {
             self.kept_until = Tick::NEVER;
         } else if self.kept_until == Tick::NEVER {
             self.kept_until = io.now().after(self.keep_timeout);
         }
-        let lanes = self.lanes.iter_mut().filter_map(|lane| lane.lane.due(io));
-        let due = lanes.chain([self.kept_until]).chain(self.clock.next()).min();
-        io.set_deadline(due.filter(|due| *due != Tick::NEVER));
+        let pinged = if self.lanes.is_empty() { Tick::NEVER } else { self.pings.due() };
+        let due = self.lanes.due().min(self.kept_until).min(pinged);
+        io.set_deadline(Some(due).filter(|due| *due != Tick::NEVER));
         Next::Continue
     }
 
     /// Whether it has nothing to do, and nobody will want it.
     fn is_done(&self, io: &Io<'_>) -> bool {
-        let is_wanted = matches!(self.purpose, Purpose::Requests(_)) && !io.is_draining();
+        let is_wanted =
+            matches!(self.purpose, Purpose::Requests(_)) && !io.is_draining() && !self.is_closed();
         self.lanes.is_empty() && !is_wanted
     }
 
-    /// Polls hyper; whether the connection is over.
-    fn poll(&mut self, context: &mut Context<'_>) -> bool {
-        if let Some(connecting) = &mut self.connecting
-            && let Poll::Ready(connected) = connecting.as_mut().poll(context)
-        {
-            self.connecting = None;
-            let Ok((sender, connection)) = connected else { return true };
-            self.sender = Some(sender);
-            self.connection = Some(Box::pin(connection));
+    /// Writes what there is to send, and lets those go on that waited for that.
+    fn pour(&mut self, io: &mut Io<'_>) {
+        // Below high water: the engine would not read replies above it, and both sides would wait.
+        if self.wire.pour(io.room_bytes().saturating_sub(1), io) {
+            self.ready.list_connection();
         }
-        if let Some(connection) = &mut self.connection
-            && let Poll::Ready(over) = connection.as_mut().poll(context)
-        {
-            if let Err(error) = over {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a server's connection of HTTP/2 ended"
-                );
-            }
-            self.connection = None;
-        }
-        loop {
-            self.tasks.extend(self.spawned.0.take());
-            match Pin::new(&mut self.tasks).poll_next(context) {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) | Poll::Pending => break,
+        self.lanes.refill(io.room_bytes().saturating_sub(self.wire.output_bytes()), &self.ready);
+    }
+
+    /// Reads on in what has arrived.
+    fn poll(&mut self, layer: &mut L, io: &mut Io<'_>) {
+        let waker = self.ready.connection_waker();
+        let context = &mut Context::from_waker(&waker);
+        if let Link::Connecting(connecting) = &mut self.link {
+            match connecting.as_mut().poll(context) {
+                Poll::Pending => return,
+                Poll::Ready(Err(error)) => return self.fail(&error),
+                Poll::Ready(Ok((sender, mut connection))) => {
+                    self.pings.begin(connection.ping_pong());
+                    self.sender = Some(sender);
+                    self.link = Link::Open(Box::new(connection));
+                    self.open_lanes(layer, io);
+                    self.lanes.list_all(&self.ready);
+                }
             }
         }
-        self.connecting.is_none() && self.connection.is_none() && self.tasks.is_empty()
+        if let Link::Open(connection) = &mut self.link {
+            let polled = Pin::new(connection).poll(context);
+            self.is_usable = self.sender.as_mut().is_none_or(is_usable);
+            match polled {
+                Poll::Pending if self.is_closed() => self.lanes.list_all(&self.ready),
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.over(),
+                Poll::Ready(Err(error)) => self.fail(&error),
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &h2::Error) {
+        tracing::debug!(error = error as &dyn std::error::Error, "a server's connection of HTTP/2 ended");
+        self.over();
+    }
+
+    fn over(&mut self) {
+        self.link = Link::Over;
+        self.lanes.list_all(&self.ready);
+    }
+
+    /// It takes no more requests.
+    fn is_closed(&self) -> bool {
+        matches!(self.link, Link::Over) || !self.is_usable
     }
 
     fn add_lane(&mut self, layer: &mut L, tag: u64, io: &mut Io<'_>) {
-        let lane = Lane::open(layer, tag, io);
-        self.lanes.push(ServerLane { lane, decoder: None, writer: None, reply: None, is_head: false });
+        let number = self.lanes.next_number();
+        let lane = Lane::open(layer, &self.state, tag, self.ready.bell(number), io);
+        self.lanes.insert(ServerLane { lane, decoder: None, reply: None, is_head: false });
+        self.ready.list_lane(number);
     }
 
     fn open_lanes(&mut self, layer: &mut L, io: &mut Io<'_>) {
-        let (Purpose::Requests(key), Some(sender)) = (self.purpose, &self.sender) else { return };
-        if sender.is_closed() {
+        let Purpose::Requests(key) = self.purpose else { return };
+        if self.sender.is_none() || self.is_closed() {
             return;
         }
         let mut state = self.state.borrow_mut();
@@ -295,161 +326,169 @@ impl<L: Layer> Trunk<L> {
         }
     }
 
-    fn drive(&mut self, layer: &mut L, io: &mut Io<'_>, waker: &Waker, is_over: bool) {
-        let is_closed = is_over || self.sender.as_ref().is_some_and(SendRequest::is_closed);
-        let mut at = 0;
-        while let Some(lane) = self.lanes.get_mut(at) {
-            let to = (self.sender.as_mut(), self.is_secured);
-            lane.drive(layer, io, waker, to, &mut self.slots);
-            if is_over || is_closed && lane.is_idle() {
-                lane.lane.call(layer, Call::End(&mut []), io);
+    fn drive(&mut self, layer: &mut L, number: usize, is_rung: bool, io: &mut Io<'_>) {
+        let (is_over, is_closed) = (matches!(self.link, Link::Over), self.is_closed());
+        let to = To { sender: self.sender.as_ref(), is_secured: self.is_secured };
+        let Some((lane, mut turn)) = self.lanes.get(number, is_rung, NEVER, layer, io) else { return };
+        let is_starved = lane.drive(layer, &mut turn, (&to, &self.state), &mut self.slots, io);
+        if is_over || is_closed && lane.is_idle() {
+            lane.lane.call(layer, Call::End(&mut []), io);
+        }
+        if lane.lane.is_open() {
+            if is_starved {
+                self.lanes.starve(number);
             }
-            if lane.lane.is_open() {
-                at += 1;
-            } else {
-                let lane = self.lanes.swap_remove(at).lane;
-                lane.close(layer, CloseReason::Finished, &mut io.reclaim());
-            }
+            self.lanes.note(number, io);
+        } else if let Some(ServerLane { lane, .. }) = self.lanes.remove(number) {
+            lane.close(layer, &self.state, CloseReason::Finished, &mut io.reclaim());
         }
     }
 
     /// Says how many streams there are, and may be.
-    fn note(&self, is_over: bool) {
+    fn note(&self) {
         let Purpose::Requests(key) = self.purpose else { return };
-        let is_closed = is_over || self.sender.as_ref().is_some_and(SendRequest::is_closed);
-        let streams_max = match &self.connection {
-            _ if is_closed => None,
-            Some(connection) => Some(connection.current_max_send_streams()),
+        let streams_max = match &self.sender {
+            _ if self.is_closed() => None,
+            Some(sender) => Some(sender.current_max_send_streams()),
             None => Some(usize::MAX),
         };
         self.state.borrow_mut().note_trunk(key, self.lanes.len(), streams_max);
     }
 
     pub(in crate::proxy) fn close(self, layer: &mut L, reason: CloseReason, reclaim: &mut Reclaim<'_>) {
-        self.lanes.into_iter().for_each(|lane| lane.lane.close(layer, reason, reclaim));
+        for ServerLane { lane, .. } in self.lanes.into_all() {
+            lane.close(layer, &self.state, reason, reclaim);
+        }
         if let Purpose::Requests(key) = self.purpose {
             self.state.borrow_mut().trunk_closed(key, self.is_spoken);
         }
     }
 }
 
-impl<L: Layer> ServerLane<L> {
-    fn bytes(&self) -> usize {
-        self.lane.bytes() + self.writer.as_ref().map_or(0, Writer::bytes)
-    }
+fn is_usable(sender: &mut SendRequest<Bytes>) -> bool {
+    !matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+}
 
+impl<L: Layer> ServerLane<L> {
     /// It has no request.
     fn is_idle(&self) -> bool {
         self.decoder.is_none() && self.reply.is_none() && !self.lane.is_fed() && self.lane.rest.is_empty()
     }
 
-    /// Moves what there is to move.
+    /// Moves what there is to move; whether it waits for the connection.
     fn drive(
         &mut self,
         layer: &mut L,
-        io: &mut Io<'_>,
-        waker: &Waker,
-        (mut sender, is_secured): (Option<&mut SendRequest<Body>>, bool),
+        turn: &mut Turn<'_>,
+        (to, state): (&To<'_>, &RefCell<State>),
         slots: &mut Slots,
-    ) {
-        let context = &mut Context::from_waker(waker);
+        io: &mut Io<'_>,
+    ) -> bool {
+        let waker = self.lane.waker();
+        let context = &mut Context::from_waker(&waker);
         while self.lane.is_open() {
-            let has_room = self.writer.as_ref().is_none_or(Writer::has_room);
-            let mut has_moved = has_room && self.lane.take(layer, io);
-            let said =
-                sender.as_mut().map_or(Ok(false), |sender| self.read(sender, is_secured, waker, slots));
-            match said {
-                // hyper does not show it, and the body may as well come at once.
+            let mut has_moved = self.take(layer, to, slots, io);
+            let sent = self.lane.sink.as_mut().map_or(Sent::On, |sink| turn.send(sink, context));
+            match sent {
+                Sent::Whole => self.lane.sink = None,
+                // The reply says why, or its absence.
+                Sent::Broken => (self.lane.sink, self.decoder) = (None, None),
+                Sent::On | Sent::Waits | Sent::Starved => {}
+            }
+            while let Some(text) = self.interim(context) {
+                self.lane.call(layer, Call::Data(&mut { text }), io);
+            }
+            if let Some(reply) = &mut self.reply
+                && let Poll::Ready(replied) = Pin::new(reply).poll(context)
+            {
+                self.reply = None;
+                match replied {
+                    Ok(response) => self.take_head(layer, response, io),
+                    Err(error) => {
+                        if is_unprocessed(&error) {
+                            state.borrow_mut().unprocessed(self.lane.key());
+                        }
+                        self.lane.call(layer, Call::End(&mut []), io);
+                        return false;
+                    }
+                }
+                has_moved = true;
+            }
+            match self.lane.feed(layer, io) {
+                Fed::Cut => {
+                    self.lane.call(layer, Call::End(&mut []), io);
+                    return false;
+                }
+                Fed::Some => {}
+                Fed::Nothing if has_moved => {}
+                Fed::Nothing => return sent == Sent::Starved,
+            }
+        }
+        false
+    }
+
+    /// Takes what the session wrote; whether that was anything.
+    fn take(&mut self, layer: &mut L, to: &To<'_>, slots: &mut Slots, io: &mut Io<'_>) -> bool {
+        let Some(output) = self.lane.take() else { return false };
+        for piece in output.pieces() {
+            match self.read_piece(piece, to, slots) {
+                // The body may as well come at once.
                 Ok(true) => self.lane.call(layer, Call::Data(&mut CONTINUE.to_vec()), io),
                 Ok(false) => {}
                 Err(said) => {
-                    (self.decoder, self.writer) = (None, None);
+                    (self.decoder, self.lane.sink, self.reply) = (None, None, None);
                     self.lane.rest.clear();
                     self.lane.call(layer, Call::Data(&mut said.as_bytes().to_vec()), io);
-                    continue;
+                    break;
                 }
             }
-            if let Some(reply) = &mut self.reply
-                && let Poll::Ready(replied) = reply.as_mut().poll(context)
-            {
-                self.reply = None;
-                let Ok(response) = replied else {
-                    return self.lane.call(layer, Call::End(&mut []), io);
-                };
-                let (parts, incoming) = response.into_parts();
-                let (mut head, has_body) = (Vec::new(), !incoming.is_end_stream());
-                let is_chunked = text::write_response(&mut head, &parts, (self.is_head, has_body));
-                if has_body {
-                    self.lane.follow(Body::streamed(incoming, None), is_chunked);
-                }
-                self.lane.call(layer, Call::Data(&mut head), io);
-                has_moved = true;
-            }
-            match self.lane.feed(layer, io, context) {
-                Fed::Cut => return self.lane.call(layer, Call::End(&mut []), io),
-                Fed::Some => {}
-                Fed::Nothing if has_moved => {}
-                Fed::Nothing => return,
-            }
+        }
+        self.lane.give_back(layer, output, io);
+        true
+    }
+
+    /// The text of an interim reply, if one has come.
+    fn interim(&mut self, context: &mut Context<'_>) -> Option<Vec<u8>> {
+        match self.reply.as_mut()?.poll_informational(context) {
+            Poll::Ready(Some(Ok(response))) => Some(text::interim(&response)),
+            // Whatever it is, the reply says it as well.
+            Poll::Ready(_) | Poll::Pending => None,
         }
     }
 
+    fn take_head(&mut self, layer: &mut L, response: Response<RecvStream>, io: &mut Io<'_>) {
+        let (parts, body) = response.into_parts();
+        let (mut head, has_body) = (Vec::with_capacity(512), !body.is_end_stream());
+        let is_chunked = text::write_response(&mut head, &parts, (self.is_head, has_body));
+        if has_body {
+            self.lane.follow(body, is_chunked);
+        }
+        self.lane.call(layer, Call::Data(&mut head), io);
+    }
+
     /// Reads on in the request; whether its client waits for a 100. An error is what is said instead of a reply.
-    fn read(
-        &mut self,
-        sender: &mut SendRequest<Body>,
-        is_secured: bool,
-        waker: &Waker,
-        slots: &mut Slots,
-    ) -> Result<bool, &'static str> {
-        const BAD: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
-        const NOT_OVER_TWO: &str = "HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n";
-        let mut waits = false;
-        if self.decoder.is_none() && self.reply.is_none() && !self.lane.is_fed() {
-            match parse_head(&self.lane.rest, slots, &HEAD_LIMITS) {
-                Outcome::Partial => return Ok(false),
-                Outcome::Malformed(_) => return Err(BAD),
-                Outcome::Complete { head, .. } if head.upgrade && head.fields.value("upgrade").is_some() => {
-                    return Err(NOT_OVER_TWO);
-                }
-                Outcome::Complete { head, len } => {
-                    let request = text::request(&head, is_secured).ok_or(BAD)?;
-                    let body = if text::has_body(&head) {
-                        let length = request.headers().get(http::header::CONTENT_LENGTH);
-                        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-                        let (writer, body) = Body::stream(length, Some(waker.clone()));
-                        (self.writer, self.decoder) = (Some(writer), Some(Decoder::new(head.framing)));
-                        body
-                    } else {
-                        Body::empty()
-                    };
-                    self.is_head = text::is_head(&head);
-                    waits = head.expect == Expect::Continue;
-                    self.reply = Some(Box::pin(sender.send_request(request.map(|()| body))));
-                    self.lane.forget(len);
+    fn read_piece(&mut self, piece: &[u8], to: &To<'_>, slots: &mut Slots) -> Result<bool, &'static str> {
+        let is_new = self.decoder.is_none() && self.reply.is_none() && !self.lane.is_fed();
+        let ServerLane { lane, decoder, reply, is_head } = self;
+        let sink = &mut lane.sink;
+        lane.rest.read(piece, |text| {
+            let (mut at, mut waits) = (0, false);
+            if is_new {
+                match begin(text, to, slots) {
+                    Ok(None) => return (0, Ok(false)),
+                    Ok(Some(begun)) => {
+                        at = begun.bytes;
+                        waits = begun.waits;
+                        *is_head = begun.is_head;
+                        (*decoder, *sink, *reply) = (begun.decoder, begun.sink, Some(begun.reply));
+                    }
+                    Err(said) => return (0, Err(said)),
                 }
             }
-        }
-        let mut at = 0;
-        while let Some(decoder) = &mut self.decoder {
-            match decoder.decode(&self.lane.rest[at..], &BodyLimits::default()) {
-                Decoded::Data { consumed, data } => {
-                    at += consumed;
-                    self.writer.iter().for_each(|writer| writer.push(data));
-                }
-                Decoded::Partial { consumed } => {
-                    at += consumed;
-                    break;
-                }
-                Decoded::End { consumed, trailers } => {
-                    at += consumed;
-                    self.writer.take().iter().for_each(|writer| writer.end(text::trailers(trailers)));
-                    self.decoder = None;
-                }
-                Decoded::Malformed(_) => return Err(BAD),
+            match read_body(&text[at..], decoder, sink) {
+                Ok(used) => (at + used, Ok(waits)),
+                Err(said) => (at, Err(said)),
             }
-        }
-        self.lane.forget(at);
-        Ok(waits)
+        })
     }
 }

@@ -1,0 +1,153 @@
+//! Which parts of a connection of HTTP/2 are to go on: its streams, and the connection itself. Whoever has something for one lists it, so
+//! that a call of the session costs what is listed, and not what is there.
+
+use crate::adapt::signal::Signal;
+use ringmill_engine::Io;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+/// The number of what the connection itself is.
+const CONNECTION: u32 = u32::MAX;
+
+/// The list of one connection.
+pub(super) struct Ready {
+    signal: Signal,
+    list: Arc<List>,
+    connection: Arc<Bell>,
+    /// Of each lane, by its number; a number is used again, and so is its bell.
+    bells: Vec<Arc<Bell>>,
+    /// What was listed is taken in here.
+    taken: Vec<u32>,
+}
+
+struct List {
+    listed: Mutex<Vec<u32>>,
+    signal: Waker,
+}
+
+/// Lists one part of a connection, once until it is looked at. As a [`Waker`] it is for bodies and for HTTP/2; [`Bell::ring`] is for
+/// sessions, and has the lane's own session called.
+pub(in crate::proxy) struct Bell {
+    list: Arc<List>,
+    number: u32,
+    is_listed: AtomicBool,
+    is_rung: AtomicBool,
+}
+
+/// What is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Connection,
+    /// The lane with this number; whether its session is to be called.
+    Lane(usize, bool),
+}
+
+impl List {
+    /// Nothing panics while it is locked.
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bell {
+    fn new(list: &Arc<List>, number: u32) -> Arc<Bell> {
+        let [is_listed, is_rung] = [(); 2].map(|()| AtomicBool::new(false));
+        Arc::new(Bell { list: list.clone(), number, is_listed, is_rung })
+    }
+
+    /// Has the session of its lane called.
+    pub(in crate::proxy) fn ring(&self) {
+        self.is_rung.store(true, SeqCst);
+        self.list();
+    }
+
+    fn list(&self) {
+        if !self.is_listed.swap(true, SeqCst) {
+            self.list.lock().push(self.number);
+            self.list.signal.wake_by_ref();
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Bell>) {
+        self.list();
+    }
+
+    fn wake_by_ref(self: &Arc<Bell>) {
+        self.list();
+    }
+}
+
+impl Ready {
+    pub(super) fn new(io: &mut Io<'_>) -> Ready {
+        let signal = Signal::new(io.waker().into());
+        let list = Arc::new(List { listed: Mutex::default(), signal: signal.waker() });
+        let connection = Bell::new(&list, CONNECTION);
+        Ready { signal, list, connection, bells: Vec::new(), taken: Vec::new() }
+    }
+
+    /// From here to [`Ready::end`] whatever is listed is looked at without a call of the session.
+    pub(super) fn begin(&self) {
+        self.signal.begin();
+    }
+
+    pub(super) fn end(&self) {
+        self.signal.end();
+    }
+
+    /// What was listed, in order; give it back when it is done with ([`Ready::recycle`]). Empty when nothing was.
+    pub(super) fn take(&mut self) -> Vec<u32> {
+        self.signal.lower();
+        let mut taken = std::mem::take(&mut self.taken);
+        std::mem::swap(&mut *self.list.lock(), &mut taken);
+        taken
+    }
+
+    pub(super) fn recycle(&mut self, mut taken: Vec<u32>) {
+        taken.clear();
+        self.taken = taken;
+    }
+
+    /// It is looked at now: what comes from here on lists it again.
+    pub(super) fn look_at(&self, number: u32) -> Part {
+        if number == CONNECTION {
+            self.connection.is_listed.store(false, SeqCst);
+            return Part::Connection;
+        }
+        let lane = number as usize;
+        let bell = &self.bells[lane];
+        bell.is_listed.store(false, SeqCst);
+        Part::Lane(lane, bell.is_rung.swap(false, SeqCst))
+    }
+
+    /// Lists the connection itself.
+    pub(super) fn list_connection(&self) {
+        self.connection.list();
+    }
+
+    pub(super) fn connection_waker(&self) -> Waker {
+        self.connection.clone().into()
+    }
+
+    pub(super) fn list_lane(&self, lane: usize) {
+        if let Some(bell) = self.bells.get(lane) {
+            bell.list();
+        }
+    }
+
+    /// That of a lane with this number, which is the next one or one that there was.
+    pub(super) fn bell(&mut self, lane: usize) -> &Arc<Bell> {
+        while self.bells.len() <= lane {
+            let number = u32::try_from(self.bells.len()).unwrap_or(CONNECTION - 1);
+            self.bells.push(Bell::new(&self.list, number));
+        }
+        &self.bells[lane]
+    }
+
+    /// The memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bells.len() * (size_of::<Bell>() + 40)
+    }
+}

@@ -1,0 +1,59 @@
+//! Replies as text become answers of HTTP/2.
+
+use super::sink::Sink;
+use super::text;
+use crate::http::client::reader::{Event, Reader};
+use crate::http::message::Slots;
+use crate::http::one::decoder::BodyLimits;
+use bytes::Bytes;
+use h2::server::SendResponse;
+
+/// What reading a reply changes.
+pub(super) struct Reading<'a> {
+    pub(super) answer: &'a mut Option<SendResponse<Bytes>>,
+    pub(super) reader: &'a mut Reader,
+    pub(super) sink: &'a mut Option<Sink>,
+    /// All of it was read.
+    pub(super) has_reply: &'a mut bool,
+}
+
+impl Reading<'_> {
+    /// Reads on in the reply; how many bytes are done, and whether that is good so far.
+    pub(super) fn read(&mut self, text: &[u8], slots: &mut Slots) -> (usize, bool) {
+        let mut at = 0;
+        loop {
+            match self.reader.read(&text[at..], slots, &BodyLimits::default()) {
+                Event::Interim(response) => {
+                    at += response.bytes;
+                    if let (Some(answer), Some(head)) = (&mut *self.answer, text::response(&response)) {
+                        let _ = answer.send_informational(head);
+                    }
+                }
+                Event::Head(response) => {
+                    at += response.bytes;
+                    let (Some(mut answer), Some(head)) = (self.answer.take(), text::response(&response))
+                    else {
+                        return (at, false);
+                    };
+                    let is_last = response.body.is_none();
+                    let Ok(stream) = answer.send_response(head, is_last) else { return (at, false) };
+                    if !is_last {
+                        *self.sink = Some(Sink::new(stream));
+                    }
+                }
+                Event::Data { consumed, data } => {
+                    at += consumed;
+                    self.sink.iter_mut().for_each(|sink| sink.push(data));
+                }
+                Event::End { consumed, trailers } => {
+                    at += consumed;
+                    self.sink.iter_mut().for_each(|sink| sink.end(text::trailers(trailers)));
+                    *self.has_reply = true;
+                    return (text.len().max(at), true);
+                }
+                Event::Partial { consumed } => return (at + consumed, true),
+                Event::Bad(_) => return (at, false),
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Whom an exchange wakes: a connection, or one stream of a connection of HTTP/2.
+
+use super::two::ready::Bell;
+use ringmill_engine::{ConnId, Io};
+use slab::Slab;
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    Conn(ConnId),
+    /// The stream with this bell.
+    Lane(usize),
+}
+
+impl From<ConnId> for Whom {
+    fn from(conn: ConnId) -> Whom {
+        Whom::Conn(conn)
+    }
+}
+
+/// Those of all streams of a worker.
+#[derive(Default)]
+pub(super) struct Bells {
+    all: Slab<Arc<Bell>>,
+    /// That of the stream whose session opens next.
+    entering: Option<usize>,
+    /// Connections until now that carry some.
+    connections: u64,
+}
+
+impl Bells {
+    /// The session that opens next is that of a stream with this bell. Returns its number.
+    pub(super) fn enter(&mut self, bell: Arc<Bell>) -> usize {
+        let key = self.all.insert(bell);
+        self.entering = Some(key);
+        key
+    }
+
+    /// One more connection; its number.
+    pub(super) fn count_connection(&mut self) -> u64 {
+        self.connections += 1;
+        self.connections
+    }
+
+    /// The stream is over.
+    pub(super) fn leave(&mut self, key: usize) {
+        self.all.try_remove(key);
+    }
+
+    /// What a session that opens is woken by.
+    pub(super) fn whom(&mut self, io: &Io<'_>) -> Whom {
+        self.entering.take().map_or_else(|| Whom::Conn(io.id()), Whom::Lane)
+    }
+
+    pub(super) fn ring(&self, key: usize) {
+        if let Some(bell) = self.all.get(key) {
+            bell.ring();
+        }
+    }
+}
