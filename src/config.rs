@@ -8,6 +8,7 @@ mod answers;
 mod draft;
 mod either;
 mod gate;
+mod http2;
 mod limit;
 mod lists;
 mod members;

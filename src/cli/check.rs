@@ -295,6 +295,9 @@ fn tell(said: &mut String, (settled, plan): (&Settled, &Plan), explained: &Expla
         "",
         &format!("{times}, WebSocket {:?}; sent {} time(s) at most", config.tunnel_timeout, config.tries_max),
     );
+    let http2 = &front.http2;
+    let streams = format!("{} at once, {} bytes of fields", http2.streams_max, http2.field_bytes_max);
+    row(said, "HTTP/2", &format!("{streams}, {} taken back a second", front.http2_resets_per_sec_max));
     let before: Vec<&str> = request.lines().skip(1).filter(|line| !line.is_empty()).collect();
     let same = |one: &str, other: &str| {
         one.split_once(':')

@@ -25,6 +25,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
         match key.get_ref().as_ref() {
             "server" => file.server = part(value, problems).unwrap_or_default(),
             "limits" => file.limits = part(value, problems).unwrap_or_default(),
+            "http2" => file.http2 = part(value, problems).unwrap_or_default(),
             "ids" => file.ids = part(value, problems).unwrap_or_default(),
             "dns" => file.dns = part(value, problems),
             "error_pages" => file.error_pages = named(value, problems),

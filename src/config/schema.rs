@@ -7,6 +7,7 @@ pub(crate) use super::answers::{Redirect, Reply};
 pub(crate) use upstream::{Connections, Eject, Health, Retry, Timeouts};
 
 use super::either::{FromText, OneOrMany, TextOr};
+use super::http2::Http2;
 use super::limit::RateLimit;
 use super::observe::{AccessLogTable, Ids};
 use super::text::{
@@ -27,6 +28,8 @@ pub(crate) struct File {
     pub(crate) server: Server,
     /// What clients may do.
     pub(crate) limits: Limits,
+    /// What those that speak HTTP/2 may do besides.
+    pub(crate) http2: Http2,
     /// What requests are called.
     pub(crate) ids: Ids,
     /// How names of servers (`dns:`) are looked up. Left out, as the system says (`/etc/resolv.conf`).

@@ -126,6 +126,8 @@ pub(super) fn settle(file: &File, known: &mut Known, problems: &mut Vec<Problem>
             requests_max: file.limits.max_requests,
             ..Limits::default()
         },
+        http2: file.http2.limits(problems),
+        http2_resets_per_sec_max: file.http2.resets,
         body_bytes_max: file.limits.max_body.as_ref().map_or(u64::MAX, |size| size.value),
         trusted: file.limits.trust.iter().map(|network| network.value).collect(),
         half_close: file.limits.half_close,
