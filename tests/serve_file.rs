@@ -780,6 +780,10 @@ fn mistakes_are_told_where_they_stand() {
     check(&with("[limits]\nhead_timeout = \"soon\""), &["expected a duration such as 10, 10s"]);
     check(&with("[limits]\ntrust = [\"10.0.0.1/8\"]"), &["has bits behind its prefix"]);
     check(
+        &with("[http2]\nstreams = 0\nwindow = \"1KiB\""),
+        &["`http2.streams` is 0", "`http2.window` is 1024 bytes", "from 65535 to 2147483647 bytes"],
+    );
+    check(
         "[server]\npin = \"of\"\n[[listen]]\naddress = \"x\"\n[[route]]\nto = 1\n[upstream.a]\nservers = [\"1\", \"ftp://a\"]\n",
         &[
             "bad CPU list",
@@ -932,7 +936,7 @@ fn mistakes_are_told_where_they_stand() {
 fn a_request_is_explained() {
     let directory = Directory::new();
     let file = directory.file("ringmill.toml");
-    let text = "[limits]\ntrust = [\"10.0.0.0/8\"]\n[[listen]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nto = \"app\"\n\
+    let text = "[limits]\ntrust = [\"10.0.0.0/8\"]\n[http2]\nstreams = 7\n[[listen]]\naddress = \"127.0.0.1:8080\"\n[[route]]\nto = \"app\"\n\
                 [[route]]\nmatch = { host = \"*.test\", path = \"/api\", method = \"POST\" }\nto = \"app\"\nmax_body = \"1KiB\"\nbuffer = 500\n\
                 [[route]]\nmatch = { exact = \"/old\" }\nredirect = { to = \"https://new.test\" }\n\
                 [upstream.app]\n\
@@ -958,6 +962,7 @@ fn a_request_is_explained() {
             "upstream  app: dns:app.test:443 (TLS as app.test), 127.0.0.1:3000 weight 2 (backup)",
             "          the one that the cookie ringmill names",
             "limits    1024 bytes of body, of which 500 are taken in first; 500 connections a server, 1000 waiting for 5s",
+            "HTTP/2    7 at once, 16384 bytes of fields, 100 taken back a second",
             "request   POST /api/?q HTTP/1.1",
             "          - Host: A.Test:80",
             "          - X-Forwarded-For: 6.6.6.6",

@@ -9,7 +9,8 @@ use crate::proxy::exchange::Stage;
 use crate::proxy::groups::Place;
 use crate::proxy::observe::{End as Outcome, Noted};
 use crate::proxy::state::State;
-use ringmill_engine::{CloseReason, ConnId, Facts, Io, Next, Refusal, Step};
+use crate::proxy::whom::Whom;
+use ringmill_engine::{CloseReason, Facts, Io, Next, Refusal, Step};
 use std::time::Duration;
 
 /// So long an attempt to connect is taken to last where the engine says it (`Config::connect_timeout`).
@@ -102,7 +103,7 @@ impl State {
         let it = &mut self.pairs[pair];
         (it.way, it.moved) = (Way::On, io.now());
         io.set_write_timeout(it.idle_timeout);
-        it.set_conn(End::Server, Some(io.id()));
+        it.set_conn(End::Server, Some(io.id().into()));
         io.write(&std::mem::take(&mut it.header));
         self.groups[place].begin_request();
         let joint = Joint { pair, end: End::Server };
@@ -115,8 +116,8 @@ impl State {
     /// [`State::relay_joined`], once what was for it before is on its way.
     pub(in crate::proxy) fn relay_join(
         &mut self,
-        client: ConnId,
-        server: ConnId,
+        client: Whom,
+        server: Whom,
         place: Place,
         idle_timeout: Duration,
         io: &mut Io<'_>,
@@ -193,7 +194,7 @@ impl State {
     pub(in crate::proxy) fn relay_look(&mut self, joint: Joint, io: &mut Io<'_>) -> Next {
         self.strays.drain(..).for_each(|stray| io.recycle(stray));
         let pair = &mut self.pairs[joint.pair];
-        let (is_broken, other) = (pair.is_broken, pair.conn(joint.end.other()));
+        let (is_broken, own, other) = (pair.is_broken, pair.conn(joint.end), pair.conn(joint.end.other()));
         let flow = pair.to(joint.end);
         if let Some(output) = flow.take() {
             io.append(output);
@@ -204,7 +205,7 @@ impl State {
         let room = if flow.has_ended {
             io.end_output();
             Room::Enough
-        } else if let Some(other) = other
+        } else if let (Some(Whom::Conn(_)), Some(Whom::Conn(other))) = (own, other)
             && flow.is_bulk()
         {
             // Whether it comes to that or not, nothing is held here any more.

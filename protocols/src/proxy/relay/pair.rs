@@ -3,7 +3,8 @@
 
 use crate::proxy::groups::Place;
 use crate::proxy::observe::{End as Outcome, Noted};
-use ringmill_engine::{ConnId, Output, Tick};
+use crate::proxy::whom::Whom;
+use ringmill_engine::{Output, Tick};
 use std::time::Duration;
 
 /// So much waits for one end, here and in its connection, before the other one is not read any more, in bytes. It has to stay below the
@@ -48,7 +49,7 @@ pub(in crate::proxy) struct Pair {
     pub(super) refusals: u8,
     /// One end broke off: so does the other one.
     pub(super) is_broken: bool,
-    conns: [Option<ConnId>; 2],
+    conns: [Option<Whom>; 2],
     /// From the client to the server, and back.
     flows: [Flow; 2],
     pub(super) idle_timeout: Duration,
@@ -81,7 +82,7 @@ pub(super) struct Flow {
 }
 
 impl Pair {
-    pub(super) fn new(client: ConnId, place: Place, idle_timeout: Duration, now: Tick) -> Pair {
+    pub(super) fn new(client: impl Into<Whom>, place: Place, idle_timeout: Duration, now: Tick) -> Pair {
         let flow = || Flow { splice_from: SPLICE_BYTES_MIN, ..Flow::default() };
         Pair {
             place,
@@ -89,7 +90,7 @@ impl Pair {
             wanted: crate::proxy::pool::Wanted::Any,
             refusals: 0,
             is_broken: false,
-            conns: [Some(client), None],
+            conns: [Some(client.into()), None],
             flows: [flow(), flow()],
             idle_timeout,
             moved: now,
@@ -100,12 +101,12 @@ impl Pair {
     }
 
     /// The connection at this end, if it is there.
-    pub(super) fn conn(&self, end: End) -> Option<ConnId> {
+    pub(super) fn conn(&self, end: End) -> Option<Whom> {
         self.conns[end as usize]
     }
 
     /// There is a connection at this end, or no longer.
-    pub(super) fn set_conn(&mut self, end: End, conn: Option<ConnId>) {
+    pub(super) fn set_conn(&mut self, end: End, conn: Option<Whom>) {
         self.conns[end as usize] = conn;
     }
 

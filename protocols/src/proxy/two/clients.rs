@@ -170,7 +170,7 @@ impl<L: Layer> Streams<L> {
                 self.go_on(layer, io);
                 return Step::close();
             }
-            Call::Drained | Call::Wake => {}
+            Call::Drained | Call::Wake | Call::Spliced(_) => {}
             Call::Timeout => {
                 self.lanes.time_out(layer, &self.ready, io);
                 if !self.look_at_clock(io) {
@@ -445,7 +445,7 @@ impl<L: Layer> ClientLane<L> {
             match self.lane.feed(layer, io) {
                 Fed::Cut => return Drive::Left,
                 Fed::Some => {}
-                Fed::Nothing if has_moved => {}
+                Fed::Nothing if has_moved || self.lane.has_more() => {}
                 Fed::Nothing if self.lane.is_open() || sent == Sent::Waits => return Drive::On,
                 Fed::Nothing => return Drive::Cut,
             }

@@ -116,8 +116,16 @@ impl<L: Layer> Lane<L> {
 
     /// What the session wrote, where there is room for what it says; give it back with [`Lane::give_back`].
     pub(super) fn take(&mut self) -> Option<Box<Output>> {
-        let has_room = self.sink.as_ref().is_none_or(Sink::has_room);
-        if has_room { self.upper.take_output() } else { None }
+        if self.has_room() { self.upper.take_output() } else { None }
+    }
+
+    fn has_room(&self) -> bool {
+        self.sink.as_ref().is_none_or(Sink::has_room)
+    }
+
+    /// Something is left of what the session wrote, and there is room for it now.
+    pub(super) fn has_more(&self) -> bool {
+        self.upper.queued_bytes() > 0 && self.has_room()
     }
 
     pub(super) fn give_back(&mut self, layer: &mut L, output: Box<Output>, io: &mut Io<'_>) {

@@ -184,7 +184,7 @@ impl<L: Layer> Trunk<L> {
             }
             Call::Drain => self.lanes.call_all(layer, || Call::Drain, &self.ready, io),
             Call::Shed => self.lanes.call_all(layer, || Call::Shed, &self.ready, io),
-            Call::Drained | Call::Gone => {}
+            Call::Drained | Call::Gone | Call::Spliced(_) => {}
             // Streams may be wanted.
             Call::Wake => self.open_lanes(layer, io),
         }
@@ -420,7 +420,7 @@ impl<L: Layer> ServerLane<L> {
                     return false;
                 }
                 Fed::Some => {}
-                Fed::Nothing if has_moved => {}
+                Fed::Nothing if has_moved || self.lane.has_more() => {}
                 Fed::Nothing => return sent == Sent::Starved,
             }
         }
