@@ -534,7 +534,9 @@ mod tests {
         // Six are wanted here, four there: 2.4 of four are its part.
         one.end_request();
         assert!(one.is_wanted_elsewhere() && one.yields_one(4));
+        assert!(!one.has_room_for_others(4), "whoever is told now can do nothing");
         one.close();
+        assert!(one.has_room_for_others(4));
         assert!(!one.begin_connect(4), "it has just given one up");
         let connect = |two: &mut Endpoint| {
             assert!(two.begin_connect(4) && !two.begin_connect(4));
