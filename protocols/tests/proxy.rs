@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SEEDS: u64 = 400;
+/// Replies to nothing that were taken for one to something are counted as this.
+const UNASKED_STATUS: u16 = 0;
 const LIMITS: BodyLimits = BodyLimits { framing_bytes_max: 1024 };
 
 /// What a seed may do.
@@ -98,6 +100,8 @@ struct Client {
     status: u16,
     /// Only the end of the upstream's connection ended the reply: a cut is not to be told from it.
     may_be_cut: bool,
+    /// It is what an upstream said unasked.
+    is_unasked: bool,
     leaves: bool,
     is_over: bool,
 }
@@ -110,6 +114,9 @@ struct Line {
     /// The request that is read: its id, the rest of its body, what came of it.
     reading: Option<(u64, Decoder, Vec<u8>)>,
     to_send: Vec<u8>,
+    /// So many bytes at the end of that are an answer to nothing. They go out with the end of the reply before them: what came later, when
+    /// something had been asked, would be its answer, wrong as it is.
+    unasked_bytes: usize,
     /// It has answered the request that it reads.
     is_early: bool,
     /// Requests that were read in full.
@@ -192,8 +199,8 @@ impl Run {
         for address in addresses() {
             while let Some(peer) = simulation.net().take_connection(&address) {
                 let (rng, mood) = (&mut self.rng, self.mood);
-                // Not less: a request on its way to who takes a few bytes at a time counts as sent, and waits too long.
-                peer.set_window(64 + rng.below(100_000));
+                // In the end nobody is slow: who takes a byte at a time would need hours.
+                peer.set_window(if self.is_calm { 1 << 20 } else { 1 + rng.below(100_000) });
                 let ends_after = if mood == Mood::Sound { usize::MAX } else { 1 + rng.below(6) };
                 self.lines.push(Line {
                     peer,
@@ -201,6 +208,7 @@ impl Run {
                     input: Vec::new(),
                     reading: None,
                     to_send: Vec::new(),
+                    unasked_bytes: 0,
                     is_early: false,
                     count: 0,
                     ends_after,
@@ -226,7 +234,11 @@ impl Run {
                 1 => self.rng.below(50),
                 _ => self.rng.below(30_000),
             };
-            let bytes = bytes.min(line.to_send.len());
+            let honest_bytes = line.to_send.len() - line.unasked_bytes;
+            let bytes = if bytes < honest_bytes { bytes } else { line.to_send.len() };
+            if bytes == line.to_send.len() {
+                line.unasked_bytes = 0;
+            }
             line.peer.send(&line.to_send.drain(..bytes).collect::<Vec<u8>>());
             let is_cut = is_wild && self.rng.one_in(40);
             if is_cut && self.rng.one_in(2) {
@@ -417,7 +429,9 @@ impl Line {
             self.to_send.extend([start.into_bytes(), framed(&body, is_chunked, rng)].concat());
         }
         if is_wild && !self.ends_now && rng.one_in(10) {
-            self.to_send.extend(b"HTTP/1.1 200 OK\r\nX-Id: 0\r\nContent-Length: 4\r\n\r\nevil");
+            const UNASKED: &[u8] = b"HTTP/1.1 200 OK\r\nX-Id: 0\r\nContent-Length: 4\r\n\r\nevil";
+            self.to_send.extend(UNASKED);
+            self.unasked_bytes = UNASKED.len();
         }
     }
 }
@@ -447,7 +461,12 @@ impl Client {
                 Event::Head(response) => {
                     self.status = response.status;
                     self.may_be_cut = mood == Mood::Wild && response.fields.value("x-until").is_some();
-                    match (response.status, response.fields.value("x-id")) {
+                    let own = response.fields.value("x-id");
+                    // A kernel that hands over the end of a reply and what follows it apart, and between the two the connection was
+                    // used again: nobody can tell. How seldom that is, is looked at in the end.
+                    self.is_unasked = mood == Mood::Wild && own == Some(b"0");
+                    match (response.status, own) {
+                        (200, _) if self.is_unasked => {}
                         (200, own) => {
                             assert_eq!(
                                 own,
@@ -475,7 +494,7 @@ impl Client {
                     return;
                 }
                 Event::End { consumed, .. } => {
-                    if self.status == 200 {
+                    if self.status == 200 && !self.is_unasked {
                         let expected = if is_head { Vec::new() } else { bytes_of(id, 1) };
                         let is_own =
                             self.body == expected || self.may_be_cut && expected.starts_with(&self.body);
@@ -485,7 +504,9 @@ impl Client {
                             "seed {seed}: {mood:?}: the reply to {id} is another one's: {lens:?}"
                         );
                     }
-                    *statuses.entry(self.status).or_default() += 1;
+                    *statuses
+                        .entry(if self.is_unasked { UNASKED_STATUS } else { self.status })
+                        .or_default() += 1;
                     self.body.clear();
                     self.answered += 1;
                     self.begin_reply();
@@ -527,6 +548,7 @@ fn clients(rng: &mut Rng, simulation: &Simulation, listeners: &[Socket]) -> Vec<
             body: Vec::new(),
             status: 0,
             may_be_cut: false,
+            is_unasked: false,
             leaves: rng.one_in(4),
             is_over: false,
         };
@@ -617,6 +639,7 @@ fn run(seed: u64) -> HashMap<u16, u32> {
             // No more faults: from here on nobody may be left waiting.
             simulation.set_chaos(Chaos::CALM);
             run.is_calm = true;
+            run.lines.iter().for_each(|line| line.peer.set_window(1 << 20));
         }
         if steps > 3000 {
             simulation.run_for(Duration::from_millis(50));
@@ -656,6 +679,8 @@ fn each_request_is_answered_once_by_its_own_reply() {
             *all.entry(status).or_default() += count;
         }
     }
+    let unasked = all.get(&UNASKED_STATUS).copied().unwrap_or(0);
+    assert!(u64::from(unasked) <= 1 + seeds / 2000, "{unasked} replies to nothing were passed on");
     for status in [200, 502, 503] {
         assert!(all.get(&status).is_some_and(|count| *count > 10), "hardly any {status}: {all:?}");
     }
