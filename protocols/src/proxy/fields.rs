@@ -86,10 +86,13 @@ fn is_about_client(name: &[u8]) -> bool {
 /// Whether the client asks for a WebSocket, the one protocol that is passed on; only where no body could be taken for it.
 pub(super) fn asks_for_websocket(head: &Head<'_, '_>) -> bool {
     let is_websocket = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"websocket");
+    // Two fields are one list (RFC 9110, 5.3), and a list asks for something else too.
+    let mut upgrades = head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"upgrade"));
     head.upgrade
         && head.method == Method::Get
         && head.framing == Framing::None
-        && head.fields.value("upgrade").is_some_and(is_websocket)
+        && upgrades.next().is_some_and(|field| is_websocket(field.value))
+        && upgrades.next().is_none()
 }
 
 /// What a request is asked for, further on.
@@ -527,6 +530,11 @@ mod tests {
         check(&format!("{start}Upgrade: websocket\r\n\r\n"), false);
         check(&format!("{start}Connection: upgrade\r\nUpgrade: websocket, h2c\r\n\r\n"), false);
         check(&format!("{start}Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"), false);
+        for pair in
+            ["websocket\r\nUpgrade: h2c", "h2c\r\nUpgrade: websocket", "websocket\r\nUpgrade: websocket"]
+        {
+            check(&format!("{start}Connection: upgrade\r\nUpgrade: {pair}\r\n\r\n"), false);
+        }
         check(
             &format!("{start}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx"),
             false,
