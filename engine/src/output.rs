@@ -8,7 +8,9 @@ use crate::memory::Memory;
 use bytes::Bytes;
 use std::io::IoSlice;
 
-/// Shared output shorter than this many bytes is copied: an extra vector element costs more.
+/// Shared output shorter than this many bytes is copied. Of messages to 1,000 WebSockets a delivery cost, with 512, 1,024 and 2,048 here, in
+/// CPU microseconds: of 600 bytes 5.55, 5.71 and 5.56 on io_uring, 6.05, 6.61 and 6.43 on epoll; of 1,000 bytes 5.64, 6.44 and 6.18, 6.14,
+/// 6.58 and 6.62; of 1,500 bytes 5.79, 5.55 and 6.17, 6.21, 6.32 and 6.69. (`ringmill load --fan`, medians of 7 interleaved rounds, on a busy machine.)
 const SPLICE_BYTES_MIN: usize = 512;
 /// A buffer that grew beyond this many bytes is freed instead of kept for the next connection.
 const KEEP_BYTES_MAX: usize = 512 * 1024;
@@ -66,6 +68,15 @@ impl Output {
         self.splice(shared);
     }
 
+    /// The same for what others have as well: a short piece is copied without being counted up and down.
+    pub fn push_shared_ref(&mut self, shared: &Bytes) {
+        if shared.len() < SPLICE_BYTES_MIN {
+            self.buffer.extend_from_slice(shared);
+            return;
+        }
+        self.splice(shared.clone());
+    }
+
     fn splice(&mut self, shared: Bytes) {
         self.shared_bytes += shared.len();
         self.splices.push(Splice { at: self.buffer.len(), shared });
@@ -76,7 +87,7 @@ impl Output {
         debug_assert_eq!(other.sent, 0, "an output that was sent in part");
         other.unsent(|part| match part {
             Part::Copied(bytes) => self.buffer.extend_from_slice(bytes),
-            Part::Shared(shared, _) => self.push_shared(shared.clone()),
+            Part::Shared(shared, _) => self.push_shared_ref(shared),
         });
     }
 
@@ -155,9 +166,13 @@ impl Output {
         self.sent += bytes;
     }
 
-    /// The rest as one slice, where it is one: the common case needs no vector.
+    /// The rest as one slice, where it is copied or shared as a whole: the common cases need no vector.
     pub fn as_single(&self) -> Option<&[u8]> {
-        self.splices.is_empty().then(|| &self.buffer[self.sent..])
+        match &self.splices[..] {
+            [] => Some(&self.buffer[self.sent..]),
+            [splice] if self.buffer.is_empty() => Some(&splice.shared[self.sent..]),
+            _ => None,
+        }
     }
 
     /// The next unsent slices, at most `SLICES_MAX` of them.
@@ -224,6 +239,22 @@ mod tests {
             output.advance(1);
         }
         assert!(output.is_empty());
+    }
+
+    #[test]
+    fn what_is_copied_or_shared_as_a_whole_is_one_slice() {
+        let shared = Bytes::from(vec![b'x'; 1000]);
+        let mut output = Output::default();
+        output.push_shared_ref(&shared);
+        for cut in 0..=shared.len() {
+            assert_eq!(output.as_single(), Some(&shared[cut..]));
+            output.advance(usize::from(cut < shared.len()));
+        }
+        output.buffer().push(b'y');
+        assert_eq!(output.as_single(), None);
+        output.reset();
+        output.push_shared_ref(&shared.slice(..9));
+        assert_eq!((output.as_single(), output.splices.len()), (Some(&b"xxxxxxxxx"[..]), 0));
     }
 
     #[test]

@@ -139,6 +139,12 @@ impl Io<'_> {
         self.output().push_shared(bytes);
     }
 
+    /// The same for bytes that others have as well: short ones are copied without being counted up and down.
+    #[inline]
+    pub fn queue_ref(&mut self, bytes: &Bytes) {
+        self.output().push_shared_ref(bytes);
+    }
+
     /// Ends this session's output, while it goes on receiving: behind what was written the peer sees the end of the stream (shutdown(2)
     /// with SHUT_WR). It can be said in any call and together with any answer; saying it again changes nothing. Nothing can be written
     /// afterwards. The session lives until it closes, as it does at the peer's end unless it says otherwise. How long it waits for a
@@ -160,6 +166,13 @@ impl Io<'_> {
     #[inline]
     pub fn queued_bytes(&self) -> usize {
         self.below.queued_bytes + self.duplex.outlet.pending_bytes()
+    }
+
+    /// Of those, the ones that are below this session already: with layers, or with the kernel. Mostly none are left by the next turn, so
+    /// that some are the sign of a peer that reads more slowly than it is sent to.
+    #[inline]
+    pub fn sending_bytes(&self) -> usize {
+        self.below.queued_bytes
     }
 
     /// How much more may be written before reading pauses. Zero does not stop a write; the hard cap,
