@@ -29,7 +29,7 @@ use crate::event::{Errno, Event, Op, Payload, Socket};
 use crate::seam::layer::Call;
 use crate::session::life::CloseReason;
 use crate::session::service::Service;
-use crate::session::shared::Shared;
+use crate::session::shared::{SPARE_OUTPUTS_MAX, Shared};
 use crate::stats::WorkerStats;
 use crate::time::Tick;
 use crate::timer::Timers;
@@ -105,6 +105,8 @@ enum Life {
 
 /// How long a stopping worker waits for the last completions.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// How many of those that the worker rings for itself one turn looks at: as many as it keeps outputs for.
+const OWN_RINGS_A_TURN: usize = SPARE_OUTPUTS_MAX;
 
 impl<D: Driver> Worker<D> {
     pub(crate) fn new(
@@ -329,22 +331,24 @@ impl<D: Driver> Worker<D> {
     fn look_at_bell(&mut self) {
         let mut rung = std::mem::take(&mut self.rung);
         self.shared.bell.take(&mut rung);
-        self.look_at(&mut rung);
+        self.look_at(rung.drain(..));
         self.rung = rung;
     }
 
-    /// Whoever this worker has rung for itself. Whom it rings for meanwhile has to wait for the next turn, which then does not
-    /// wait: nobody can keep the worker here.
+    /// Whoever this worker has rung for itself, or the first of many. The others, and whom it rings for meanwhile, have to wait for the
+    /// next turn, which then does not wait: nobody can keep the worker here, and what thousands write is sent before the next thousand
+    /// writes, in the same memory.
     fn look_at_own_rings(&mut self, own: &Turn) {
         own.take(&mut self.own_rings);
         let mut rung = std::mem::take(&mut self.own_rings);
-        self.look_at(&mut rung);
+        let count = rung.len().min(OWN_RINGS_A_TURN);
+        self.look_at(rung.drain(..count));
         self.own_rings = rung;
     }
 
     /// Flags go down before anybody looks at what they were raised for.
-    fn look_at(&mut self, rung: &mut Vec<Whom>) {
-        for whom in rung.drain(..) {
+    fn look_at(&mut self, rung: impl Iterator<Item = Whom>) {
+        for whom in rung {
             match whom {
                 Whom::Conn(conn) => {
                     self.shared.wakers.lower(conn);

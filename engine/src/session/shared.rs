@@ -56,7 +56,7 @@ impl Reclaim<'_> {
 }
 
 /// Outputs a worker keeps for the next turns; more are freed.
-pub(super) const SPARE_OUTPUTS_MAX: usize = 1024;
+pub(crate) const SPARE_OUTPUTS_MAX: usize = 1024;
 /// The memory in them. An output of a large reply that is freed costs the next one a page fault for every 4 KiB.
 pub(super) const SPARE_OUTPUT_BYTES_MAX: usize = 8 << 20;
 /// Buffers of unconsumed input kept for the next use.
