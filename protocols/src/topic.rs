@@ -62,4 +62,5 @@ pub use place::{NAME_BYTES_MAX, Place, is_name};
 #[cfg(feature = "tower")]
 pub(crate) use reminders::Reminder;
 pub use service::HubService;
+pub(crate) use subscription::AT_ONCE_BYTES;
 pub use subscription::{Next, Subscription};

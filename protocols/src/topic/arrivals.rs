@@ -37,10 +37,10 @@ impl Arrivals {
     pub fn message(&self, topic: &Arc<str>, payload: &Bytes) -> bool {
         let Some(inbox) = self.0.inboxes().get(self.0.home_of(topic)) else { return true };
         match envelope::decode(payload) {
-            Ok(publication) if publication.bytes.len() <= self.0.options.message_bytes_max => {
+            Ok(publication) if publication.len() <= self.0.options.message_bytes_max => {
                 inbox.arrive(topic, publication, &self.0.options)
             }
-            Ok(publication) => self.unreadable(topic, &format!("it has {} bytes", publication.bytes.len())),
+            Ok(publication) => self.unreadable(topic, &format!("it has {} bytes", publication.len())),
             Err(problem) => self.unreadable(topic, &problem.to_string()),
         }
     }

@@ -50,7 +50,7 @@ impl std::fmt::Display for Unreadable {
 /// `None` if the name of the event is too long.
 pub(super) fn encode(publication: &Publication) -> Option<Bytes> {
     let event = publication.event.as_deref().unwrap_or_default();
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + 2 + event.len() + publication.bytes.len());
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + 2 + event.len() + publication.len());
     let text = if publication.is_text { TEXT } else { 0 };
     bytes.extend([START, VERSION]);
     match &publication.event {
@@ -61,7 +61,7 @@ pub(super) fn encode(publication: &Publication) -> Option<Bytes> {
             bytes.extend(event.as_bytes());
         }
     }
-    bytes.extend_from_slice(&publication.bytes);
+    bytes.extend_from_slice(publication.as_bytes());
     Some(bytes.into())
 }
 
@@ -88,7 +88,9 @@ pub(super) fn decode(bytes: &Bytes) -> Result<Publication, Unreadable> {
     if is_text && std::str::from_utf8(&bytes).is_err() {
         return Err(Unreadable::NoText);
     }
-    Ok(Publication { is_text, bytes, event })
+    let mut publication = Publication::new(is_text, bytes);
+    publication.event = event;
+    Ok(publication)
 }
 
 #[cfg(test)]

@@ -195,7 +195,7 @@ impl Shared {
         if !is_name(topic) {
             return Ok(Published::NoTopic);
         }
-        if publication.bytes.len() > self.options.message_bytes_max {
+        if publication.len() > self.options.message_bytes_max {
             return Ok(Published::TooLarge);
         }
         let Some(carrier) = self.carrier.get() else { return Err(publication) };

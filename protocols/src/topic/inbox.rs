@@ -76,13 +76,13 @@ impl Inbox {
 
     /// Takes a message to publish; `false` if it is full.
     pub(super) fn publish(&self, name: &Arc<str>, publication: Publication, options: &TopicOptions) -> bool {
-        let bytes = publication.bytes.len();
+        let bytes = publication.len();
         self.take_in(bytes, options, || Letter::Publish(name.clone(), publication))
     }
 
     /// Takes a message of another process; `false` if it is full.
     pub(super) fn arrive(&self, name: &Arc<str>, publication: Publication, options: &TopicOptions) -> bool {
-        let bytes = publication.bytes.len();
+        let bytes = publication.len();
         self.take_in(bytes, options, || Letter::Arrive(name.clone(), publication))
     }
 
@@ -191,7 +191,7 @@ impl Letter {
     /// The length of a message, if it is one.
     fn message_bytes(&self) -> Option<usize> {
         match self {
-            Letter::Publish(_, publication) | Letter::Arrive(_, publication) => Some(publication.bytes.len()),
+            Letter::Publish(_, publication) | Letter::Arrive(_, publication) => Some(publication.len()),
             Letter::Deliver(_, frame) => Some(frame.as_bytes().len()),
             _ => None,
         }

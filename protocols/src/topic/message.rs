@@ -1,6 +1,8 @@
 //! What is published, and what becomes of it: a frame that all subscribers share, whatever it is encoded to. Plain data.
 
 use super::place::Place;
+#[cfg(feature = "websocket")]
+use crate::websocket::frame;
 use bytes::Bytes;
 use std::sync::OnceLock;
 
@@ -8,25 +10,63 @@ use std::sync::OnceLock;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
     pub(super) is_text: bool,
-    pub(super) bytes: Bytes,
+    /// How many of its bytes are the header of a frame.
+    header_bytes: u8,
+    /// Behind that header, where it goes out in one frame: so it is one piece for each WebSocket, of which none keeps a header.
+    bytes: Bytes,
     pub(super) event: Option<Box<str>>,
 }
 
 impl Publication {
     /// A text.
     pub fn text(text: impl Into<String>) -> Publication {
-        Publication { is_text: true, bytes: Bytes::from(text.into()), event: None }
+        Publication::new(true, text.into().into())
     }
 
     /// Bytes. As server-sent events, which are text, bytes that are not UTF-8 are told, but not sent.
     pub fn binary(bytes: impl Into<Bytes>) -> Publication {
-        Publication { is_text: false, bytes: bytes.into(), event: None }
+        Publication::new(false, bytes.into())
     }
 
-    /// How many bytes it has.
+    pub(super) fn new(is_text: bool, bytes: Bytes) -> Publication {
+        Publication::framed(is_text, &bytes).unwrap_or(Publication {
+            is_text,
+            header_bytes: 0,
+            bytes,
+            event: None,
+        })
+    }
+
+    fn copied(is_text: bool, bytes: &[u8]) -> Publication {
+        Publication::framed(is_text, bytes)
+            .unwrap_or_else(|| Publication::new(is_text, Bytes::copy_from_slice(bytes)))
+    }
+
+    /// With a header, unless it takes several frames.
     #[cfg(feature = "websocket")]
+    fn framed(is_text: bool, bytes: &[u8]) -> Option<Publication> {
+        if bytes.len() > frame::FRAGMENT_BYTES {
+            return None;
+        }
+        let opcode = if is_text { frame::Opcode::Text } else { frame::Opcode::Binary };
+        let framed = frame::to_all(opcode, false, bytes);
+        let header_bytes = (framed.len() - bytes.len()) as u8;
+        Some(Publication { is_text, header_bytes, bytes: framed, event: None })
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    fn framed(_: bool, _: &[u8]) -> Option<Publication> {
+        None
+    }
+
+    /// How many bytes the message has.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - usize::from(self.header_bytes)
+    }
+
+    /// The message.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header_bytes)..]
     }
 
     /// With a name of the event, for server-sent events; WebSockets are not told it. A name with control characters is left out and logged.
@@ -47,7 +87,7 @@ pub(super) fn is_event(name: &str) -> bool {
 
 impl From<&str> for Publication {
     fn from(text: &str) -> Publication {
-        Publication::text(text)
+        Publication::copied(true, text.as_bytes())
     }
 }
 
@@ -59,13 +99,13 @@ impl From<String> for Publication {
 
 impl From<&String> for Publication {
     fn from(text: &String) -> Publication {
-        Publication::text(text)
+        Publication::copied(true, text.as_bytes())
     }
 }
 
 impl From<&[u8]> for Publication {
     fn from(bytes: &[u8]) -> Publication {
-        Publication::binary(Bytes::copy_from_slice(bytes))
+        Publication::copied(false, bytes)
     }
 }
 
@@ -126,8 +166,19 @@ impl Frame {
     }
 
     /// What was published.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.publication.bytes
+    pub fn as_bytes(&self) -> &[u8] {
+        self.publication.as_bytes()
+    }
+
+    /// The same, to keep beyond the frame.
+    pub fn to_bytes(&self) -> Bytes {
+        self.publication.bytes.slice(usize::from(self.publication.header_bytes)..)
+    }
+
+    /// As the frame of a WebSocket, unless it takes several.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn framed(&self) -> Option<&Bytes> {
+        (self.publication.header_bytes > 0).then_some(&self.publication.bytes)
     }
 
     /// The name of the event.
@@ -148,7 +199,7 @@ impl Frame {
         self.event_bytes.get().unwrap_or(&self.publication.bytes)
     }
 
-    /// Compressed, if it was worth it.
+    /// The same compressed, if it was worth it.
     #[cfg(feature = "websocket")]
     pub(crate) fn deflated(&self, compress: impl FnOnce() -> Option<(u8, Bytes)>) -> Option<&(u8, Bytes)> {
         if self.deflated.get().is_none() {
@@ -159,7 +210,7 @@ impl Frame {
 
     /// What it counts for.
     pub(super) fn cost(&self) -> usize {
-        self.publication.bytes.len() + FRAME_BYTES
+        self.publication.len() + FRAME_BYTES
     }
 }
 

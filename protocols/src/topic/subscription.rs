@@ -9,6 +9,10 @@ use ringmill_engine::Io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+/// So much is sent to a client at once, and the message that passes it; the next when all of that has left. It is the most that one who
+/// does not read costs besides its place in the log.
+pub(crate) const AT_ONCE_BYTES: usize = 4096;
+
 /// A subscription. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Subscription {

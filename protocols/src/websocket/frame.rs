@@ -2,6 +2,7 @@
 //!
 //! Every rule is judged at the first byte that breaks it, in the order of the bytes, so that cutting the input changes nothing.
 
+use bytes::Bytes;
 use std::fmt;
 
 /// What a frame is.
@@ -221,6 +222,9 @@ pub fn apply_mask(bytes: &mut [u8], mask: [u8; 4], at: u64) {
     }
 }
 
+/// A message that is longer is sent in frames of this size.
+pub const FRAGMENT_BYTES: usize = 64 << 10;
+
 /// Appends the header of a frame that is not masked, as servers send it.
 #[inline]
 pub fn write_header(
@@ -231,6 +235,19 @@ pub fn write_header(
     payload_bytes: usize,
 ) {
     write_any_header(buffer, opcode, is_final, is_deflated, payload_bytes, 0);
+}
+
+/// The only frame of a message that is not masked, in a buffer of its size, for many to share.
+pub fn to_all(opcode: Opcode, is_deflated: bool, payload: &[u8]) -> Bytes {
+    let header_bytes = match payload.len() {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    let mut frame = Vec::with_capacity(header_bytes + payload.len());
+    write_header(&mut frame, opcode, true, is_deflated, payload.len());
+    frame.extend_from_slice(payload);
+    frame.into()
 }
 
 /// Appends a frame as clients send it: masked.

@@ -5,7 +5,7 @@
 
 use super::deflate::{Codec, Context};
 use super::extension::Agreement;
-use super::frame::{Opcode, write_close, write_header};
+use super::frame::{FRAGMENT_BYTES, Opcode, write_close, write_header};
 use super::message::{Message, SharedMessage};
 use super::options::Options;
 use super::subscriptions::Subscriptions;
@@ -81,16 +81,12 @@ enum Item {
     Close(u16, Box<str>),
 }
 
-/// A message that is longer is sent in frames of this size.
-const FRAGMENT_BYTES: usize = 64 << 10;
 /// What something that waits counts for besides its bytes.
 const ITEM_BYTES: usize = 64;
 /// A whole log of a topic, in parts, and how much of one a connection fills before others have a turn. More, and who reads well would miss
 /// what one client sends in one go.
 const LOG: usize = 1 << 20;
 const PUBLISHED_MAX: usize = LOG / 8;
-/// A shorter message is copied, as an output does with what is shared.
-const COPIED_BYTES_MAX: usize = 512;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
 
@@ -277,11 +273,14 @@ impl Sending {
         }
         let buffer = io.buffer();
         write_header(buffer, opcode, true, false, bytes.len());
-        if bytes.len() < COPIED_BYTES_MAX {
-            // Sharing it would count up and down; the output copies it all the same.
-            buffer.extend_from_slice(bytes);
-        } else {
-            io.queue(bytes.clone());
+        io.queue_ref(bytes);
+    }
+
+    /// Sends a whole message, of which others share the frame.
+    #[inline]
+    pub(super) fn send_framed(&mut self, framed: &Bytes, common: &Common, io: &mut Io<'_>) {
+        if self.may_send(common, io) {
+            io.queue_ref(framed);
         }
     }
 

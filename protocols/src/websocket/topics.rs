@@ -1,11 +1,11 @@
 //! The topics that a connection subscribes to: their frames go out while the client reads, and wait in the topics' log meanwhile.
 
-use super::frame::{Opcode, Violation, write_header};
+use super::frame::{Opcode, Violation, to_all};
 use super::handler::Handler;
 use super::message::SharedMessage;
 use super::sending::{Common, Sending};
 use super::session::Session;
-use crate::topic::{Frame, Next};
+use crate::topic::{AT_ONCE_BYTES, Frame, Next};
 use bytes::Bytes;
 use ringmill_engine::Io;
 use std::sync::Arc;
@@ -15,11 +15,6 @@ struct Skipped {
     topic: Arc<str>,
     messages: Option<u64>,
 }
-
-/// A client to which more than this is still on its way is sent no message before it was.
-const BEHIND_BYTES: usize = 512;
-/// So much is sent at once, and the message that passes it: what a client that does not read costs besides its place in the log.
-const AT_ONCE_BYTES: usize = 4096;
 
 /// What goes to many is compressed once, so that it is worth it sooner than what goes to one.
 const SHARED_BYTES_MIN: usize = 256;
@@ -47,7 +42,8 @@ impl Sending {
         let mut topics = self.topics.take()?;
         let mut empty = 0;
         let mut told = None;
-        let is_behind = io.queued_bytes() > BEHIND_BYTES;
+        // Before what it was sent has left, a client is sent nothing more: that would take memory for who does not read.
+        let is_behind = io.sending_bytes() > 0;
         while empty < topics.len() {
             if !self.is_open() {
                 return None;
@@ -81,15 +77,11 @@ impl Sending {
     }
 
     fn send_frame(&mut self, frame: &Frame, common: &Common, io: &mut Io<'_>) {
-        let (bytes, opcode) = (frame.as_bytes(), if frame.is_text() { Opcode::Text } else { Opcode::Binary });
-        match self.form(frame, common) {
-            Form::Plain => self.send_plain(opcode, bytes, common, io),
-            Form::Deflated(packed) => {
-                write_header(io.buffer(), opcode, true, true, packed.len());
-                io.queue(packed.clone());
-            }
-            Form::Own => {
-                let message = SharedMessage { is_text: frame.is_text(), bytes: bytes.clone() };
+        match (self.form(frame, common), frame.framed()) {
+            (Form::Plain, Some(framed)) | (Form::Deflated(framed), _) => self.send_framed(framed, common, io),
+            (Form::Plain, None) => self.send_plain(opcode(frame), &frame.to_bytes(), common, io),
+            (Form::Own, _) => {
+                let message = SharedMessage { is_text: frame.is_text(), bytes: frame.to_bytes() };
                 self.send_shared(&message, common, io);
             }
         }
@@ -111,7 +103,7 @@ impl Sending {
         let deflated = frame.deflated(|| {
             let mut codec = common.codec.borrow_mut();
             let packed = codec.compress(None, options.window_bits, bytes, options)?;
-            Some((options.window_bits, Bytes::copy_from_slice(packed)))
+            Some((options.window_bits, to_all(opcode(frame), true, packed)))
         });
         match deflated {
             None => Form::Plain,
@@ -121,10 +113,14 @@ impl Sending {
     }
 }
 
+fn opcode(frame: &Frame) -> Opcode {
+    if frame.is_text() { Opcode::Text } else { Opcode::Binary }
+}
+
 /// What a connection is sent of a message that goes to many.
 enum Form<'a> {
     Plain,
-    /// Compressed once: for all whose clients can read it.
+    /// Compressed once: the frame for all whose clients can read it.
     Deflated(&'a Bytes),
     /// Compressed for this connection, which has a window of its own, or a smaller one.
     Own,

@@ -282,7 +282,7 @@ fn a_broker_that_was_lost_begins_another_epoch() {
     node.settle();
     let read = |subscription: &mut Subscription, expected: &str| match subscription.next() {
         Next::Frame(frame) => {
-            assert_eq!(frame.as_bytes(), expected);
+            assert_eq!(frame.as_bytes(), expected.as_bytes());
             frame.place()
         }
         other => panic!("no message but {other:?}"),
