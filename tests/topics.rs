@@ -124,7 +124,11 @@ impl Served {
     /// Subscribes to events, behind their greeting.
     #[track_caller]
     fn events(&self, query: &str, fields: &str) -> TcpStream {
-        let mut client = connect_to(self.address());
+        self.greeted(connect_to(self.address()), query, fields)
+    }
+
+    #[track_caller]
+    fn greeted(&self, mut client: TcpStream, query: &str, fields: &str) -> TcpStream {
         client.send(format!("GET /room{query} HTTP/1.1\r\nHost: test\r\n{fields}\r\n"));
         let head = receive_head(&mut client);
         assert_eq!(head.status, 200);
@@ -265,7 +269,8 @@ fn who_is_slow_is_closed_or_told_what_it_missed() {
             Frame(0x88, [&4008u16.to_be_bytes()[..], b"messages are not read in time"].concat())
         );
         let skipped = served.skipped.lock().unwrap().clone();
-        assert_eq!(skipped.len(), 2, "{skipped:?}");
+        // One is told once more for each message that its socket took meanwhile.
+        assert!(skipped.len() >= 2, "{skipped:?}");
         let counters = served.topics.counters();
         assert!(counters.slow_closed == 1 && counters.skipped > 100, "{counters:?}");
     });
@@ -347,7 +352,24 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
         let each = memory().saturating_sub(before) as usize / STUCK;
         // The kernel has taken a part, and what follows waits in the topic.
         assert!((1..40_000).contains(&each), "{each} bytes for each");
+        // Events wait there as well. These are copied, so that all of them would count.
+        let mut events: Vec<TcpStream> =
+            (0..STUCK).map(|_| served.greeted(connect_narrow(served.address(), 4096), "", "")).collect();
+        eventually(true, || served.topics.subscribers("room") == 2 * STUCK + 1);
+        let text = "x".repeat(450);
+        let mut publish = |hundreds: usize| {
+            for _ in 0..hundreds {
+                client.send(ws::text(&format!("room {text}")).repeat(100));
+                (0..100).for_each(|_| client.expect(said(&text)));
+            }
+            memory()
+        };
+        // As many as the topic keeps, which count as well.
+        let before = publish(3);
+        let each = publish(180).saturating_sub(before) as usize / STUCK;
+        assert!((1..40_000).contains(&each), "{each} bytes for each that reads no events");
         // Who reads again is told what it has missed, and has the newest.
+        while !receive_chunk(&mut events[0]).unwrap().starts_with(b"event: reset\n") {}
         let mut last = ws::receive(&mut stuck[0]);
         client.send(ws::text("room the end"));
         while last != Frame(0x81, b"the end".to_vec()) {

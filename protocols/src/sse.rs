@@ -5,7 +5,9 @@
 //! alive, and a drain ends it between two events.
 
 use crate::http::{BodyWriter, Fill, Reply, Request, Source};
-use crate::topic::{Frame, Hub, Next, Place, SlowPolicy, Start, Subscribe, Subscription, is_name};
+use crate::topic::{
+    AT_ONCE_BYTES, Frame, Hub, Next, Place, SlowPolicy, Start, Subscribe, Subscription, is_name,
+};
 use bytes::Bytes;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -114,7 +116,11 @@ impl Source for Events {
         if body.is_draining() {
             return Fill::End;
         }
-        while body.room_bytes() > 0 {
+        // As a WebSocket does: what a client does not read waits in the topic, where it takes nothing more.
+        if body.sending_bytes() > 0 {
+            return Fill::MoreOnceSent;
+        }
+        while body.queued_bytes() < AT_ONCE_BYTES && body.room_bytes() > 0 {
             match self.subscription.next() {
                 Next::Frame(frame) => body.queue(event(&frame)),
                 Next::Skipped(messages) => body.write(reset(messages).as_bytes()),
@@ -122,7 +128,7 @@ impl Source for Events {
                 Next::Empty => return Fill::Waiting,
             }
         }
-        Fill::More
+        Fill::MoreOnceSent
     }
 
     fn heartbeat(&self) -> Option<Duration> {

@@ -26,6 +26,9 @@ pub trait Source {
 pub enum Fill {
     /// It wrote something, and there is more.
     More,
+    /// There is more, which waits elsewhere: call again once all that was written is sent. So a client that does not read costs little
+    /// memory here.
+    MoreOnceSent,
     /// That was all.
     End,
     /// There is nothing now, and there may be none for long: call again after the [`Waker`] from [`BodyWriter::waker`] was used.
@@ -111,6 +114,16 @@ impl BodyWriter<'_> {
     /// How much may be written before it is better to wait.
     pub fn room_bytes(&self) -> usize {
         self.io.room_bytes()
+    }
+
+    /// Bytes that were written and not sent yet.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.io.queued_bytes()
+    }
+
+    /// Of those, the ones that were on their way before this call.
+    pub(crate) fn sending_bytes(&self) -> usize {
+        self.io.sending_bytes()
     }
 
     /// Whether the server is draining: what can go on elsewhere is better ended.

@@ -138,12 +138,18 @@ impl Context {
                 Ok(fill) => fill,
                 Err(panic) => return self.panicked(&*panic, reply, io),
             };
+            let idle = if fill == Fill::MoreOnceSent { 0 } else { before };
             match fill {
-                Fill::More if io.queued_bytes() == before => {
+                Fill::More | Fill::MoreOnceSent if io.queued_bytes() == idle => {
                     tracing::error!("a source said More and wrote nothing: the reply is cut");
                     return Flow::cut(reply.stage);
                 }
                 Fill::More => {}
+                Fill::MoreOnceSent => {
+                    io.set_deadline(None);
+                    io.notify_sent();
+                    return Flow::Hold(0);
+                }
                 Fill::End => {
                     reply.source = None;
                     io.hold(0);
