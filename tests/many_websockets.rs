@@ -8,7 +8,7 @@ mod common;
 use common::program::{alone, rss_anon_bytes};
 use common::{Client, connect_to, eventually, on_both_drivers, ws};
 use ringmill::http::{self, Request};
-use ringmill::topic::{Published, Topics};
+use ringmill::topic::{Published, Start, Subscribe, Topics};
 use ringmill::websocket::{Accept, Endpoint, Handler, Message, Options, Ws};
 use ringmill::{Config, Dialer, DriverChoice, Engine, Io, Protocol, Running, Step, Tick, WorkerContext};
 use std::io::{ErrorKind, Read, Write};
@@ -68,7 +68,11 @@ impl Handler for Room {
         ws.subscribe("room");
     }
 
-    fn message(&mut self, _: &mut (), _: Message<'_>, _: &mut Ws<'_>) {}
+    /// Goes on from a place that nobody knows, as all do whose broker was lost.
+    fn message(&mut self, _: &mut (), _: Message<'_>, ws: &mut Ws<'_>) {
+        let start = Start::After("0-7".parse().unwrap());
+        ws.subscribe_with("elsewhere", Subscribe { start, ..Subscribe::default() });
+    }
 }
 
 /// Nobody is asked for a sign of life, however long the test takes.
@@ -270,5 +274,29 @@ fn pings_and_goodbyes_to_many_are_spread_and_hold_nobody_up() {
         expect_spread("Closes", driver, &closes, DRAIN / 4, &longest_ns);
         drop(streams);
         eventually(true, || running.stats().total().closed >= closes.len() as u64);
+    });
+}
+
+#[test]
+fn those_that_missed_messages_begin_anew_one_after_another() {
+    const MANY: usize = 60;
+    on_both_drivers(|driver| {
+        let topics = Topics::default();
+        let running = serve_room(driver, &topics);
+        let address = common::ip(&running.addresses()[0]);
+        let mut streams: Vec<TcpStream> = (0..MANY).map(|_| connect_to(address)).collect();
+        for stream in &mut streams {
+            ws::upgrade(stream, "/ws", "");
+        }
+        eventually(true, || topics.subscribers("room") == MANY);
+        let since = Instant::now();
+        for stream in &mut streams {
+            stream.send(ws::text("on"));
+            stream.set_nonblocking(true).unwrap();
+        }
+        eventually(true, || topics.subscribers("room") == 0);
+        let closes = arrivals(&mut streams, 0x88, since, &ws::masked(0x88, &4009u16.to_be_bytes()));
+        // They have 20 ms each.
+        expect_spread("Closes", driver, &closes, Duration::from_millis(400), &AtomicU64::new(0));
     });
 }

@@ -30,11 +30,10 @@ pub trait Handler: 'static {
 
     /// Messages of a topic are missing from here on, because the client was too slow for them ([`SlowPolicy`](crate::topic::SlowPolicy)): so
     /// many; or `None`, nobody knows how many, if the place that it wanted to go on from is not known any more, or if the broker was lost
-    /// that carries the topic. Unless a handler does something else, the latter closes the connection with 4009, so that the client begins
-    /// anew.
+    /// that carries the topic. Unless a handler does something else, the latter has the client begin anew ([`Ws::begin_anew`]).
     fn skipped(&mut self, _state: &mut Self::State, _topic: &str, messages: Option<u64>, ws: &mut Ws<'_>) {
         if messages.is_none() {
-            ws.close(4009, "messages were missed");
+            ws.begin_anew();
         }
     }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use ringmill_engine::Io;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What all connections of one endpoint of a worker share.
 pub(super) struct Common {
@@ -51,12 +52,21 @@ pub(super) struct Sending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// The server is draining: at the deadline the connection closes.
+    /// At the deadline the connection closes.
     Leaving,
     /// Our Close frame waits behind what was sent before it.
     ClosingSoon,
     /// It is written: nothing more may be, and the client has some time to answer.
     Closing,
+}
+
+/// Why many connections are closed at about the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// The server is draining.
+    GoingAway,
+    /// Messages were missed: the client has to begin anew.
+    Missed,
 }
 
 /// What waits because a large message is being sent.
@@ -89,6 +99,10 @@ const LOG: usize = 1 << 20;
 const PUBLISHED_MAX: usize = LOG / 8;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
+/// Connections that are to go are closed one every so often on average, or faster, if there is less time for all of them.
+const GOING_APART: Duration = Duration::from_millis(20);
+/// The time for those that missed messages.
+const MISSED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Common {
     pub(super) fn new(options: Options) -> Common {
@@ -227,6 +241,32 @@ impl Sending {
         self.phase = Phase::Closing;
         write_close(io.buffer(), (code != 0).then_some(code), reason);
         io.set_timeout(common.options.close_within);
+    }
+
+    /// Closes in a while, if not all are to go at once: clients that come back do so at the same time. Who goes already keeps its reason, but
+    /// not its time.
+    pub(super) fn leave(&mut self, why: Departure, most: Duration, common: &Common, io: &mut Io<'_>) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Leaving;
+            self.code = why.code();
+        }
+        let time = most.min(GOING_APART * common.open.get());
+        io.set_timeout(time.mul_f64(common.spread()));
+    }
+
+    /// The same for a client that has to begin anew: until then it is sent nothing of what it subscribed to.
+    pub(super) fn begin_anew(&mut self, common: &Common, io: &mut Io<'_>) {
+        if self.phase == Phase::Open {
+            self.topics = None;
+            self.leave(Departure::Missed, MISSED_WITHIN, common, io);
+        }
+    }
+
+    /// The time has come.
+    pub(super) fn leave_now(&mut self, common: &Common, io: &mut Io<'_>) {
+        let why =
+            if self.code == Departure::Missed.code() { Departure::Missed } else { Departure::GoingAway };
+        self.close(why.code(), why.reason(), common, io);
     }
 
     /// Gives up a client that does not read.
@@ -380,6 +420,22 @@ impl Sending {
             return false;
         }
         true
+    }
+}
+
+impl Departure {
+    pub(super) fn code(self) -> u16 {
+        match self {
+            Departure::GoingAway => 1001,
+            Departure::Missed => 4009,
+        }
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Departure::GoingAway => "the server goes away",
+            Departure::Missed => "messages were missed",
+        }
     }
 }
 

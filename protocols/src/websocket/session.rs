@@ -8,7 +8,7 @@ use super::frame::{apply_mask, write_header};
 use super::handler::Handler;
 use super::message::{Closed, Message, Piece};
 use super::receiving::{CONFUSED, Partial, Progress, Receiving, text};
-use super::sending::{Common, Phase, Sending};
+use super::sending::{Common, Departure, Phase, Sending};
 use super::ws::Ws;
 use crate::http::Successor;
 use ringmill_engine::{Call, CloseReason, Io, Next, Step};
@@ -53,9 +53,6 @@ enum Flow {
 
 /// A binary frame that is no longer than this waits with the engine until it is whole.
 const WAITING_BYTES_MAX: usize = 256;
-
-/// When the server drains, it tells a connection to go every so often on average, or faster: within half of the time that it has.
-const GOING_APART: Duration = Duration::from_millis(20);
 
 const OUT_OF_MEMORY: Violation = Violation { code: 1013, reason: "out of memory" };
 const PANICKED: Violation = Violation { code: 1011, reason: "the handler failed" };
@@ -388,7 +385,7 @@ impl<H: Handler> Session<H> {
         let options = &self.shared.common.options;
         match self.sending.phase {
             Phase::Closing => return Next::Close,
-            Phase::Leaving => self.sending.close(1001, "the server goes away", &self.shared.common, io),
+            Phase::Leaving => self.sending.leave_now(&self.shared.common, io),
             // Nothing is heard of a client that does not read: how long that may last is the engine's to say.
             Phase::Open | Phase::ClosingSoon if io.queued_bytes() > 0 || self.sending.is_busy() => {
                 io.set_timeout(options.ping_after);
@@ -408,12 +405,9 @@ impl<H: Handler> Session<H> {
 
     /// Everybody is told to go, but not in the same moment: they all come back somewhere else.
     fn drain(&mut self, io: &mut Io<'_>) -> Next {
-        if self.sending.phase == Phase::Open {
-            let common = &self.shared.common;
+        if self.sending.is_open() {
             let most = io.drain_deadline().map_or(Duration::ZERO, |until| until.since(io.now()) / 2);
-            let time = most.min(GOING_APART * common.open.get());
-            self.sending.phase = Phase::Leaving;
-            io.set_timeout(time.mul_f64(common.spread()));
+            self.sending.leave(Departure::GoingAway, most, &self.shared.common, io);
         }
         self.next()
     }

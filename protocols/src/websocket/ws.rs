@@ -41,6 +41,12 @@ impl<'a> Ws<'a> {
         self.sending.close(code, reason, self.common, &mut self.io);
     }
 
+    /// Has a client begin anew that has missed messages: its subscriptions end now, and it is closed with 4009 within five seconds. Not all in
+    /// the same moment, because it mostly concerns many at once, and they come back. Until then what it says is still heard.
+    pub fn begin_anew(&mut self) {
+        self.sending.begin_anew(self.common, &mut self.io);
+    }
+
     /// Publishes to a topic: to all who subscribe to it, this connection included if it does. The endpoint needs a hub:
     /// [`Endpoint::with_topics`](super::Endpoint::with_topics).
     pub fn publish<'m>(&mut self, topic: &str, message: impl Into<Message<'m>>) -> Published {

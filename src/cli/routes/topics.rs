@@ -61,8 +61,8 @@ impl Live {
             return reply.status(403).text("403 Forbidden: pages of this origin may not publish here\n");
         }
         let publication = match std::str::from_utf8(request.body()) {
-            Ok(text) => Publication::text(text),
-            Err(_) => Publication::binary(request.body().to_vec()),
+            Ok(text) => Publication::from(text),
+            Err(_) => Publication::from(request.body()),
         };
         match self.hub.publish(topic, publication) {
             Published::Done { .. } => reply.status(202).text("published\n"),
@@ -122,7 +122,8 @@ impl Handler for Room {
     }
 
     fn message(&mut self, _: &mut Option<Box<Wanted>>, message: Message<'_>, ws: &mut Ws<'_>) {
-        let Some(topic) = ws.subscriptions().next() else { return };
+        // It has missed messages, and is to begin anew: who has something to say does so at once.
+        let Some(topic) = ws.subscriptions().next() else { return ws.close(4009, "messages were missed") };
         match ws.publish(&topic, message) {
             Published::Done { .. } => {}
             Published::Busy => ws.close(1013, busy(&self.broker)),
