@@ -61,7 +61,7 @@ pub(crate) struct Serve {
     /// one server reaches subscribers of all that have the same broker. USER:PASSWORD@ goes before the host; the variable keeps it out
     /// of the list of processes
     #[arg(long, value_name = "URL", env = "RINGMILL_BROKER", hide_env_values = true)]
-    broker: Option<broker::Server>,
+    broker: Option<String>,
 
     /// TCP echo address; repeat for several
     #[arg(long, value_name = "ADDR", env = "RINGMILL_TCP_ECHO", value_delimiter = ',')]
@@ -212,6 +212,9 @@ impl Serve {
         if let Some(file) = &self.config {
             return super::front::serve(file);
         }
+        // Not by clap, which repeats a value that it refuses: this one may have a password.
+        let server = self.broker.as_deref().map(str::parse::<broker::Server>).transpose();
+        let server = server.map_err(|error| format!("--broker: {error}"))?;
         let descriptors = ringmill::raise_descriptor_limit();
         let drain = self.drain;
         let ws = self.websocket.options();
@@ -225,8 +228,7 @@ impl Serve {
         // It lives as long as the server: what was taken to be published leaves at the end.
         let mut options = broker::Options::default();
         options.message_bytes_max = options.message_bytes_max.max(carried_bytes_max);
-        let connect = |server: &broker::Server| topics.connect(server.clone(), options.clone());
-        let broker = self.broker.as_ref().map(connect).transpose()?;
+        let broker = server.map(|server| topics.connect(server, options)).transpose()?;
         let link = broker.as_ref().map(broker::Broker::link);
         let running = self.start(https.as_ref(), ws, topics, link)?;
         let reload = https.as_ref().and_then(Https::reload);
