@@ -41,6 +41,7 @@ mod leaving;
 mod limit;
 mod name;
 mod normal;
+mod notices;
 mod observe;
 mod own;
 mod pages;
@@ -85,9 +86,7 @@ use check::Checking;
 use client::Client;
 use groups::Place;
 use relay::pair::Joint;
-use ringmill_engine::{
-    Call, CloseReason, Dialer, Io, Layer, Next, Notice, Origin, Reclaim, Refusal, Step, Tick, WorkerContext,
-};
+use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Notice, Origin, Reclaim, Step, WorkerContext};
 use state::State;
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -191,15 +190,6 @@ impl Proxy {
         joint.map_or_else(|| Side::unwanted(None, io), Side::Relayed)
     }
 
-    /// The same where there is no `Io` to say what time it is.
-    fn state_now(&self) -> RefMut<'_, State> {
-        let mut state = self.state.borrow_mut();
-        if let Some(now) = state.dialer.as_ref().map(Dialer::now) {
-            state.now = now;
-        }
-        state
-    }
-
     /// Calls do not nest, so nobody else has it.
     fn state(&self, io: &Io<'_>) -> RefMut<'_, State> {
         let mut state = self.state.borrow_mut();
@@ -271,55 +261,11 @@ impl Layer for Proxy {
     }
 
     fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Start(dialer) => self.start(dialer),
-            Notice::Refused(tag, refusal) => self.refused(tag, refusal),
-            Notice::Tick(now) => self.tick(now),
-            Notice::Rung => self.rung(),
-        }
+        self.take_notice(notice);
     }
 }
 
 impl Proxy {
-    fn start(&mut self, dialer: Dialer) {
-        match self.connects {
-            Connects::None => return,
-            Connects::Plain => {}
-            Connects::Secured => {
-                self.state.borrow_mut().secure_dialer = Some(dialer);
-                return;
-            }
-        }
-        if let Some(plans) = &self.plans {
-            plans.ring_for(dialer.waker());
-        }
-        let mut state = self.state.borrow_mut();
-        if self.plans.is_none() {
-            // There is no other part.
-            state.secure_dialer = Some(dialer.clone());
-        }
-        let now = dialer.now();
-        (state.dialer, state.now) = (Some(dialer), now);
-        state.join_fleets();
-        state.check_servers(now);
-        drop(state);
-        // A plan that was published before the bell was known.
-        self.rung();
-    }
-
-    fn tick(&mut self, now: Tick) {
-        let mut state = self.state.borrow_mut();
-        state.now = now;
-        state.check_servers(now);
-    }
-
-    fn rung(&mut self) {
-        if let Some(plans) = &self.plans {
-            self.state_now().follow(plans.current());
-        }
-        self.state_now().look_for_room();
-    }
-
     /// A client of HTTP/1.1, or a stream.
     fn client(&self, is_http2: bool, io: &mut Io<'_>) -> Side {
         let mut state = self.state(io);
@@ -350,15 +296,6 @@ impl Proxy {
             return joint.map_or_else(|| Side::unwanted(Some(place), io), Side::Relayed);
         }
         Side::Upstream(state.upstream_open(place, io))
-    }
-
-    fn refused(&mut self, tag: u64, refusal: Refusal) {
-        let (mut state, place) = (self.state_now(), Place::of_tag(tag));
-        match Place::is_check(tag) {
-            true => state.check_refused(place, refusal),
-            false if state.groups.is_http2(place.group) => state.trunk_refused(place, refusal),
-            false => state.refused(place, refusal),
-        }
     }
 
     fn data(&mut self, session: &mut Session, input: &mut [u8], io: &mut Io<'_>) -> Step {
