@@ -41,6 +41,8 @@ mod shutdown;
 pub(crate) mod status;
 mod successor;
 pub(crate) mod switch;
+#[cfg(any(feature = "proxy", feature = "websocket"))]
+pub(crate) mod websocket_key;
 pub(crate) mod work;
 
 pub use content::{BodyWriter, Fill, Source};

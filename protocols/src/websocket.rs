@@ -45,12 +45,12 @@ mod topics;
 mod ws;
 
 #[doc(hidden)]
+pub use crate::http::websocket_key::accept_key;
 pub use deflate::{compress_once, inflate_once};
 pub use endpoint::Endpoint;
 pub use handler::Handler;
 pub use handshake::Accept;
 #[doc(hidden)]
-pub use handshake::accept_key;
 pub use message::{Closed, Message, Piece, SharedMessage};
 pub use options::{CONTROL_WINDOW, Deflate, Options, Origins};
 pub use ws::Ws;

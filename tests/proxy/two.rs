@@ -21,6 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -387,5 +388,116 @@ fn connections_of_http2_come_and_go() {
             client.send(get("/"));
             assert_eq!(receive(&mut client).status, 502);
         }
+    });
+}
+
+/// An upstream of HTTP/1.1 that says in capitals what it hears, and one word behind the end.
+fn shouting() -> Upstream {
+    Upstream::new(|line| {
+        while let Some(head) = line.head() {
+            assert!(
+                head.ends_with("\r\n\r\n") && head.contains("connection: upgrade\r\nupgrade: websocket\r\n"),
+                "{head}"
+            );
+            assert!(head.contains("sec-websocket-version: 13\r\n") && !head.contains("made up"), "{head}");
+            let key = head.split_once("sec-websocket-key: ").unwrap().1.lines().next().unwrap();
+            let accept = ringmill::websocket::accept_key(key.as_bytes());
+            let begin = |status: &str, accept: &str| {
+                format!(
+                    "HTTP/1.1 {status}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+                )
+            };
+            match head.split(' ').nth(1).unwrap() {
+                "/no" => line.send("HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\nnone"),
+                "/ok" => line.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+                "/unproved" => line.send(begin("101 Go", "x") + "evil"),
+                _ => {
+                    line.send(begin("101 Go", &accept) + "first");
+                    while let Some(byte) = line.byte() {
+                        line.try_send([byte.to_ascii_uppercase()]);
+                    }
+                    line.try_send("last");
+                    return;
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn a_websocket_is_a_stream_for_its_client() {
+    on_both_drivers(|driver| {
+        let upstream = shouting();
+        let running = before(driver, &[&upstream]);
+        wait(async {
+            let stream = tokio::net::TcpStream::connect(ip(&running.addresses()[0])).await.unwrap();
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let (mut client, connection) = handshake.await.unwrap();
+            let connection = tokio::spawn(connection);
+            let ask = |protocol: Option<&'static str>, path: &str| {
+                let request = Request::connect(format!("http://a.test{path}"));
+                let request =
+                    request.header("sec-websocket-version", "13").header("sec-websocket-key", "made up");
+                match protocol {
+                    Some(protocol) => request.extension(hyper::ext::Protocol::from_static(protocol)),
+                    None => Request::connect("a.test:80"),
+                }
+                .body(full(""))
+                .unwrap()
+            };
+            // The server says that it takes this, which is heard with its first answer.
+            let plain = client.send_request(ask(None, "")).await.unwrap();
+            assert_eq!(plain.status(), 501);
+            for (path, status, said) in [("/no", 403, "none"), ("/ok", 502, ""), ("/unproved", 502, "")] {
+                let response = client.send_request(ask(Some("websocket"), path)).await.unwrap();
+                assert_eq!(response.status(), status, "{path}");
+                assert_eq!(text(response).await.0, said, "{path}");
+            }
+            let response = client.send_request(ask(Some("connect-udp"), "/")).await.unwrap();
+            assert_eq!(response.status(), 501);
+            // Two beside each other, and much both ways.
+            let mut talks = Vec::new();
+            for _ in 0..2 {
+                let response = client.send_request(ask(Some("websocket"), "/")).await.unwrap();
+                assert_eq!(response.status(), 200);
+                let fields = response.headers();
+                assert!(
+                    fields["sec-websocket-protocol"] == "chat"
+                        && !fields.contains_key("sec-websocket-accept")
+                );
+                let stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+                talks.push(tokio::spawn(async move {
+                    let (mut reader, mut writer) = tokio::io::split(stream);
+                    let mut word = [0; 10];
+                    writer.write_all(b"hello").await.unwrap();
+                    reader.read_exact(&mut word).await.unwrap();
+                    assert_eq!(&word, b"firstHELLO");
+                    let sending = tokio::spawn(async move {
+                        for _ in 0..64 {
+                            writer.write_all(&[b'a'; 16 * 1024]).await.unwrap();
+                        }
+                        // Its end is passed on, and what is said behind that still comes.
+                        writer.shutdown().await.unwrap();
+                    });
+                    let mut rest = Vec::new();
+                    reader.read_to_end(&mut rest).await.unwrap();
+                    sending.await.unwrap();
+                    assert_eq!(rest.len(), (1 << 20) + 4);
+                    assert!(rest.ends_with(b"AAlast") && rest[..1 << 20].iter().all(|byte| *byte == b'A'));
+                }));
+            }
+            for talk in talks {
+                talk.await.unwrap();
+            }
+            // Who leaves leaves nothing behind, and the connection serves on.
+            let response = client.send_request(ask(Some("websocket"), "/")).await.unwrap();
+            drop(hyper::upgrade::on(response).await.unwrap());
+            let plain = client.send_request(ask(None, "")).await.unwrap();
+            assert_eq!(plain.status(), 501);
+            drop(client);
+            connection.abort();
+        });
+        eventually(0, || running.stats().total().connections);
+        assert_eq!(running.stats().total().panics, 0);
     });
 }

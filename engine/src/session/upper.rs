@@ -127,8 +127,9 @@ impl<L: Layer> Upper<L> {
     pub fn step(&mut self, consumed: usize, io: &mut Io<'_>) -> Step {
         let duplex = &self.duplex;
         let is_over = self.session.is_none();
-        // Behind the end of a session that is over there is one anyway.
-        if duplex.outlet.last == Last::Told && !(is_over && duplex.ending == Ending::Eof) {
+        // Behind the end of a session that is over there is one anyway, and of several sessions none ends what they have in common.
+        let keeps_on = self.is_apart || is_over && duplex.ending == Ending::Eof;
+        if duplex.outlet.last == Last::Told && !keeps_on {
             io.end_output();
         }
         if is_over {

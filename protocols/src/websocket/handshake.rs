@@ -2,6 +2,7 @@
 
 use super::extension::is_token;
 use super::options::Options;
+use crate::http::websocket_key::accept_key;
 use crate::http::{Method, Reply, Request, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -125,13 +126,6 @@ fn protocols<'a>(request: &Request<'a>) -> Result<Vec<&'a str>, Refusal> {
     Ok(protocols)
 }
 
-/// What proves that the handshake was understood (RFC 6455, 4.2.2).
-pub fn accept_key(key: &[u8]) -> String {
-    let mut hash = sha1_smol::Sha1::from(key);
-    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
-    STANDARD.encode(hash.digest().bytes())
-}
-
 /// Answers what is no handshake, or none that may be.
 pub(super) fn refuse(refusal: &Refusal, reply: &mut Reply<'_>) {
     match refusal {
@@ -145,15 +139,5 @@ pub(super) fn refuse(refusal: &Refusal, reply: &mut Reply<'_>) {
         Refusal::Origin => {
             reply.status(403).text("403 Forbidden: pages of this origin may not connect here\n")
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_key_of_the_rfc() {
-        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

@@ -7,6 +7,7 @@ use super::ready::{Part, Ready};
 use super::replying::Reading;
 use super::sink::Sent;
 use super::text;
+use super::websocket::Socket;
 use super::wire::Wire;
 use crate::adapt::Http2Limits;
 use crate::adapt::grpc::Deadline;
@@ -20,7 +21,7 @@ use crate::proxy::state::State;
 use bytes::Bytes;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request};
 use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Reclaim, Step, Tick};
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -88,6 +89,8 @@ struct ClientLane<L: Layer> {
     reader: Reader,
     deadline: Option<Deadline>,
     has_reply: bool,
+    /// What was asked for, where that is a WebSocket.
+    socket: Option<Box<Socket>>,
 }
 
 /// What became of a lane.
@@ -127,6 +130,7 @@ impl<L: Layer> Streams<L> {
         let number = state.borrow_mut().bells.count_connection();
         let mut builder = Builder::new();
         builder
+            .enable_connect_protocol()
             .max_concurrent_streams(own.streams_max)
             .max_header_list_size(own.field_bytes_max)
             .max_frame_size(own.frame_bytes_max)
@@ -308,24 +312,23 @@ impl<L: Layer> Streams<L> {
             self.end(Life::Ending, io);
         }
         let (parts, body) = request.into_parts();
-        let (mut head, has_body) = (Vec::with_capacity(512), !body.is_end_stream());
-        let is_chunked = match text::write_request(&mut head, &parts, has_body) {
-            Ok(is_chunked) => is_chunked,
+        let (mut head, mut body) = (Vec::with_capacity(512), Some(body).filter(|body| !body.is_end_stream()));
+        let (socket, is_chunked) = match Socket::write_head(&mut head, &parts, &mut body) {
+            Ok(written) => written,
             Err(status) => {
-                let _ = answer.send_response(plain(status), true);
+                let _ = answer.send_response(text::plain(status), true);
                 return;
             }
         };
-        let asked = Asked { is_head: parts.method == Method::HEAD, is_connect: false, upgrades: false };
+        let (is_head, upgrades) = (parts.method == Method::HEAD, socket.is_some());
+        let asked = Asked { is_head, is_connect: false, upgrades };
         let deadline = Deadline::of(&parts.headers, self.own.grpc_timeout_max, &self.clock);
         let number = self.lanes.next_number();
         let mut lane = Lane::open(layer, &self.state, Place::STREAM, self.ready.bell(number), io);
-        if has_body {
-            lane.follow(body, is_chunked);
-        }
+        body.into_iter().for_each(|body| lane.follow(body, is_chunked));
         lane.call(layer, Call::Data(&mut head), io);
         let (answer, reader) = (Some(answer), Reader::new(asked));
-        self.lanes.insert(ClientLane { lane, answer, reader, deadline, has_reply: false });
+        self.lanes.insert(ClientLane { lane, answer, reader, deadline, has_reply: false, socket });
         self.ready.list_lane(number);
     }
 
@@ -431,12 +434,16 @@ impl<L: Layer> ClientLane<L> {
                     return Drive::Cut;
                 }
             }
+            if let Some(socket) = &mut self.socket {
+                has_moved |= socket.pass_ends(layer, &mut self.lane, io);
+            }
             let sent = match &mut self.lane.sink {
                 Some(sink) => turn.send(sink, context),
                 None if self.has_reply => Sent::Whole,
                 None => Sent::On,
             };
             match sent {
+                Sent::Whole if self.socket.as_ref().is_some_and(|socket| socket.listens()) => {}
                 Sent::Whole => return Drive::Finished,
                 Sent::Broken => return Drive::Left,
                 Sent::Starved => return Drive::Starved,
@@ -479,17 +486,12 @@ impl<L: Layer> ClientLane<L> {
     }
 
     fn read_piece(&mut self, piece: &[u8], slots: &mut Slots) -> bool {
-        let ClientLane { lane, answer, reader, has_reply, .. } = self;
+        let ClientLane { lane, answer, reader, has_reply, socket, .. } = self;
         let sink = &mut lane.sink;
         lane.rest.read(piece, |text| {
-            let mut reading = Reading { answer, reader, sink, has_reply };
+            let socket = socket.as_deref_mut();
+            let mut reading = Reading { answer, reader, sink, has_reply, socket };
             reading.read(text, slots)
         })
     }
-}
-
-fn plain(status: StatusCode) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    response
 }

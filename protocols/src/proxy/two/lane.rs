@@ -134,6 +134,11 @@ impl<L: Layer> Lane<L> {
         self.upper.call(layer, Call::Drained, io);
     }
 
+    /// The session has ended its output, and all of that was taken: said once.
+    pub(super) fn takes_end(&mut self) -> bool {
+        self.upper.queued_bytes() == 0 && self.upper.take_end()
+    }
+
     /// From now on it is fed with this body.
     pub(super) fn follow(&mut self, body: RecvStream, is_chunked: bool) {
         self.source = Some(Source { body, is_chunked, is_data_over: false });

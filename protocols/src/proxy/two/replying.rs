@@ -2,6 +2,7 @@
 
 use super::sink::Sink;
 use super::text;
+use super::websocket::Socket;
 use crate::http::client::reader::{Event, Reader};
 use crate::http::message::Slots;
 use crate::http::one::decoder::BodyLimits;
@@ -15,11 +16,19 @@ pub(super) struct Reading<'a> {
     pub(super) sink: &'a mut Option<Sink>,
     /// All of it was read.
     pub(super) has_reply: &'a mut bool,
+    /// What was asked for, where that is a WebSocket.
+    pub(super) socket: Option<&'a mut Socket>,
 }
 
 impl Reading<'_> {
     /// Reads on in the reply; how many bytes are done, and whether that is good so far.
     pub(super) fn read(&mut self, text: &[u8], slots: &mut Slots) -> (usize, bool) {
+        if let (Some(socket), Some(sink)) = (&self.socket, &mut *self.sink)
+            && socket.is_open()
+        {
+            sink.push(text);
+            return (text.len(), true);
+        }
         let mut at = 0;
         loop {
             match self.reader.read(&text[at..], slots, &BodyLimits::default()) {
@@ -31,6 +40,13 @@ impl Reading<'_> {
                 }
                 Event::Head(response) => {
                     at += response.bytes;
+                    if let Some(socket) = &mut self.socket
+                        && let Some(answered) =
+                            socket.answer(&response, &text[at..], (self.answer, self.sink))
+                    {
+                        *self.has_reply = !socket.is_open();
+                        return (text.len(), answered);
+                    }
                     let (Some(mut answer), Some(head)) = (self.answer.take(), text::response(&response))
                     else {
                         return (at, false);

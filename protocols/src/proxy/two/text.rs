@@ -15,13 +15,39 @@ pub(super) fn write_request(
     parts: &request::Parts,
     has_body: bool,
 ) -> Result<bool, StatusCode> {
+    let is_chunked = has_body && is_open(&parts.headers);
+    let target = match parts.method {
+        http::Method::CONNECT => parts.uri.authority().map_or("", Authority::as_str),
+        _ => path_of(&parts.uri),
+    };
+    write_start(out, parts, (parts.method.as_str(), target), |name| is_chunked && *name == CONTENT_LENGTH)?;
+    if parts.headers.contains_key("te") {
+        // It concerns a connection, and says what the next one may send.
+        out.extend_from_slice(b"connection: te\r\n");
+    }
+    if is_chunked {
+        out.extend_from_slice(emit::CHUNKED);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(is_chunked)
+}
+
+/// The path with what follows it.
+pub(super) fn path_of(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+/// Writes a head up to its last fields, for this method and target. An error is a status to answer with.
+pub(super) fn write_start(
+    out: &mut Vec<u8>,
+    parts: &request::Parts,
+    (method, target): (&str, &str),
+    is_left_out: impl Fn(&HeaderName) -> bool,
+) -> Result<(), StatusCode> {
     let authority = parts.uri.authority().map(Authority::as_str);
-    let target = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let is_connect = parts.method == http::Method::CONNECT;
-    out.extend_from_slice(parts.method.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(if is_connect { authority.unwrap_or("") } else { target }.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for part in [method, " ", target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = match (authority, hosts.next()) {
         // Two that differ are two readings (RFC 9113, 8.3.1).
@@ -40,19 +66,8 @@ pub(super) fn write_request(
     if !cookies.is_empty() {
         write_line(out, b"cookie", &cookies.join(&b"; "[..]));
     }
-    let is_chunked = has_body && is_open(&parts.headers);
-    write_fields(out, &parts.headers, |name| {
-        *name == HOST || *name == COOKIE || is_chunked && *name == CONTENT_LENGTH
-    });
-    if parts.headers.contains_key("te") {
-        // It concerns a connection, and says what the next one may send.
-        out.extend_from_slice(b"connection: te\r\n");
-    }
-    if is_chunked {
-        out.extend_from_slice(emit::CHUNKED);
-    }
-    out.extend_from_slice(b"\r\n");
-    Ok(is_chunked)
+    write_fields(out, &parts.headers, |name| *name == HOST || *name == COOKIE || is_left_out(name));
+    Ok(())
 }
 
 /// Writes the head of a reply; whether a body follows in chunks.
@@ -144,6 +159,13 @@ pub(super) fn response(parsed: &Parsed<'_, '_>) -> Option<Response<()>> {
     let fields = parsed.fields.iter().map(|field| (field.name, field.value));
     *response.headers_mut() = fields_of(fields, |_, _| true)?;
     Some(response)
+}
+
+/// A reply with nothing but a status.
+pub(super) fn plain(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
 }
 
 /// Trailers as they go on; `None` where there are none.
