@@ -411,6 +411,7 @@ impl Proxy {
                 flows_max: self.udp_flows as usize,
                 replies: self.udp_replies,
                 gate: options.gate.clone(),
+                listener: format!("udp {}", self.listen.0),
                 ..FlowRules::new(String::new())
             });
             let planned = plans.clone();

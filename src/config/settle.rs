@@ -61,7 +61,8 @@ impl Listen {
     /// Where its datagrams go, behind this gate.
     pub(crate) fn flow_rules(&self, gate: &Gate) -> Option<FlowRules> {
         let gate = Some(gate.clone()).filter(|_| !self.rules.is_open());
-        self.udp.clone().map(|rules| FlowRules { gate, ..rules })
+        let listener = format!("udp {}", self.address);
+        self.udp.clone().map(|rules| FlowRules { gate, listener, ..rules })
     }
 
     /// What its TLS runs with; `None` for plain HTTP.

@@ -145,6 +145,52 @@ fn flows_end_by_answers_and_are_bounded() {
 }
 
 #[test]
+fn flows_are_noted_with_their_ends() {
+    on_both_drivers(|driver| {
+        let (dns, log) = (Dns::start("a:"), AccessLog::default());
+        let deaf = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let rules =
+            FlowRules { idle_timeout: Duration::from_millis(100), listener: "udp x".to_owned(), ..rules() };
+        let observe = Observe {
+            log: Some(LogRules {
+                to: log.clone(),
+                sampled_per_million: 1_000_000,
+                slow: Duration::from_secs(3600),
+                has_agents: false,
+            }),
+            ..Observe::default()
+        };
+        let mut known = Vec::new();
+        for (server, end, bytes) in [(dns.address, "complete", (12, 16)), (deaf, "upstream", (12, 0))] {
+            let config =
+                ProxyConfig { observe: observe.clone(), ..ProxyConfig::relayed(vec![Address::Ip(server)]) };
+            let flowing = Flowing::new(rules.clone());
+            let builder = ringmill::Engine::builder().config(common::config(driver));
+            let running =
+                builder.datagrams("127.0.0.1:0", move |_| Flows::alone(config.clone(), 1, &flowing));
+            let running = running.start().unwrap();
+            let socket = client(&running);
+            for _ in 0..2 {
+                socket.send(b"where?").unwrap();
+            }
+            let before = known.len();
+            eventually(before + 1, || lines(&log, &mut known));
+            let line = &known[before];
+            assert_eq!(
+                (line["end"].as_str(), line["listener"].as_str()),
+                (Some(end), Some("udp x")),
+                "{line}"
+            );
+            assert_eq!(
+                (line["bytes_in"].as_u64(), line["bytes_out"].as_u64()),
+                (Some(bytes.0), Some(bytes.1))
+            );
+            assert_eq!(line["upstream"].as_str(), Some(server.to_string().as_str()), "{line}");
+        }
+    });
+}
+
+#[test]
 fn flows_leave_a_server_that_nobody_listens_at() {
     on_both_drivers(|driver| {
         let dns = Dns::start("alive:");

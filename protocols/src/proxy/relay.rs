@@ -16,7 +16,7 @@ pub(super) mod pair;
 mod seen;
 
 use super::groups::Groups;
-use super::observe::{Counted, Counts, Label};
+use super::observe::{Counts, Label};
 use super::plan::Plan;
 use super::route::HostPattern;
 use std::rc::Rc;
@@ -99,9 +99,8 @@ pub(super) struct Listener {
 impl Listener {
     /// Its connections are counted where these are.
     pub(super) fn new(relaying: Relaying, counts: Option<&Counts>) -> Listener {
-        let name = relaying.listener.clone();
-        let line = counts.map(|counts| counts.line(&Counted::Listener(name.clone())));
-        Listener { relaying, label: Rc::new(Label { address: name, line }) }
+        let label = Label::of_listener(&relaying.listener, counts);
+        Listener { relaying, label: Rc::new(label) }
     }
 }
 

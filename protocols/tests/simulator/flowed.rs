@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 250;
 const STEPS: usize = 150;
 
 fn servers() -> [SocketAddr; 3] {

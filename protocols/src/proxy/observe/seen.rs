@@ -1,6 +1,6 @@
 //! What is noted of a request while it is served. Plain data.
 
-use super::counts::Line;
+use super::counts::{Counted, Counts, Line};
 use super::entry::{End, LONG_MAX, Numbers, SHORT_MAX, put_text};
 use super::ids::Identity;
 use crate::http::message::{Head, Version};
@@ -48,6 +48,14 @@ pub(crate) struct Noted {
 pub(crate) struct Label {
     pub(crate) address: String,
     pub(crate) line: Option<Arc<Line>>,
+}
+
+impl Label {
+    /// That of a listener with this name, which is counted where these are.
+    pub(crate) fn of_listener(name: &str, counts: Option<&Counts>) -> Label {
+        let line = counts.map(|counts| counts.line(&Counted::Listener(name.to_owned())));
+        Label { address: name.to_owned(), line }
+    }
 }
 
 /// What a log wants to know of a request's texts.

@@ -9,6 +9,7 @@
 use super::group_of;
 use crate::proxy::config::ProxyConfig;
 use crate::proxy::groups::Place;
+use crate::proxy::observe::{End, Label, Noted, Wishes};
 use crate::proxy::plan::Plan;
 use crate::proxy::plans::Plans;
 use crate::proxy::state::State;
@@ -38,12 +39,15 @@ pub struct FlowRules {
     pub replies: Option<u32>,
     /// Who may begin a flow.
     pub gate: Option<Gate>,
+    /// What the listener is called where flows are told of.
+    pub listener: String,
 }
 
 impl FlowRules {
     /// The defaults, for this upstream.
     pub fn new(to: String) -> FlowRules {
-        FlowRules { to, idle_timeout: Duration::from_secs(30), flows_max: 10_000, replies: None, gate: None }
+        let (idle_timeout, listener) = (Duration::from_secs(30), String::new());
+        FlowRules { to, idle_timeout, flows_max: 10_000, replies: None, gate: None, listener }
     }
 }
 
@@ -114,16 +118,25 @@ struct Flow {
     client: Client,
     id: FlowId,
     place: Place,
+    began: Tick,
+    /// The same by the wall clock, since 1970.
+    began_unix: Duration,
+    /// When a server first answered; `Tick::NEVER` before.
+    heard: Tick,
     /// When anything last came, either way.
     moved: Tick,
     /// When it is to be looked at.
     due: Tick,
-    /// Datagrams of the client.
+    /// Datagrams of the client, and bytes in them.
     asks: u64,
-    /// Datagrams of servers.
+    asked_bytes: u64,
+    /// Datagrams of servers, likewise.
     replies: u64,
+    replied_bytes: u64,
     /// Servers that could not be reached since one answered.
     failures: usize,
+    /// Servers that it has had.
+    tries: u8,
     /// It counts at the gate while the flow is there.
     _admission: Option<Admission>,
 }
@@ -138,6 +151,7 @@ pub struct Flows {
     by_id: HashMap<FlowId, usize>,
     /// When a flow is to be looked at: not later than it ends.
     due: BTreeSet<(Tick, usize)>,
+    label: Rc<Label>,
     is_draining: bool,
 }
 
@@ -157,9 +171,12 @@ impl Flows {
     }
 
     fn with_state(state: Rc<RefCell<State>>, shared: &Flowing) -> Flows {
+        let rules = shared.rules();
+        let label = Label::of_listener(&rules.listener, state.borrow().plan.front.observe.counts.as_ref());
         Flows {
             state,
-            rules: shared.rules(),
+            rules,
+            label: Rc::new(label),
             shared: shared.clone(),
             flows: Slab::new(),
             by_client: HashMap::new(),
@@ -185,17 +202,23 @@ impl Flows {
             self.shared.leave(1);
             return None;
         };
-        let (moved, due) = (io.now(), io.now().after(self.rules.idle_timeout));
-        let (asks, replies, failures) = (0, 0, 0);
+        let now = io.now();
+        let due = now.after(self.rules.idle_timeout);
         let key = self.flows.insert(Flow {
             client,
             id,
             place,
-            moved,
+            began: now,
+            began_unix: io.unix_time(),
+            heard: Tick::NEVER,
+            moved: now,
             due,
-            asks,
-            replies,
-            failures,
+            asks: 0,
+            asked_bytes: 0,
+            replies: 0,
+            replied_bytes: 0,
+            failures: 0,
+            tries: 1,
             _admission: admission,
         });
         self.by_client.insert(client, key);
@@ -247,6 +270,9 @@ impl Flows {
         let Some(flow) = self.flows.try_remove(key) else { return };
         self.by_client.remove(&flow.client);
         self.due.remove(&(flow.due, key));
+        let is_failed = flow.failures > 0 && flow.replies == 0;
+        let outcome = if is_failed { End::UpstreamFailed } else { End::Complete };
+        self.state.borrow_mut().note_flow(&flow, &self.label, outcome);
         self.let_go(flow.id, flow.place, io);
         self.shared.leave(1);
         if self.is_draining && self.flows.is_empty() {
@@ -260,7 +286,8 @@ impl Flows {
         let Some((next, next_id)) = self.reach(client, but, io) else { return false };
         self.let_go(id, place, io);
         self.by_id.insert(next_id, key);
-        (self.flows[key].id, self.flows[key].place) = (next_id, next);
+        let flow = &mut self.flows[key];
+        (flow.id, flow.place, flow.tries) = (next_id, next, flow.tries.saturating_add(1));
         true
     }
 
@@ -322,6 +349,7 @@ impl Datagram for Flows {
         let flow = &mut self.flows[key];
         flow.moved = now;
         flow.asks += 1;
+        flow.asked_bytes += input.len() as u64;
         if io.send_on(flow.id, input) {
             self.state.borrow().groups[flow.place].count_to(input.len());
         } else {
@@ -336,7 +364,9 @@ impl Datagram for Flows {
         let Some(key) = self.by_id.get(&id).copied() else { return };
         let flow = &mut self.flows[key];
         flow.moved = io.now();
+        flow.heard = flow.heard.min(flow.moved);
         flow.replies += 1;
+        flow.replied_bytes += input.len() as u64;
         flow.failures = 0;
         let Client { peer, asked } = flow.client;
         let is_sent = match asked {
@@ -410,7 +440,10 @@ impl Drop for Flows {
     fn drop(&mut self) {
         self.shared.leave(self.flows.len());
         let Ok(mut state) = self.state.try_borrow_mut() else { return };
-        self.flows.iter().for_each(|(_, flow)| state.end_flow(flow.place));
+        for (_, flow) in &self.flows {
+            state.note_flow(flow, &self.label, End::Refused);
+            state.end_flow(flow.place);
+        }
     }
 }
 
@@ -424,6 +457,24 @@ impl State {
         self.groups[place].end_flow();
         self.groups.group(place.group).exchanges -= 1;
         self.groups.forget_if_done(place.group);
+    }
+
+    /// Tells of a flow that has come to its end.
+    fn note_flow(&mut self, flow: &Flow, label: &Rc<Label>, outcome: End) {
+        if !self.plan.front.observe.is_told() {
+            return;
+        }
+        let mut seen = self.spare_seen.pop().unwrap_or_default();
+        seen.renew();
+        seen.client = Some(flow.client.peer.ip().to_canonical());
+        seen.listener = Some(label.clone());
+        (seen.began, seen.began_unix, seen.end) = (flow.began, flow.began_unix, Some(outcome));
+        (seen.attached, seen.heard) = (flow.began, flow.heard);
+        (seen.received, seen.sent) = (flow.asked_bytes, flow.replied_bytes);
+        let has_texts = self.plan.front.observe.log.is_some();
+        seen.read_name("", "", Wishes { has_texts, has_agents: false });
+        let server = Some(self.groups[flow.place].label.clone());
+        self.put_noted(Noted { seen, tries: flow.tries, server });
     }
 
     /// Has a flow go on under the upstream of this name in the plan, where that has the same server.
