@@ -1,8 +1,11 @@
 //! One [`Op::Splice`](crate::event::Op::Splice) by plain splice(2) calls, as both real drivers make them: they differ in how they wait.
 
 use crate::event::{Errno, Event, Payload, Socket};
-use crate::sys::pipe::{Pipe, Pipes};
+use crate::sys::pipe::{Pipe, Pipes, push};
 use crate::token::Token;
+
+/// Bytes that are received at once: two segments of a loopback, many of an Ethernet.
+const FILL_BYTES: usize = 128 * 1024;
 
 /// Bytes on their way from one socket to another.
 pub(super) struct Splicing {
@@ -12,6 +15,8 @@ pub(super) struct Splicing {
     pub(super) turn_bytes_max: u32,
     /// There while bytes are in it.
     pipe: Option<Pipe>,
+    /// Some of what was sent may wait for what follows.
+    is_kept_back: bool,
 }
 
 /// What has to come before it goes on.
@@ -29,7 +34,7 @@ pub(super) enum Stand {
 
 impl Splicing {
     pub(super) fn new(token: Token, from: Socket, to: Socket, turn_bytes_max: u32) -> Splicing {
-        Splicing { token, from, to, turn_bytes_max, pipe: None }
+        Splicing { token, from, to, turn_bytes_max, pipe: None, is_kept_back: false }
     }
 
     /// What was received and is not passed on yet.
@@ -37,41 +42,63 @@ impl Splicing {
         self.pipe.as_ref().map_or(0, Pipe::held_bytes)
     }
 
-    /// Moves what there is, once; how much there was to move, too.
+    /// Moves what there is, up to the turn's share; how much that was, too. Where a filling shows that there is more behind it, what would
+    /// be less than a segment waits for that: a fifth fewer packets.
     pub(super) fn step(&mut self, pipes: &mut Pipes, events: &mut Vec<Event>) -> (Stand, usize) {
+        let mut passed = 0;
+        let stand = self.pass(pipes, &mut passed, events);
+        (stand, passed)
+    }
+
+    fn pass(&mut self, pipes: &mut Pipes, passed: &mut usize, events: &mut Vec<Event>) -> Stand {
         let Some(mut pipe) = self.pipe.take().or_else(|| pipes.take()) else {
-            return (self.over(Err(Errno::ENOBUFS), None, pipes, events), 0);
+            return self.over(Err(Errno::ENOBUFS), None, pipes, events);
         };
-        if pipe.held_bytes() == 0 {
-            match pipe.fill(self.from, self.turn_bytes_max as usize) {
-                Ok(1..) => {}
-                Ok(_) => return (self.over(Ok(0), Some(pipe), pipes, events), 0),
-                Err(Errno::EAGAIN) => {
-                    pipes.give(pipe);
-                    return (Stand::Source, 0);
-                }
-                Err(errno) => return (self.over(Err(errno), Some(pipe), pipes, events), 0),
-            }
-        }
-        let before = pipe.held_bytes();
-        while pipe.held_bytes() > 0 {
-            match pipe.empty(self.to) {
-                Ok(1..) => {}
-                Ok(_) | Err(Errno::EAGAIN) => break,
-                Err(errno) => {
-                    let errno = if errno == Errno::ENOBUFS { errno } else { Errno::EPIPE };
-                    self.tell(before - pipe.held_bytes(), events);
-                    return (self.over(Err(errno), Some(pipe), pipes, events), before);
+        let (mut more, fill_bytes) = (false, FILL_BYTES.min(self.turn_bytes_max as usize));
+        let stand = loop {
+            if pipe.held_bytes() == 0 {
+                match pipe.fill(self.from, fill_bytes) {
+                    Ok(bytes @ 1..) => more = bytes == fill_bytes,
+                    Ok(_) => break Err(Ok(0)),
+                    Err(Errno::EAGAIN) => break Ok(Stand::Source),
+                    Err(errno) => break Err(Err(errno)),
                 }
             }
+            match pipe.empty(self.to, more) {
+                Ok(bytes @ 1..) => {
+                    *passed += bytes;
+                    self.is_kept_back = more;
+                }
+                Ok(_) | Err(Errno::EAGAIN) => break Ok(Stand::Sink),
+                Err(Errno::ENOBUFS) => break Err(Err(Errno::ENOBUFS)),
+                Err(_) => break Err(Err(Errno::EPIPE)),
+            }
+            if pipe.held_bytes() == 0 && (!more || *passed >= self.turn_bytes_max as usize) {
+                break Ok(Stand::Moving);
+            }
+        };
+        if *passed > 0 {
+            let (token, result) = (self.token, Ok(*passed as u32));
+            events.push(Event { token, result, more: true, payload: Payload::None });
         }
-        self.tell(before - pipe.held_bytes(), events);
+        match stand {
+            Err(result) => return self.over(result, Some(pipe), pipes, events),
+            Ok(Stand::Source) => self.push(),
+            Ok(_) => {}
+        }
         if pipe.held_bytes() > 0 {
             self.pipe = Some(pipe);
-            return (Stand::Sink, before);
+        } else {
+            pipes.give(pipe);
         }
-        pipes.give(pipe);
-        (Stand::Moving, before)
+        stand.unwrap_or(Stand::Over)
+    }
+
+    /// Nothing follows for now.
+    fn push(&mut self) {
+        if std::mem::take(&mut self.is_kept_back) {
+            push(self.to);
+        }
     }
 
     /// Ends it with this result.
@@ -80,20 +107,14 @@ impl Splicing {
         self.over(result, pipe, pipes, events);
     }
 
-    fn tell(&self, bytes: usize, events: &mut Vec<Event>) {
-        if bytes > 0 {
-            let result = Ok(bytes as u32);
-            events.push(Event { token: self.token, result, more: true, payload: Payload::None });
-        }
-    }
-
     fn over(
-        &self,
+        &mut self,
         result: Result<u32, Errno>,
         pipe: Option<Pipe>,
         pipes: &mut Pipes,
         events: &mut Vec<Event>,
     ) -> Stand {
+        self.push();
         let mut payload = Payload::None;
         if let Some(mut pipe) = pipe {
             payload = pipe.take_rest().map_or(Payload::None, Payload::Output);
