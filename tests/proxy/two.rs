@@ -13,6 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use ringmill::http::Limits;
 use ringmill::proxy::ProxyConfig;
 use ringmill::{Address, Running};
 use std::convert::Infallible;
@@ -500,4 +501,244 @@ fn a_websocket_is_a_stream_for_its_client() {
         eventually(0, || running.stats().total().connections);
         assert_eq!(running.stats().total().panics, 0);
     });
+}
+
+/// A client and a server of frames, by the library that hyper uses: with what hyper does not show.
+mod frames {
+    use super::*;
+    use h2::client::SendRequest;
+    use h2::server::SendResponse;
+    use h2::{Reason, RecvStream};
+
+    type Answer = SendResponse<Bytes>;
+
+    async fn client(running: &Running) -> SendRequest<Bytes> {
+        let stream = tokio::net::TcpStream::connect(ip(&running.addresses()[0])).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    fn get(path: &str) -> Request<()> {
+        Request::get(format!("http://a.test{path}")).body(()).unwrap()
+    }
+
+    /// What of a reply came: its status, its body, whether it is whole.
+    async fn ask(client: &SendRequest<Bytes>, request: Request<()>) -> Result<(u16, String), Option<Reason>> {
+        let (response, _) = client.clone().send_request(request, true).map_err(|error| error.reason())?;
+        let response = response.await.map_err(|error| error.reason())?;
+        let (status, mut body) = (response.status().as_u16(), response.into_body());
+        let mut text = String::new();
+        while let Some(data) = body.data().await {
+            text.push_str(std::str::from_utf8(&data.map_err(|error| error.reason())?).unwrap());
+        }
+        Ok((status, text))
+    }
+
+    /// A server that answers each request as it is told, with its number on this server.
+    fn server(answer: fn(usize, Request<RecvStream>, Answer)) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let asked = Arc::new(AtomicUsize::new(0));
+                loop {
+                    let (stream, asked) = (listener.accept().await.unwrap().0, asked.clone());
+                    tokio::spawn(async move {
+                        let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                        while let Some(Ok((request, respond))) = connection.accept().await {
+                            answer(asked.fetch_add(1, SeqCst), request, respond);
+                        }
+                    });
+                }
+            });
+        });
+        address
+    }
+
+    fn reply(status: u16, named: &[(&'static str, &str)]) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        *response.headers_mut() = fields(named);
+        response
+    }
+
+    fn proxied(driver: ringmill::DriverChoice, address: SocketAddr) -> Running {
+        serve(driver, ProxyConfig { is_http2: true, ..ProxyConfig::new(vec![Address::Ip(address)]) })
+    }
+
+    #[test]
+    fn interim_replies_and_announced_trailers_pass() {
+        on_both_drivers(|driver| {
+            let address = server(|_, request, mut respond| {
+                respond.send_informational(reply(103, &[("link", "</a>")])).unwrap();
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    while let Some(data) = body.data().await {
+                        body.flow_control().release_capacity(data.unwrap().len()).unwrap();
+                    }
+                    let sent = body.trailers().await.unwrap().unwrap_or_default();
+                    let named = [("content-length", "2"), ("trailer", "x-end")];
+                    let mut stream = respond.send_response(reply(200, &named), false).unwrap();
+                    stream.send_data("hi".into(), false).unwrap();
+                    let end = sent.get("x-sent").map_or("none", |value| value.to_str().unwrap());
+                    stream.send_trailers(fields(&[("x-end", end)])).unwrap();
+                });
+            });
+            let http1 = Upstream::new(|line| {
+                line.request();
+                line.send("HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nho");
+                line.wait_for_end();
+            });
+            let running = proxied(driver, address);
+            wait(async {
+                for (running, link, text) in
+                    [(&running, "</a>", "hi"), (&before(driver, &[&http1]), "</b>", "ho")]
+                {
+                    let mut client = client(running).await;
+                    let mut request = get("/");
+                    *request.method_mut() = hyper::Method::POST;
+                    *request.headers_mut() =
+                        fields(&[("te", "trailers"), ("trailer", "x-sent"), ("content-length", "1")]);
+                    let (mut response, mut body) = client.send_request(request, false).unwrap();
+                    body.send_data("x".into(), false).unwrap();
+                    body.send_trailers(fields(&[("x-sent", "yes")])).unwrap();
+                    let interim = std::future::poll_fn(|context| response.poll_informational(context));
+                    let interim = interim.await.unwrap().unwrap();
+                    assert_eq!(
+                        (interim.status().as_u16(), &interim.headers()["link"]),
+                        (103, &link.parse().unwrap())
+                    );
+                    let mut body = response.await.unwrap().into_body();
+                    assert_eq!(body.data().await.unwrap().unwrap(), text);
+                    if text == "hi" {
+                        assert!(body.data().await.is_none());
+                        assert_eq!(body.trailers().await.unwrap().unwrap()["x-end"], "yes");
+                    }
+                }
+            });
+            assert!(http1.asked().contains("\r\nx-sent: yes\r\n"), "the trailers of the request");
+            // The same reply for a client of HTTP/1.1.
+            let mut client = connect(&running);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n");
+            let raw = receive_trailed(&mut client);
+            assert!(raw.starts_with("HTTP/1.1 103 ") && raw.contains("\r\nlink: </a>\r\n"), "{raw}");
+            assert!(raw.ends_with("\r\n2\r\nhi\r\n0\r\nx-end: none\r\n\r\n"), "{raw}");
+        });
+    }
+
+    #[test]
+    fn a_connection_has_as_many_requests_as_it_may() {
+        on_both_drivers(|driver| {
+            let upstream = Upstream::honest();
+            let config = || ProxyConfig::new(vec![upstream.address.clone()]);
+            let limits = Limits { requests_max: Some(2), ..Limits::default() };
+            let running = serve(driver, ProxyConfig { limits, ..config() });
+            wait(async {
+                let client = client(&running).await;
+                for n in 0..2 {
+                    let path = format!("/{n}");
+                    assert_eq!(ask(&client, get(&path)).await, Ok((200, format!("{path} "))));
+                }
+                assert!(ask(&client, get("/2")).await.is_err(), "the connection was told to end");
+            });
+            // Taken back one by one, each when it is under way: as many as may, and those of others go on.
+            let upstream = Upstream::new(|line| line.wait_for_end());
+            let slow = ProxyConfig::new(vec![upstream.address.clone()]);
+            let running = serve(driver, ProxyConfig { http2_resets_per_sec_max: 1, ..slow });
+            wait(async {
+                let (client, other) = (client(&running).await, self::client(&running).await);
+                let waiting = other.clone().send_request(get("/"), true).unwrap();
+                let mut taken_back = 0;
+                while let Ok((response, mut stream)) = client.clone().send_request(get("/"), true) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    stream.send_reset(Reason::CANCEL);
+                    let said = response.await.unwrap_err();
+                    taken_back += 1;
+                    if said.is_go_away() || said.is_io() {
+                        break;
+                    }
+                    assert!(taken_back < 1000, "there is no end of it");
+                }
+                assert!(taken_back > 10, "{taken_back}");
+                let late = tokio::time::timeout(Duration::from_millis(50), waiting.0).await;
+                assert!(late.is_err(), "the other client waits as before");
+            });
+        });
+    }
+
+    /// What servers may do wrong, each as the answer to its first request; the next request of the same client is served.
+    #[test]
+    fn servers_that_break_off_cost_the_reply_that_they_broke() {
+        fn good(mut respond: Answer) {
+            let mut stream = respond.send_response(reply(200, &[]), false).unwrap();
+            stream.send_data("good".into(), true).unwrap();
+        }
+        type Wrong = fn(usize, Request<RecvStream>, Answer);
+        /// First whether it is told in the reply's status, or by breaking off what there is of it.
+        const WRONGS: [(&str, Result<u16, ()>, Wrong); 6] = [
+            ("reset before the reply", Ok(502), |n, _, mut respond| match n {
+                0 => respond.send_reset(Reason::INTERNAL_ERROR),
+                _ => good(respond),
+            }),
+            ("refused, and so asked again", Ok(200), |n, _, mut respond| match n {
+                0 => respond.send_reset(Reason::REFUSED_STREAM),
+                _ => good(respond),
+            }),
+            ("reset within the reply", Err(()), |n, _, mut respond| match n {
+                0 => {
+                    let mut stream = respond.send_response(reply(200, &[]), false).unwrap();
+                    stream.send_data("par".into(), false).unwrap();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        stream.send_reset(Reason::INTERNAL_ERROR);
+                    });
+                }
+                _ => good(respond),
+            }),
+            ("less than was said", Err(()), |n, _, mut respond| match n {
+                0 => {
+                    let named = [("content-length", "9")];
+                    let mut stream = respond.send_response(reply(200, &named), false).unwrap();
+                    stream.send_data("par".into(), true).unwrap();
+                }
+                _ => good(respond),
+            }),
+            ("more than was said", Err(()), |n, _, mut respond| match n {
+                0 => {
+                    let named = [("content-length", "2")];
+                    let mut stream = respond.send_response(reply(200, &named), false).unwrap();
+                    stream.send_data("part".into(), true).unwrap();
+                }
+                _ => good(respond),
+            }),
+            ("two lengths", Ok(502), |n, _, mut respond| match n {
+                0 => {
+                    let mut two = reply(200, &[("content-length", "2")]);
+                    two.headers_mut().append("content-length", "3".parse().unwrap());
+                    respond.send_response(two, false).unwrap();
+                }
+                _ => good(respond),
+            }),
+        ];
+        on_both_drivers(|driver| {
+            for (what, expected, answer) in WRONGS {
+                let running = proxied(driver, server(answer));
+                wait(async {
+                    let client = client(&running).await;
+                    let mut request = get("/");
+                    *request.method_mut() = hyper::Method::POST;
+                    let said = ask(&client, request).await;
+                    match expected {
+                        Ok(status) => assert_eq!(said.as_ref().map(|said| said.0), Ok(status), "{what}"),
+                        Err(()) => assert!(said.is_err(), "{what}: {said:?}"),
+                    }
+                    assert_eq!(ask(&client, get("/")).await, Ok((200, "good".to_owned())), "{what}");
+                });
+            }
+        });
+    }
 }
