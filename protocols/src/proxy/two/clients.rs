@@ -99,9 +99,9 @@ enum Drive {
     On,
     Starved,
     Finished,
-    /// The reply broke off, or cannot be sent.
+    /// The reply or the request broke off, or its client makes no room.
     Cut,
-    /// Its client takes nothing of it any more.
+    /// Its client took it back.
     Left,
 }
 
@@ -445,12 +445,12 @@ impl<L: Layer> ClientLane<L> {
             match sent {
                 Sent::Whole if self.socket.as_ref().is_some_and(|socket| socket.listens()) => {}
                 Sent::Whole => return Drive::Finished,
-                Sent::Broken => return Drive::Left,
+                Sent::Broken => return Drive::Cut,
                 Sent::Starved => return Drive::Starved,
                 Sent::On | Sent::Waits => {}
             }
             match self.lane.feed(layer, io) {
-                Fed::Cut => return Drive::Left,
+                Fed::Cut => return Drive::Cut,
                 Fed::Some => {}
                 Fed::Nothing if has_moved || self.lane.has_more() => {}
                 Fed::Nothing if self.lane.is_open() || sent == Sent::Waits => return Drive::On,
