@@ -4,6 +4,8 @@ mod program;
 
 use super::on_each_server;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use ringmill::proxy::{Proxy, ProxyConfig};
+use ringmill::{Address, Config, DriverChoice, Engine, Pin, Running};
 use program::{Nothing, Number, app, numbers_client::NumbersClient, numbers_server::NumbersServer};
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -26,11 +28,27 @@ fn on_an_app(test: impl AsyncFn(SocketAddr, Channel, HealthReporter)) {
         *reporter.lock().unwrap() = Some(of_this);
         app
     };
-    on_each_server(make, async |address| {
+    let ask = async |address| {
         let channel = Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap();
         let reporter = reporter.lock().unwrap().take().unwrap();
         test(address, channel, reporter).await;
-    });
+    };
+    on_each_server(make, ask);
+    // The same calls and the same answers, with a proxy between.
+    for driver in [DriverChoice::Probe, DriverChoice::Poll] {
+        on_each_server(make, async |address| {
+            let proxy = proxy(address, driver);
+            ask(proxy.addresses()[0].ip().expect("an IP address")).await;
+        });
+    }
+}
+
+/// A proxy in front of a server of HTTP/2.
+fn proxy(server: SocketAddr, driver: DriverChoice) -> Running {
+    let config = Config::default().with_driver(driver).with_workers(1).with_pin(Pin::Off);
+    let proxied = ProxyConfig { is_http2: true, ..ProxyConfig::new(vec![Address::Ip(server)]) };
+    let builder = Engine::builder().config(config);
+    builder.listen("127.0.0.1:0", move |_| Proxy::new(proxied.clone(), 1)).start().expect("the proxy starts")
 }
 
 #[test]
