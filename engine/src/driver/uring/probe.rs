@@ -12,7 +12,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     pub(super) level: Level,
-    /// A multishot receive takes a byte limit (Linux 6.17). Before, the kernel's own limit of 32 buffers holds.
+    /// A receive takes a byte limit (Linux 6.17). It is one for each of the receives of a multishot one, so that of those the kernel's own
+    /// limit holds as before: 32 more for each time that it looks.
     pub recv_limit: bool,
 }
 
