@@ -71,7 +71,8 @@ fn three() -> u32 {
 pub(crate) struct Connections {
     /// So many at most.
     pub(crate) max: u32,
-    /// Idle ones that are kept, of those that were needed within `keep_for`.
+    /// Idle ones that are kept, of those that were needed within `keep_for`. Each is one of a worker's connections
+    /// (`server.max_connections`), so a descriptor.
     pub(crate) keep: u32,
     /// For so long: less than the server does, or it closes one that is just being used.
     pub(crate) keep_for: Text<Timeout>,
