@@ -1,7 +1,7 @@
 //! The datagram sockets of a worker: what waits to be sent on each, and which of them is to be looked at. Pure data; the worker
 //! (`worker/datagrams.rs`) receives, sends and closes.
 
-use super::{Datagrams, Entry, Local, QUEUED_BYTES_MAX};
+use super::{DATAGRAM_BYTES_MAX, Datagrams, Entry, Local, QUEUED_BYTES_MAX};
 use crate::event::Socket;
 use crate::token::{Kind, Token};
 use slab::Slab;
@@ -140,7 +140,9 @@ impl DatagramSockets {
     pub(crate) fn push(&mut self, index: u32, local: Option<Local>, peer: SocketAddr, bytes: &[u8]) -> bool {
         let it = &mut self.all[index as usize];
         let is_flow = it.peer.is_some();
-        if is_flow && self.queued_bytes >= QUEUED_BYTES_MAX {
+        let is_too_much = is_flow && self.queued_bytes >= QUEUED_BYTES_MAX;
+        // Before a batch is taken: an empty one would be in the way of receiving.
+        if is_too_much || bytes.len() > DATAGRAM_BYTES_MAX {
             return false;
         }
         if it.pending.is_none() {
@@ -209,6 +211,8 @@ mod tests {
     fn what_waits_is_bounded_over_all_flows() {
         let (mut sockets, peer) = (DatagramSockets::default(), SocketAddr::from(([127, 0, 0, 1], 1)));
         let own = sockets.add(Socket(1), 0, None);
+        assert!(!sockets.push(own, None, peer, &[0; DATAGRAM_BYTES_MAX + 1]));
+        assert!(sockets.at(own).is_some_and(|it| it.pending.is_none()), "nothing waits");
         let flows = [2, 3].map(|fd| sockets.add(Socket(fd), 0, Some(peer)));
         let fill = |sockets: &mut DatagramSockets, index| {
             (0..).take_while(|_| sockets.push(index, None, peer, &[0; 60_000])).count()
