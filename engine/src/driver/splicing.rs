@@ -1,10 +1,10 @@
 //! One [`Op::Splice`](crate::event::Op::Splice) by plain splice(2) calls, as both real drivers make them: they differ in how they wait.
 
 use crate::event::{Errno, Event, Payload, Socket};
-use crate::sys::pipe::{Pipe, Pipes, push};
+use crate::sys::pipe::{Pipe, Pipes};
 use crate::token::Token;
 
-/// Bytes that are received at once: two segments of a loopback, many of an Ethernet.
+/// Bytes that are received at once, and passed on before the next ones.
 const FILL_BYTES: usize = 128 * 1024;
 
 /// Bytes on their way from one socket to another.
@@ -15,8 +15,6 @@ pub(super) struct Splicing {
     pub(super) turn_bytes_max: u32,
     /// There while bytes are in it.
     pipe: Option<Pipe>,
-    /// Some of what was sent may wait for what follows.
-    is_kept_back: bool,
 }
 
 /// What has to come before it goes on.
@@ -34,7 +32,7 @@ pub(super) enum Stand {
 
 impl Splicing {
     pub(super) fn new(token: Token, from: Socket, to: Socket, turn_bytes_max: u32) -> Splicing {
-        Splicing { token, from, to, turn_bytes_max, pipe: None, is_kept_back: false }
+        Splicing { token, from, to, turn_bytes_max, pipe: None }
     }
 
     /// What was received and is not passed on yet.
@@ -42,8 +40,7 @@ impl Splicing {
         self.pipe.as_ref().map_or(0, Pipe::held_bytes)
     }
 
-    /// Moves what there is, up to the turn's share; how much that was, too. Where a filling shows that there is more behind it, what would
-    /// be less than a segment waits for that: a fifth fewer packets.
+    /// Moves what there is, up to the turn's share; how much that was, too.
     pub(super) fn step(&mut self, pipes: &mut Pipes, events: &mut Vec<Event>) -> (Stand, usize) {
         let mut passed = 0;
         let stand = self.pass(pipes, &mut passed, events);
@@ -64,11 +61,8 @@ impl Splicing {
                     Err(errno) => break Err(Err(errno)),
                 }
             }
-            match pipe.empty(self.to, more) {
-                Ok(bytes @ 1..) => {
-                    *passed += bytes;
-                    self.is_kept_back = more;
-                }
+            match pipe.empty(self.to) {
+                Ok(bytes @ 1..) => *passed += bytes,
                 Ok(_) | Err(Errno::EAGAIN) => break Ok(Stand::Sink),
                 Err(Errno::ENOBUFS) => break Err(Err(Errno::ENOBUFS)),
                 Err(_) => break Err(Err(Errno::EPIPE)),
@@ -81,10 +75,8 @@ impl Splicing {
             let (token, result) = (self.token, Ok(*passed as u32));
             events.push(Event { token, result, more: true, payload: Payload::None });
         }
-        match stand {
-            Err(result) => return self.over(result, Some(pipe), pipes, events),
-            Ok(Stand::Source) => self.push(),
-            Ok(_) => {}
+        if let Err(result) = stand {
+            return self.over(result, Some(pipe), pipes, events);
         }
         if pipe.held_bytes() > 0 {
             self.pipe = Some(pipe);
@@ -94,13 +86,6 @@ impl Splicing {
         stand.unwrap_or(Stand::Over)
     }
 
-    /// Nothing follows for now.
-    fn push(&mut self) {
-        if std::mem::take(&mut self.is_kept_back) {
-            push(self.to);
-        }
-    }
-
     /// Ends it with this result.
     pub(super) fn end(&mut self, result: Result<u32, Errno>, pipes: &mut Pipes, events: &mut Vec<Event>) {
         let pipe = self.pipe.take();
@@ -108,13 +93,12 @@ impl Splicing {
     }
 
     fn over(
-        &mut self,
+        &self,
         result: Result<u32, Errno>,
         pipe: Option<Pipe>,
         pipes: &mut Pipes,
         events: &mut Vec<Event>,
     ) -> Stand {
-        self.push();
         let mut payload = Payload::None;
         if let Some(mut pipe) = pipe {
             payload = pipe.take_rest().map_or(Payload::None, Payload::Output);

@@ -76,15 +76,14 @@ impl Pipe {
 
     /// Receives what is there, at most so many bytes; never waits. The socket must be one that does not wait either.
     pub(crate) fn fill(&mut self, from: Socket, bytes_max: usize) -> Result<usize, Errno> {
-        let bytes = move_some(borrow(&from), &self.write, bytes_max.min(PIPE_BYTES), false)?;
+        let bytes = move_some(borrow(&from), &self.write, bytes_max.min(PIPE_BYTES))?;
         self.held_bytes += bytes;
         Ok(bytes)
     }
 
-    /// Sends from the front of what is in the pipe; never waits. The same holds for the socket. With `more` the kernel may keep the last
-    /// bytes back for what follows: see [`push`].
-    pub(crate) fn empty(&mut self, to: Socket, more: bool) -> Result<usize, Errno> {
-        let bytes = move_some(&self.read, borrow(&to), self.held_bytes, more)?;
+    /// Sends from the front of what is in the pipe; never waits. The same holds for the socket.
+    pub(crate) fn empty(&mut self, to: Socket) -> Result<usize, Errno> {
+        let bytes = move_some(&self.read, borrow(&to), self.held_bytes)?;
         self.held_bytes -= bytes;
         Ok(bytes)
     }
@@ -111,15 +110,8 @@ impl Pipe {
     }
 }
 
-/// Nothing follows what was sent: sends what was kept back for it.
-pub(crate) fn push(to: Socket) {
-    // Fails on what keeps nothing back, such as a Unix socket.
-    let _ = rustix::net::sockopt::set_tcp_cork(borrow(&to), false);
-}
-
-fn move_some(from: impl AsFd, to: impl AsFd, bytes: usize, more: bool) -> Result<usize, Errno> {
-    let mut flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-    flags.set(SpliceFlags::MORE, more);
+fn move_some(from: impl AsFd, to: impl AsFd, bytes: usize) -> Result<usize, Errno> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     match retry_on_intr(|| splice(&from, None, &to, None, bytes, flags)) {
         // The call is refused, which says nothing of the connection.
         Err(
