@@ -1,4 +1,4 @@
-"""What Chromium makes of `ringmill serve`, for tests/browser.sh, which says what it needs: browser.py RINGMILL DRIVER FOLDER_FOR_PROFILES
+"""What Chromium makes of `ringmill serve` and of `ringmill proxy`, for tests/browser.sh, which says what it needs: browser.py RINGMILL DRIVER FOLDER_FOR_PROFILES
 
 One browser, told what to do through its pipe for debuggers (Chrome DevTools Protocol), and a relay between it and the server that can
 cut all connections, and be pointed at another server.
@@ -10,8 +10,8 @@ import json, os, re, signal, socket, subprocess, sys, threading, time, urllib.re
 class Server:
     """A running ringmill; `log` is what it said until it was ready."""
 
-    def __init__(self, *options):
-        command = [ringmill, "serve", "--driver", driver, "--workers", "2", "--listen", "127.0.0.1:0", *options]
+    def __init__(self, *options, what=("serve", "--listen", "127.0.0.1:0")):
+        command = [ringmill, *what, "--driver", driver, "--workers", "2", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.log = ""
         while "worker(s) on CPU" not in self.log:
@@ -78,8 +78,8 @@ class Browser:
         (read, theirs_out), (theirs_in, write) = os.pipe(), os.pipe()
         command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server", "--remote-debugging-pipe",
                    f"--user-data-dir={folder}/{name}", *options, "about:blank"]
-        # It reads what it is told from descriptor 3, and answers on 4.
-        self.process = subprocess.Popen(["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command],
+        # It reads what it is told from descriptor 3, and answers on 4. (sh of Debian knows no descriptors above 9.)
+        self.process = subprocess.Popen(["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", *command],
                                         pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         os.close(theirs_in), os.close(theirs_out)
         self.write, self.read, self.last = os.fdopen(write, "wb", 0), os.fdopen(read, "rb"), 0
@@ -233,14 +233,41 @@ def events(browser, server):
     yield "EventSource is told by a server that was started anew that it may have missed something"
 
 
+# How the page came, and what a request of it said.
+FETCH = """fetch("/echo", {method: "POST", body: "what it says"}).then(reply => reply.text()).then(text =>
+    [performance.getEntriesByType("navigation")[0].nextHopProtocol, text].join("; "))"""
+
+
+def behind_a_proxy(browser, backend, proxy):
+    """Each version of HTTP to the proxy; HTTP/1.1 from there."""
+    for version, url in ("http/1.1", f"http://127.0.0.1:{proxy.port}"), ("h2", f"https://localhost:{tls_port(proxy)}"):
+        page = browser.open(f"{url}/plaintext")
+        expect("a request", f"{version}; what it says", page.run(FETCH))
+        expect("WebSocket", "; hello 1,2,255 long; 4321; true", page.run(ECHO))
+        topic = version[-1]
+        page.run(f"""heard = []; source = new EventSource("/events/{topic}"); source.onmessage = event => heard.push(event.data)""")
+        until("it is open", lambda: page.run("source.readyState") == 1)
+        backend.publish(topic, "news")
+        until("it hears", lambda: page.run("heard.join()") == "news")
+        page.run("source.close()")
+        yield f"behind a proxy a page has requests, WebSocket and events over {version}"
+
+
 ringmill, driver, folder = sys.argv[1:]
-server = Server("--tls-listen", "127.0.0.1:0", "--tls-self-signed")
-pin = re.search(r"--pinnedpubkey sha256//(\S+)", server.log)[1]
-browser = Browser("trusting", f"--ignore-certificate-errors-spki-list={pin}")
+secure = "--tls-listen", "127.0.0.1:0", "--tls-self-signed"
+server = Server(*secure)
+# Its origin is that of the proxy.
+backend = Server("--ws-origin", "any")
+proxy = Server(*secure, what=("proxy", "127.0.0.1:0", f"127.0.0.1:{backend.port}"))
+pins = ",".join(re.search(r"--pinnedpubkey sha256//(\S+)", one.log)[1] for one in (server, proxy))
+browser = Browser("trusting", f"--ignore-certificate-errors-spki-list={pins}")
 try:
+    for done in behind_a_proxy(browser, backend, proxy):
+        print(f"ok {driver}: {done}")
     for part in secured, websocket, first_page, events:
         for done in part(browser, server):
             print(f"ok {driver}: {done}")
 finally:
     browser.end()
-    server.kill()
+    for one in server, proxy, backend:
+        one.kill()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a browser makes of ringmill serve, by tests/browser.py: Chromium (Debian: apt-get install chromium), on both drivers. HTTPS with a
+# What a browser makes of ringmill serve and of ringmill proxy, by tests/browser.py: Chromium (Debian: apt-get install chromium), on both drivers. HTTPS with a
 # self-signed certificate, trusted and not; WebSocket, plain, over TLS and compressed; server-sent events that go on after a cut and after a
-# restart; the demo on the first page. Argument: the folder of the program, target/release unless given.
+# restart; the demo on the first page; behind a proxy requests, WebSocket and events over HTTP/1.1 and HTTP/2. Argument: the folder of the program, target/release unless given.
 set -euo pipefail
 programs=$(realpath "${1:-$(dirname "$0")/../target/release}")
 drivers=${RINGMILL_TEST_DRIVERS:-uring poll}
