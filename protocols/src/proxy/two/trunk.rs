@@ -194,19 +194,12 @@ impl<L: Layer> Trunk<L> {
     }
 
     fn data(&mut self, layer: &mut L, input: &[u8], io: &mut Io<'_>) -> Step {
-        let mut taken = 0;
         self.pings.hear(io.now());
-        loop {
-            let pushed = self.wire.push(&input[taken..]);
-            taken += pushed;
-            self.ready.list_connection();
-            let next = self.go_on(layer, io);
-            if taken == input.len() || pushed == 0 || next != Next::Continue {
-                let next = if next == Next::Continue && taken < input.len() { Next::Pause } else { next };
-                return Step { consumed: taken, need: 0, next };
-            }
+        self.wire.clone().feed(input, || {
             self.ready.begin();
-        }
+            self.ready.list_connection();
+            self.go_on(layer, io)
+        })
     }
 
     /// Goes on with all that can, and writes what there is to send.

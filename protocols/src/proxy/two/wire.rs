@@ -1,7 +1,7 @@
 //! What the HTTP/2 library takes for a socket: bytes that have arrived for it, and bytes that it sends. Its session has the other end, polls
 //! it, and looks at this one before and behind that.
 
-use ringmill_engine::Io;
+use ringmill_engine::{Io, Next, Step};
 use std::cell::RefCell;
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
@@ -31,7 +31,7 @@ struct State {
 
 impl Wire {
     /// Sends from the front of `bytes`; how many were taken.
-    pub(super) fn push(&self, bytes: &[u8]) -> usize {
+    fn push(&self, bytes: &[u8]) -> usize {
         let mut state = self.0.borrow_mut();
         let taken = bytes.len().min(BYTES_MAX.saturating_sub(state.input.len() - state.read));
         if state.read == state.input.len() {
@@ -39,6 +39,20 @@ impl Wire {
         }
         state.input.extend_from_slice(&bytes[..taken]);
         taken
+    }
+
+    /// Sends all of `input`, as far as there is room, and has the session go on behind each part.
+    pub(super) fn feed(&self, input: &[u8], mut go_on: impl FnMut() -> Next) -> Step {
+        let mut taken = 0;
+        loop {
+            let pushed = self.push(&input[taken..]);
+            taken += pushed;
+            let next = go_on();
+            if taken == input.len() || pushed == 0 || next != Next::Continue {
+                let next = if next == Next::Continue && taken < input.len() { Next::Pause } else { next };
+                return Step { consumed: taken, need: 0, next };
+            }
+        }
     }
 
     /// Nothing more is sent.
