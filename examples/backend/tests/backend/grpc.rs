@@ -4,9 +4,9 @@ mod program;
 
 use super::on_each_server;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use program::{Nothing, Number, app, numbers_client::NumbersClient, numbers_server::NumbersServer};
 use ringmill::proxy::{Proxy, ProxyConfig};
 use ringmill::{Address, Config, DriverChoice, Engine, Pin, Running};
-use program::{Nothing, Number, app, numbers_client::NumbersClient, numbers_server::NumbersServer};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use tonic::Code;
