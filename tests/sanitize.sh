@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The engine's unsafe code under two checkers: tests/sanitize.sh [address|valgrind]; without an argument, both.
+# Only builds what the address sanitizer runs: tests/sanitize.sh build
 #
 # Miri cannot run what calls io_uring or epoll, and is not part of the stable toolchain. In its place: an address
 # sanitizer (out of bounds, use after free, leaks) on unit and socket tests of both drivers, and valgrind (uninitialised
@@ -8,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# address [OPTION...]: the options are cargo's.
 address() {
     # The flag is unstable; the sanitizer's runtime comes with every toolchain.
     export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/sanitize
@@ -15,8 +17,8 @@ address() {
     export LSAN_OPTIONS="suppressions=$PWD/tests/sanitize.supp:print_suppressions=0"
     local triple
     triple=$(rustc -vV | sed -n 's/^host: //p')
-    cargo test --quiet --locked --target "$triple" -p ringmill-engine --lib
-    cargo test --quiet --locked --target "$triple" -p ringmill --no-default-features \
+    cargo test --quiet --locked --target "$triple" "$@" -p ringmill-engine --lib
+    cargo test --quiet --locked --target "$triple" "$@" -p ringmill --no-default-features \
         --test engine --test sessions --test udp --test limits --test connect \
         -- --skip cost_a_bounded_amount # which measures memory, and the sanitizer keeps what is freed
 }
@@ -31,8 +33,9 @@ valgrind_on_epoll() {
 }
 
 case ${1:-both} in
+    build) (address --no-run) ;;
     address) (address) ;;
     valgrind) valgrind_on_epoll ;;
     both) (address); valgrind_on_epoll ;;
-    *) echo "usage: tests/sanitize.sh [address|valgrind]" >&2; exit 2 ;;
+    *) echo "usage: tests/sanitize.sh [build|address|valgrind]" >&2; exit 2 ;;
 esac
