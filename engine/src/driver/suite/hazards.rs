@@ -1,15 +1,13 @@
 //! Cases for what a kernel does to those who do not expect it. The header of `suite.rs` says which hazard is whose.
 
-use super::{
-    ACCEPT, DATAGRAMS, Fixture, Peer, RECV, SEND, TURNS_MAX, connection, output, pattern, recv, recv_all,
-    turn_until,
+use super::fixture::{Fixture, Peer};
+use super::steps::{
+    DATAGRAMS, RECV, SEND, TURNS_MAX, connection, output, pattern, quiet, recv, recv_all, turn_until,
 };
-use crate::datagram::Datagrams;
 use crate::driver::{Driver, Wait};
-use crate::event::{Errno, Event, Op, Payload, Socket, Then};
+use crate::event::{Errno, Op, Payload, Socket, Then};
 use crate::sys::EventCounter;
 use crate::token::{Kind, Token};
-use std::os::fd::IntoRawFd as _;
 use std::time::Duration;
 
 /// Hazards 1 and 7: more completions than a completion queue holds (4096). Operations may end for that; bytes may not.
@@ -446,73 +444,6 @@ pub(super) fn a_reset_right_behind_bytes_can_be_found<F: Fixture>() {
             (_, false) => recv(fixture, socket),
         }
         false
-    });
-    fixture.driver().submit(Op::Close { socket, reset: false });
-}
-
-/// A failed accept is an event with its errno, and the end of the operation; the listener is as good as before.
-pub(super) fn accepting_goes_on_after_an_end<F: Fixture>() {
-    let mut fixture = F::new(8, 512);
-    let listener = fixture.listener();
-    for _ in 0..3 {
-        fixture.driver().submit(Op::Accept { token: ACCEPT, listener });
-        let _peer = fixture.connect(listener);
-        let mut accepted = None;
-        turn_until(&mut fixture, "a connection", |_, event| {
-            accepted = Some(Socket(event.result.unwrap() as i32));
-            true
-        });
-        fixture.driver().submit(Op::Close { socket: accepted.unwrap(), reset: false });
-        fixture.driver().submit(Op::Cancel { target: ACCEPT, socket: listener });
-        turn_until(&mut fixture, "the end of accepting", |_, event| !event.more);
-    }
-    fixture.driver().submit(Op::Close { socket: listener, reset: false });
-}
-
-/// A few turns in which nothing may be told.
-pub(super) fn quiet<F: Fixture>(fixture: &mut F) {
-    let mut events: Vec<Event> = Vec::new();
-    for _ in 0..5 {
-        let until = fixture.driver().now().after(Duration::from_millis(4));
-        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
-        assert!(events.is_empty(), "{events:?}");
-    }
-}
-
-/// Hazard 3, from the other side: what a full socket takes again is told once, also where nothing was waited for there before.
-pub(super) fn a_full_datagram_socket_tells_of_room<F: Fixture>() {
-    let mut fixture = F::new(8, 512);
-    // UDP over loopback is never full: what was sent is the receiver's at once. A pair of Unix sockets holds a few.
-    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let (socket, peer) = (Socket(ours.into_raw_fd()), std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
-    let mut batch = Datagrams::default();
-    batch.is_connected = true;
-    // Each is longer than the one before, so that none of them is a train.
-    (1..300).for_each(|len| assert!(batch.push(peer, &vec![1; len])));
-    let token = Token::new(Kind::Room, 4, 2);
-    let mut received = 0;
-    while fixture.driver().send_datagrams(socket, &mut batch) == Err(Errno::EAGAIN) {
-        fixture.driver().submit(Op::AwaitRoom { token, socket });
-        fixture.driver().turn(Wait::Poll, &mut Vec::new()).unwrap();
-        theirs.set_nonblocking(true).unwrap();
-        while theirs.recv(&mut [0; 512]).is_ok() {
-            received += 1;
-        }
-        turn_until(&mut fixture, "room", |_, event| {
-            assert_eq!((event.token, event.result.is_ok(), event.more), (token, true, false));
-            true
-        });
-    }
-    assert!(received > 0 && batch.refused == 0, "{received} of them had to wait");
-    assert_eq!(batch.done, batch.entries.len());
-    // And a wait that is called off ends.
-    (1..300).for_each(|len| assert!(batch.push(peer, &vec![1; len])));
-    assert_eq!(fixture.driver().send_datagrams(socket, &mut batch), Err(Errno::EAGAIN));
-    fixture.driver().submit(Op::AwaitRoom { token, socket });
-    fixture.driver().submit(Op::Cancel { target: token, socket });
-    turn_until(&mut fixture, "the end of a wait for room", |_, event| {
-        assert_eq!((event.token, event.result), (token, Err(Errno::ECANCELED)));
-        true
     });
     fixture.driver().submit(Op::Close { socket, reset: false });
 }

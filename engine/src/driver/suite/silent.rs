@@ -1,6 +1,7 @@
 //! Cases for sends that nobody waits for ([`Then::Rest`]): what fails among them, or falls short, is told like any other.
 
-use super::{Fixture, Peer, SEND, TURNS_MAX, connection, output, pattern, quiet, recv, turn_until};
+use super::fixture::{Fixture, Peer};
+use super::steps::{SEND, TURNS_MAX, connection, output, pattern, quiet, recv, turn_until};
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Op, Payload, Socket, Then};
 use crate::output::Output;

@@ -1,6 +1,9 @@
 //! What a driver passes on from one socket to another.
 
-use super::{Fixture, Peer, SEND, TURNS_MAX, connection, fill, pattern, recv, send_all, turn_until};
+use super::fixture::{Fixture, Peer};
+use super::steps::{
+    SEND, TURNS_MAX, connection, fill, output, pattern, recv, recv_all, send_all, turn_until,
+};
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::token::{Kind, Token};
@@ -94,7 +97,7 @@ impl<F: Fixture> Stand<F> {
     fn take_rest(&mut self, bytes: usize) {
         let mut taken = std::mem::take(&mut self.taken);
         if !self.rest.is_empty() {
-            let rest = super::output(&[&self.rest]);
+            let rest = output(&[&self.rest]);
             let sink = &mut self.sink;
             send_all(&mut self.fixture, self.to, rest, Then::GoOn, || taken.extend(sink.take()));
         }
@@ -161,7 +164,7 @@ pub(super) fn a_cancelled_splice_gives_back_what_it_holds<F: Fixture>() {
     stand.source.shutdown();
     recv(&mut stand.fixture, stand.from);
     let mut all = std::mem::take(&mut stand.rest);
-    all.extend(super::recv_all(&mut stand.fixture, stand.from));
+    all.extend(recv_all(&mut stand.fixture, stand.from));
     assert!(all == whole[stand.passed_bytes..sent], "{} bytes behind {}", all.len(), stand.passed_bytes);
     stand.close();
 }
@@ -195,7 +198,7 @@ pub(super) fn cancel_all_ends_a_splice<F: Fixture>() {
         stand.source.send(b"after");
         stand.source.shutdown();
         recv(&mut stand.fixture, stand.from);
-        assert_eq!(super::recv_all(&mut stand.fixture, stand.from), b"after");
+        assert_eq!(recv_all(&mut stand.fixture, stand.from), b"after");
         stand.rest = b"more".to_vec();
         stand.take_rest(4);
         assert_eq!(stand.taken, b"more");
@@ -210,6 +213,6 @@ pub(super) fn without_a_pipe_nothing_is_lost<F: Fixture>() {
     assert_eq!((stand.passed_bytes, stand.rest.len()), (0, 0));
     stand.source.shutdown();
     recv(&mut stand.fixture, stand.from);
-    assert_eq!(super::recv_all(&mut stand.fixture, stand.from), b"all of it");
+    assert_eq!(recv_all(&mut stand.fixture, stand.from), b"all of it");
     stand.close();
 }
