@@ -3,6 +3,18 @@
 //! It never parses, so it is the floor for any server on the same kernel path. Used by `blind_uring` and
 //! `blind_epoll`; the system calls are theirs.
 
+use crate::net::ListenArgs;
+
+/// Options of both.
+#[derive(clap::Args)]
+pub struct BlindArgs {
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// Size of a request: this many bytes earn one reply.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub request_bytes: u32,
+}
+
 /// Byte for byte the size of ringmill's reply to `GET /plaintext`.
 pub const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\n\
 server: ringmill\r\n\

@@ -4,6 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use crate::net::{self, ListenArgs};
+use anyhow::Result;
+use socket2::Socket;
+
 pub struct Epoll {
     fd: OwnedFd,
 }
@@ -17,7 +21,20 @@ impl Events {
     }
 }
 
+/// The token of a listener.
+pub const LISTENER: u64 = u64::MAX;
+
 impl Epoll {
+    /// Listens as asked, says where, and watches for connections: level triggered, so that those left over after a failed accept are
+    /// not forgotten.
+    pub fn listening(args: &ListenArgs) -> Result<(Socket, Epoll)> {
+        let listener = net::listen(args)?;
+        let epoll = Epoll::new()?;
+        epoll.add(listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
+        net::announce(&listener)?;
+        Ok((listener, epoll))
+    }
+
     pub fn new() -> io::Result<Self> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };

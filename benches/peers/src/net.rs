@@ -97,6 +97,12 @@ where
     })
 }
 
+/// Listens as asked, with as many open files as this process may have.
+pub fn listen(args: &ListenArgs) -> Result<Socket> {
+    raise_open_files_limit()?;
+    tcp_listener(args).context("cannot listen")
+}
+
 fn tcp_listeners(args: &ServerArgs) -> Result<Vec<Socket>> {
     let mut listen = args.listen.clone();
     let first = tcp_listener(&listen).context("cannot listen")?;

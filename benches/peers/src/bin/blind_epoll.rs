@@ -7,35 +7,25 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use ringmill_peers::blind::{Debt, Replies};
-use ringmill_peers::epoll::{Epoll, Events};
-use ringmill_peers::net::{self, ListenArgs};
+use ringmill_peers::blind::{BlindArgs, Debt, Replies};
+use ringmill_peers::epoll::{Epoll, Events, LISTENER};
 
 const EVENTS_MAX: usize = 1024;
 const RECV_BYTES: usize = 16 * 1024;
-const LISTENER: u64 = u64::MAX;
 const READ: libc::c_int = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET;
 
 #[derive(Parser)]
 #[command(about = "Sends one fixed HTTP reply for every N bytes received, with epoll")]
 struct Args {
     #[command(flatten)]
-    listen: ListenArgs,
-    /// Size of a request: this many bytes earn one reply.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    request_bytes: u32,
+    blind: BlindArgs,
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    net::raise_open_files_limit()?;
-    let listener = net::tcp_listener(&args.listen).context("cannot listen")?;
-    let epoll = Epoll::new()?;
-    // Level triggered, so that connections left over after a failed accept are not forgotten.
-    epoll.add(listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
-    net::announce(&listener)?;
+    let args = Args::parse().blind;
+    let (listener, epoll) = Epoll::listening(&args.listen)?;
 
     let mut server = Server {
         listener: listener.as_raw_fd(),

@@ -11,13 +11,12 @@ use std::os::fd::AsRawFd;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use io_uring::{IoUring, opcode, squeue, types};
-use ringmill_peers::epoll::{Epoll, Events};
-use ringmill_peers::net::{self, ListenArgs};
+use ringmill_peers::epoll::{Epoll, Events, LISTENER};
+use ringmill_peers::net::ListenArgs;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 
 const EVENTS_MAX: usize = 1024;
 const SUBMISSIONS: u32 = 4096;
-const LISTENER: u64 = u64::MAX;
 /// What is done with a longer message: its connection is dropped.
 const MESSAGE_BYTES_MAX: usize = 65_535;
 /// For the key of `ringmill load` and `ringmill compare`, "cmluZ21pbGwgYnkgbG9hZA==".
@@ -40,11 +39,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    net::raise_open_files_limit()?;
-    let listener = net::tcp_listener(&args.listen).context("cannot listen")?;
-    let epoll = Epoll::new()?;
-    epoll.add(listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
-    net::announce(&listener)?;
+    let (listener, epoll) = Epoll::listening(&args.listen)?;
     let mut server = Server {
         listener: listener.into(),
         epoll,

@@ -8,10 +8,10 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use ringmill_peers::epoll::{Epoll, Events};
-use ringmill_peers::net::{self, ListenArgs};
+use ringmill_peers::epoll::{Epoll, Events, LISTENER};
+use ringmill_peers::net::ListenArgs;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const EVENTS_MAX: usize = 1024;
@@ -19,7 +19,6 @@ const EVENTS_MAX: usize = 1024;
 const COPY_BYTES: usize = 64 * 1024;
 /// A pipe for each way that has moved something.
 const PIPE_BYTES: usize = 256 * 1024;
-const LISTENER: u64 = u64::MAX;
 const INTEREST: libc::c_int = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
 
 #[derive(Parser)]
@@ -37,12 +36,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    net::raise_open_files_limit()?;
-    let listener = net::tcp_listener(&args.listen).context("cannot listen")?;
-    let epoll = Epoll::new()?;
-    // Level triggered, so that connections left over after a failed accept are not forgotten.
-    epoll.add(listener.as_raw_fd(), libc::EPOLLIN, LISTENER)?;
-    net::announce(&listener)?;
+    let (listener, epoll) = Epoll::listening(&args.listen)?;
     let mut relay = Relay {
         listener: listener.into(),
         to: args.to,

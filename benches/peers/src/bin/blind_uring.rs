@@ -10,9 +10,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use anyhow::{Context, Result};
 use clap::Parser;
 use io_uring::{IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
-use ringmill_peers::blind::{Debt, Replies};
+use ringmill_peers::blind::{BlindArgs, Debt, Replies};
 use ringmill_peers::buffer_ring::{self, BufferRing};
-use ringmill_peers::net::{self, ListenArgs};
+use ringmill_peers::net;
 
 const SUBMISSIONS: u32 = 4096;
 /// Room for one completion of every connection a turn at the largest load here, so that overflow stays rare.
@@ -22,16 +22,12 @@ const COMPLETIONS: u32 = 4 * SUBMISSIONS;
 #[command(about = "Sends one fixed HTTP reply for every N bytes received, with io_uring")]
 struct Args {
     #[command(flatten)]
-    listen: ListenArgs,
-    /// Size of a request: this many bytes earn one reply.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    request_bytes: u32,
+    blind: BlindArgs,
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    net::raise_open_files_limit()?;
-    let listener = net::tcp_listener(&args.listen).context("cannot listen")?;
+    let args = Args::parse().blind;
+    let listener = net::listen(&args.listen)?;
     let mut ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
