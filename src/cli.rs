@@ -15,6 +15,7 @@ mod run;
 mod serve;
 mod signals;
 mod upstream_stats;
+mod workers;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;

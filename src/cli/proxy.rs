@@ -8,6 +8,7 @@ use super::observe::ObserveOptions;
 use super::run::run;
 use super::signals::{Orders, Reload};
 use super::upstream_stats::UpstreamStats;
+use super::workers::WorkersOptions;
 use crate::config::text::{At, Protocol, Server as Upstream, address_or_port, balance};
 use crate::config::{Draft, Drafted, Entry, Known, Trust};
 use clap::Args;
@@ -17,10 +18,8 @@ use ringmill::proxy::{
     Balance, Check, CheckPath, Ejection, FlowRules, Flowing, Flows, Limit, LookupOptions, Observe, Per, Plan,
     Plans, Proxy as Relay, ProxyConfig, Relaying, RouteRate, Watching,
 };
-use ringmill::{
-    Address, Config, DriverChoice, Engine, Error, ListenOptions, Pin, Rate, Running, Tls, WorkerContext,
-};
-use ringmill_console::options::{self, Workers};
+use ringmill::{Address, Config, Engine, Error, ListenOptions, Rate, Running, Tls, WorkerContext};
+use ringmill_console::options;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -195,17 +194,8 @@ pub(crate) struct Proxy {
     #[command(flatten)]
     gate: GateOptions,
 
-    /// Worker threads: a number, or auto for one a CPU
-    #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
-    workers: Workers,
-
-    /// CPUs to pin workers to: auto, off, or a list such as 0,2,4-7
-    #[arg(long, value_name = "LIST", env = "RINGMILL_PIN", default_value = "auto")]
-    pin: Pin,
-
-    /// How bytes move: auto (io_uring where it works, else epoll), uring, poll
-    #[arg(long, value_name = "NAME", env = "RINGMILL_DRIVER", default_value = "auto")]
-    driver: DriverChoice,
+    #[command(flatten)]
+    workers: WorkersOptions,
 
     /// Open connections a worker, those with upstreams among them; more wait [default: the descriptor limit / workers, less a
     /// reserve]
@@ -309,16 +299,12 @@ impl Proxy {
     fn start(self, https: Option<&Https>, observe: Observe) -> Result<(Running, Option<Watching>), Error> {
         let entries = self.entries()?;
         let config = Config {
-            workers: self.workers.0,
-            pin: self.pin,
-            // The environment was asked by the option already, which comes first.
-            driver: if self.driver == DriverChoice::Auto { DriverChoice::Probe } else { self.driver },
             connections_max: self.max_connections.map(|connections| connections as usize),
             memory_bytes_max: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
             connect_timeout: self.connect_timeout,
             // The kernel spreads clients over workers by a hash, not evenly.
             flows_max: self.udp_flows as usize,
-            ..Config::default()
+            ..self.workers.config()
         };
         if self.udp && (https.is_some() || self.listen.0.ip().is_none()) {
             return Err(problem("--udp takes datagrams on IP:PORT, without TLS"));

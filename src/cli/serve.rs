@@ -9,6 +9,7 @@ use super::https::{Https, HttpsOptions};
 use super::routes::{Live, Routes, RoutesOptions};
 use super::run::run;
 use super::signals::Orders;
+use super::workers::WorkersOptions;
 use clap::Args;
 use redirect::Redirect;
 use ringmill::broker;
@@ -17,10 +18,10 @@ use ringmill::layer::proxy::{Network, Prefixed};
 use ringmill::topic::Topics;
 use ringmill::websocket::Options;
 use ringmill::{
-    Address, Builder, Config, DriverChoice, Echo, Engine, Error, Gate, Layer, ListenOptions, Pin, Running,
-    Tls, TokioOptions, UdpEcho, WorkerContext,
+    Address, Builder, Config, Echo, Engine, Error, Gate, Layer, ListenOptions, Running, Tls, TokioOptions,
+    UdpEcho, WorkerContext,
 };
-use ringmill_console::options::{self, Workers};
+use ringmill_console::options;
 use std::path::PathBuf;
 use std::time::Duration;
 use topics::TopicsOptions;
@@ -77,17 +78,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", env = "RINGMILL_UDP_ECHO_RATE", default_value_t = UdpEcho::PEER_RATE, value_parser = options::datagram_rate)]
     udp_echo_rate: u32,
 
-    /// Worker threads: a number, or auto for one a CPU
-    #[arg(long, value_name = "N", env = "RINGMILL_WORKERS", default_value = "auto")]
-    workers: Workers,
-
-    /// CPUs to pin workers to: auto, off, or a list such as 0,2,4-7
-    #[arg(long, value_name = "LIST", env = "RINGMILL_PIN", default_value = "auto")]
-    pin: Pin,
-
-    /// How bytes move: auto (io_uring where it works, else epoll), uring, poll
-    #[arg(long, value_name = "NAME", env = "RINGMILL_DRIVER", default_value = "auto")]
-    driver: DriverChoice,
+    #[command(flatten)]
+    workers: WorkersOptions,
 
     /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn)
     #[arg(long, value_name = "N", env = "RINGMILL_BACKLOG", default_value_t = 4096, value_parser = clap::value_parser!(i32).range(1..))]
@@ -244,15 +236,11 @@ impl Serve {
         broker: Option<broker::Link>,
     ) -> Result<Running, Error> {
         let config = Config {
-            workers: self.workers.0,
-            pin: self.pin,
-            // The environment was asked by the option already, which comes first.
-            driver: if self.driver == DriverChoice::Auto { DriverChoice::Probe } else { self.driver },
             connections_max: self.max_connections.map(|connections| connections as usize),
             memory_bytes_max: usize::try_from(self.max_memory).unwrap_or(usize::MAX),
             write_timeout: self.write_timeout,
             write_bytes_per_sec_min: self.min_write_rate,
-            ..Config::default()
+            ..self.workers.config()
         };
         let gate = self.gate.gate()?;
         let options = ListenOptions {
