@@ -108,17 +108,9 @@ impl ReplyState {
 
     pub(super) fn new(head: &Head<'_, '_>, keep_alive: bool) -> ReplyState {
         ReplyState {
-            stage: Stage::Unsent,
-            head_only: head.method == Method::Head,
             http10: head.version == Version::Http10,
             keep_alive: keep_alive && head.keep_alive,
-            reading: false,
-            followed: false,
-            source: None,
-            later: None,
-            is_waiting: false,
-            has_type: false,
-            status: 200,
+            ..ReplyState::last(200, head.method == Method::Head)
         }
     }
 
@@ -146,8 +138,8 @@ impl ReplyState {
         self.later.as_ref().and_then(|later| later.work.as_ref()).map_or(0, |work| work.bytes())
     }
 
-    /// The state for an error whose request could not be understood.
-    pub(super) fn for_error(status: u16, head_only: bool) -> ReplyState {
+    /// That of a reply behind which the connection ends, as one does to a request that could not be understood.
+    pub(super) fn last(status: u16, head_only: bool) -> ReplyState {
         ReplyState {
             stage: Stage::Unsent,
             head_only,

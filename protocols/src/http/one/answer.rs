@@ -192,7 +192,7 @@ impl Context {
     /// Answers what cannot be served, and closes: after a framing error nobody knows where the next request starts.
     #[cold]
     pub(super) fn refuse(&mut self, status: u16, reason: &str, head_only: bool, io: &mut Io<'_>) -> Flow {
-        let mut state = ReplyState::for_error(status, head_only);
+        let mut state = ReplyState::last(status, head_only);
         let mut reply = self.reply(&mut state, io);
         reply.content_type("text/plain");
         reply.body(format!("{status} {}: {reason}\n", status::reason(status)).as_bytes());
@@ -204,7 +204,7 @@ impl Context {
     pub(super) fn refuse_for_memory(&mut self, head_only: bool, io: &mut Io<'_>) -> Flow {
         io.hold(0);
         io.count_refused(1);
-        let mut state = ReplyState::for_error(503, head_only);
+        let mut state = ReplyState::last(503, head_only);
         self.reply(&mut state, io).field("retry-after", "1").text("503 Service Unavailable: out of memory\n");
         Flow::Close
     }
