@@ -499,6 +499,7 @@ fn mistakes_are_told_with_their_remedy() {
     check(&["127.0.0.1:0", "3000", "--tcp", "--send-proxy", "3"], 2, "[possible values: 1, 2]");
     check(&["127.0.0.1:0", "3000", "--udp", "--tcp"], 2, "cannot be used with");
     check(&["127.0.0.1:0", "unix:/tmp/x", "--udp"], 1, "passes datagrams on to IP:PORT");
+    check(&["127.0.0.1:0", "3000", "--udp", "--check", "/"], 1, "have datagrams alone");
     check(&["unix:/tmp/x", "3000", "--udp"], 1, "takes datagrams on IP:PORT");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     check(&[&taken.local_addr().unwrap().to_string(), "3000"], 1, "in use");

@@ -309,6 +309,9 @@ impl Proxy {
         if self.udp && (https.is_some() || self.listen.0.ip().is_none()) {
             return Err(problem("--udp takes datagrams on IP:PORT, without TLS"));
         }
+        if self.udp && self.check.is_some() {
+            return Err(problem("--check asks over HTTP, and the servers of --udp have datagrams alone"));
+        }
         let takes_datagrams = |entry: &Entry| {
             let is_ip = matches!(&entry.server.at, At::Address(address) if address.ip().is_some());
             entry.peer.is_none() && (is_ip || matches!(entry.server.at, At::Name(_)))

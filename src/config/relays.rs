@@ -148,6 +148,11 @@ pub(super) fn settle(
         });
         if flowed.contains(name.as_str()) {
             check_flows(name, &upstreams[*number], upstream, problems);
+            if upstream.health.is_some() && !is_relayed && !is_routed {
+                let what = format!("upstream {name:?} has datagrams alone, and `health` asks over HTTP");
+                let remedy = "leave out `health`: a server that nobody listens at is found by ICMP";
+                problems.push(Problem::at(upstream.servers.span(), what, remedy));
+            }
         } else if !is_relayed {
             continue;
         }

@@ -218,7 +218,8 @@ fn yes() -> bool {
 
 /// Where datagrams go as they are: `udp = { to = "NAME" }`. Each client has a flow, which is one server for all its datagrams, and gets what that
 /// answers. How a server is chosen is what holds for connections; one that nobody listens at, as ICMP tells, has failed, and its flows move on to
-/// another one. `connections` and `proxy_protocol` of the upstream do not concern datagrams, and `health` asks over HTTP.
+/// another one. `connections` and `proxy_protocol` of the upstream do not concern datagrams, and `health`, which asks over HTTP, is refused where it has
+/// nothing else.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub(crate) struct Udp {
     /// The name of an upstream.

@@ -122,6 +122,11 @@ fn a_listener_of_datagrams_is_checked_and_explained() {
             "one of its servers takes none",
         ],
     );
+    check(
+        "[[listen]]\naddress = \"127.0.0.1:53\"\nudp = { to = \"dns\" }\n\
+         [upstream.dns]\nservers = [\"127.0.0.1:53\"]\nhealth = { path = \"/\" }\n",
+        &["upstream \"dns\" has datagrams alone, and `health` asks over HTTP"],
+    );
     let text = "[[listen]]\naddress = \"127.0.0.1:53\"\nudp = { to = \"dns\", replies = 1 }\nallow = \"192.0.2.0/24\"\n\
                 [upstream.dns]\nservers = [\"10.0.0.1:53\"]\n";
     std::fs::write(&file, text).unwrap();
