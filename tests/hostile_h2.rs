@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::routing::{any, get, post};
+use common::frames::*;
 use common::http::{get as get_request, receive};
 use common::program::{alone, rss_anon_bytes};
 use common::traces::{Traces, total};
@@ -24,35 +25,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
-
-// Frames (RFC 9113, 6), and what GOAWAY and RST_STREAM say.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const REFUSED_STREAM: u32 = 7;
-const CANCEL: u32 = 8;
-const ENHANCE_YOUR_CALM: u32 = 11;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = payload.len() as u32;
-    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The block of a request, of literals that are not indexed (RFC 7541, 6.2.2).
-fn block(method: &str, path: &str) -> Vec<u8> {
-    let literal = |index: u8, value: &str| [&[index, value.len() as u8], value.as_bytes()].concat();
-    [literal(2, method), literal(4, path), vec![0x86], literal(1, "a")].concat()
-}
-
-fn request(stream: u32, method: &str, path: &str, ends: bool) -> Vec<u8> {
-    frame(HEADERS, 4 | u8::from(ends), stream, &block(method, path))
-}
 
 fn streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 1 + 2 * n)
@@ -83,7 +55,7 @@ impl Attacker {
         let answered = Arc::<AtomicUsize>::default();
         let count = answered.clone();
         let heard = std::thread::spawn(move || listen(&mut reader, &count));
-        stream.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, settings)].concat());
+        stream.send([PREFACE, &*frame(SETTINGS, 0, 0, settings)].concat());
         Attacker { stream, heard, answered }
     }
 
@@ -115,21 +87,17 @@ impl Attacker {
 }
 
 fn listen(reader: &mut impl Read, answered: &AtomicUsize) -> Heard {
-    let (mut heard, mut head) = (Heard::default(), [0; 9]);
+    let mut heard = Heard::default();
     loop {
-        match reader.read_exact(&mut head) {
-            Ok(()) => {}
+        let Frame { kind, payload, .. } = match read_frame(reader) {
+            Ok(frame) => frame,
             Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
                 return heard;
             }
             Err(error) => panic!("the server says and ends nothing: {error}"),
-        }
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        if reader.read_exact(&mut payload).is_err() {
-            return heard;
-        }
+        };
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
-        match head[3] {
+        match kind {
             GOAWAY => heard.goaway = Some(code(4)),
             RST_STREAM => heard.resets.push(code(0)),
             HEADERS => {
@@ -229,7 +197,7 @@ impl Server {
         let mut client = self.client();
         client.send([request(1, "GET", "/", true)].into_iter());
         eventually(1, || client.answered.load(SeqCst));
-        assert_eq!(client.leave().answers, [0x88]);
+        assert_eq!(client.leave().answers, [STATUS_200]);
         assert!(since.elapsed() < Duration::from_secs(5), "others wait: {:?}", since.elapsed());
     }
 }
@@ -322,7 +290,7 @@ fn a_head_that_is_too_large() {
             client.send([frame(HEADERS, 5, 3, &many), request(5, "GET", "/", true)].into_iter());
             let heard = client.leave();
             assert!(heard.goaway.is_none_or(|code| code == 0), "{heard:?}");
-            assert_eq!(heard.answers.iter().filter(|&&status| status == 0x88).count(), 1, "{heard:?}");
+            assert_eq!(heard.answers.iter().filter(|&&status| status == STATUS_200).count(), 1, "{heard:?}");
             assert_eq!(heard.answers.len() + heard.resets.len(), 3, "{heard:?}");
         });
     });
@@ -361,7 +329,7 @@ fn a_flood_of_frames_whose_answers_nobody_reads() {
             let traces = Traces::before(&server.running);
             for kind in [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, b"")] {
                 let mut stream = connect_narrow(server.address, 4096);
-                stream.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*frame(SETTINGS, 0, 0, b"")].concat());
+                stream.send([PREFACE, &*frame(SETTINGS, 0, 0, b"")].concat());
                 let much = kind.repeat(10_000);
                 let sent = (0..1000).take_while(|_| stream.write_all(&much).is_ok()).count();
                 assert!(sent < 1000, "it takes all, and answers all");

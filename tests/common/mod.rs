@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports)] // Each test crate uses its own part of this.
 
 pub mod authority;
+pub mod frames;
 pub mod http;
 pub mod names;
 pub mod program;
