@@ -130,7 +130,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "RINGMILL_FIRST_BYTE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
     first_byte_timeout: Duration,
 
-    /// Cut a reply of which nothing comes for this time
+    /// Cut a reply of which nothing comes for this time, unless more of the request goes to the server meanwhile
     #[arg(long, value_name = "TIME", env = "RINGMILL_IDLE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
     idle_timeout: Duration,
 
@@ -176,7 +176,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "RINGMILL_HEAD_TIMEOUT", default_value = "10s", value_parser = options::timeout)]
     head_timeout: Duration,
 
-    /// Close when nothing of a request body arrives for this time, or less than 256 bytes a second over it
+    /// Close when nothing of a request body arrives for this time, or less than 256 bytes a second over it, before the server has answered
     #[arg(long, value_name = "TIME", env = "RINGMILL_BODY_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
     body_timeout: Duration,
 

@@ -112,7 +112,8 @@ pub(crate) struct Limits {
     pub(crate) trust: Vec<Text<NetworkText>>,
     /// A request head must arrive within this time, plus a second for each 256 bytes of it.
     pub(crate) head_timeout: Text<Timeout>,
-    /// Close when nothing of a request body arrives for this time, or less than 256 bytes a second over it.
+    /// Close when nothing of a request body arrives for this time, or less than 256 bytes a second over it. Behind a server's answer `timeout.idle`
+    /// of its upstream counts instead.
     pub(crate) body_timeout: Text<Timeout>,
     /// Close a client's connection that has no request for this time.
     pub(crate) keep_alive_timeout: Text<Timeout>,

@@ -1,7 +1,7 @@
 //! HTTP/2 on either side of the proxy, and gRPC through it: what a client and a server of hyper see of each other.
 
 use super::{before, serve};
-use crate::common::http::{get, post_chunked, receive};
+use crate::common::http::{get, post_chunked, receive, receive_head};
 use crate::common::upstream::Upstream;
 use crate::common::*;
 use bytes::Bytes;
@@ -152,6 +152,18 @@ async fn answer(
             });
             *response.body_mut() = echo;
         }
+        // A word, and another one when three were heard.
+        "/listen" => {
+            let (sender, reply) = channel();
+            tokio::spawn(async move {
+                sender.send(Frame::data("one".into())).await.unwrap();
+                for _ in 0..3 {
+                    body.frame().await.unwrap().unwrap();
+                }
+                sender.send(Frame::data("two".into())).await.unwrap();
+            });
+            *response.body_mut() = reply;
+        }
         "/missing" => *response.headers_mut() = fields(&[("grpc-status", "5"), ("grpc-message", "no")]),
         "/wait" => {
             let _guard = Guard(cancelled);
@@ -292,6 +304,52 @@ fn grpc_passes_in_all_its_kinds() {
             assert!(all.iter().all(|(n, said)| *said == (n * 1000).to_string()), "{all:?}");
         });
         assert_eq!(server.accepted.load(SeqCst), 1);
+    });
+}
+
+/// Once its server has answered, a client may be silent with its body for longer than bodies may be; and the server while its client speaks.
+/// When both are, that is the end. By a client and a server of either version.
+#[test]
+fn a_client_that_only_listens_is_not_hurried() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    on_both_drivers(|driver| {
+        let server = Server::start(false);
+        let old = Upstream::new(|line| {
+            line.head();
+            line.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+            for _ in 0..3 {
+                line.byte();
+            }
+            line.try_send("3\r\ntwo\r\n0\r\n\r\n");
+            line.wait_for_end();
+        });
+        let limits = Limits { body_idle_timeout: PAUSE / 4, ..Limits::default() };
+        let proxied = |address: Address, is_http2| {
+            let config = ProxyConfig { limits: limits.clone(), is_http2, ..ProxyConfig::new(vec![address]) };
+            serve(driver, ProxyConfig { idle_timeout: 5 * PAUSE / 2, ..config })
+        };
+        let (new, old) = (proxied(Address::Ip(server.address), true), proxied(old.address.clone(), false));
+        let mut one = connect(&old);
+        one.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+        assert_eq!(receive_head(&mut one).status, 200);
+        wait(async {
+            let mut client = client(&new).await;
+            let ((speak, body), (_silent, other)) = (channel(), channel());
+            let mut two = client.send_request(call("/listen", body)).await.unwrap().into_body();
+            // Where neither says anything.
+            let quiet = client.send_request(call("/listen", other)).await.unwrap().into_body();
+            for _ in 0..3 {
+                tokio::time::sleep(PAUSE).await;
+                one.send("x");
+                speak.send(Frame::data("x".into())).await.unwrap();
+            }
+            drop(speak);
+            one.expect("3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n");
+            for expected in ["one", "two"] {
+                assert_eq!(two.frame().await.unwrap().unwrap().into_data().unwrap(), expected);
+            }
+            quiet.collect().await.expect_err("it is cut");
+        });
     });
 }
 

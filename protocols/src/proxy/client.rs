@@ -456,7 +456,7 @@ impl State {
         let exchange = &mut self.exchanges[key];
         io.hold(exchange.up.bytes.capacity() + exchange.down.bytes.capacity());
         let reads = exchange.reads_client();
-        if !reads {
+        if !exchange.waits_for_body() {
             exchange.body_due = Tick::NEVER;
         } else if exchange.body_due == Tick::NEVER {
             exchange.arrived_bytes = 0;

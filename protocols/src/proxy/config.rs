@@ -150,7 +150,7 @@ pub struct ProxyConfig {
     pub queue_timeout: Duration,
     /// From the last byte of the request to the first of its reply; then 504.
     pub first_byte_timeout: Duration,
-    /// A reply of which nothing comes for so long is cut.
+    /// A reply of which nothing comes for so long is cut, unless more of the request goes up meanwhile.
     pub idle_timeout: Duration,
     /// The same for a connection that speaks another protocol now, in both directions.
     pub tunnel_timeout: Duration,

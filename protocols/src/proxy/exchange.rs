@@ -187,4 +187,10 @@ impl Exchange {
             _ => self.decoder.is_some() && !self.up.is_held,
         }
     }
+
+    /// Whether the client's input has to come in time. Once the server has answered, when the client goes on is between the two of them: then
+    /// the exchange may not be silent as a whole, for which the connection with the server has a deadline.
+    pub(super) fn waits_for_body(&self) -> bool {
+        self.reads_client() && self.stage == Stage::Unanswered
+    }
 }

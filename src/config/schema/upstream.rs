@@ -103,7 +103,7 @@ impl Default for Connections {
 pub(crate) struct Timeouts {
     /// The reply must begin within this time, once the request was sent; else the answer is 504.
     pub(crate) first_byte: Text<Timeout>,
-    /// A reply of which nothing comes for this time is cut.
+    /// A reply of which nothing comes for this time is cut, unless more of the request goes to the server meanwhile.
     pub(crate) idle: Text<Timeout>,
     /// A WebSocket on which nothing comes for this time is closed.
     pub(crate) tunnel: Text<Timeout>,
