@@ -9,6 +9,7 @@ mod tcp;
 mod udp;
 
 use common::authority::{Authority, secure};
+use common::frames::{self, END_HEADERS, HEADERS, PREFACE, SETTINGS, STATUS_200, frame, read_frame};
 use common::http::{get, post, receive};
 use common::names::{NameServer, Record};
 use common::program::{Program, ringmill, run};
@@ -1055,6 +1056,44 @@ fn a_change_is_followed_and_the_rest_goes_on() {
                 .is_some()
         );
         ask(&mut client, "/8");
+    });
+}
+
+/// What a client of HTTP/2 may do holds for its connection: a change is for those that come behind it.
+#[test]
+fn a_change_of_http2_is_for_new_connections() {
+    on_both_drivers(|driver| {
+        let (upstream, address) = (Upstream::honest(), free());
+        let file = |table: &str| {
+            let route = "[[route]]\nto = \"app\"\n";
+            [&listen(&address.to_string()), route, &kept("app", &upstream), "[http2]\n", table].concat()
+        };
+        let connect = || {
+            let mut client = connect_to(address);
+            client.send([PREFACE, &frame(SETTINGS, 0, 0, b"")].concat());
+            let settings = read_frame(&mut client).unwrap();
+            assert_eq!(settings.kind, SETTINGS);
+            let streams = settings.payload.chunks(6).find(|setting| setting[1] == 3).unwrap()[5];
+            (client, streams)
+        };
+        // Whether a request with 2 KiB of fields is answered with 200.
+        let takes_much = |client: &mut TcpStream, stream: u32| {
+            let much = frames::field("a", &"x".repeat(100)).repeat(20);
+            let head = [frames::block("GET", "/"), much].concat();
+            client.send(frame(HEADERS, END_HEADERS | 1, stream, &head));
+            let mut answers = std::iter::repeat_with(|| read_frame(client).unwrap());
+            answers.find(|frame| frame.kind == HEADERS).unwrap().payload[0] == STATUS_200
+        };
+        let served = Served::start(driver, &file("streams = 7\n"));
+        let (mut old, streams) = connect();
+        assert!(streams == 7 && takes_much(&mut old, 1));
+        served.follow(&file("streams = 5\nmax_fields = \"1KiB\"\n"));
+        let (mut new, streams) = connect();
+        assert!(streams == 5 && !takes_much(&mut new, 1));
+        assert!(takes_much(&mut old, 3), "it was told otherwise");
+        // A mistake changes nothing.
+        assert!(served.follow(&file("streams = 0\n")).contains("cannot be followed"));
+        assert_eq!(connect().1, 5);
     });
 }
 
