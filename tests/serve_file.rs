@@ -16,7 +16,8 @@ use common::program::{Program, ringmill, run};
 use common::upstream::Upstream;
 use common::ws;
 use common::*;
-use ringmill::DriverChoice;
+use ringmill::proxy::{Proxy, ProxyConfig};
+use ringmill::{DriverChoice, Engine, Tls, TlsConfig, TlsStore};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -460,6 +461,96 @@ fn upstreams_may_be_secured() {
         served.follow(&file("localhost"));
         client.send(get("/plaintext"));
         assert_eq!(receive(&mut client).text(), "Hello, World!");
+    });
+}
+
+/// Servers that speak HTTP/2 behind TLS, which is agreed on by ALPN and never taken for granted: a proxy each, which tells the same server in
+/// which version it was asked.
+#[test]
+fn upstreams_of_http2_may_be_secured() {
+    on_both_drivers(|driver| {
+        let authority = Authority::new();
+        let counting = Upstream::new(|line| {
+            while let Some(request) = line.request() {
+                let bytes = request.split_once("\r\n\r\n").unwrap().1.len().to_string();
+                line.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{bytes}", bytes.len()));
+            }
+        });
+        let stranger = Authority::named("another authority");
+        let [cert, key] = authority.files(&["localhost"]);
+        let mut engine = Engine::builder().config(common::config(driver));
+        for alpn in [&["h2", "http/1.1"][..], &["http/1.1"], &[]] {
+            let config = TlsConfig::from_files(&cert, &key).with_alpn(alpn.iter().copied());
+            let store = TlsStore::new(config).unwrap();
+            let behind = ProxyConfig::new(vec![counting.address.clone()]);
+            engine = engine.listen("127.0.0.1:0", move |_| {
+                Tls::new(Proxy::new(behind.clone(), 1), store.clone()).with_peers(|_| None)
+            });
+        }
+        let servers = engine.start().unwrap();
+        let ports: Vec<u16> = servers.addresses().iter().map(|address| ip(address).port()).collect();
+        let [both, old, none] = [0, 1, 2].map(|n| format!("localhost:{}", ports[n]));
+        let nameless = format!("127.0.0.1:{}", ports[0]);
+        let address = free();
+        let file = |ca: &str| {
+            let upstream = |(name, server, ca, protocol): (&str, &str, &str, &str)| {
+                format!(
+                    "[[route]]\nmatch = {{ path = \"/{name}\" }}\nto = \"{name}\"\n[upstream.{name}]\nservers = [\"https://{server}\"]\n\
+                     ca = [\"{ca}\"]\nprotocol = \"{protocol}\"\nconnections = {{ keep_for = \"1m\" }}\n"
+                )
+            };
+            let own = &authority.file;
+            let upstreams = [
+                ("app", &*both, ca, "h2"),
+                ("nameless", &nameless, own, "h2"),
+                ("old", &old, own, "h2"),
+                ("none", &none, own, "h2"),
+                ("one", &both, own, "http/1.1"),
+            ];
+            listen(&address.to_string()) + &upstreams.map(upstream).concat()
+        };
+        let served = Served::start(driver, &file(&authority.file));
+        let mut client = connect_to(address);
+        let serves = |client: &mut TcpStream, path: &str, version: &str| {
+            for bytes in [0, 200_000] {
+                client.send(post(path, &"x".repeat(bytes)));
+                assert_eq!(receive(client).text(), bytes.to_string());
+                let asked = counting.asked();
+                let via: Vec<&str> = asked.lines().filter(|line| line.starts_with("via: ")).collect();
+                assert_eq!(via, ["via: 1.1 ringmill", &format!("via: {version} ringmill")]);
+            }
+        };
+        serves(&mut client, "/app", "2.0");
+        assert_eq!(servers.stats().total().accepted, 1, "one connection for both");
+        serves(&mut client, "/one", "1.1");
+        // Who is not who it should be, and who speaks something else; what the log says of each.
+        let refused = |client: &mut TcpStream, path: &str, why: &str| {
+            client.send(get(path));
+            let reply = receive(client);
+            assert!(
+                reply.status == 502 && reply.text().contains("could not be secured"),
+                "{path}: {}",
+                reply.head
+            );
+            let why = format!(": it could not be secured: {why}");
+            let is_told = || {
+                served.program.line_with(&why).is_some_and(|line| line.contains("WARN upstream 127.0.0.1:"))
+            };
+            eventually((path, true), || (path, is_told()));
+        };
+        refused(
+            &mut client,
+            "/nameless",
+            "invalid peer certificate: certificate not valid for name \"127.0.0.1\"",
+        );
+        refused(&mut client, "/old", "received fatal alert: NoApplicationProtocol");
+        refused(&mut client, "/none", "it did not agree on h2 (ALPN)");
+        // The server that serves is trusted no longer.
+        served.follow(&file(&stranger.file));
+        refused(&mut client, "/app", "invalid peer certificate: UnknownIssuer");
+        counting.expect_silence();
+        served.follow(&file(&authority.file));
+        serves(&mut client, "/app", "2.0");
     });
 }
 

@@ -5,7 +5,7 @@ use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Rng, Simulation};
 use ringmill_engine::event::{Errno, Socket};
 use ringmill_engine::{Address, CloseReason, Config, Dialer, Io, Next, Protocol, Refusal, Secure, Step};
 use ringmill_protocols::http::{self, Request};
-use ringmill_protocols::{Echo, Tls, TlsClient, TlsClientConfig, TlsConfig, TlsStore};
+use ringmill_protocols::{Echo, Tls, TlsClient, TlsClientConfig, TlsConfig, TlsPeer, TlsStore};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -127,6 +127,7 @@ struct Calling {
     simulation: Simulation,
     told: Rc<RefCell<Told>>,
     far: Option<Peer>,
+    peer: TlsPeer,
 }
 
 impl Calling {
@@ -139,13 +140,14 @@ impl Calling {
         to_say: &[u8],
     ) -> Calling {
         let peer = client.peer(name).expect("a name");
+        let chosen = peer.clone();
         let told = Rc::new(RefCell::new(Told::default()));
         let caller = Caller { told: told.clone(), to_say: to_say.to_vec(), expected_bytes: to_say.len() };
         let mut simulation = Simulation::new(seed, chaos, config);
-        simulation.outbound(Tls::client(caller, move |tag| (tag == TAG).then(|| peer.clone())));
+        simulation.outbound(Tls::client(caller, move |tag| (tag == TAG).then(|| chosen.clone())));
         simulation.net().set_remote(address(), Answer::Accept);
         simulation.start();
-        Calling { simulation, told, far: None }
+        Calling { simulation, told, far: None, peer }
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -383,9 +385,10 @@ fn refusal(
         back.carry(&near, far);
         calling.run_for(Duration::from_micros(100));
     }
+    let peer = calling.peer.clone();
     let told = calling.end();
     assert_eq!((told.connected, told.closed), (0, None), "no session was opened: {told:?}");
-    (told.refused.expect("it is told"), client.last_failure().unwrap_or_default())
+    (told.refused.expect("it is told"), peer.last_failure().unwrap_or_default())
 }
 
 #[test]

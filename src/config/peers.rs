@@ -62,7 +62,9 @@ impl Known {
             Some(peer) => peer.client().clone(),
             None => trust.client()?,
         };
-        let peer = Peer::new(client.peer(name).map_err(|error| error.to_string())?);
+        let secured = client.peer(name).map_err(|error| error.to_string())?;
+        let known = secured.clone();
+        let peer = Peer::new(secured).with_reason(move || known.last_reason());
         self.peers.insert(identity, peer.clone());
         Ok(peer)
     }

@@ -81,7 +81,7 @@ const PLAIN_BYTES_KEPT: usize = 16 * 1024;
 /// - A client that sends an HTTP request without TLS is answered with [`TlsConfig::with_plain_reply`].
 /// - Connections that the protocol opens itself are secured with whom [`Tls::with_peers`] says; without it they are refused, for they
 ///   would be plain. One that cannot be secured is refused as well, with [`Refusal::Unsecured`](ringmill_engine::Refusal::Unsecured) or what the transport said;
-///   [`TlsClient::last_failure`] knows why.
+///   [`TlsPeer::last_failure`] knows why.
 #[derive(Debug)]
 pub struct Tls<L> {
     inner: L,

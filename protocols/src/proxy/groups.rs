@@ -98,6 +98,11 @@ impl Groups {
         self.all[place.group].is_of.config.upstreams[place.server].peer.is_some()
     }
 
+    /// Why the last connection with it that could not be secured could not, where that is known.
+    pub(super) fn reason(&self, place: Place) -> Option<String> {
+        self.all[place.group].is_of.config.upstreams[place.server].peer.as_ref()?.reason()
+    }
+
     /// Whether its servers are spoken to in HTTP/2.
     pub(super) fn is_http2(&self, key: usize) -> bool {
         self.all[key].is_of.config.is_http2

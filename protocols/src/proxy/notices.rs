@@ -61,7 +61,7 @@ impl Proxy {
         match Place::is_check(tag) {
             true => state.check_refused(place, refusal),
             false if state.groups.is_http2(place.group) => state.trunk_refused(place, refusal),
-            false => state.refused(place, refusal),
+            false => state.refused(place, refusal, None),
         }
     }
 
@@ -72,5 +72,18 @@ impl Proxy {
             state.now = now;
         }
         state
+    }
+}
+
+impl State {
+    /// Says that there is no connection with a server, with what is known of it.
+    #[cold]
+    pub(super) fn warn_of(&self, place: Place, refusal: Refusal, why: Option<&str>) {
+        let address = &self.groups[place].address;
+        let known = if refusal == Refusal::Unsecured { self.groups.reason(place) } else { None };
+        match why.or(known.as_deref()) {
+            Some(why) => tracing::warn!("upstream {address}: {refusal}: {why}"),
+            None => tracing::warn!("upstream {address}: {refusal}"),
+        }
     }
 }

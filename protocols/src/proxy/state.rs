@@ -447,15 +447,15 @@ impl State {
         }
     }
 
-    /// An attempt to connect has failed: the request that waits longest is told, or tries another upstream.
-    pub(super) fn refused(&mut self, place: Place, refusal: Refusal) {
+    /// An attempt to connect has failed: the request that waits longest is told, or tries another upstream. `why` is for the log.
+    pub(super) fn refused(&mut self, place: Place, refusal: Refusal, why: Option<&str>) {
         let others = self.groups.group(place.group).pool.endpoints.len() - 1;
         let to = &mut self.groups[place];
         to.end_connect();
         to.close();
         if !matches!(refusal, Refusal::Limit | Refusal::Stopped | Refusal::Cancelled) {
             if to.avoid(self.now) {
-                tracing::warn!("upstream {}: {refusal}", to.address);
+                self.warn_of(place, refusal, why);
             }
             self.groups.note(place, false, self.now);
         }

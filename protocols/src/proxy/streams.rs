@@ -46,7 +46,7 @@ impl State {
     pub(super) fn trunk_refused(&mut self, place: Place, refusal: Refusal) {
         let is_it = |trunk: &TrunkRef| trunk.place == place && trunk.conn.is_none();
         if let Some((key, _)) = self.trunks.iter().find(|(_, trunk)| is_it(trunk)) {
-            self.refuse_wanted(key, refusal);
+            self.refuse_wanted(key, refusal, None);
         }
     }
 
@@ -54,13 +54,16 @@ impl State {
     pub(super) fn trunk_closed(&mut self, key: usize, is_spoken: bool) {
         // What it was to open may be opened elsewhere.
         const RESET: Refusal = Refusal::Failed(Errno(104));
-        self.refuse_wanted(key, if is_spoken { RESET } else { Refusal::Unsecured });
+        match is_spoken {
+            true => self.refuse_wanted(key, RESET, None),
+            false => self.refuse_wanted(key, Refusal::Unsecured, Some("it did not agree on h2 (ALPN)")),
+        }
     }
 
-    fn refuse_wanted(&mut self, key: usize, refusal: Refusal) {
+    fn refuse_wanted(&mut self, key: usize, refusal: Refusal, why: Option<&str>) {
         let TrunkRef { place, wanted, .. } = self.trunks.remove(key);
         for _ in 0..wanted {
-            self.refused(place, refusal);
+            self.refused(place, refusal, why);
         }
     }
 

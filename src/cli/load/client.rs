@@ -7,7 +7,7 @@ use super::pace::Pace;
 use super::tally::{Agreed, Failure, Tally};
 use super::wire::{Response, Wire};
 use super::worker::{Clock, Setup, Stage};
-use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Secure, Step, Tick};
+use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Secure, Step, Tick, TlsPeer};
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -222,7 +222,7 @@ impl<W: Wire> Client<W> {
     }
 
     fn tls_failure(&self) -> String {
-        let last = self.setup.peer.as_ref().and_then(|peer| peer.client().last_failure());
+        let last = self.setup.peer.as_ref().and_then(TlsPeer::last_failure);
         format!("TLS: {}", last.as_deref().unwrap_or("the handshake failed"))
     }
 

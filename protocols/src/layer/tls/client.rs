@@ -137,7 +137,6 @@ impl TlsClientConfig {
 pub struct TlsClient {
     config: Arc<ClientConfig>,
     handshake_timeout: Duration,
-    failures: Arc<Failures>,
 }
 
 impl TlsClient {
@@ -180,28 +179,19 @@ impl TlsClient {
             0 => Resumption::disabled(),
             tickets_max => Resumption::store(Arc::new(Sessions::new(tickets_max))),
         };
-        Ok(Arc::new(TlsClient {
-            config: Arc::new(client),
-            handshake_timeout: config.handshake_timeout,
-            failures: Arc::default(),
-        }))
+        Ok(Arc::new(TlsClient { config: Arc::new(client), handshake_timeout: config.handshake_timeout }))
     }
 
     /// The server of this name: a host name or an IP address, without a port. The certificate must have it, and the server is told it
     /// (SNI) if it is no IP address.
     pub fn peer(self: &Arc<TlsClient>, name: &str) -> Result<TlsPeer, TlsError> {
         match ServerName::try_from(name.to_owned()) {
-            Ok(name) => Ok(TlsPeer { client: self.clone(), name }),
+            Ok(name) => Ok(TlsPeer { client: self.clone(), name, failures: Arc::default() }),
             Err(_) => {
                 let reason = format!("{name:?} is no name that a certificate can have");
                 Err(TlsError::new(vec![of_none(&reason, "a host name or an IP address")]))
             }
         }
-    }
-
-    /// Why the last connection failed that did, in its handshake or later, and what can be done about it.
-    pub fn last_failure(&self) -> Option<String> {
-        self.failures.last()
     }
 }
 
@@ -210,6 +200,8 @@ impl TlsClient {
 pub struct TlsPeer {
     client: Arc<TlsClient>,
     name: ServerName<'static>,
+    /// Of it and its clones.
+    failures: Arc<Failures>,
 }
 
 impl TlsPeer {
@@ -218,8 +210,18 @@ impl TlsPeer {
         &self.client
     }
 
+    /// Why the last connection with it failed that did, in its handshake or later.
+    pub fn last_reason(&self) -> Option<String> {
+        self.failures.last().map(|(reason, _)| reason)
+    }
+
+    /// The same, and what can be done about it by options of `ringmill load`.
+    pub fn last_failure(&self) -> Option<String> {
+        self.failures.last().map(|(_, explained)| explained)
+    }
+
     pub(super) fn link(&self) -> Result<Link, rustls::Error> {
-        Link::connect(self.client.config.clone(), self.name.clone(), self.client.failures.clone())
+        Link::connect(self.client.config.clone(), self.name.clone(), self.failures.clone())
     }
 
     pub(super) fn handshake_timeout(&self) -> Duration {

@@ -5,16 +5,17 @@ use super::stats::Fault;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use std::sync::Mutex;
 
-/// The last failure. Locked where a handshake fails, and nowhere else.
+/// The last failure: what went wrong, and the same with what to do. Locked where a handshake fails, and nowhere else.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<Option<String>>);
+pub(super) struct Failures(Mutex<Option<(String, String)>>);
 
 impl Failures {
-    pub(super) fn tell(&self, reason: String) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason);
+    pub(super) fn tell(&self, reason: &str, explained: String) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+            Some((reason.to_owned(), explained));
     }
 
-    pub(super) fn last(&self) -> Option<String> {
+    pub(super) fn last(&self) -> Option<(String, String)> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 }

@@ -144,7 +144,7 @@ impl Link {
             event = Event::Failed(general("too many parts of messages"));
         }
         if let (Event::Failed(error), End::Client(_, failures)) = (&event, &self.end) {
-            failures.tell(explain(error));
+            failures.tell(&error.to_string(), explain(error));
         }
         (taken, event)
     }
@@ -152,7 +152,7 @@ impl Link {
     /// Remembers why a connection of ours failed, where it was not rustls that said so.
     pub(super) fn tell_failure(&self, reason: &str) {
         if let End::Client(_, failures) = &self.end {
-            failures.tell(reason.to_owned());
+            failures.tell(reason, reason.to_owned());
         }
     }
 

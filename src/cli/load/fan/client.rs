@@ -7,7 +7,7 @@ use crate::cli::load::tally::{Agreed, Failure, Tally};
 use crate::cli::load::worker::{Clock, Setup, Stage};
 use ringmill::http::client::{Body, parse_final_head};
 use ringmill::websocket::frame::{Opcode, write_masked};
-use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Step, Tick};
+use ringmill::{CloseReason, ConnId, Dialer, Io, Next, Protocol, Refusal, Step, Tick, TlsPeer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -393,7 +393,7 @@ impl Protocol for Fan {
 
     fn refused(&mut self, _: u64, refusal: Refusal) {
         self.dialing -= 1;
-        let last = self.setup.peer.as_ref().and_then(|peer| peer.client().last_failure());
+        let last = self.setup.peer.as_ref().and_then(TlsPeer::last_failure);
         match refusal {
             Refusal::TimedOut => self.fail(Failure::Timeout, || format!("connecting: {refusal}")),
             Refusal::Unsecured => {
