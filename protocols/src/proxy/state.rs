@@ -144,6 +144,7 @@ impl State {
             let conn = self.upstreams[upstream].conn;
             self.wake(conn);
         }
+        self.leave_trunks();
     }
 
     /// Begins an exchange, which sets out at once unless its body comes first. Of its place the upstream is known.

@@ -20,6 +20,8 @@ impl State {
             return;
         }
         self.trunks.insert(TrunkRef::wanted(place, now));
+        // As long as it is there its place is nobody else's.
+        self.groups.group(place.group).exchanges += 1;
         self.connect(place);
     }
 
@@ -65,6 +67,20 @@ impl State {
         for _ in 0..wanted {
             self.refused(place, refusal, why);
         }
+        self.groups.group(place.group).exchanges -= 1;
+        self.groups.forget_if_done(place.group);
+    }
+
+    /// Whether a connection that is there may be given streams: not where no plan has its server any more, unless they were wanted before.
+    pub(super) fn wants_trunk(&self, key: usize) -> bool {
+        let TrunkRef { place, wanted, .. } = self.trunks[key];
+        wanted > 0 || !self.groups.is_leaving(place.group)
+    }
+
+    /// Has connections that nobody wants any more look at that.
+    pub(super) fn leave_trunks(&self) {
+        let leaving = self.trunks.iter().filter(|(_, trunk)| self.groups.is_leaving(trunk.place.group));
+        leaving.filter_map(|(_, trunk)| trunk.conn).for_each(|conn| self.wake(conn));
     }
 
     /// How many streams a connection is to open now.

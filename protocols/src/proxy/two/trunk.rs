@@ -166,6 +166,10 @@ impl<L: Layer> Trunk<L> {
             Call::Shed | Call::Drain => true,
             _ => false,
         };
+        if matches!(call, Call::Wake | Call::Timeout | Call::Shed) {
+            // Streams may be wanted: then it goes on.
+            self.open_lanes(layer, io);
+        }
         match call {
             Call::Data(input) => return self.data(layer, input, io),
             Call::End(_) => {
@@ -184,9 +188,7 @@ impl<L: Layer> Trunk<L> {
             }
             Call::Drain => self.lanes.call_all(layer, || Call::Drain, &self.ready, io),
             Call::Shed => self.lanes.call_all(layer, || Call::Shed, &self.ready, io),
-            Call::Drained | Call::Gone | Call::Spliced(_) => {}
-            // Streams may be wanted.
-            Call::Wake => self.open_lanes(layer, io),
+            Call::Drained | Call::Gone | Call::Spliced(_) | Call::Wake => {}
         }
         let next = self.go_on(layer, io);
         let ends = is_asked_to_end && self.lanes.is_empty() && next == Next::Continue;
@@ -241,9 +243,13 @@ impl<L: Layer> Trunk<L> {
 
     /// Whether it has nothing to do, and nobody will want it.
     fn is_done(&self, io: &Io<'_>) -> bool {
-        let is_wanted =
-            matches!(self.purpose, Purpose::Requests(_)) && !io.is_draining() && !self.is_closed();
-        self.lanes.is_empty() && !is_wanted
+        self.lanes.is_empty()
+            && match self.purpose {
+                Purpose::Requests(key) => {
+                    io.is_draining() || self.is_closed() || !self.state.borrow().wants_trunk(key)
+                }
+                Purpose::Check | Purpose::Nothing => true,
+            }
     }
 
     /// Writes what there is to send, and lets those go on that waited for that.
