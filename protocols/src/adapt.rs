@@ -1,8 +1,9 @@
 //! Programs of other worlds on our sessions: tower services, and with them axum's routers.
 //!
-//! Read on in this order: `tower.rs` (a service as a handler of our HTTP/1.1), with what it is made of: `request.rs`, `body.rs`, `notices.rs`,
+//! Read on in this order: `tower.rs` (a service as a handler of our HTTP/1.1), with what it is made of: `arena.rs`, `request.rs`, `body.rs`, `notices.rs`,
 //! `response.rs`, `upgrade.rs`; `h2.rs` (HTTP/2 by hyper over a `pipe.rs`), with `stream.rs` and `grpc.rs`; `first.rs`, which tells the two apart, and is what users make. `feed.rs` has topics for such programs.
 
+pub(crate) mod arena;
 mod body;
 #[cfg(test)]
 mod counting;

@@ -2,28 +2,11 @@
 //!
 //! Pure. The head was checked by our parser; the few targets that `http` does not take are refused here.
 
+use super::arena::Arena;
 use crate::http::{Method, Request, Version};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-
-/// Memory from which the heads of a worker's requests are cut. A request that is kept keeps the piece that it is in.
-#[derive(Default)]
-pub(super) struct Arena(BytesMut);
-
-/// Heads are cut from pieces of this size.
-const PIECE_BYTES: usize = 4 * 1024;
-
-impl Arena {
-    fn copy(&mut self, bytes: &[u8]) -> Bytes {
-        if self.0.capacity() < bytes.len() {
-            // The rest of the piece is left to those who have parts of it.
-            self.0 = BytesMut::with_capacity(PIECE_BYTES.max(bytes.len()));
-        }
-        self.0.extend_from_slice(bytes);
-        self.0.split().freeze()
-    }
-}
 
 /// Why a request cannot be one of the `http` crate.
 pub(super) const TARGET: &str = "the request target holds a byte that stands in no URI (RFC 3986 section 2)";
@@ -35,33 +18,17 @@ pub(super) fn convert<B>(
     arena: &mut Arena,
 ) -> Result<(), &'static str> {
     let fields = request.fields();
-    let text = fields.text();
-    let mut copy = arena.copy(text);
-    let place = |part: &[u8]| match part.as_ptr().addr().checked_sub(text.as_ptr().addr()) {
-        Some(at) if part.len() <= text.len() && at <= text.len() - part.len() => Some(at..at + part.len()),
-        _ => None,
-    };
+    let copied = arena.copy(fields.text());
     let headers = converted.headers_mut();
     headers.reserve(fields.len());
     for field in fields.iter() {
         // Our parser has let through what these take, and a map holds more than a head may have.
         let name = HeaderName::from_bytes(field.name).map_err(|_| "a field's name is no token")?;
-        let value = match place(field.value) {
-            Some(place) => HeaderValue::from_maybe_shared(copy.slice(place)),
-            None => HeaderValue::from_maybe_shared(Bytes::copy_from_slice(field.value)),
-        };
+        let value = HeaderValue::from_maybe_shared(copied.part(field.value));
         let value = value.map_err(|_| "a field's value is none")?;
         headers.try_append(name, value).map_err(|_| "too many fields")?;
     }
-    // The last part takes the copy itself: a count less.
-    let target = match place(request.target_bytes()) {
-        Some(place) => {
-            copy.truncate(place.end);
-            copy.advance(place.start);
-            copy
-        }
-        None => Bytes::copy_from_slice(request.target_bytes()),
-    };
+    let target = copied.last_part(request.target_bytes());
     *converted.method_mut() = method(request.method()).ok_or("the method is no token")?;
     *converted.uri_mut() = uri(target).ok_or(TARGET)?;
     *converted.version_mut() = match request.version() {

@@ -5,10 +5,11 @@
 //! while the service runs; the session in `http/one/streaming.rs` fills it. A service that takes the connection over gets a pipe
 //! (`upgrade.rs`).
 
+use super::arena::Arena;
 use super::body::{Body, BodyError, QUEUED_BYTES_MAX, Writer};
 use super::notices::Notices;
 use super::pipe::Near;
-use super::request::{Arena, convert, trailers};
+use super::request::{convert, trailers};
 use super::response::{self, Asked, Place, failed};
 use super::service::{Answer, BoxError, Introduce, Program};
 use super::upgrade::{Wanted, offer};

@@ -13,11 +13,14 @@ use super::plan::Plan;
 use super::relay::pair::Pair;
 use super::spare::Spare;
 use super::trunks::TrunkRef;
+use super::two::text::Heads;
 use super::whom::{Bells, Whom};
 use crate::http::client::reader::Reader;
 use crate::http::message::Slots;
 use ringmill_engine::{Dialer, Output, Refusal, Tick};
 use slab::Slab;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -43,6 +46,8 @@ pub(super) struct State {
     /// For connections that are secured.
     pub(super) secure_dialer: Option<Dialer>,
     pub(super) slots: Slots,
+    /// For connections of HTTP/2.
+    pub(super) heads: Rc<RefCell<Heads>>,
     /// The time of the last call.
     pub(super) now: Tick,
     /// The field, with its line end.
@@ -96,6 +101,7 @@ impl State {
             dialer: None,
             secure_dialer: None,
             slots: Slots::new(),
+            heads: Rc::default(),
             now: Tick(0),
             date: Vec::new(),
             date_secs: u64::MAX,

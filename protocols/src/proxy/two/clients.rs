@@ -5,8 +5,9 @@ use super::lanes::{Carries, Lanes, Turn};
 use super::pings::Pings;
 use super::ready::{Part, Ready};
 use super::replying::Reading;
+use super::resets::Resets;
 use super::sink::Sent;
-use super::text;
+use super::text::{self, Heads};
 use super::websocket::Socket;
 use super::wire::Wire;
 use crate::adapt::Http2Limits;
@@ -14,7 +15,6 @@ use crate::adapt::grpc::Deadline;
 use crate::adapt::timer::Clock;
 use crate::http::Limits;
 use crate::http::client::reader::{Asked, Reader};
-use crate::http::message::Slots;
 use crate::proxy::groups::Place;
 use crate::proxy::plan::Front;
 use crate::proxy::state::State;
@@ -55,7 +55,7 @@ pub(in crate::proxy) struct Streams<L: Layer> {
     requests: u32,
     /// Requests that its client took back before they were answered, as far as they are not forgiven, and since when.
     resets: Resets,
-    slots: Slots,
+    heads: Rc<RefCell<Heads>>,
     state: Rc<RefCell<State>>,
 }
 
@@ -74,12 +74,6 @@ enum Life {
     Ending,
     /// It was told so for its age.
     Old,
-}
-
-/// A rate, as far as it is spent.
-struct Resets {
-    spent: u64,
-    since: Tick,
 }
 
 struct ClientLane<L: Layer> {
@@ -111,23 +105,11 @@ impl<L: Layer> Carries<L> for ClientLane<L> {
     }
 }
 
-impl Resets {
-    /// One more; whether that is too many.
-    fn add(&mut self, now: Tick, rate: u32) -> bool {
-        let secs = now.since(self.since).as_secs();
-        if secs > 0 {
-            (self.spent, self.since) = (self.spent.saturating_sub(secs.saturating_mul(rate.into())), now);
-        }
-        self.spent += 1;
-        // A burst of ten seconds' worth: browsers take a whole page back at once.
-        self.spent > u64::from(rate) * 10
-    }
-}
-
 impl<L: Layer> Streams<L> {
     pub(in crate::proxy) fn open(front: &Front, state: Rc<RefCell<State>>, io: &mut Io<'_>) -> Streams<L> {
         let (wire, own, now) = (Wire::default(), front.http2.clone(), io.now());
         let number = state.borrow_mut().bells.count_connection();
+        let heads = state.borrow().heads.clone();
         let mut builder = Builder::new();
         builder
             .enable_connect_protocol()
@@ -156,8 +138,8 @@ impl<L: Layer> Streams<L> {
             resets_per_sec_max: front.http2_resets_per_sec_max,
             life: Life::Fresh,
             requests: 0,
-            resets: Resets { spent: 0, since: now },
-            slots: Slots::new(),
+            resets: Resets::new(now),
+            heads,
             state,
         }
     }
@@ -262,9 +244,8 @@ impl<L: Layer> Streams<L> {
 
     /// Reads on in what has arrived, and gives each request that has come a lane.
     fn poll(&mut self, layer: &mut L, io: &mut Io<'_>) {
-        let waker = self.ready.connection_waker();
-        let context = &mut Context::from_waker(&waker);
         loop {
+            let context = &mut Context::from_waker(self.ready.connection_waker());
             match &mut self.link {
                 Link::Handshake(handshake) => match Pin::new(&mut **handshake).poll(context) {
                     Poll::Pending => return,
@@ -328,7 +309,8 @@ impl<L: Layer> Streams<L> {
     fn drive(&mut self, layer: &mut L, number: usize, is_rung: bool, io: &mut Io<'_>) {
         let patience = self.own.stalled_timeout;
         let Some((lane, turn)) = self.lanes.get(number, is_rung, patience, layer, io) else { return };
-        let reason = match lane.drive(layer, turn, &mut self.slots, io) {
+        let context = &mut Context::from_waker(self.ready.lane_waker(number));
+        let reason = match lane.drive(layer, (turn, context), &self.heads, io) {
             Drive::On => return self.lanes.note(number, io),
             Drive::Starved => {
                 self.lanes.starve(number);
@@ -408,20 +390,33 @@ impl<L: Layer> Streams<L> {
 
 impl<L: Layer> ClientLane<L> {
     /// Moves what there is to move.
-    fn drive(&mut self, layer: &mut L, mut turn: Turn<'_>, slots: &mut Slots, io: &mut Io<'_>) -> Drive {
-        let waker = self.lane.waker();
-        let context = &mut Context::from_waker(&waker);
+    fn drive(
+        &mut self,
+        layer: &mut L,
+        (mut turn, context): (Turn<'_>, &mut Context<'_>),
+        heads: &RefCell<Heads>,
+        io: &mut Io<'_>,
+    ) -> Drive {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(context)) {
             return self.end_late(context, &mut turn);
         }
-        if self.has_left(context) {
-            return Drive::Left;
-        }
+        let drive = self.move_on(layer, (turn, context), heads, io);
+        // What is reset takes nothing, so a reply that is finished was not taken back: nobody has to look.
+        if drive != Drive::Finished && self.has_left(context) { Drive::Left } else { drive }
+    }
+
+    fn move_on(
+        &mut self,
+        layer: &mut L,
+        (mut turn, context): (Turn<'_>, &mut Context<'_>),
+        heads: &RefCell<Heads>,
+        io: &mut Io<'_>,
+    ) -> Drive {
         loop {
             let mut has_moved = false;
             if let Some(output) = self.lane.take() {
                 has_moved = true;
-                let is_good = output.pieces().all(|piece| self.read_piece(piece, slots));
+                let is_good = output.pieces().all(|piece| self.read_piece(piece, &mut heads.borrow_mut()));
                 self.lane.give_back(layer, output, io);
                 if !is_good {
                     return Drive::Cut;
@@ -442,7 +437,7 @@ impl<L: Layer> ClientLane<L> {
                 Sent::Starved => return Drive::Starved,
                 Sent::On | Sent::Waits => {}
             }
-            match self.lane.feed(layer, io) {
+            match self.lane.feed(layer, context, io) {
                 Fed::Cut => return Drive::Cut,
                 Fed::Some => {}
                 Fed::Nothing if has_moved || self.lane.has_more() => {}
@@ -478,13 +473,13 @@ impl<L: Layer> ClientLane<L> {
         Drive::Cut
     }
 
-    fn read_piece(&mut self, piece: &[u8], slots: &mut Slots) -> bool {
+    fn read_piece(&mut self, piece: &[u8], heads: &mut Heads) -> bool {
         let ClientLane { lane, answer, reader, has_reply, socket, .. } = self;
         let sink = &mut lane.sink;
         lane.rest.read(piece, |text| {
             let socket = socket.as_deref_mut();
             let mut reading = Reading { answer, reader, sink, has_reply, socket };
-            reading.read(text, slots)
+            reading.read(text, heads)
         })
     }
 }

@@ -11,7 +11,7 @@ use h2::RecvStream;
 use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Origin, Output, Reclaim, Tick, Upper};
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// What a stream takes, about, besides what it has queued.
 const STREAM_BYTES: usize = 3 * 1024;
@@ -20,7 +20,6 @@ pub(super) struct Lane<L: Layer> {
     upper: Upper<L>,
     /// Where sessions find its bell.
     key: usize,
-    waker: Waker,
     pub(super) rest: Rest,
     source: Option<Source>,
     pub(super) sink: Option<Sink>,
@@ -85,8 +84,7 @@ impl<L: Layer> Lane<L> {
     ) -> Lane<L> {
         let key = state.borrow_mut().bells.enter(bell.clone());
         let upper = Upper::open(layer, Origin::Connected(tag), io).apart();
-        let waker = Waker::from(bell.clone());
-        Lane { upper, key, waker, rest: Rest::default(), source: None, sink: None, due: Tick::NEVER }
+        Lane { upper, key, rest: Rest::default(), source: None, sink: None, due: Tick::NEVER }
     }
 
     pub(super) fn call(&mut self, layer: &mut L, call: Call<'_>, io: &mut Io<'_>) {
@@ -96,11 +94,6 @@ impl<L: Layer> Lane<L> {
     /// Where sessions find its bell.
     pub(super) fn key(&self) -> usize {
         self.key
-    }
-
-    /// Lists it.
-    pub(super) fn waker(&self) -> Waker {
-        self.waker.clone()
     }
 
     /// The memory that it takes, besides what its session says.
@@ -150,9 +143,8 @@ impl<L: Layer> Lane<L> {
     }
 
     /// Feeds what has come of the body, as long as the session takes it.
-    pub(super) fn feed(&mut self, layer: &mut L, io: &mut Io<'_>) -> Fed {
-        let (mut fed, waker) = (Fed::Nothing, self.waker.clone());
-        let context = &mut Context::from_waker(&waker);
+    pub(super) fn feed(&mut self, layer: &mut L, context: &mut Context<'_>, io: &mut Io<'_>) -> Fed {
+        let mut fed = Fed::Nothing;
         while self.source.is_some() && self.takes_input(io) {
             let mut text = BytesMut::new();
             let is_whole = match self.source.as_mut().map(|source| source.read(&mut text, context)) {

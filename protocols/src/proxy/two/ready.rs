@@ -14,9 +14,9 @@ const CONNECTION: u32 = u32::MAX;
 pub(super) struct Ready {
     signal: Signal,
     list: Arc<List>,
-    connection: Arc<Bell>,
+    connection: Rung,
     /// Of each lane, by its number; a number is used again, and so is its bell.
-    bells: Vec<Arc<Bell>>,
+    lanes: Vec<Rung>,
     /// What was listed is taken in here.
     taken: Vec<u32>,
 }
@@ -35,6 +35,12 @@ pub(in crate::proxy) struct Bell {
     is_rung: AtomicBool,
 }
 
+/// A bell, and the same as a waker: who polls borrows it.
+struct Rung {
+    bell: Arc<Bell>,
+    waker: Waker,
+}
+
 /// What is to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -51,9 +57,10 @@ impl List {
 }
 
 impl Bell {
-    fn new(list: &Arc<List>, number: u32) -> Arc<Bell> {
+    fn new(list: &Arc<List>, number: u32) -> Rung {
         let [is_listed, is_rung] = [(); 2].map(|()| AtomicBool::new(false));
-        Arc::new(Bell { list: list.clone(), number, is_listed, is_rung })
+        let bell = Arc::new(Bell { list: list.clone(), number, is_listed, is_rung });
+        Rung { waker: bell.clone().into(), bell }
     }
 
     /// Has the session of its lane called.
@@ -85,7 +92,7 @@ impl Ready {
         let signal = Signal::new(io.waker().into());
         let list = Arc::new(List { listed: Mutex::default(), signal: signal.waker() });
         let connection = Bell::new(&list, CONNECTION);
-        Ready { signal, list, connection, bells: Vec::new(), taken: Vec::new() }
+        Ready { signal, list, connection, lanes: Vec::new(), taken: Vec::new() }
     }
 
     /// From here to [`Ready::end`] whatever is listed is looked at without a call of the session.
@@ -113,41 +120,47 @@ impl Ready {
     /// It is looked at now: what comes from here on lists it again.
     pub(super) fn look_at(&self, number: u32) -> Part {
         if number == CONNECTION {
-            self.connection.is_listed.store(false, SeqCst);
+            self.connection.bell.is_listed.store(false, SeqCst);
             return Part::Connection;
         }
         let lane = number as usize;
-        let bell = &self.bells[lane];
+        let bell = &self.lanes[lane].bell;
         bell.is_listed.store(false, SeqCst);
         Part::Lane(lane, bell.is_rung.swap(false, SeqCst))
     }
 
     /// Lists the connection itself.
     pub(super) fn list_connection(&self) {
-        self.connection.list();
+        self.connection.bell.list();
     }
 
-    pub(super) fn connection_waker(&self) -> Waker {
-        self.connection.clone().into()
+    /// Lists the connection itself.
+    pub(super) fn connection_waker(&self) -> &Waker {
+        &self.connection.waker
+    }
+
+    /// Lists the lane with this number, which there is.
+    pub(super) fn lane_waker(&self, lane: usize) -> &Waker {
+        &self.lanes[lane].waker
     }
 
     pub(super) fn list_lane(&self, lane: usize) {
-        if let Some(bell) = self.bells.get(lane) {
-            bell.list();
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.bell.list();
         }
     }
 
     /// That of a lane with this number, which is the next one or one that there was.
     pub(super) fn bell(&mut self, lane: usize) -> &Arc<Bell> {
-        while self.bells.len() <= lane {
-            let number = u32::try_from(self.bells.len()).unwrap_or(CONNECTION - 1);
-            self.bells.push(Bell::new(&self.list, number));
+        while self.lanes.len() <= lane {
+            let number = u32::try_from(self.lanes.len()).unwrap_or(CONNECTION - 1);
+            self.lanes.push(Bell::new(&self.list, number));
         }
-        &self.bells[lane]
+        &self.lanes[lane].bell
     }
 
     /// The memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        self.bells.len() * (size_of::<Bell>() + 40)
+        self.lanes.len() * (size_of::<Bell>() + 16 + size_of::<Rung>())
     }
 }

@@ -1,10 +1,9 @@
 //! Replies as text become answers of HTTP/2.
 
 use super::sink::Sink;
-use super::text;
+use super::text::{self, Heads};
 use super::websocket::Socket;
 use crate::http::client::reader::{Event, Reader};
-use crate::http::message::Slots;
 use crate::http::one::decoder::BodyLimits;
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -22,7 +21,8 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads on in the reply; how many bytes are done, and whether that is good so far.
-    pub(super) fn read(&mut self, text: &[u8], slots: &mut Slots) -> (usize, bool) {
+    pub(super) fn read(&mut self, text: &[u8], heads: &mut Heads) -> (usize, bool) {
+        let Heads { slots, arena } = heads;
         if let (Some(socket), Some(sink)) = (&self.socket, &mut *self.sink)
             && socket.is_open()
         {
@@ -34,7 +34,8 @@ impl Reading<'_> {
             match self.reader.read(&text[at..], slots, &BodyLimits::default()) {
                 Event::Interim(response) => {
                     at += response.bytes;
-                    if let (Some(answer), Some(head)) = (&mut *self.answer, text::response(&response)) {
+                    if let (Some(answer), Some(head)) = (&mut *self.answer, text::response(&response, arena))
+                    {
                         let _ = answer.send_informational(head);
                     }
                 }
@@ -42,17 +43,19 @@ impl Reading<'_> {
                     at += response.bytes;
                     if let Some(socket) = &mut self.socket
                         && let Some(answered) =
-                            socket.answer(&response, &text[at..], (self.answer, self.sink))
+                            socket.answer(&response, &text[at..], arena, (self.answer, self.sink))
                     {
                         *self.has_reply = !socket.is_open();
                         return (text.len(), answered);
                     }
-                    let (Some(mut answer), Some(head)) = (self.answer.take(), text::response(&response))
+                    let (Some(answer), Some(head)) = (&mut *self.answer, text::response(&response, arena))
                     else {
                         return (at, false);
                     };
                     let is_last = response.body.is_none();
+                    // Where it takes no head it can still say why.
                     let Ok(stream) = answer.send_response(head, is_last) else { return (at, false) };
+                    *self.answer = None;
                     if !is_last {
                         *self.sink = Some(Sink::new(stream));
                     }

@@ -1,8 +1,8 @@
 //! Requests as text become requests of HTTP/2.
 
 use super::sink::Sink;
-use super::text;
-use crate::http::message::{Expect, Slots};
+use super::text::{self, Heads};
+use crate::http::message::Expect;
 use crate::http::one::decoder::{BodyLimits, Decoded, Decoder};
 use crate::http::one::head::{HeadLimits, Outcome, parse_head};
 use bytes::Bytes;
@@ -34,9 +34,9 @@ pub(super) struct Sending {
 }
 
 /// Sends the request that a text begins with, once its head is there.
-pub(super) fn begin(text: &[u8], to: &To<'_>, slots: &mut Slots) -> Result<Option<Sending>, &'static str> {
+pub(super) fn begin(text: &[u8], to: &To<'_>, heads: &mut Heads) -> Result<Option<Sending>, &'static str> {
     let Some(sender) = to.sender else { return Ok(None) };
-    let (head, bytes) = match parse_head(text, slots, &HEAD_LIMITS) {
+    let (head, bytes) = match parse_head(text, &mut heads.slots, &HEAD_LIMITS) {
         Outcome::Partial => return Ok(None),
         Outcome::Malformed(_) => return Err(BAD),
         Outcome::Complete { head, .. } if head.upgrade && head.fields.value("upgrade").is_some() => {
@@ -44,7 +44,7 @@ pub(super) fn begin(text: &[u8], to: &To<'_>, slots: &mut Slots) -> Result<Optio
         }
         Outcome::Complete { head, len } => (head, len),
     };
-    let request = text::request(&head, to.is_secured).ok_or(BAD)?;
+    let request = text::request(&head, to.is_secured, &mut heads.arena).ok_or(BAD)?;
     let has_body = text::has_body(&head);
     // A clone of its own: how many streams there may be is known before, and the library keeps the rest back.
     let (reply, stream) = sender.clone().send_request(request, !has_body).map_err(|_| BAD)?;

@@ -2,12 +2,23 @@
 //!
 //! The library has checked names and values: none has a line end in it. Everything else is checked by who reads the text.
 
+use crate::adapt::arena::{Arena, Copied};
 use crate::http::client::reader::Response as Parsed;
-use crate::http::message::{Framing, Head, Method};
+use crate::http::message::{Fields, Framing, Head, Method, Slots};
 use crate::http::one::emit;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, StatusCode, Uri, request, response};
+use http::{Request, Response, StatusCode, Uri, request, response, uri};
+
+/// What heads are read with: one for all connections of a worker.
+#[derive(Default)]
+pub(in crate::proxy) struct Heads {
+    pub(super) slots: Slots,
+    pub(super) arena: Arena,
+}
 
 /// Writes a request's head; whether a body follows in chunks. An error is a status to answer with.
 pub(super) fn write_request(
@@ -128,36 +139,30 @@ fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// A request as it goes on; `None` where HTTP/2 has no words for it.
-pub(super) fn request(head: &Head<'_, '_>, is_secured: bool) -> Option<Request<()>> {
-    let path = match head.query {
-        Some(query) => format!("{}?{}", head.path.as_str(), query.as_str()),
-        None => head.path.as_str().to_owned(),
-    };
-    let uri = Uri::builder()
-        .scheme(if is_secured { Scheme::HTTPS } else { Scheme::HTTP })
-        .authority(head.host?.as_str())
-        .path_and_query(path)
-        .build()
-        .ok()?;
+pub(super) fn request(head: &Head<'_, '_>, is_secured: bool, arena: &mut Arena) -> Option<Request<()>> {
+    let copied = arena.copy(head.fields.text());
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(if is_secured { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::from_maybe_shared(copied.part(head.host?.as_bytes())).ok()?);
+    // It is in origin-form, or an asterisk.
+    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(copied.part(head.target.as_bytes())).ok()?);
     let mut request = Request::new(());
     *request.method_mut() = http::Method::from_bytes(head.method.as_str().as_bytes()).ok()?;
-    *request.uri_mut() = uri;
-    let fields = head.fields.iter().map(|field| (field.name, field.value));
-    *request.headers_mut() = fields_of(fields, |name, value| match name {
-        b"host" | b"expect" => false,
-        // The one that HTTP/2 knows (RFC 9113, 8.2.2).
-        b"te" => value == b"trailers",
-        _ => true,
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    *request.headers_mut() = fields_of(&head.fields, &copied, |name, value| {
+        // The coding that HTTP/2 knows (RFC 9113, 8.2.2).
+        let is_known = *name != TE || value == b"trailers";
+        is_known && *name != HOST && *name != EXPECT
     })?;
     Some(request)
 }
 
 /// A reply as it goes on.
-pub(super) fn response(parsed: &Parsed<'_, '_>) -> Option<Response<()>> {
+pub(super) fn response(parsed: &Parsed<'_, '_>, arena: &mut Arena) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(parsed.status).ok()?;
-    let fields = parsed.fields.iter().map(|field| (field.name, field.value));
-    *response.headers_mut() = fields_of(fields, |_, _| true)?;
+    let copied = arena.copy(parsed.fields.text());
+    *response.headers_mut() = fields_of(&parsed.fields, &copied, |_, _| true)?;
     Some(response)
 }
 
@@ -179,17 +184,17 @@ pub(super) fn trailers(lines: &[u8]) -> Option<HeaderMap> {
     (!map.is_empty()).then_some(map)
 }
 
-fn fields_of<'a>(
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    is_meant: impl Fn(&[u8], &[u8]) -> bool,
+fn fields_of(
+    fields: &Fields<'_, '_>,
+    copied: &Copied<'_>,
+    is_meant: impl Fn(&HeaderName, &[u8]) -> bool,
 ) -> Option<HeaderMap> {
-    let mut map = HeaderMap::new();
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name).ok()?;
-        let is_framing =
-            matches!(name.as_str(), "connection" | "transfer-encoding" | "keep-alive" | "upgrade");
-        if !is_framing && is_meant(name.as_str().as_bytes(), value) {
-            map.append(name, HeaderValue::from_bytes(value).ok()?);
+    let mut map = HeaderMap::with_capacity(fields.len());
+    for field in fields.iter() {
+        let name = HeaderName::from_bytes(field.name).ok()?;
+        let is_framing = [CONNECTION, TRANSFER_ENCODING, UPGRADE].contains(&name) || name == "keep-alive";
+        if !is_framing && is_meant(&name, field.value) {
+            map.append(name, HeaderValue::from_maybe_shared(copied.part(field.value)).ok()?);
         }
     }
     Some(map)

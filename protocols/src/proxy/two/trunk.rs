@@ -6,9 +6,8 @@ use super::pings::Pings;
 use super::ready::{Part, Ready};
 use super::requesting::{To, begin, is_unprocessed, read_body};
 use super::sink::Sent;
-use super::text;
+use super::text::{self, Heads};
 use super::wire::Wire;
-use crate::http::message::Slots;
 use crate::http::one::decoder::Decoder;
 use crate::proxy::groups::Place;
 use crate::proxy::state::State;
@@ -59,7 +58,7 @@ pub(in crate::proxy) struct Trunk<L: Layer> {
     is_spoken: bool,
     /// It takes requests: not behind a GOAWAY, and not when all numbers of streams were used.
     is_usable: bool,
-    slots: Slots,
+    heads: Rc<RefCell<Heads>>,
     state: Rc<RefCell<State>>,
 }
 
@@ -121,6 +120,7 @@ impl<L: Layer> Trunk<L> {
         let far = wire.clone();
         let connecting: Connecting = Box::pin(async move { builder.handshake(far).await });
         let mut it = state.borrow_mut();
+        let heads = it.heads.clone();
         let keep_timeout = it.groups.config(place.group).keep_timeout;
         let purpose = match (Place::is_check(tag), is_spoken) {
             (true, true) => Purpose::Check,
@@ -144,7 +144,7 @@ impl<L: Layer> Trunk<L> {
             kept_until: Tick::NEVER,
             is_spoken,
             is_usable: true,
-            slots: Slots::new(),
+            heads,
             state,
         };
         if let Purpose::Check = purpose {
@@ -263,9 +263,8 @@ impl<L: Layer> Trunk<L> {
 
     /// Reads on in what has arrived.
     fn poll(&mut self, layer: &mut L, io: &mut Io<'_>) {
-        let waker = self.ready.connection_waker();
-        let context = &mut Context::from_waker(&waker);
         if let Link::Connecting(connecting) = &mut self.link {
+            let context = &mut Context::from_waker(self.ready.connection_waker());
             match connecting.as_mut().poll(context) {
                 Poll::Pending => return,
                 Poll::Ready(Err(error)) => return self.fail(&error),
@@ -279,6 +278,7 @@ impl<L: Layer> Trunk<L> {
             }
         }
         if let Link::Open(connection) = &mut self.link {
+            let context = &mut Context::from_waker(self.ready.connection_waker());
             let polled = Pin::new(connection).poll(context);
             self.is_usable = self.sender.as_mut().is_none_or(is_usable);
             match polled {
@@ -329,7 +329,8 @@ impl<L: Layer> Trunk<L> {
         let (is_over, is_closed) = (matches!(self.link, Link::Over), self.is_closed());
         let to = To { sender: self.sender.as_ref(), is_secured: self.is_secured };
         let Some((lane, mut turn)) = self.lanes.get(number, is_rung, NEVER, layer, io) else { return };
-        let is_starved = lane.drive(layer, &mut turn, (&to, &self.state), &mut self.slots, io);
+        let context = &mut Context::from_waker(self.ready.lane_waker(number));
+        let is_starved = lane.drive(layer, (&mut turn, context), (&to, &self.state), &self.heads, io);
         if is_over || is_closed && lane.is_idle() {
             lane.lane.call(layer, Call::End(&mut []), io);
         }
@@ -378,15 +379,13 @@ impl<L: Layer> ServerLane<L> {
     fn drive(
         &mut self,
         layer: &mut L,
-        turn: &mut Turn<'_>,
+        (turn, context): (&mut Turn<'_>, &mut Context<'_>),
         (to, state): (&To<'_>, &RefCell<State>),
-        slots: &mut Slots,
+        heads: &RefCell<Heads>,
         io: &mut Io<'_>,
     ) -> bool {
-        let waker = self.lane.waker();
-        let context = &mut Context::from_waker(&waker);
         while self.lane.is_open() {
-            let mut has_moved = self.take(layer, to, slots, io);
+            let mut has_moved = self.take(layer, to, heads, io);
             let sent = self.lane.sink.as_mut().map_or(Sent::On, |sink| turn.send(sink, context));
             match sent {
                 Sent::Whole => self.lane.sink = None,
@@ -413,7 +412,7 @@ impl<L: Layer> ServerLane<L> {
                 }
                 has_moved = true;
             }
-            match self.lane.feed(layer, io) {
+            match self.lane.feed(layer, context, io) {
                 Fed::Cut => {
                     self.lane.call(layer, Call::End(&mut []), io);
                     return false;
@@ -427,10 +426,11 @@ impl<L: Layer> ServerLane<L> {
     }
 
     /// Takes what the session wrote; whether that was anything.
-    fn take(&mut self, layer: &mut L, to: &To<'_>, slots: &mut Slots, io: &mut Io<'_>) -> bool {
+    fn take(&mut self, layer: &mut L, to: &To<'_>, heads: &RefCell<Heads>, io: &mut Io<'_>) -> bool {
         let Some(output) = self.lane.take() else { return false };
         for piece in output.pieces() {
-            match self.read_piece(piece, to, slots) {
+            let read = self.read_piece(piece, to, &mut heads.borrow_mut());
+            match read {
                 // The body may as well come at once.
                 Ok(true) => self.lane.call(layer, Call::Data(&mut CONTINUE.to_vec()), io),
                 Ok(false) => {}
@@ -466,14 +466,14 @@ impl<L: Layer> ServerLane<L> {
     }
 
     /// Reads on in the request; whether its client waits for a 100. An error is what is said instead of a reply.
-    fn read_piece(&mut self, piece: &[u8], to: &To<'_>, slots: &mut Slots) -> Result<bool, &'static str> {
+    fn read_piece(&mut self, piece: &[u8], to: &To<'_>, heads: &mut Heads) -> Result<bool, &'static str> {
         let is_new = self.decoder.is_none() && self.reply.is_none() && !self.lane.is_fed();
         let ServerLane { lane, decoder, reply, is_head } = self;
         let sink = &mut lane.sink;
         lane.rest.read(piece, |text| {
             let (mut at, mut waits) = (0, false);
             if is_new {
-                match begin(text, to, slots) {
+                match begin(text, to, heads) {
                     Ok(None) => return (0, Ok(false)),
                     Ok(Some(begun)) => {
                         at = begun.bytes;

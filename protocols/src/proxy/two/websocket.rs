@@ -5,6 +5,7 @@
 use super::lane::Lane;
 use super::sink::Sink;
 use super::text;
+use crate::adapt::arena::Arena;
 use crate::http::client::reader::Response as Parsed;
 use crate::http::websocket_key::{accept_key, key_of};
 use crate::proxy::observe::Random;
@@ -77,21 +78,23 @@ impl Socket {
         &mut self,
         response: &Parsed<'_, '_>,
         rest: &[u8],
+        arena: &mut Arena,
         (answer, sink): (&mut Option<SendResponse<Bytes>>, &mut Option<Sink>),
     ) -> Option<bool> {
         if !matches!(response.status, 101 | 200..300) {
             return None;
         }
-        let Some(mut answer) = answer.take() else { return Some(false) };
+        let Some(to) = answer else { return Some(false) };
         let proof = response.fields.value("sec-websocket-accept").unwrap_or_default();
         let is_agreed = response.status == 101 && proof == self.accept.as_bytes();
-        let Some(mut head) = text::response(response).filter(|_| is_agreed) else {
+        let Some(mut head) = text::response(response, arena).filter(|_| is_agreed) else {
             // Any success would tell the client that it is there.
-            return Some(answer.send_response(text::plain(StatusCode::BAD_GATEWAY), true).is_ok());
+            return Some(to.send_response(text::plain(StatusCode::BAD_GATEWAY), true).is_ok());
         };
         *head.status_mut() = StatusCode::OK;
         head.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
-        let Ok(stream) = answer.send_response(head, false) else { return Some(false) };
+        let Ok(stream) = to.send_response(head, false) else { return Some(false) };
+        *answer = None;
         sink.insert(Sink::new(stream)).push(rest);
         if let Stage::Asked(body) = &mut self.stage {
             self.stage = Stage::Agreed(body.take());
