@@ -223,20 +223,17 @@ impl Forwarded {
     }
 
     fn finish(&self, out: &mut Vec<u8>, host: Option<&[u8]>, client: &Client<'_>) {
-        let mut write = |arguments: std::fmt::Arguments<'_>| {
-            out.write_fmt(arguments).expect("memory takes what is written");
-        };
         if let Some(ip) = client.ip {
-            write(format_args!("x-forwarded-for: {ip}\r\n"));
-            match ip {
-                _ if !self.has_standard => {}
-                IpAddr::V4(ip) => write(format_args!("forwarded: for={ip}\r\n")),
-                IpAddr::V6(ip) => write(format_args!("forwarded: for=\"[{ip}]\"\r\n")),
+            out.extend_from_slice(b"x-forwarded-for: ");
+            write_ip(out, ip);
+            out.extend_from_slice(b"\r\n");
+            if self.has_standard {
+                let (before, behind) = if ip.is_ipv4() { ("", "") } else { ("\"[", "]\"") };
+                write!(out, "forwarded: for={before}{ip}{behind}\r\n").expect("memory takes what is written");
             }
         }
         if !self.has_proto {
-            let scheme = if client.is_secured { "https" } else { "http" };
-            write(format_args!("x-forwarded-proto: {scheme}\r\n"));
+            write_line(out, b"x-forwarded-proto", if client.is_secured { &b"https"[..] } else { b"http" });
         }
         if let Some(host) = host
             && !self.has_host
@@ -375,6 +372,22 @@ fn write_via(out: &mut Vec<u8>, version: Version, is_http2: bool, name: &str) {
     });
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+/// Most addresses have four numbers: without the machinery of formatting.
+fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mut digits = itoa::Buffer::new();
+            for (n, octet) in ip.octets().into_iter().enumerate() {
+                if n > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(digits.format(octet).as_bytes());
+            }
+        }
+        IpAddr::V6(ip) => write!(out, "{ip}").expect("memory takes what is written"),
+    }
 }
 
 fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
