@@ -228,9 +228,11 @@ fn port_of(digits: &[u8]) -> Result<Option<u16>, Unclear> {
     if digits.is_empty() {
         return Ok(None);
     }
-    let is_number = digits.iter().all(u8::is_ascii_digit);
-    let port = str::from_utf8(digits).ok().filter(|_| is_number).and_then(|digits| digits.parse().ok());
-    port.map(Some).ok_or(Unclear::Port)
+    let append = |port: u16, digit: &u8| {
+        let value = digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?;
+        port.checked_mul(10)?.checked_add(value)
+    };
+    digits.iter().try_fold(0, append).map(Some).ok_or(Unclear::Port)
 }
 
 #[cold]

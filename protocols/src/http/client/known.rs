@@ -20,17 +20,17 @@ impl Known {
     pub(super) fn note(&mut self, text: &[u8], name: Span, value: Span) {
         let name = name.of(text);
         match (name[0] | 0x20, name.len()) {
-            (b'c', 14) if name.eq_ignore_ascii_case(b"content-length") => {
+            (b'c', 14) if is(name, b"content-length") => {
                 self.repeated = self.repeated.or(self.length.replace(value).map(|_| Reject::LengthRepeated));
             }
-            (b't', 17) if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            (b't', 17) if is(name, b"transfer-encoding") => {
                 self.repeated = self.repeated.or(self.coding.replace(value).map(|_| Reject::CodingRepeated));
             }
-            (b'c', 10) if name.eq_ignore_ascii_case(b"connection") => {
+            (b'c', 10) if is(name, b"connection") => {
                 for option in value.of(text).split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                    self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.close |= is(option, b"close");
+                    self.keep_alive |= is(option, b"keep-alive");
+                    self.upgrade |= is(option, b"upgrade");
                 }
             }
             _ => {}
@@ -51,4 +51,16 @@ impl Known {
             framing => Ok(framing),
         }
     }
+}
+
+/// Whether a text is this one, which is in lower case, in any case. All of it is looked at: without a way out after each byte the bytes
+/// are compared together.
+#[inline(always)]
+fn is<const N: usize>(text: &[u8], pattern: &[u8; N]) -> bool {
+    let Some(text) = text.as_array::<N>() else { return false };
+    let mut difference = 0;
+    for (byte, wanted) in text.iter().zip(pattern) {
+        difference |= byte.to_ascii_lowercase() ^ wanted;
+    }
+    difference == 0
 }
