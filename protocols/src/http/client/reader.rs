@@ -154,23 +154,20 @@ impl Reader {
 
     fn head<'h, 'b>(&mut self, input: &'b [u8], slots: &'h mut Slots) -> Event<'h, 'b> {
         let At::Head { searched, interim } = &mut self.at else { return Event::Partial { consumed: 0 } };
-        // A head that drips in is not scanned anew with every drop.
         let window = &input[..input.len().min(HEAD_BYTES_MAX)];
-        let is_due = head_end(window, usize::from(*searched)).is_some() || window.len() == HEAD_BYTES_MAX;
-        if !begins_well(window) {
-            return self.fail(BAD_STATUS_LINE);
-        }
-        if !is_due {
-            *searched = window.len() as u16;
-            return Event::Partial { consumed: 0 };
-        }
-        let response = match parse_response(input, slots, self.asked) {
+        let from = usize::from(*searched);
+        let is_due = || head_end(window, from).is_some() || window.len() == HEAD_BYTES_MAX;
+        // Most come whole. One that drips in is not parsed anew with every drop.
+        let parsed = if from > 0 && !is_due() { Ok(None) } else { parse_response(input, slots, self.asked) };
+        let response = match parsed {
             Ok(Some(response)) => response,
-            Ok(None) => {
+            Err(defect) if is_due() => return self.fail(defect),
+            Ok(None) | Err(_) if !begins_well(window) => return self.fail(BAD_STATUS_LINE),
+            // Of what is wrong behind that nothing is said before the end of the head, however much of it comes at once.
+            Ok(None) | Err(_) => {
                 *searched = window.len() as u16;
                 return Event::Partial { consumed: 0 };
             }
-            Err(defect) => return self.fail(defect),
         };
         *searched = 0;
         match response.status {
