@@ -56,13 +56,15 @@ impl List {
     }
 }
 
-impl Bell {
+impl Rung {
     fn new(list: &Arc<List>, number: u32) -> Rung {
         let [is_listed, is_rung] = [(); 2].map(|()| AtomicBool::new(false));
         let bell = Arc::new(Bell { list: list.clone(), number, is_listed, is_rung });
         Rung { waker: bell.clone().into(), bell }
     }
+}
 
+impl Bell {
     /// Has the session of its lane called.
     pub(in crate::proxy) fn ring(&self) {
         self.is_rung.store(true, SeqCst);
@@ -91,7 +93,7 @@ impl Ready {
     pub(super) fn new(io: &mut Io<'_>) -> Ready {
         let signal = Signal::new(io.waker().into());
         let list = Arc::new(List { listed: Mutex::default(), signal: signal.waker() });
-        let connection = Bell::new(&list, CONNECTION);
+        let connection = Rung::new(&list, CONNECTION);
         Ready { signal, list, connection, lanes: Vec::new(), taken: Vec::new() }
     }
 
@@ -154,7 +156,7 @@ impl Ready {
     pub(super) fn bell(&mut self, lane: usize) -> &Arc<Bell> {
         while self.lanes.len() <= lane {
             let number = u32::try_from(self.lanes.len()).unwrap_or(CONNECTION - 1);
-            self.lanes.push(Bell::new(&self.list, number));
+            self.lanes.push(Rung::new(&self.list, number));
         }
         &self.lanes[lane].bell
     }
