@@ -1,6 +1,7 @@
 //! The reverse proxy on the simulated kernel: clients, a proxy and three upstreams that say, delay, cut and end what they like, under
 //! all faults. The oracle: each request is answered once, by its own reply; one that must not be repeated reaches upstreams
-//! once; what nobody breaks is answered with 200; and everybody comes to an end. In half of the runs the proxy follows plans, on one
+//! once; what nobody breaks is answered with 200; and everybody comes to an end. A client's last request may ask for another protocol: where
+//! its upstream answers 101, it is greeted, and hears what it says from there on again, in order and to the end. In half of the runs the proxy follows plans, on one
 //! worker or two, and others are published meanwhile: servers, limits and routes come and go, and no connection is left with who went.
 
 use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Rng, Simulation};
@@ -56,6 +57,21 @@ fn method_of(id: u64) -> &'static str {
     ["GET", "POST", "PUT", "HEAD"][(id % 4) as usize]
 }
 
+/// Whether this request asks for another protocol, which is an echo.
+fn is_upgrade(id: u64) -> bool {
+    id.is_multiple_of(12) && id > 0
+}
+
+/// What an upstream says behind its 101, before it has heard anything.
+fn greeting(id: u64) -> String {
+    format!("{id}!")
+}
+
+/// Whether who has switched ends its side before it has heard all.
+fn ends_early(id: u64) -> bool {
+    id.is_multiple_of(24)
+}
+
 /// A body of such bytes, in chunks where `is_chunked` says so.
 fn framed(bytes: &[u8], is_chunked: bool, rng: &mut Rng) -> Vec<u8> {
     if !is_chunked {
@@ -77,6 +93,9 @@ fn framed(bytes: &[u8], is_chunked: bool, rng: &mut Rng) -> Vec<u8> {
 fn request(id: u64, rng: &mut Rng) -> Vec<u8> {
     let method = method_of(id);
     let head = format!("{method} /{id} HTTP/1.1\r\nHost: a\r\n");
+    if is_upgrade(id) {
+        return (head + "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n").into_bytes();
+    }
     if matches!(method, "GET" | "HEAD") {
         return (head + "\r\n").into_bytes();
     }
@@ -102,6 +121,9 @@ struct Client {
     may_be_cut: bool,
     /// It is what an upstream said unasked.
     is_unasked: bool,
+    /// Both sides speak another protocol: what is heard is in `body`.
+    is_joined: bool,
+    has_ended: bool,
     leaves: bool,
     is_over: bool,
 }
@@ -119,6 +141,8 @@ struct Line {
     unasked_bytes: usize,
     /// It has answered the request that it reads.
     is_early: bool,
+    /// It says what it hears, until that ends.
+    is_joined: bool,
     /// Requests that were read in full.
     count: usize,
     /// After so many it ends without a word.
@@ -210,6 +234,7 @@ impl Run {
                     to_send: Vec::new(),
                     unasked_bytes: 0,
                     is_early: false,
+                    is_joined: false,
                     count: 0,
                     ends_after,
                     ends_now: false,
@@ -219,7 +244,8 @@ impl Run {
         }
         for line in &mut self.lines {
             line.input.extend(line.peer.take());
-            if line.peer.is_at_end() && line.input.is_empty() && line.reading.is_none() {
+            let is_idle = line.input.is_empty() && line.reading.is_none() && !line.is_joined;
+            if line.peer.is_at_end() && is_idle {
                 line.peer.shutdown();
                 line.is_over = true;
             }
@@ -269,6 +295,9 @@ impl Run {
                 client.input.extend(client.peer.take());
             }
             client.read(self.seed, self.mood, &mut self.statuses);
+            if client.is_joined {
+                client.go_on_joined(self.seed, self.mood, &mut self.statuses);
+            }
             if is_wild && client.leaves && self.rng.one_in(20) {
                 if self.rng.one_in(2) {
                     client.peer.reset()
@@ -324,6 +353,11 @@ impl Line {
                 // It has answered early, and listens no more.
                 return self.input.clear();
             }
+            if self.is_joined {
+                self.to_send.append(&mut self.input);
+                self.ends_now |= self.peer.is_at_end();
+                return;
+            }
             let Some((id, decoder, body)) = &mut self.reading else {
                 // One request at a time: behind it nothing may have been sent.
                 let mut slots = Slots::new();
@@ -331,6 +365,7 @@ impl Line {
                     Outcome::Complete { head, len } => {
                         let id: u64 = head.path.as_str()[1..].parse().expect("an id");
                         assert_eq!(head.method.as_str(), method_of(id), "seed {seed}: {id}");
+                        assert_eq!(head.upgrade, is_upgrade(id), "seed {seed}: {id}");
                         (id, head.framing, len)
                     }
                     Outcome::Partial => return,
@@ -349,7 +384,7 @@ impl Line {
                 };
                 assert!(*times <= times_max, "seed {seed}: {id} was sent {times} times");
                 self.reading = Some((id, Decoder::new(framing), Vec::new()));
-                if is_wild && rng.one_in(15) {
+                if is_wild && !is_upgrade(id) && rng.one_in(15) {
                     // It answers before it was asked everything, and goes on reading, or ends.
                     self.answer(id, rng, false);
                     if !self.ends_now && rng.one_in(2) {
@@ -406,7 +441,14 @@ impl Line {
         for _ in 0..rng.below(3) {
             self.to_send.extend(format!("HTTP/1.1 103 Hints\r\n{id_field}\r\n").bytes());
         }
-        if is_wild && rng.one_in(15) {
+        if is_upgrade(id) && !rng.one_in(4) {
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
+            self.to_send.extend(format!("{head}{id_field}\r\n{}", greeting(id)).bytes());
+            self.is_joined = true;
+            return;
+        }
+        // A 101 is none of these where it was asked for.
+        if is_wild && !is_upgrade(id) && rng.one_in(15) {
             let evil = [
                 "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
                 "HTTP/1.1 101 No\r\nConnection: upgrade\r\n\r\n",
@@ -444,6 +486,10 @@ impl Client {
     fn read(&mut self, seed: u64, mood: Mood, statuses: &mut HashMap<u16, u32>) {
         let mut slots = Slots::new();
         while let Some(id) = self.next_id() {
+            if self.is_joined {
+                self.body.append(&mut self.input);
+                return;
+            }
             if self.begun == self.answered {
                 return assert!(self.input.is_empty(), "seed {seed}: an answer that nobody has asked for");
             }
@@ -473,6 +519,12 @@ impl Client {
                                 Some(id.to_string().as_bytes()),
                                 "seed {seed}: another one's reply"
                             );
+                        }
+                        (101, own) => {
+                            let is_own = own == Some(id.to_string().as_bytes()) && is_upgrade(id);
+                            assert!(is_own, "seed {seed}: {id} is switched");
+                            self.is_joined = true;
+                            self.to_send = bytes_of(id, 2);
                         }
                         // A leap of time may end any wait.
                         (408 | 502..=504, None) => {
@@ -519,9 +571,32 @@ impl Client {
         assert!(self.input.is_empty(), "seed {seed}: more answers than requests");
     }
 
+    /// Ends its side when all is said, or all of that is heard again. Whoever sees the end in peace has heard all.
+    fn go_on_joined(&mut self, seed: u64, mood: Mood, statuses: &mut HashMap<u16, u32>) {
+        let Some(id) = self.next_id() else { return };
+        let expected = [greeting(id).into_bytes(), bytes_of(id, 2)].concat();
+        assert!(expected.starts_with(&self.body), "seed {seed}: {id} hears something else");
+        let is_whole = self.body == expected;
+        if self.to_send.is_empty() && (is_whole || ends_early(id)) && !self.has_ended {
+            self.peer.shutdown();
+            self.has_ended = true;
+        }
+        if self.peer.is_at_end() || self.peer.was_broken() {
+            let said = self.body.len();
+            assert!(
+                is_whole || mood == Mood::Wild,
+                "seed {seed}: {id} ended with {said} of {}",
+                expected.len()
+            );
+            *statuses.entry(101).or_default() += u32::from(is_whole);
+            self.answered += 1;
+        }
+    }
+
     fn begin_reply(&mut self) {
-        let is_head = self.next_id().is_some_and(|id| method_of(id) == "HEAD");
-        self.reader = Reader::new(Asked { is_head, ..Asked::default() });
+        let id = self.next_id();
+        let is_head = id.is_some_and(|id| method_of(id) == "HEAD");
+        self.reader = Reader::new(Asked { is_head, is_connect: false, upgrades: id.is_some_and(is_upgrade) });
     }
 }
 
@@ -534,7 +609,10 @@ fn clients(rng: &mut Rng, simulation: &Simulation, listeners: &[Socket]) -> Vec<
         peer.set_window(64 + rng.below(60_000));
         let count = 1 + rng.below(6) as u64;
         let skip = rng.up_to(3);
-        let ids = (0..count).map(|n| next_id + skip + n).collect();
+        let mut ids: Vec<u64> = (0..count).map(|n| next_id + skip + n).collect();
+        // Behind another protocol nothing is asked.
+        let last = ids.iter().position(|id| is_upgrade(*id));
+        ids.truncate(last.map_or(ids.len(), |last| last + 1));
         next_id += skip + count;
         let mut client = Client {
             peer,
@@ -549,6 +627,8 @@ fn clients(rng: &mut Rng, simulation: &Simulation, listeners: &[Socket]) -> Vec<
             status: 0,
             may_be_cut: false,
             is_unasked: false,
+            is_joined: false,
+            has_ended: false,
             leaves: rng.one_in(4),
             is_over: false,
         };
@@ -681,7 +761,7 @@ fn each_request_is_answered_once_by_its_own_reply() {
     }
     let unasked = all.get(&UNASKED_STATUS).copied().unwrap_or(0);
     assert!(u64::from(unasked) <= 1 + seeds / 2000, "{unasked} replies to nothing were passed on");
-    for status in [200, 502, 503] {
+    for status in [101, 200, 502, 503] {
         assert!(all.get(&status).is_some_and(|count| *count > 10), "hardly any {status}: {all:?}");
     }
 }
