@@ -15,9 +15,9 @@ use crate::time::Tick;
 /// A session of `L` that stands on a layer. Its rules of calling are those of a session that stands on a socket; its water marks
 /// are those of the connection, over all that is queued in the stack.
 ///
-/// A layer calls [`Upper::call`] for whatever it is called with itself, takes what the session wrote
-/// ([`Upper::take_output`]), and answers with [`Upper::step`]. A panic of the session ends here: what it wrote before can be
-/// taken, and then [`Upper::step`] says to abort.
+/// A layer calls [`Upper::call`] for whatever it is called with itself, and answers with [`Upper::pass`]; or with [`Upper::step`], once it
+/// has taken what the session wrote ([`Upper::take_output`]) and written down what becomes of it. A panic of the session ends here: what it
+/// wrote before can be taken, and then the answer is to abort.
 pub struct Upper<L: Layer> {
     duplex: Duplex,
     /// `None` once it is over.
@@ -115,8 +115,15 @@ impl<L: Layer> Upper<L> {
         }
     }
 
-    /// What the session wrote since this was last asked. Give it back with [`Io::recycle`], or move it on with
-    /// [`Io::append`].
+    /// Moves what the session wrote down as it is, and says what this layer wants of the one below ([`Upper::step`]).
+    pub fn pass(&mut self, consumed: usize, io: &mut Io<'_>) -> Step {
+        if let Some(output) = self.take_output() {
+            io.append(output);
+        }
+        self.step(consumed, io)
+    }
+
+    /// What the session wrote since this was last asked, to be changed on its way down. Give it back with [`Io::recycle`].
     pub fn take_output(&mut self) -> Option<Box<Output>> {
         self.duplex.outlet.pending.take()
     }

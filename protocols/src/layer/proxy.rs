@@ -116,7 +116,7 @@ impl<L: Layer> Prefixed<L> {
                 }
                 learn(told, io);
                 let mut upper = self.begin(&mut input[bytes..], io);
-                let step = pass(&mut upper, input.len(), io);
+                let step = upper.pass(input.len(), io);
                 *session = Session::Open(upper);
                 step
             }
@@ -168,7 +168,7 @@ impl<L: Layer> Layer for Prefixed<L> {
             }
             Admission::AsItIs => {
                 let mut upper = Upper::open(&mut self.inner, origin, io);
-                pass(&mut upper, 0, io);
+                upper.pass(0, io);
                 Session::Open(upper)
             }
             Admission::Refused => {
@@ -184,7 +184,7 @@ impl<L: Layer> Layer for Prefixed<L> {
         match (&mut *session, call) {
             (Session::Open(upper), call) => {
                 upper.call(&mut self.inner, call, io);
-                pass(upper, consumed, io)
+                upper.pass(consumed, io)
             }
             (Session::Refused, _) => Step::close(),
             (Session::Waiting, Call::Data(input)) => self.wait(session, input, io),
@@ -215,14 +215,6 @@ impl<L: Layer> Layer for Prefixed<L> {
     fn notice(&mut self, notice: Notice) {
         self.inner.notice(notice);
     }
-}
-
-/// Moves output down as it is.
-fn pass<L: Layer>(upper: &mut Upper<L>, consumed: usize, io: &mut Io<'_>) -> Step {
-    if let Some(output) = upper.take_output() {
-        io.append(output);
-    }
-    upper.step(consumed, io)
 }
 
 /// Closes, and says why to whoever looks for it.

@@ -54,7 +54,6 @@ use clock::Stopwatch;
 use failures::fault;
 use greeting::{Greeting, greeting};
 use link::{Event, Link};
-use outgoing::pass;
 use ringmill_engine::{
     Call, CloseReason, ConnId, Dialer, Facts, Io, Layer, Next, Notice, Origin, Reclaim, Secure, Step, Upper,
 };
@@ -151,7 +150,7 @@ impl<L: Layer> Layer for Tls<L> {
             (State::Plain(upper), call) => {
                 let consumed = call.input_bytes();
                 upper.call(&mut self.inner, call, io);
-                pass(upper, consumed, io)
+                upper.pass(consumed, io)
             }
             (_, Call::Data(input)) => self.data(session, input, io),
             (State::Open(..), call) => self.pass_on(session, call, io),

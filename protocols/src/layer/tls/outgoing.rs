@@ -20,7 +20,7 @@ impl<L: Layer> Tls<L> {
 
     pub(super) fn open_plain(&mut self, origin: Origin, io: &mut Io<'_>) -> State<L> {
         let mut upper = Upper::open(&mut self.inner, origin, io);
-        pass(&mut upper, 0, io);
+        upper.pass(0, io);
         State::Plain(upper)
     }
 
@@ -87,12 +87,4 @@ impl<L: Layer> State<L> {
         }
         Step::close()
     }
-}
-
-/// Moves output down as it is.
-pub(super) fn pass<L: Layer>(upper: &mut Upper<L>, consumed: usize, io: &mut Io<'_>) -> Step {
-    if let Some(output) = upper.take_output() {
-        io.append(output);
-    }
-    upper.step(consumed, io)
 }
