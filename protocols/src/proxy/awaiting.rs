@@ -20,10 +20,17 @@ impl Exchange {
         io.set_timeout(if self.has_left { first_byte_timeout } else { look_after(first_byte_timeout) });
     }
 
+    /// More is to be sent than the connection takes, and nobody else waits: a stream may be given no room for ever, and is no connection
+    /// whose sending the engine watches.
+    pub(super) fn wait_for_room(&mut self, first_byte_timeout: Duration, io: &mut Io<'_>) {
+        self.unsent_bytes = self.up.len() + io.queued_bytes();
+        io.set_timeout(first_byte_timeout);
+    }
+
     /// The time is over; whether more is given, because the request was not sent all the while. Who takes nothing of it for the whole time is
     /// given no more.
     pub(super) fn waits_on(&mut self, first_byte_timeout: Duration, io: &mut Io<'_>) -> bool {
-        let unsent = io.queued_bytes();
+        let unsent = self.up.len() + io.queued_bytes();
         if self.has_left || unsent >= self.unsent_bytes {
             return false;
         }

@@ -99,8 +99,9 @@ impl State {
         }
         match exchange.stage {
             Stage::Unanswered if exchange.is_sent() => exchange.wait_for_reply(config.first_byte_timeout, io),
-            // While the request is being sent, its client has a deadline, or what is sent has.
-            Stage::Unanswered => io.set_deadline(None),
+            // While more of the request is read, its client has a deadline.
+            Stage::Unanswered if exchange.reads_client() => io.set_deadline(None),
+            Stage::Unanswered => exchange.wait_for_room(config.first_byte_timeout, io),
             Stage::Body(_) if exchange.down.is_held => io.set_deadline(None),
             Stage::Body(_) => io.set_timeout(config.idle_timeout),
             Stage::Joined(_) | Stage::Done | Stage::Cut { .. } => {}
