@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Connections that an exchange may be given, for whatever reason. It is reached only if kept ones end one after the other.
-const HOPS_MAX: u8 = 16;
+pub(super) const HOPS_MAX: u8 = 16;
 
 pub(super) struct State {
     pub(super) plan: Arc<Plan>,
@@ -170,6 +170,12 @@ impl State {
         if let Some(place) = place {
             self.groups[place].earn();
         }
+        self.dispatch(key, place);
+    }
+
+    /// The same for one that has lost what it had.
+    pub(super) fn set_out_again(&mut self, key: usize) {
+        let place = self.choose(key, None);
         self.dispatch(key, place);
     }
 
@@ -386,8 +392,7 @@ impl State {
         };
         if is_safe {
             exchange.needs_new = true;
-            let place = self.choose(key, None);
-            self.dispatch(key, place);
+            self.set_out_again(key);
         } else {
             self.fail(key, 502, "the upstream closed its connection before it had answered");
         }

@@ -1,10 +1,10 @@
 //! Streams with servers of HTTP/2. A stream counts as a connection: limits, the queue and idle ones are of streams.
 
 use super::groups::Place;
-use super::state::State;
+use super::state::{HOPS_MAX, State};
 use super::trunks::{STREAMS_MAX, TrunkRef};
 use super::whom::Whom;
-use ringmill_engine::{Errno, Io, Refusal};
+use ringmill_engine::{Io, Refusal};
 
 impl State {
     /// Has a stream opened, on a connection that is there, or on a new one.
@@ -54,21 +54,43 @@ impl State {
 
     /// It is gone.
     pub(super) fn trunk_closed(&mut self, key: usize, is_spoken: bool) {
-        // What it was to open may be opened elsewhere.
-        const RESET: Refusal = Refusal::Failed(Errno(104));
-        match is_spoken {
-            true => self.refuse_wanted(key, RESET, None),
-            false => self.refuse_wanted(key, Refusal::Unsecured, Some("it did not agree on h2 (ALPN)")),
+        if !is_spoken {
+            return self.refuse_wanted(key, Refusal::Unsecured, Some("it did not agree on h2 (ALPN)"));
         }
+        let place = self.forget_trunk(key, State::stream_lost);
+        self.connect_more(place);
+        self.tell_others(place);
+        self.groups.forget_if_done(place.group);
     }
 
     fn refuse_wanted(&mut self, key: usize, refusal: Refusal, why: Option<&str>) {
+        let place = self.forget_trunk(key, |state, place| state.refused(place, refusal, why));
+        self.groups.forget_if_done(place.group);
+    }
+
+    /// Has what it was to open be opened elsewhere, or not.
+    fn forget_trunk(&mut self, key: usize, lose: impl Fn(&mut State, Place)) -> Place {
         let TrunkRef { place, wanted, .. } = self.trunks.remove(key);
         for _ in 0..wanted {
-            self.refused(place, refusal, why);
+            lose(self, place);
         }
         self.groups.group(place.group).exchanges -= 1;
-        self.groups.forget_if_done(place.group);
+        place
+    }
+
+    /// A connection ended before it had opened a stream that was wanted of it, as a kept one may end before it is used.
+    fn stream_lost(&mut self, place: Place) {
+        let to = &mut self.groups[place];
+        to.end_connect();
+        to.close();
+        let Some(key) = self.next_waiting(place, true) else { return };
+        let exchange = &mut self.exchanges[key];
+        exchange.tries = exchange.tries.saturating_add(1);
+        if exchange.tries < HOPS_MAX {
+            self.set_out_again(key);
+        } else {
+            self.fail(key, 502, "the upstream closed its connection before it had answered");
+        }
     }
 
     /// Whether a connection that is there may be given streams: not where no plan has its server any more, unless they were wanted before.

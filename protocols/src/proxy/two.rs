@@ -5,7 +5,7 @@
 //! client of either version is served by servers of either. What it costs is that text, twice a message.
 //!
 //! `clients.rs` are connections of clients, `trunk.rs` those with servers, both by the library `h2` over a `wire.rs`. What both have in common:
-//! `lanes.rs` and in it a `lane.rs` for each stream, with the body that it sends (`sink.rs`); `ready.rs`, which says who is to go on; `pings.rs`; `resets.rs`;
+//! `lanes.rs` and in it a `lane.rs` for each stream (`server_lane.rs` for one with a server), with the body that it sends (`sink.rs`); `ready.rs`, which says who is to go on; `pings.rs`; `resets.rs`;
 //! and `text.rs`, the translation, pure, used by `requesting.rs` and `replying.rs`. A `websocket.rs` is a stream that is given over. Beside this folder, `trunks.rs` has which connections there are, and `streams.rs` who opens streams.
 
 pub(super) mod clients;
@@ -16,6 +16,7 @@ pub(super) mod ready;
 mod replying;
 mod requesting;
 mod resets;
+mod server_lane;
 mod sink;
 pub(super) mod text;
 pub(super) mod trunk;

@@ -65,10 +65,6 @@ impl Rest {
         said
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn clear(&mut self) {
         self.0 = Vec::new();
     }

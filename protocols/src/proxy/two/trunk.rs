@@ -1,20 +1,17 @@
 //! A connection of HTTP/2 with a server: each of its lanes writes requests, one after the other, and reads their replies.
 
-use super::lane::{Fed, Lane};
-use super::lanes::{Carries, Lanes, Turn};
+use super::lane::Lane;
+use super::lanes::Lanes;
 use super::pings::Pings;
 use super::ready::{Part, Ready};
-use super::requesting::{To, begin, is_unprocessed, read_body};
-use super::sink::Sent;
-use super::text::{self, Heads};
+use super::requesting::To;
+use super::server_lane::ServerLane;
+use super::text::Heads;
 use super::wire::Wire;
-use crate::http::one::decoder::Decoder;
 use crate::proxy::groups::Place;
 use crate::proxy::state::State;
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use http::Response;
+use h2::client::{Builder, Connection, SendRequest};
 use ringmill_engine::{Call, CloseReason, Io, Layer, Next, Reclaim, Refusal, Step, Tick};
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -39,8 +36,6 @@ const RESETS_MAX: usize = 1024;
 const PING_TIMES: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Requests have times of their own.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// What a client is told that waits with its body.
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(in crate::proxy) struct Trunk<L: Layer> {
     wire: Wire,
     link: Link,
@@ -80,20 +75,6 @@ enum Purpose {
     Check,
     /// Nobody wants it any more.
     Nothing,
-}
-
-struct ServerLane<L: Layer> {
-    lane: Lane<L>,
-    /// The rest of the request's body.
-    decoder: Option<Decoder>,
-    reply: Option<ResponseFuture>,
-    is_head: bool,
-}
-
-impl<L: Layer> Carries<L> for ServerLane<L> {
-    fn lane(&mut self) -> &mut Lane<L> {
-        &mut self.lane
-    }
 }
 
 impl<L: Layer> Trunk<L> {
@@ -280,9 +261,9 @@ impl<L: Layer> Trunk<L> {
         if let Link::Open(connection) = &mut self.link {
             let context = &mut Context::from_waker(self.ready.connection_waker());
             let polled = Pin::new(connection).poll(context);
-            self.is_usable = self.sender.as_mut().is_none_or(is_usable);
+            self.is_usable &= self.sender.as_mut().is_none_or(is_usable);
             match polled {
-                Poll::Pending if self.is_closed() => self.lanes.list_all(&self.ready),
+                Poll::Pending if self.is_closed() => self.leave(),
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => self.over(),
                 Poll::Ready(Err(error)) => self.fail(&error),
@@ -297,6 +278,12 @@ impl<L: Layer> Trunk<L> {
 
     fn over(&mut self) {
         self.link = Link::Over;
+        self.leave();
+    }
+
+    /// It takes no more requests: nobody is to want streams of it, and lanes without a request end.
+    fn leave(&mut self) {
+        self.note();
         self.lanes.list_all(&self.ready);
     }
 
@@ -308,7 +295,7 @@ impl<L: Layer> Trunk<L> {
     fn add_lane(&mut self, layer: &mut L, tag: u64, io: &mut Io<'_>) {
         let number = self.lanes.next_number();
         let lane = Lane::open(layer, &self.state, tag, self.ready.bell(number), io);
-        self.lanes.insert(ServerLane { lane, decoder: None, reply: None, is_head: false });
+        self.lanes.insert(ServerLane::new(lane));
         self.ready.list_lane(number);
     }
 
@@ -327,11 +314,15 @@ impl<L: Layer> Trunk<L> {
 
     fn drive(&mut self, layer: &mut L, number: usize, is_rung: bool, io: &mut Io<'_>) {
         let (is_over, is_closed) = (matches!(self.link, Link::Over), self.is_closed());
-        let to = To { sender: self.sender.as_ref(), is_secured: self.is_secured };
+        let sender = self.sender.as_ref().filter(|_| !is_closed);
+        let to = To { sender, is_secured: self.is_secured };
         let Some((lane, mut turn)) = self.lanes.get(number, is_rung, NEVER, layer, io) else { return };
         let context = &mut Context::from_waker(self.ready.lane_waker(number));
         let is_starved = lane.drive(layer, (&mut turn, context), (&to, &self.state), &self.heads, io);
-        if is_over || is_closed && lane.is_idle() {
+        if is_over || is_closed && !lane.has_begun() {
+            if !lane.has_begun() {
+                self.state.borrow_mut().unprocessed(lane.lane.key());
+            }
             lane.lane.call(layer, Call::End(&mut []), io);
         }
         if lane.lane.is_open() {
@@ -367,127 +358,4 @@ impl<L: Layer> Trunk<L> {
 
 fn is_usable(sender: &mut SendRequest<Bytes>) -> bool {
     !matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
-}
-
-impl<L: Layer> ServerLane<L> {
-    /// It has no request.
-    fn is_idle(&self) -> bool {
-        self.decoder.is_none() && self.reply.is_none() && !self.lane.is_fed() && self.lane.rest.is_empty()
-    }
-
-    /// Moves what there is to move; whether it waits for the connection.
-    fn drive(
-        &mut self,
-        layer: &mut L,
-        (turn, context): (&mut Turn<'_>, &mut Context<'_>),
-        (to, state): (&To<'_>, &RefCell<State>),
-        heads: &RefCell<Heads>,
-        io: &mut Io<'_>,
-    ) -> bool {
-        while self.lane.is_open() {
-            let mut has_moved = self.take(layer, to, heads, io);
-            let sent = self.lane.sink.as_mut().map_or(Sent::On, |sink| turn.send(sink, context));
-            match sent {
-                Sent::Whole => self.lane.sink = None,
-                // The reply says why, or its absence.
-                Sent::Broken => (self.lane.sink, self.decoder) = (None, None),
-                Sent::On | Sent::Waits | Sent::Starved => {}
-            }
-            while let Some(text) = self.interim(context) {
-                self.lane.call(layer, Call::Data(&mut { text }), io);
-            }
-            if let Some(reply) = &mut self.reply
-                && let Poll::Ready(replied) = Pin::new(reply).poll(context)
-            {
-                self.reply = None;
-                match replied {
-                    Ok(response) => self.take_head(layer, response, io),
-                    Err(error) => {
-                        if is_unprocessed(&error) {
-                            state.borrow_mut().unprocessed(self.lane.key());
-                        }
-                        self.lane.call(layer, Call::End(&mut []), io);
-                        return false;
-                    }
-                }
-                has_moved = true;
-            }
-            match self.lane.feed(layer, context, io) {
-                Fed::Cut => {
-                    self.lane.call(layer, Call::End(&mut []), io);
-                    return false;
-                }
-                Fed::Some => {}
-                Fed::Nothing if has_moved || self.lane.has_more() => {}
-                Fed::Nothing => return sent == Sent::Starved,
-            }
-        }
-        false
-    }
-
-    /// Takes what the session wrote; whether that was anything.
-    fn take(&mut self, layer: &mut L, to: &To<'_>, heads: &RefCell<Heads>, io: &mut Io<'_>) -> bool {
-        let Some(output) = self.lane.take() else { return false };
-        for piece in output.pieces() {
-            let read = self.read_piece(piece, to, &mut heads.borrow_mut());
-            match read {
-                // The body may as well come at once.
-                Ok(true) => self.lane.call(layer, Call::Data(&mut CONTINUE.to_vec()), io),
-                Ok(false) => {}
-                Err(said) => {
-                    (self.decoder, self.lane.sink, self.reply) = (None, None, None);
-                    self.lane.rest.clear();
-                    self.lane.call(layer, Call::Data(&mut said.as_bytes().to_vec()), io);
-                    break;
-                }
-            }
-        }
-        self.lane.give_back(layer, output, io);
-        true
-    }
-
-    /// The text of an interim reply, if one has come.
-    fn interim(&mut self, context: &mut Context<'_>) -> Option<Vec<u8>> {
-        match self.reply.as_mut()?.poll_informational(context) {
-            Poll::Ready(Some(Ok(response))) => Some(text::interim(&response)),
-            // Whatever it is, the reply says it as well.
-            Poll::Ready(_) | Poll::Pending => None,
-        }
-    }
-
-    fn take_head(&mut self, layer: &mut L, response: Response<RecvStream>, io: &mut Io<'_>) {
-        let (parts, body) = response.into_parts();
-        let (mut head, has_body) = (Vec::with_capacity(512), !body.is_end_stream());
-        let is_chunked = text::write_response(&mut head, &parts, (self.is_head, has_body));
-        if has_body {
-            self.lane.follow(body, is_chunked);
-        }
-        self.lane.call(layer, Call::Data(&mut head), io);
-    }
-
-    /// Reads on in the request; whether its client waits for a 100. An error is what is said instead of a reply.
-    fn read_piece(&mut self, piece: &[u8], to: &To<'_>, heads: &mut Heads) -> Result<bool, &'static str> {
-        let is_new = self.decoder.is_none() && self.reply.is_none() && !self.lane.is_fed();
-        let ServerLane { lane, decoder, reply, is_head } = self;
-        let sink = &mut lane.sink;
-        lane.rest.read(piece, |text| {
-            let (mut at, mut waits) = (0, false);
-            if is_new {
-                match begin(text, to, heads) {
-                    Ok(None) => return (0, Ok(false)),
-                    Ok(Some(begun)) => {
-                        at = begun.bytes;
-                        waits = begun.waits;
-                        *is_head = begun.is_head;
-                        (*decoder, *sink, *reply) = (begun.decoder, begun.sink, Some(begun.reply));
-                    }
-                    Err(said) => return (0, Err(said)),
-                }
-            }
-            match read_body(&text[at..], decoder, sink) {
-                Ok(used) => (at + used, Ok(waits)),
-                Err(said) => (at, Err(said)),
-            }
-        })
-    }
 }
