@@ -146,10 +146,7 @@ impl State {
         self.open_observe();
         self.join_fleets();
         self.check_servers(self.now);
-        for upstream in idle {
-            let conn = self.upstreams[upstream].conn;
-            self.wake(conn);
-        }
+        idle.into_iter().for_each(|upstream| self.wake(self.upstreams[upstream].conn));
         self.leave_trunks();
     }
 

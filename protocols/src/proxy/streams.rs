@@ -3,6 +3,7 @@
 use super::groups::Place;
 use super::state::{HOPS_MAX, State};
 use super::trunks::{STREAMS_MAX, TrunkRef};
+use super::two::ready::Complaint;
 use super::whom::Whom;
 use ringmill_engine::{Io, Refusal};
 
@@ -90,6 +91,13 @@ impl State {
             self.set_out_again(key);
         } else {
             self.fail(key, 502, "the upstream closed its connection before it had answered");
+        }
+    }
+
+    /// A connection has not done what it is for, where it is one of streams: who has one of his own leaves that.
+    pub(super) fn complain(&self, upstream: usize, complaint: Complaint) {
+        if let Whom::Lane(lane) = self.upstreams[upstream].conn {
+            self.bells.complain(lane, complaint);
         }
     }
 

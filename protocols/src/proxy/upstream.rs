@@ -6,6 +6,7 @@ use super::fields::{ReplyTo, ToClient, write_interim, write_reply, write_trailer
 use super::groups::Place;
 use super::relay::pair::Joint;
 use super::state::{Loss, State, Upstream};
+use super::two::ready::Complaint;
 use crate::http::client::reader::{Defect, Event};
 use crate::http::one::emit;
 use ringmill_engine::{Address, Facts, Io, Next, Step};
@@ -164,6 +165,7 @@ impl State {
                     self.address_of(upstream)
                 );
                 self.groups.note(self.upstreams[upstream].place, false, self.now);
+                self.complain(upstream, Complaint::Broken);
                 self.fail(key, 502, "the upstream's reply breaks the rules of HTTP");
                 Step::abort()
             }
@@ -325,6 +327,7 @@ impl State {
         }
         tracing::debug!("upstream {}: no reply in time", self.address_of(upstream));
         self.groups.note(self.upstreams[upstream].place, false, self.now);
+        self.complain(upstream, Complaint::Late);
         self.fail(key, 504, "the upstream did not answer in time");
         Next::Abort
     }

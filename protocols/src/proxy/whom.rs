@@ -1,6 +1,6 @@
 //! Whom an exchange wakes: a connection, or one stream of a connection of HTTP/2.
 
-use super::two::ready::Bell;
+use super::two::ready::{Bell, Complaint};
 use ringmill_engine::{ConnId, Io};
 use slab::Slab;
 use std::sync::Arc;
@@ -50,6 +50,13 @@ impl Bells {
     /// What a session that opens is woken by.
     pub(super) fn whom(&mut self, io: &Io<'_>) -> Whom {
         self.entering.take().map_or_else(|| Whom::Conn(io.id()), Whom::Lane)
+    }
+
+    /// The connection of this stream has not done what it is for.
+    pub(super) fn complain(&self, key: usize, complaint: Complaint) {
+        if let Some(bell) = self.all.get(key) {
+            bell.complain(complaint);
+        }
     }
 
     pub(super) fn ring(&self, key: usize) {

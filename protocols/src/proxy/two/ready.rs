@@ -3,7 +3,7 @@
 
 use crate::adapt::signal::Signal;
 use ringmill_engine::Io;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -23,6 +23,8 @@ pub(super) struct Ready {
 
 struct List {
     listed: Mutex<Vec<u32>>,
+    /// The worst of them.
+    complaint: AtomicU8,
     signal: Waker,
 }
 
@@ -39,6 +41,15 @@ pub(in crate::proxy) struct Bell {
 struct Rung {
     bell: Arc<Bell>,
     waker: Waker,
+}
+
+/// What a session says of the connection that its stream is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::proxy) enum Complaint {
+    /// A reply did not come in time.
+    Late = 1,
+    /// A reply broke the rules of HTTP.
+    Broken,
 }
 
 /// What is to go on.
@@ -71,6 +82,13 @@ impl Bell {
         self.list();
     }
 
+    /// Has the connection look at this.
+    pub(in crate::proxy) fn complain(&self, complaint: Complaint) {
+        self.list.complaint.fetch_max(complaint as u8, SeqCst);
+        self.list.lock().push(CONNECTION);
+        self.list.signal.wake_by_ref();
+    }
+
     fn list(&self) {
         if !self.is_listed.swap(true, SeqCst) {
             self.list.lock().push(self.number);
@@ -92,7 +110,8 @@ impl Wake for Bell {
 impl Ready {
     pub(super) fn new(io: &mut Io<'_>) -> Ready {
         let signal = Signal::new(io.waker().into());
-        let list = Arc::new(List { listed: Mutex::default(), signal: signal.waker() });
+        let list =
+            Arc::new(List { listed: Mutex::default(), complaint: AtomicU8::new(0), signal: signal.waker() });
         let connection = Rung::new(&list, CONNECTION);
         Ready { signal, list, connection, lanes: Vec::new(), taken: Vec::new() }
     }
@@ -144,6 +163,12 @@ impl Ready {
     /// Lists the lane with this number, which there is.
     pub(super) fn lane_waker(&self, lane: usize) -> &Waker {
         &self.lanes[lane].waker
+    }
+
+    /// The worst that was said since it was asked.
+    pub(super) fn take_complaint(&self) -> Option<Complaint> {
+        let said = self.list.complaint.swap(0, SeqCst);
+        [Complaint::Late, Complaint::Broken].into_iter().find(|complaint| *complaint as u8 == said)
     }
 
     pub(super) fn list_lane(&self, lane: usize) {

@@ -10,7 +10,7 @@ use crate::proxy::state::State;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::Response;
-use ringmill_engine::{Call, Io, Layer};
+use ringmill_engine::{Call, Io, Layer, Tick};
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,6 +23,8 @@ pub(super) struct ServerLane<L: Layer> {
     /// The rest of the request's body.
     decoder: Option<Decoder>,
     reply: Option<ResponseFuture>,
+    /// When the last head of a reply came.
+    pub(super) replied: Tick,
     is_head: bool,
 }
 
@@ -34,7 +36,7 @@ impl<L: Layer> Carries<L> for ServerLane<L> {
 
 impl<L: Layer> ServerLane<L> {
     pub(super) fn new(lane: Lane<L>) -> ServerLane<L> {
-        ServerLane { lane, decoder: None, reply: None, is_head: false }
+        ServerLane { lane, decoder: None, reply: None, replied: Tick(0), is_head: false }
     }
 
     /// Something of a request was sent, and its reply is not complete.
@@ -123,6 +125,7 @@ impl<L: Layer> ServerLane<L> {
     }
 
     fn take_head(&mut self, layer: &mut L, response: Response<RecvStream>, io: &mut Io<'_>) {
+        self.replied = io.now();
         let (parts, body) = response.into_parts();
         let (mut head, has_body) = (Vec::with_capacity(512), !body.is_end_stream());
         let is_chunked = text::write_response(&mut head, &parts, (self.is_head, has_body));
@@ -135,7 +138,7 @@ impl<L: Layer> ServerLane<L> {
     /// Reads on in the request; whether its client waits for a 100. An error is what is said instead of a reply.
     fn read_piece(&mut self, piece: &[u8], to: &To<'_>, heads: &mut Heads) -> Result<bool, &'static str> {
         let is_new = !self.has_begun();
-        let ServerLane { lane, decoder, reply, is_head } = self;
+        let ServerLane { lane, decoder, reply, is_head, .. } = self;
         let sink = &mut lane.sink;
         lane.rest.read(piece, |text| {
             let (mut at, mut waits) = (0, false);

@@ -3,7 +3,7 @@
 use super::lane::Lane;
 use super::lanes::Lanes;
 use super::pings::Pings;
-use super::ready::{Part, Ready};
+use super::ready::{Complaint, Part, Ready};
 use super::requesting::To;
 use super::server_lane::ServerLane;
 use super::text::Heads;
@@ -45,6 +45,10 @@ pub(in crate::proxy) struct Trunk<L: Layer> {
     pings: Pings,
     purpose: Purpose,
     is_secured: bool,
+    /// A reply may be waited for so long.
+    first_byte_timeout: Duration,
+    /// When the last one came.
+    replied: Tick,
     /// Without a lane it is kept for so long...
     keep_timeout: Duration,
     /// ...until then.
@@ -102,7 +106,8 @@ impl<L: Layer> Trunk<L> {
         let connecting: Connecting = Box::pin(async move { builder.handshake(far).await });
         let mut it = state.borrow_mut();
         let heads = it.heads.clone();
-        let keep_timeout = it.groups.config(place.group).keep_timeout;
+        let config = it.groups.config(place.group);
+        let (keep_timeout, first_byte_timeout) = (config.keep_timeout, config.first_byte_timeout);
         let purpose = match (Place::is_check(tag), is_spoken) {
             (true, true) => Purpose::Check,
             (true, false) => {
@@ -121,6 +126,8 @@ impl<L: Layer> Trunk<L> {
             pings: Pings::new(Some(PING_TIMES), io.now()),
             purpose,
             is_secured,
+            first_byte_timeout,
+            replied: io.now(),
             keep_timeout,
             kept_until: Tick::NEVER,
             is_spoken,
@@ -261,7 +268,7 @@ impl<L: Layer> Trunk<L> {
         if let Link::Open(connection) = &mut self.link {
             let context = &mut Context::from_waker(self.ready.connection_waker());
             let polled = Pin::new(connection).poll(context);
-            self.is_usable &= self.sender.as_mut().is_none_or(is_usable);
+            self.is_usable &= self.sender.as_mut().is_none_or(is_usable) && !self.is_disproved(io.now());
             match polled {
                 Poll::Pending if self.is_closed() => self.leave(),
                 Poll::Pending => {}
@@ -285,6 +292,16 @@ impl<L: Layer> Trunk<L> {
     fn leave(&mut self) {
         self.note();
         self.lanes.list_all(&self.ready);
+    }
+
+    /// Whether what lanes say of it is enough to give it no more requests: a reply that breaks the rules, or one that did not come for a
+    /// time in which no other one came either.
+    fn is_disproved(&self, now: Tick) -> bool {
+        match self.ready.take_complaint() {
+            None => false,
+            Some(Complaint::Late) => self.replied.after(self.first_byte_timeout) <= now,
+            Some(Complaint::Broken) => true,
+        }
     }
 
     /// It takes no more requests.
@@ -319,6 +336,7 @@ impl<L: Layer> Trunk<L> {
         let Some((lane, mut turn)) = self.lanes.get(number, is_rung, NEVER, layer, io) else { return };
         let context = &mut Context::from_waker(self.ready.lane_waker(number));
         let is_starved = lane.drive(layer, (&mut turn, context), (&to, &self.state), &self.heads, io);
+        self.replied = self.replied.max(lane.replied);
         if is_over || is_closed && !lane.has_begun() {
             if !lane.has_begun() {
                 self.state.borrow_mut().unprocessed(lane.lane.key());
