@@ -5,6 +5,8 @@
 #[path = "proxy/buffering.rs"]
 mod buffering;
 mod common;
+#[path = "proxy/evil.rs"]
+mod evil;
 #[path = "proxy/flows.rs"]
 mod flows;
 #[path = "proxy/relay.rs"]
@@ -946,6 +948,11 @@ fn evil_upstreams_harm_nobody_but_who_asked_them() {
             expect_own(&mut victim, "/victim/2");
         }
     });
+}
+
+#[test]
+fn evil_servers_of_http2_harm_nobody_but_who_asked_them() {
+    alone(|| on_both_drivers(evil::check_all));
 }
 
 /// A reply is left at each of its bytes, by an end and by a reset: who asked is not told that it was whole, and nobody else notices.
