@@ -16,24 +16,27 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Notes a field. Most names are told apart by their first letter and length.
+    /// Notes a field. First letter and length rule out nearly all names at once.
+    #[inline(always)]
     pub(super) fn note(&mut self, text: &[u8], name: Span, value: Span) {
         let name = name.of(text);
-        match (name[0] | 0x20, name.len()) {
-            (b'c', 14) if is(name, b"content-length") => {
-                self.repeated = self.repeated.or(self.length.replace(value).map(|_| Reject::LengthRepeated));
+        if matches!((name[0] | 0x20, name.len()), (b'c', 10 | 14) | (b't', 17)) {
+            self.note_rare(text, name, value);
+        }
+    }
+
+    #[inline(never)]
+    fn note_rare(&mut self, text: &[u8], name: &[u8], value: Span) {
+        if is(name, b"content-length") {
+            self.repeated = self.repeated.or(self.length.replace(value).map(|_| Reject::LengthRepeated));
+        } else if is(name, b"transfer-encoding") {
+            self.repeated = self.repeated.or(self.coding.replace(value).map(|_| Reject::CodingRepeated));
+        } else if is(name, b"connection") {
+            for option in value.of(text).split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                self.close |= is(option, b"close");
+                self.keep_alive |= is(option, b"keep-alive");
+                self.upgrade |= is(option, b"upgrade");
             }
-            (b't', 17) if is(name, b"transfer-encoding") => {
-                self.repeated = self.repeated.or(self.coding.replace(value).map(|_| Reject::CodingRepeated));
-            }
-            (b'c', 10) if is(name, b"connection") => {
-                for option in value.of(text).split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    self.close |= is(option, b"close");
-                    self.keep_alive |= is(option, b"keep-alive");
-                    self.upgrade |= is(option, b"upgrade");
-                }
-            }
-            _ => {}
         }
     }
 
