@@ -286,7 +286,8 @@ impl<L: Layer> Streams<L> {
             self.end(Life::Ending, io);
         }
         let (parts, body) = request.into_parts();
-        let (mut head, mut body) = (Vec::with_capacity(512), Some(body).filter(|body| !body.is_end_stream()));
+        let mut body = Some(body).filter(|body| !body.is_end_stream());
+        let mut head = std::mem::take(&mut self.heads.borrow_mut().text);
         let (socket, is_chunked) = match Socket::write_head(&mut head, &parts, &mut body) {
             Ok(written) => written,
             Err(status) => {
@@ -301,6 +302,8 @@ impl<L: Layer> Streams<L> {
         let mut lane = Lane::open(layer, &self.state, Place::STREAM, self.ready.bell(number), io);
         body.into_iter().for_each(|body| lane.follow(body, is_chunked));
         lane.call(layer, Call::Data(&mut head), io);
+        head.clear();
+        self.heads.borrow_mut().text = head;
         let (answer, reader) = (Some(answer), Reader::new(asked));
         self.lanes.insert(ClientLane { lane, answer, reader, deadline, has_reply: false, socket });
         self.ready.list_lane(number);

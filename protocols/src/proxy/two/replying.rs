@@ -22,7 +22,7 @@ pub(super) struct Reading<'a> {
 impl Reading<'_> {
     /// Reads on in the reply; how many bytes are done, and whether that is good so far.
     pub(super) fn read(&mut self, text: &[u8], heads: &mut Heads) -> (usize, bool) {
-        let Heads { slots, arena } = heads;
+        let Heads { slots, arena, .. } = heads;
         if let (Some(socket), Some(sink)) = (&self.socket, &mut *self.sink)
             && socket.is_open()
         {

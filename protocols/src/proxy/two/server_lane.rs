@@ -70,7 +70,7 @@ impl<L: Layer> ServerLane<L> {
             {
                 self.reply = None;
                 match replied {
-                    Ok(response) => self.take_head(layer, response, io),
+                    Ok(response) => self.take_head(layer, response, heads, io),
                     Err(error) => {
                         if is_unprocessed(&error) {
                             state.borrow_mut().unprocessed(self.lane.key());
@@ -124,15 +124,23 @@ impl<L: Layer> ServerLane<L> {
         }
     }
 
-    fn take_head(&mut self, layer: &mut L, response: Response<RecvStream>, io: &mut Io<'_>) {
+    fn take_head(
+        &mut self,
+        layer: &mut L,
+        response: Response<RecvStream>,
+        heads: &RefCell<Heads>,
+        io: &mut Io<'_>,
+    ) {
         self.replied = io.now();
         let (parts, body) = response.into_parts();
-        let (mut head, has_body) = (Vec::with_capacity(512), !body.is_end_stream());
+        let (mut head, has_body) = (std::mem::take(&mut heads.borrow_mut().text), !body.is_end_stream());
         let is_chunked = text::write_response(&mut head, &parts, (self.is_head, has_body));
         if has_body {
             self.lane.follow(body, is_chunked);
         }
         self.lane.call(layer, Call::Data(&mut head), io);
+        head.clear();
+        heads.borrow_mut().text = head;
     }
 
     /// Reads on in the request; whether its client waits for a 100. An error is what is said instead of a reply.

@@ -18,6 +18,8 @@ use http::{Request, Response, StatusCode, Uri, request, response, uri};
 pub(in crate::proxy) struct Heads {
     pub(super) slots: Slots,
     pub(super) arena: Arena,
+    /// What is written in, empty in between.
+    pub(super) text: Vec<u8>,
 }
 
 /// Writes a request's head; whether a body follows in chunks. An error is a status to answer with.
