@@ -501,21 +501,22 @@ impl Driver for Uring {
 
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), Errno> {
         self.buffers.publish();
-        if !self.suspects.is_empty() {
+        if self.suspects.due(self.now) <= self.now {
             self.find_resets();
         }
-        let want = match wait {
-            _ if !self.done.is_empty() || self.is_owing || self.broken.is_some() => 0,
-            _ if self.splices.is_moving() => 0,
-            Wait::Poll => 0,
-            Wait::Until(until) => {
-                self.arm_timer(until);
-                1
-            }
-            Wait::Forever => 1,
+        let until = match wait {
+            _ if !self.done.is_empty() || self.is_owing || self.broken.is_some() => None,
+            _ if self.splices.is_moving() => None,
+            Wait::Poll => None,
+            Wait::Until(until) => Some(until),
+            Wait::Forever => Some(Tick::NEVER),
         };
+        if let Some(until) = until {
+            let until = until.min(self.suspects.due(self.now));
+            self.arm_timer(until);
+        }
         // What was not submitted because of a passing error stays queued for the next turn.
-        let entered = self.enter(want, None);
+        let entered = self.enter(u32::from(until.is_some()), None);
         self.broken = self.broken.or(lasting(entered, 1));
         if let Some(errno) = self.broken {
             return Err(errno);

@@ -17,9 +17,10 @@ impl Hosted for Uring {
     }
 
     fn is_quiet(&mut self) -> bool {
+        // Nobody would wake it to ask later.
+        self.find_resets();
         let is_told = self.done.is_empty() && !self.is_owing && self.broken.is_none();
-        let has_asked = self.suspects.is_empty() && !self.splices.is_moving();
-        is_told && has_asked && self.ring.submission().is_empty()
+        is_told && !self.splices.is_moving() && self.ring.submission().is_empty()
     }
 
     /// Buffers that came back since the last turn go first: kept here they could not be filled. Then the order counts: what the kernel

@@ -1,12 +1,16 @@
 //! Connections that may have been reset without a word. With io_uring a reset that comes together with bytes is sometimes not told
 //! (seen on Linux 6.18: the socket was closed, and its receive armed). Whoever sends finds out by that; of the others, those
-//! that received something are asked once, with one poll(2) for all. Pure: it only knows who is to be asked.
+//! that received something are asked once, a little later, with one poll(2) for all. Pure: it only knows who is to be asked, and when.
 
 use crate::event::Socket;
+use crate::time::Tick;
 use crate::token::Token;
+use std::time::Duration;
+
+/// So long they have to send something: a connection that is in use has sent by then, and only few are left to be asked.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// A few bytes for each connection, by the index of its tokens.
-#[derive(Default)]
 pub(super) struct Suspects {
     /// Whose receive goes on; `NONE` where none does.
     sockets: Vec<i32>,
@@ -14,9 +18,17 @@ pub(super) struct Suspects {
     are_suspect: Vec<bool>,
     /// Those of them that were not asked yet; who has sent since is passed by.
     fed: Vec<Token>,
+    /// When those are to be asked, once it was said.
+    due: Tick,
 }
 
 const NONE: i32 = -1;
+
+impl Default for Suspects {
+    fn default() -> Suspects {
+        Suspects { sockets: Vec::new(), are_suspect: Vec::new(), fed: Vec::new(), due: Tick::NEVER }
+    }
+}
 
 impl Suspects {
     /// A receive is armed.
@@ -55,12 +67,20 @@ impl Suspects {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.fed.is_empty()
+    /// When those there are are to be asked: to be called in each turn.
+    pub(super) fn due(&mut self, now: Tick) -> Tick {
+        if self.fed.is_empty() {
+            return Tick::NEVER;
+        }
+        if self.due == Tick::NEVER {
+            self.due = now.after(PATIENCE);
+        }
+        self.due
     }
 
-    /// Those that are to be asked now: the receive to end where one was reset, and its socket.
+    /// Those that are to be asked: the receive to end where one was reset, and its socket.
     pub(super) fn take(&mut self, into: &mut Vec<(Token, Socket)>) {
+        self.due = Tick::NEVER;
         for token in self.fed.drain(..) {
             let index = token.index() as usize;
             let socket = self.sockets[index];
@@ -100,6 +120,22 @@ mod tests {
         assert_eq!(taken(&mut suspects), []);
         suspects.fed(token(1, 3));
         assert_eq!(taken(&mut suspects), [13]);
+    }
+
+    #[test]
+    fn they_are_asked_together_a_little_later() {
+        let mut suspects = Suspects::default();
+        let start = Tick(0);
+        assert_eq!(suspects.due(start), Tick::NEVER);
+        suspects.armed(token(1, 0), Socket(10));
+        suspects.fed(token(1, 0));
+        let due = suspects.due(start);
+        assert_eq!(due, start.after(PATIENCE));
+        suspects.armed(token(1, 1), Socket(11));
+        suspects.fed(token(1, 1));
+        assert_eq!(suspects.due(start.after(PATIENCE / 2)), due);
+        assert_eq!(taken(&mut suspects), [10, 11]);
+        assert_eq!(suspects.due(due), Tick::NEVER);
     }
 
     #[test]
