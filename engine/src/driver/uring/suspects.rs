@@ -69,7 +69,12 @@ impl Suspects {
 
     /// When those there are are to be asked: to be called in each turn.
     pub(super) fn due(&mut self, now: Tick) -> Tick {
+        // Where everybody has sent since, nobody is waited for.
+        while self.fed.last().is_some_and(|token| !self.are_suspect[token.index() as usize]) {
+            self.fed.pop();
+        }
         if self.fed.is_empty() {
+            self.due = Tick::NEVER;
             return Tick::NEVER;
         }
         if self.due == Tick::NEVER {
@@ -136,6 +141,13 @@ mod tests {
         assert_eq!(suspects.due(start.after(PATIENCE / 2)), due);
         assert_eq!(taken(&mut suspects), [10, 11]);
         assert_eq!(suspects.due(due), Tick::NEVER);
+        for n in [0, 1] {
+            suspects.fed(token(1, n));
+        }
+        suspects.sends(token(1, 1));
+        assert_ne!(suspects.due(due), Tick::NEVER, "the first has sent nothing");
+        suspects.sends(token(1, 0));
+        assert_eq!(suspects.due(due), Tick::NEVER, "who has sent is not waited for");
     }
 
     #[test]
