@@ -226,7 +226,10 @@ fn a_client_that_does_not_read_pauses_its_upstream_alone() {
                 }
             }
         });
-        let running = before(driver, &[&upstream]);
+        // So that a turn brings much more than the proxy takes at a time: it looks after that itself where it is debugged.
+        let config = Config { turn_bytes_max: 1 << 20, ..common::config(driver) };
+        let proxy = self::config(&upstream);
+        let running = start(config, move |_| Proxy::new(proxy.clone(), 1));
         let mut slow = connect_narrow(ip(&running.addresses()[0]), 16 * 1024);
         slow.send(get("/large"));
         let stuck = settled(|| sent.load(std::sync::atomic::Ordering::SeqCst));

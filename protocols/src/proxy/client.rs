@@ -2,7 +2,7 @@
 
 use super::accept::Form;
 use super::buffering::first_way;
-use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way};
+use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way, piece};
 use super::fields::{
     Client as Facts, Onward, asks_for_websocket, goes_no_further, write_request, write_trailers,
 };
@@ -336,11 +336,9 @@ impl State {
 
     /// Takes what there is of a request's body. Returns how many bytes are done.
     fn take_body(&mut self, key: usize, input: &[u8]) -> usize {
-        let limits = &self.plan.front.limits.body;
         let exchange = &mut self.exchanges[key];
         let keeps_bytes_max = self.groups.config(exchange.place.group).replay_bytes_max.min(HELD_BYTES);
-        let (mut at, before) = (0, exchange.up.bytes.len());
-        let mut refused = None;
+        let (mut at, mut refused, before) = (0, None, exchange.up.bytes.len());
         while let Some(decoder) = &mut exchange.decoder {
             let is_of_use = exchange.way != Way::Off;
             // Without input it costs nothing to look, and the body may be complete.
@@ -349,10 +347,9 @@ impl State {
                 break;
             }
             let out = &mut exchange.up.bytes;
-            match decoder.decode(&input[at..], limits) {
+            match decoder.decode(piece(&input[at..]), &self.plan.front.limits.body) {
                 Decoded::Data { consumed, data } => {
                     at += consumed;
-                    exchange.arrived_bytes += consumed as u64;
                     let Some(left) = exchange.body_left.checked_sub(data.len() as u64) else {
                         refused = Some((413, "the body is larger than this proxy takes"));
                         break;
@@ -364,9 +361,11 @@ impl State {
                         false => out.extend_from_slice(data),
                     }
                 }
+                Decoded::Partial { consumed } if consumed > 0 && at + consumed < input.len() => {
+                    at += consumed
+                }
                 Decoded::Partial { consumed } => {
                     at += consumed;
-                    exchange.arrived_bytes += consumed as u64;
                     exchange.up.is_held = exchange.way.is_full(&exchange.up);
                     break;
                 }
@@ -385,6 +384,7 @@ impl State {
                 }
             }
         }
+        exchange.arrived_bytes += at as u64;
         if let Some((status, why)) = refused {
             // Its end cannot be found any more.
             exchange.decoder = None;

@@ -8,6 +8,7 @@ use super::observe::Seen;
 use super::pool::Wanted;
 use super::whom::Whom;
 use crate::http::client::reader::{Asked, Reader};
+use crate::http::message::HEAD_BYTES_MAX;
 use crate::http::one::decoder::Decoder;
 use ringmill_engine::{Io, Tick};
 
@@ -168,6 +169,15 @@ impl Pipe {
         }
     }
 }
+
+/// So much of what has come is looked at before it is asked again whether there is room: of a connection that was paused there may be a
+/// megabyte at once. Where a piece ends with something that is not whole, the next one begins with that.
+pub(super) fn piece(input: &[u8]) -> &[u8] {
+    &input[..input.len().min(HELD_BYTES)]
+}
+
+/// What waits until it is whole, a head or a trailer section, fits into a piece.
+const _: () = assert!(HELD_BYTES >= HEAD_BYTES_MAX);
 
 /// Below high water: above it the engine would not read what the other side sends, and both would wait.
 fn room_bytes(io: &Io<'_>) -> usize {

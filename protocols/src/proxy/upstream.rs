@@ -1,7 +1,7 @@
 //! The upstream's side: requests are sent from their exchange, replies are read, checked and rewritten here. A connection that is
 //! done with a request takes the next one that waits, or is kept.
 
-use super::exchange::{Stage, Way};
+use super::exchange::{HELD_BYTES, Stage, Way, piece};
 use super::fields::{ReplyTo, ToClient, write_interim, write_reply, write_trailers};
 use super::groups::Place;
 use super::relay::pair::Joint;
@@ -203,7 +203,7 @@ impl State {
                 exchange.down.is_held = true;
                 return Read::On(at);
             }
-            match exchange.reader.read(&input[at..], &mut self.slots, &self.plan.front.limits.body) {
+            match exchange.reader.read(piece(&input[at..]), &mut self.slots, &self.plan.front.limits.body) {
                 Event::Interim(response) => {
                     at += response.bytes;
                     let passes = match response.status {
@@ -254,7 +254,9 @@ impl State {
                         Stage::Body(ToClient::Chunked) => emit::write_chunk(out, data),
                         _ => out.extend_from_slice(data),
                     }
+                    debug_assert!(exchange.down.len() <= 3 * HELD_BYTES, "more is held than the bound says");
                 }
+                Event::Partial { consumed } if consumed > 0 && at + consumed < input.len() => at += consumed,
                 Event::Partial { consumed } => {
                     exchange.down.is_held = exchange.down.is_full();
                     return Read::On(at + consumed);
