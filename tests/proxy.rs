@@ -380,6 +380,13 @@ fn an_event_passes_at_once() {
     });
 }
 
+/// Whether this is Linux 6.17 or later.
+fn limits_receives() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(17))
+}
+
 #[test]
 fn a_hundred_slow_readers_cost_a_bounded_amount() {
     const READERS: usize = 100;
@@ -402,10 +409,11 @@ fn a_hundred_slow_readers_cost_a_bounded_amount() {
             let mut readers: Vec<TcpStream> = (0..READERS).map(|_| connect_narrow(address, 4096)).collect();
             readers.iter_mut().for_each(|reader| reader.send(get("/")));
             settled(|| running.stats().total().sent_bytes);
-            // 2.1 MB were seen on io_uring and 0.5 on epoll. A multishot receive fills many of the worker's 128 buffers of 16 KiB before its
-            // session has paused once, and what is in them is kept for it: with 32 buffers 1.7 MB were seen, with 8 of them 0.75.
             let each = (rss_anon_bytes() - before) / READERS;
-            assert!(each < 3 << 20, "{each} bytes for each of {READERS} readers of {BYTES}");
+            // 0.79 MB were seen on io_uring and 0.59 on epoll; where the kernel may always bring what it likes before a pause counts, as before
+            // Linux 6.17, 1.8 on io_uring.
+            let most = if driver == DriverChoice::Uring && !limits_receives() { 3 << 20 } else { 1 << 20 };
+            assert!(each < most, "{each} bytes for each of {READERS} readers of {BYTES}");
             for reader in &mut readers[..5] {
                 assert_eq!(receive_head(reader).status, 200);
                 expect_pattern(reader, BYTES, 1 << 20);

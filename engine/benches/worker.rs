@@ -48,7 +48,7 @@ impl Bare {
         }
         for (index, &socket) in sockets.iter().enumerate() {
             let token = Token::new(Kind::Recv, 1, index as u32);
-            sim.submit(Op::Recv { token, socket, turn_bytes_max: 65_536 });
+            sim.submit(Op::Recv { token, socket, turn_bytes_max: 65_536, is_limited: false });
         }
         sim.turn(Wait::Forever, &mut events).expect(NEVER_FAILS);
         Bare { sim, events, sockets, outputs: Vec::new() }

@@ -39,6 +39,8 @@ pub(crate) struct Conn {
     pub(crate) is_listed: bool,
     /// Everything in flight was asked to end.
     pub(crate) is_cancelled: bool,
+    /// Its receive had to be cancelled once, because more came than its session took: it asks for less at once from then on.
+    pub(crate) is_limited: bool,
     /// The engine's own deadline: output must move, or lingering must end, until then.
     pub(crate) stall_deadline: Tick,
     /// What the kernel took of the output since the stall deadline was set.
@@ -62,6 +64,7 @@ impl Conn {
             sending_bytes: 0,
             is_listed: false,
             is_cancelled: false,
+            is_limited: false,
             stall_deadline: Tick::NEVER,
             taken_bytes: 0,
             undelivered_bytes: UNKNOWN_BYTES,

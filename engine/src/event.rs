@@ -50,6 +50,9 @@ pub enum Op {
         socket: Socket,
         /// At most about this many bytes in one turn, so that one chatty peer cannot starve the rest.
         turn_bytes_max: u32,
+        /// Not more than that and one buffer in any case; with so much it may be over. Otherwise io_uring brings up to 66 buffers in a
+        /// turn, whatever is said above, which costs less. (It does so anyway before Linux 6.17.)
+        is_limited: bool,
     },
     /// Send from the front of the output. One event, which brings the output back; it may be short.
     Send {

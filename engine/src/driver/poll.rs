@@ -314,7 +314,7 @@ impl Driver for Poll {
                 self.want(listener, Input::Accept(token));
             }
             Op::Connect { token, socket, address } => self.connect(token, socket, &address),
-            Op::Recv { token, socket, turn_bytes_max } => {
+            Op::Recv { token, socket, turn_bytes_max, .. } => {
                 self.want(socket, Input::Recv(token, turn_bytes_max))
             }
             Op::AcceptRest { token, listener } => sys::accept_rest(listener, token, false, &mut self.done),

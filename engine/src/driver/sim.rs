@@ -104,7 +104,7 @@ struct Input {
 
 enum InputKind {
     Accept,
-    Recv { turn_bytes_max: u32 },
+    Recv { turn_bytes_max: u32, is_limited: bool },
     Watch,
     Datagrams,
     Splice(splice::Pipe),
@@ -247,8 +247,8 @@ impl Sim {
         match op {
             Op::Accept { token, listener } => self.want(listener, token, InputKind::Accept),
             Op::AcceptRest { token, listener } => self.accept_rest(token, listener),
-            Op::Recv { token, socket, turn_bytes_max } => {
-                self.want(socket, token, InputKind::Recv { turn_bytes_max });
+            Op::Recv { token, socket, turn_bytes_max, is_limited } => {
+                self.want(socket, token, InputKind::Recv { turn_bytes_max, is_limited });
             }
             Op::Connect { token, socket, address } => self.push(socket, token, OutKind::Connect(address)),
             Op::Watch { token, socket } => self.want(socket, token, InputKind::Watch),

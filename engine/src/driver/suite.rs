@@ -18,7 +18,7 @@
 //! | 9 | sleeping and waking race | `a_counter_is_reported_once_for_each_watch`; `bell.rs`: `no_ring_is_left_behind_unannounced` | `SpuriousWake`, `MailboxForgotten` |
 //! | 10 | closing a listener resets its queue | `accepts_what_is_queued_and_no_more` | `Drained` |
 //! | 11 | who does not receive does not see the end | `what_is_over_stays_over` | `StallUntimed`, `EofForgotten` |
-//! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself`, `a_shortage_of_buffers_is_shared` | `Drought`, `StarvedForgotten` |
+//! | 12 | one client keeps the receive loop busy | `one_peer_cannot_have_the_turn_for_itself`, `a_limited_receive_brings_its_share_a_turn`, `a_shortage_of_buffers_is_shared` | `Drought`, `StarvedForgotten` |
 //! | 13 | a reset that comes with bytes is not always told | `a_reset_right_behind_bytes_can_be_found`; it takes thousands to see one: `tests/hostile_load.rs` | none |
 
 mod accepting;
@@ -95,6 +95,7 @@ macro_rules! all_cases {
             a_driver_may_end_in_the_middle
             a_signal_is_no_failure
             one_peer_cannot_have_the_turn_for_itself
+            a_limited_receive_brings_its_share_a_turn
             a_shortage_of_buffers_is_shared
             accepting_goes_on_after_an_end
             splices_every_byte_in_order_to_the_end
@@ -117,6 +118,10 @@ mod uring {
 
         fn refusal() -> Option<String> {
             probe().err()
+        }
+
+        fn limits_receives() -> bool {
+            probe().expect("asked before").recv_limit
         }
 
         fn make(buffers: u16, bytes: usize) -> Uring {

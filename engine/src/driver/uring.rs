@@ -19,7 +19,7 @@ use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
 use crate::sys;
-use crate::sys::ring::{BufferRing, Entrance};
+use crate::sys::ring::{BufferRing, Entrance, limit_bytes};
 use crate::time::Tick;
 use crate::token::{Kind, Token};
 use io_uring::squeue::{Entry as Sqe, Flags};
@@ -447,11 +447,14 @@ impl Uring {
 impl Driver for Uring {
     fn submit(&mut self, op: Op) {
         match op {
-            Op::Recv { token, socket, turn_bytes_max } => {
+            Op::Recv { token, socket, turn_bytes_max, is_limited } => {
                 let limit = if self.abilities.recv_limit { turn_bytes_max } else { 0 };
                 self.armed += 1;
                 self.suspects.armed(token, socket);
-                let entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
+                let mut entry = opcode::RecvMulti::new(Fd(socket.0), BufferRing::GROUP).len(limit).build();
+                if is_limited {
+                    limit_bytes(&mut entry, limit);
+                }
                 self.push(&entry.user_data(token.to_bits()));
             }
             Op::Send { token, socket, output, then } => {

@@ -2,7 +2,7 @@
 
 use crate::event::Errno;
 use crate::pool::{Block, Pool};
-use io_uring::{IoUring, types};
+use io_uring::{IoUring, squeue, types};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -32,6 +32,28 @@ struct GetEventsArg {
     sigmask_size: u32,
     min_wait_usec: u32,
     timespec: u64,
+}
+
+/// A submission, of which the library has no name for `optlen`. For a multishot receive it is what that brings in all (Linux 6.17), where `len`,
+/// for which the library has a name, limits a single one of its receives.
+#[repr(C)]
+struct Submission {
+    before: [u64; 5],
+    buffer: u32,
+    optlen: u32,
+    after: [u64; 2],
+}
+
+const _: () = assert!(size_of::<squeue::Entry>() == size_of::<Submission>());
+const _: () = assert!(align_of::<squeue::Entry>() == align_of::<Submission>());
+
+/// Ends a multishot receive once it has brought so many bytes; zero is without an end.
+pub(crate) fn limit_bytes(entry: &mut squeue::Entry, bytes: u32) {
+    let entry = std::ptr::from_mut(entry).cast::<Submission>();
+    // SAFETY: an entry is the kernel's structure and nothing else (`repr(C)`), all numbers, for which any bits are good; the two have the
+    // same size and alignment, as is asserted above. The borrow that the pointer comes from is exclusive, and is not used meanwhile.
+    let submission = unsafe { &mut *entry };
+    submission.optlen = bytes;
 }
 
 impl Entrance {

@@ -408,11 +408,12 @@ impl<D: Driver> Worker<D> {
         match (conn.recv, conn.wants_input(self.config.recv_buffer_bytes)) {
             (Recv::Idle, true) => {
                 conn.recv = Recv::Armed;
-                let turn_bytes_max = self.config.turn_bytes_max;
-                self.driver.submit(Op::Recv { token, socket, turn_bytes_max });
+                let (turn_bytes_max, is_limited) = (self.config.turn_bytes_max, conn.is_limited);
+                self.driver.submit(Op::Recv { token, socket, turn_bytes_max, is_limited });
             }
             (Recv::Armed | Recv::Fed, false) => {
                 conn.recv = Recv::Cancelling;
+                conn.is_limited = true;
                 self.shared.stats.live.receives_cancelled.add(1);
                 self.driver.submit(Op::Cancel { target: token, socket });
             }

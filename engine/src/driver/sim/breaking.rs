@@ -277,9 +277,9 @@ impl Broken {
             {
                 self.lost.push(token);
             }
-            (Break::ReceivesOverlap, Op::Recv { token, socket, turn_bytes_max }) => {
-                sim.submit(Op::Recv { token, socket, turn_bytes_max });
-                sim.submit(Op::Recv { token, socket, turn_bytes_max });
+            (Break::ReceivesOverlap, Op::Recv { token, socket, turn_bytes_max, is_limited }) => {
+                sim.submit(Op::Recv { token, socket, turn_bytes_max, is_limited });
+                sim.submit(Op::Recv { token, socket, turn_bytes_max, is_limited });
             }
             (Break::SendsOverlap, Op::Send { token, socket, output, then }) => {
                 let mut copy = Box::<Output>::default();

@@ -39,7 +39,9 @@ impl Sim {
                 sys::clear_counter(socket);
                 events.push(over(Ok(1)));
             }
-            InputKind::Recv { turn_bytes_max } => self.complete_recv(socket, input, turn_bytes_max, events),
+            InputKind::Recv { turn_bytes_max, is_limited } => {
+                self.complete_recv(socket, input, turn_bytes_max, is_limited, events);
+            }
             InputKind::Datagrams => events.push(over(Ok(1))),
             InputKind::Splice(_) => unreachable!("looked at above"),
         }
@@ -82,7 +84,14 @@ impl Sim {
         self.inputs.insert(listener, input);
     }
 
-    fn complete_recv(&mut self, socket: Socket, input: Input, turn_bytes_max: u32, events: &mut Vec<Event>) {
+    fn complete_recv(
+        &mut self,
+        socket: Socket,
+        input: Input,
+        turn_bytes_max: u32,
+        is_limited: bool,
+        events: &mut Vec<Event>,
+    ) {
         let token = input.token;
         let event = |result, more, payload| Event { token, result, more, payload };
         if let Some(errno) = self.interruption() {
@@ -123,14 +132,14 @@ impl Sim {
                 Some(Err(errno)) => return events.push(event(Err(errno), false, Payload::None)),
                 Some(Ok(bytes)) => {
                     let Some(block) = block else { return events.push(event(Ok(0), false, Payload::None)) };
-                    let over = self.hits_and_fires(Fault::RecvOver);
-                    events.push(event(Ok(bytes as u32), !over, Payload::Block(block)));
                     received += bytes;
+                    let is_enough = received >= turn_bytes_max as usize;
+                    let over = self.hits_and_fires(Fault::RecvOver) || is_limited && is_enough;
+                    events.push(event(Ok(bytes as u32), !over, Payload::Block(block)));
                     if over {
                         return;
                     }
                     // The kernel goes on while there is more: a turn may bring several pieces, and the end as well.
-                    let is_enough = received >= turn_bytes_max as usize;
                     if is_enough || !(drought || self.rng.one_in(2)) {
                         break;
                     }

@@ -14,6 +14,10 @@ pub(super) trait Fixture: Sized {
     fn refusal() -> Option<String> {
         None
     }
+    /// Whether the kernel can do what is asked of `Op::Recv` with `is_limited`.
+    fn limits_receives() -> bool {
+        true
+    }
     fn new(buffers: u16, bytes: usize) -> Self;
     fn driver(&mut self) -> &mut Self::Driver;
     fn listener(&mut self) -> Socket;

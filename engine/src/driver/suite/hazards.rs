@@ -25,7 +25,12 @@ pub(super) fn a_flood_of_completions_loses_nothing<F: Fixture>() {
     }
     let token = |n: usize| Token::new(Kind::Recv, 1, n as u32);
     let arm = |fixture: &mut F, n: usize, socket: Socket| {
-        fixture.driver().submit(Op::Recv { token: token(n), socket, turn_bytes_max: BYTES as u32 });
+        fixture.driver().submit(Op::Recv {
+            token: token(n),
+            socket,
+            turn_bytes_max: BYTES as u32,
+            is_limited: false,
+        });
     };
     for (n, (socket, ..)) in all.iter().enumerate() {
         arm(&mut fixture, n, *socket);
@@ -176,7 +181,12 @@ pub(super) fn tokens_tell_the_tenants_of_a_slot_apart<F: Fixture>() {
         let (socket, mut peer) = connection(&mut fixture);
         let token = |kind| Token::new(kind, generation, 7);
         let bytes = pattern(generation as usize);
-        fixture.driver().submit(Op::Recv { token: token(Kind::Recv), socket, turn_bytes_max: 512 });
+        fixture.driver().submit(Op::Recv {
+            token: token(Kind::Recv),
+            socket,
+            turn_bytes_max: 512,
+            is_limited: false,
+        });
         let then = if generation % 2 == 0 { Then::GoOn } else { Then::Rest };
         let output = output(&[&bytes]);
         fixture.driver().submit(Op::Send { token: token(Kind::Send), socket, output, then });
@@ -273,8 +283,8 @@ pub(super) fn one_peer_cannot_have_the_turn_for_itself<F: Fixture>() {
     other.send(b"!");
     let (first, second) = (Token::new(Kind::Recv, 1, 1), Token::new(Kind::Recv, 1, 2));
     let turn_bytes_max = 4096;
-    fixture.driver().submit(Op::Recv { token: first, socket: chatty, turn_bytes_max });
-    fixture.driver().submit(Op::Recv { token: second, socket: quiet, turn_bytes_max });
+    fixture.driver().submit(Op::Recv { token: first, socket: chatty, turn_bytes_max, is_limited: false });
+    fixture.driver().submit(Op::Recv { token: second, socket: quiet, turn_bytes_max, is_limited: false });
     let mut before = 0;
     turn_until(&mut fixture, "the byte of the quiet peer", |fixture, event| {
         assert!(event.result.is_ok() || event.result == Err(Errno::ENOBUFS), "{event:?}");
@@ -287,7 +297,7 @@ pub(super) fn one_peer_cannot_have_the_turn_for_itself<F: Fixture>() {
         }
         if is_over {
             let (token, socket) = if is_chatty { (first, chatty) } else { (second, quiet) };
-            fixture.driver().submit(Op::Recv { token, socket, turn_bytes_max });
+            fixture.driver().submit(Op::Recv { token, socket, turn_bytes_max, is_limited: false });
         }
         is_quiet
     });
@@ -382,7 +392,12 @@ pub(super) fn a_shortage_of_buffers_is_shared<F: Fixture>() {
     let mut connections = [connection(&mut fixture), connection(&mut fixture)];
     let token = |n: usize| Token::new(Kind::Recv, 1, n as u32);
     let arm = |fixture: &mut F, n: usize, socket| {
-        fixture.driver().submit(Op::Recv { token: token(n), socket, turn_bytes_max: 8 * 512 });
+        fixture.driver().submit(Op::Recv {
+            token: token(n),
+            socket,
+            turn_bytes_max: 8 * 512,
+            is_limited: false,
+        });
     };
     for (n, (socket, peer)) in connections.iter_mut().enumerate() {
         peer.send(&pattern(BYTES));

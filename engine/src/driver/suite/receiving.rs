@@ -1,9 +1,10 @@
 //! Cases for receiving from a stream.
 
 use super::fixture::{Fixture, Peer};
-use super::steps::{RECV, connection, pattern, recv, recv_all, turn_until, turn_while};
+use super::steps::{RECV, TURNS_MAX, connection, pattern, recv, recv_all, turn_until, turn_while};
 use crate::driver::{Driver, Wait};
 use crate::event::{Errno, Op, Payload};
+use std::time::Duration;
 
 pub(super) fn receives_in_order_to_the_end<F: Fixture>() {
     let mut fixture = F::new(8, 512);
@@ -88,5 +89,45 @@ pub(super) fn a_shut_socket_still_receives<F: Fixture>() {
     peer.send(b"late");
     peer.shutdown();
     assert_eq!(recv_all(&mut fixture, socket), b"late");
+    fixture.driver().submit(Op::Close { socket, reset: false });
+}
+
+/// Hazard 12: what one turn brings is kept where its session pauses, so that somebody must be able to say how much that is.
+pub(super) fn a_limited_receive_brings_its_share_a_turn<F: Fixture>() {
+    const BYTES: usize = 96 * 1024;
+    const BUFFER: usize = 512;
+    const SHARE: usize = 4096;
+    if !F::limits_receives() {
+        return;
+    }
+    let mut fixture = F::new(64, BUFFER);
+    let (socket, mut peer) = connection(&mut fixture);
+    peer.send(&pattern(BYTES));
+    peer.shutdown();
+    let (mut all, mut is_armed, mut is_at_end) = (Vec::new(), false, false);
+    for _ in 0..TURNS_MAX {
+        if !is_armed {
+            let op = Op::Recv { token: RECV, socket, turn_bytes_max: SHARE as u32, is_limited: true };
+            fixture.driver().submit(op);
+            is_armed = true;
+        }
+        let (mut events, before) = (Vec::new(), all.len());
+        let until = fixture.driver().now().after(Duration::from_millis(10));
+        fixture.driver().turn(Wait::Until(until), &mut events).unwrap();
+        for event in events {
+            is_armed = event.more;
+            is_at_end |= event.result == Ok(0);
+            if let Payload::Block(block) = event.payload {
+                all.extend_from_slice(&block);
+                fixture.driver().submit(Op::Provide(block));
+            }
+        }
+        let brought = all.len() - before;
+        assert!(brought <= SHARE + BUFFER, "{brought} bytes in a turn");
+        if is_at_end {
+            break;
+        }
+    }
+    assert!(is_at_end && all == pattern(BYTES), "{} bytes of {BYTES} came", all.len());
     fixture.driver().submit(Op::Close { socket, reset: false });
 }

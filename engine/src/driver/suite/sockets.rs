@@ -15,6 +15,9 @@ pub(super) trait Make {
     fn refusal() -> Option<String> {
         None
     }
+    fn limits_receives() -> bool {
+        true
+    }
     fn make(buffers: u16, bytes: usize) -> Self::Driver;
 }
 
@@ -33,6 +36,10 @@ impl<M: Make> Fixture for Sockets<M> {
 
     fn refusal() -> Option<String> {
         M::refusal()
+    }
+
+    fn limits_receives() -> bool {
+        M::limits_receives()
     }
 
     fn new(buffers: u16, bytes: usize) -> Self {

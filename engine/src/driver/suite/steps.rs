@@ -77,7 +77,7 @@ pub(super) fn connection<F: Fixture>(fixture: &mut F) -> (Socket, F::Peer) {
 }
 
 pub(super) fn recv<F: Fixture>(fixture: &mut F, socket: Socket) {
-    fixture.driver().submit(Op::Recv { token: RECV, socket, turn_bytes_max: 64 * 1024 });
+    fixture.driver().submit(Op::Recv { token: RECV, socket, turn_bytes_max: 64 * 1024, is_limited: false });
 }
 
 /// Receives until the end of the stream; arms again whenever the operation ended before.

@@ -8,12 +8,12 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// What the probe found: the flags the kernel takes, and whether a receive can be capped a turn.
+/// What the probe found: the flags the kernel takes, and whether a receive can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     pub(super) level: Level,
-    /// A receive takes a byte limit (Linux 6.17). It is one for each of the receives of a multishot one, so that of those the kernel's own
-    /// limit holds as before: 32 more for each time that it looks.
+    /// A receive takes limits, of bytes at once and, for a multishot one, in all (Linux 6.17). Before, the kernel's own limit holds: 33
+    /// buffers each time that it looks, which may be twice a turn.
     pub recv_limit: bool,
 }
 
@@ -75,7 +75,7 @@ fn receive_once(driver: &mut Uring) -> Result<(), Errno> {
     drop(theirs);
     let token = Token::new(Kind::Recv, 0, 0);
     let socket = Socket(ours.as_raw_fd());
-    driver.submit(Op::Recv { token, socket, turn_bytes_max: 512 });
+    driver.submit(Op::Recv { token, socket, turn_bytes_max: 512, is_limited: true });
     let (mut events, mut answer) = (Vec::new(), Err(Errno::EAGAIN));
     // Two completions come: the byte, then the end. The bound is for a kernel that sends neither.
     for _ in 0..4 {
