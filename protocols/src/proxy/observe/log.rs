@@ -135,6 +135,9 @@ impl Sink {
         }
         if self.bytes.cached_slots() < RING_BYTES - WAKE_BYTES {
             self.wake_reader();
+        } else {
+            // Where it was full, the push has looked, and seen that the reader came.
+            self.has_woken = false;
         }
     }
 
@@ -223,6 +226,14 @@ mod tests {
     fn a_reader_is_woken_before_a_ring_is_full() {
         let (log, mut batch) = (AccessLog::default(), Batch::default());
         let mut sink = log.join();
+        // Who was woken by a full ring, and has come, is woken again.
+        log.wake(std::thread::current());
+        (0..20_000).for_each(|number| put(&mut sink, number));
+        assert!(sink.has_woken && log.dropped() > 0);
+        taken(&log, &mut batch);
+        put(&mut sink, 0);
+        assert!(!sink.has_woken);
+        taken(&log, &mut batch);
         let reader = std::thread::spawn({
             let log = log.clone();
             move || {
