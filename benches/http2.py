@@ -3,7 +3,8 @@
 
 Each proxy runs alone on CPU 1 with one worker, kept connections enough for all requests at a time, and TLS; h2load and the backend, an nginx
 that serves files, on CPU 0. Rounds are interleaved, the first is not counted, and a round in which a request failed is void. It says the
-CPU time of the proxy's threads a request in microseconds (/proc/PID/task/*/schedstat): median, least and most.
+CPU time of the proxy's threads a request in microseconds (/proc/PID/task/*/schedstat): median, least and most; and as a part of HAProxy's, median of
+the rounds.
 """
 
 import argparse, glob, os, re, signal, socket, statistics, subprocess, sys, tempfile, time
@@ -15,6 +16,7 @@ options.add_argument("--sizes", default="100,65536")
 options.add_argument("--rounds", type=int, default=5)
 options.add_argument("--requests", type=int, default=8000)
 options.add_argument("--port", type=int, default=25100)
+options.add_argument("--driver", choices=["auto", "uring", "poll"], default="auto", help="how Ringmill moves bytes")
 options.add_argument("--upstream", choices=["http1", "h2"], default="http1", help="what the backend is spoken to in; nginx cannot speak h2")
 options = options.parse_args()
 is_h2 = options.upstream == "h2"
@@ -79,6 +81,7 @@ def serve():
         fronts[name] = port, start([program, "serve", "--config", write(f"{port}.toml", f"""
             [server]
             workers = 1
+            driver = "{options.driver}"
             [[listen]]
             address = "127.0.0.1:{port}"
             tls = [{{ cert = "{folder}/cert.pem", key = "{folder}/key.pem" }}]
@@ -130,12 +133,18 @@ def measure(fronts, size, shape):
             said = subprocess.run(["taskset", "-c", "0", "h2load", "-n", str(requests), "-c", connections, "-m", streams, f"https://127.0.0.1:{port}/{size}"],
                                   capture_output=True, text=True, timeout=300).stdout
             used = cpu_micros(process.pid) - before
-            if f" {requests} succeeded" not in said:
+            is_void = f" {requests} succeeded" not in said
+            if is_void:
                 print(f"{name}, {size} bytes, {shape}: void: {re.findall('requests:.*', said)}", flush=True)
-            elif number > 0:
-                found[name].append(used / requests)
-    row = [f"{name} {statistics.median(all):.1f} ({min(all):.1f} to {max(all):.1f})" if all else f"{name} void" for name, all in found.items()]
-    print(f"{size:>6} bytes, {shape:>6}: " + ", ".join(row), flush=True)
+            if number > 0:
+                found[name].append(None if is_void else used / requests)
+    row = []
+    for name, all in found.items():
+        good = [used for used in all if used]
+        pairs = [ours / theirs for ours, theirs in zip(all, found["haproxy"]) if ours and theirs]
+        ratio = f", of haproxy's {statistics.median(pairs):.2f}" if name != "haproxy" and pairs else ""
+        row.append(f"{name} {statistics.median(good):.1f} ({min(good):.1f} to {max(good):.1f}){ratio}" if good else f"{name} void")
+    print(f"{size:>6} bytes, {shape:>6}: " + "; ".join(row), flush=True)
 
 
 try:
