@@ -98,7 +98,10 @@ impl Io<'_> {
         self.below.shared.recycle(output);
     }
 
-    /// Appends the output of a session above this one, without copying it where nothing is queued here.
+    /// Appends the output of a session above this one, or what a session of another connection was handed, without copying it where nothing
+    /// is queued here. A relay takes this and not [`Io::write_vec`]: it holds a box only while it has bytes, and all boxes come from one store.
+    /// With vectors that changed places between two stores, 1 MiB that it copied cost 1.29 (1.21 to 1.53) of the CPU on io_uring (16
+    /// interleaved rounds, 16 connections, busy machine).
     pub fn append(&mut self, output: Box<Output>) {
         debug_assert!(!self.has_ended_output(), "a session writes that has ended its output");
         match &mut self.duplex.outlet.pending {
@@ -117,7 +120,8 @@ impl Io<'_> {
     }
 
     /// Sends all of `bytes`, and leaves it empty. Many of them are not copied where nothing else was written: the two buffers change
-    /// places.
+    /// places. It is for who keeps its own buffer, to begin again at an earlier byte or to send a part; who hands on all that it has takes
+    /// [`Io::spare_output`] and [`Io::append`].
     #[inline]
     pub fn write_vec(&mut self, bytes: &mut Vec<u8>) {
         let buffer = self.buffer();
