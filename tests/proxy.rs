@@ -505,8 +505,8 @@ fn a_websocket_is_passed_on_behind_the_101_and_not_before() {
                 return;
             }
             line.send("HTTP/1.1 101 Switching\r\nDate: now\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nfirst");
-            while let Some(byte) = line.byte() {
-                line.try_send([byte.to_ascii_uppercase()]);
+            while let Some(heard) = line.some() {
+                line.try_send(heard.to_ascii_uppercase());
             }
             line.try_send("last");
         });

@@ -148,13 +148,26 @@ impl Line {
 
     pub fn byte(&mut self) -> Option<u8> {
         if self.ahead.is_empty() {
-            let mut buffer = vec![0; 16 * 1024];
-            let bytes = self.stream.read(&mut buffer).ok().filter(|bytes| *bytes > 0)?;
-            buffer.truncate(bytes);
-            buffer.reverse();
-            self.ahead = buffer;
+            self.ahead = self.read()?;
+            self.ahead.reverse();
         }
         self.ahead.pop()
+    }
+
+    /// What has come, at least a byte; `None` where the connection ends.
+    pub fn some(&mut self) -> Option<Vec<u8>> {
+        if self.ahead.is_empty() {
+            return self.read();
+        }
+        self.ahead.reverse();
+        Some(std::mem::take(&mut self.ahead))
+    }
+
+    fn read(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 16 * 1024];
+        let bytes = self.stream.read(&mut buffer).ok().filter(|bytes| *bytes > 0)?;
+        buffer.truncate(bytes);
+        Some(buffer)
     }
 
     /// Answers a request with what it asked for; false where the connection ends.

@@ -473,8 +473,8 @@ fn shouting() -> Upstream {
                 "/unproved" => line.send(begin("101 Go", "x") + "evil"),
                 _ => {
                     line.send(begin("101 Go", &accept) + "first");
-                    while let Some(byte) = line.byte() {
-                        line.try_send([byte.to_ascii_uppercase()]);
+                    while let Some(heard) = line.some() {
+                        line.try_send(heard.to_ascii_uppercase());
                     }
                     line.try_send("last");
                     return;
