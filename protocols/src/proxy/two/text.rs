@@ -97,6 +97,8 @@ pub(super) fn write_response(
     match (is_open, has_body) {
         (true, true) => out.extend_from_slice(emit::CHUNKED),
         (true, false) => emit::write_length(out, 0),
+        // What may still come on the stream would be taken for the reply to the next request.
+        (false, true) if !may_have_body => out.extend_from_slice(b"connection: close\r\n"),
         (false, _) => {}
     }
     out.extend_from_slice(b"\r\n");
