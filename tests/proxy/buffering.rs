@@ -114,6 +114,8 @@ fn what_is_wrong_with_a_body_is_said_before_an_upstream_hears_of_it() {
         client.send(input);
         assert_eq!(receive(&mut client).status, status, "{input}");
         client.rest();
+        // It would wait for this end.
+        drop(client);
         assert_eq!(upstream.accepted(), 0);
         eventually(0, || running.stats().total().connections);
     }
