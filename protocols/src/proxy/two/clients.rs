@@ -30,8 +30,6 @@ use std::task::{Context, Poll};
 
 /// What the library keeps for a connection, about.
 const CONNECTION_BYTES: usize = 20 * 1024;
-/// Streams and lanes wake each other; who goes on with that has its next turn after those of others.
-const ROUNDS_MAX: usize = 64;
 /// Output that is more than answers to PING and SETTINGS: a client that takes it is not idle.
 const MUCH_BYTES: usize = 1024;
 
@@ -190,19 +188,11 @@ impl<L: Layer> Streams<L> {
     fn go_on(&mut self, layer: &mut L, io: &mut Io<'_>) -> Next {
         let was_busy = !self.lanes.is_empty();
         let mut sent_bytes = 0;
-        for _ in 0..ROUNDS_MAX {
-            sent_bytes += self.pour(io);
-            let listed = self.ready.take();
-            if listed.is_empty() {
-                break;
+        while let Some(part) = self.ready.next(|ready| sent_bytes += self.lanes.pour(&self.wire, ready, io)) {
+            match part {
+                Part::Connection => self.poll(layer, io),
+                Part::Lane(lane, is_rung) => self.drive(layer, lane, is_rung, io),
             }
-            for number in &listed {
-                match self.ready.look_at(*number) {
-                    Part::Connection => self.poll(layer, io),
-                    Part::Lane(lane, is_rung) => self.drive(layer, lane, is_rung, io),
-                }
-            }
-            self.ready.recycle(listed);
         }
         self.ready.end();
         if matches!(self.link, Link::Over) {
@@ -228,18 +218,6 @@ impl<L: Layer> Streams<L> {
 
     fn bytes(&self) -> usize {
         CONNECTION_BYTES + self.wire.bytes() + self.ready.bytes() + self.lanes.bytes()
-    }
-
-    /// Writes what there is to send, and lets those go on that waited for that.
-    fn pour(&mut self, io: &mut Io<'_>) -> usize {
-        let before = self.wire.output_bytes();
-        // Below high water: the engine would not read above it, and both sides would wait.
-        if self.wire.pour(io.room_bytes().saturating_sub(1), io) {
-            self.ready.list_connection();
-        }
-        let left = self.wire.output_bytes();
-        self.lanes.refill(io.room_bytes().saturating_sub(left), &self.ready);
-        before - left
     }
 
     /// Reads on in what has arrived, and gives each request that has come a lane.

@@ -3,6 +3,7 @@
 use super::lane::Lane;
 use super::ready::Ready;
 use super::sink::{Sent, Sink};
+use super::wire::Wire;
 use ringmill_engine::{Call, Io, Layer, Tick};
 use slab::Slab;
 use std::task::Context;
@@ -184,8 +185,15 @@ impl<T> Lanes<T> {
         !self.starved.is_empty()
     }
 
-    /// The connection has room for so much: those who wait for it go on, in their order.
-    pub(super) fn refill(&mut self, credit: usize, ready: &Ready) {
+    /// Writes what the connection has to send. Those who wait for room in it go on, in their order. Returns how many bytes were written.
+    pub(super) fn pour(&mut self, wire: &Wire, ready: &Ready, io: &mut Io<'_>) -> usize {
+        let before = wire.output_bytes();
+        // Below high water: the engine would not read above it, and both sides would wait.
+        if wire.pour(io.room_bytes().saturating_sub(1), io) {
+            ready.list_connection();
+        }
+        let left = wire.output_bytes();
+        let credit = io.room_bytes().saturating_sub(left);
         self.credit = if credit >= CREDIT_BYTES_MIN { credit } else { 0 };
         if self.credit > 0 {
             for number in self.starved.drain(..) {
@@ -193,5 +201,6 @@ impl<T> Lanes<T> {
                 ready.list_lane(number);
             }
         }
+        before - left
     }
 }

@@ -9,6 +9,8 @@ use std::task::{Wake, Waker};
 
 /// The number of what the connection itself is.
 const CONNECTION: u32 = u32::MAX;
+/// Streams, lanes and the connection wake each other: who goes on with that has its next turn after those of others.
+const LOOKS_MAX: usize = 64;
 
 /// The list of one connection.
 pub(super) struct Ready {
@@ -17,8 +19,11 @@ pub(super) struct Ready {
     connection: Rung,
     /// Of each lane, by its number; a number is used again, and so is its bell.
     lanes: Vec<Rung>,
-    /// What was listed is taken in here.
+    /// What was listed when that was looked at last, and how much of it went on.
     taken: Vec<u32>,
+    done: usize,
+    /// How often it was looked at, in this call.
+    looks: usize,
 }
 
 struct List {
@@ -113,7 +118,7 @@ impl Ready {
         let list =
             Arc::new(List { listed: Mutex::default(), complaint: AtomicU8::new(0), signal: signal.waker() });
         let connection = Rung::new(&list, CONNECTION);
-        Ready { signal, list, connection, lanes: Vec::new(), taken: Vec::new() }
+        Ready { signal, list, connection, lanes: Vec::new(), taken: Vec::new(), done: 0, looks: 0 }
     }
 
     /// From here to [`Ready::end`] whatever is listed is looked at without a call of the session.
@@ -121,25 +126,32 @@ impl Ready {
         self.signal.begin();
     }
 
-    pub(super) fn end(&self) {
+    pub(super) fn end(&mut self) {
+        self.looks = 0;
         self.signal.end();
     }
 
-    /// What was listed, in order; give it back when it is done with ([`Ready::recycle`]). Empty when nothing was.
-    pub(super) fn take(&mut self) -> Vec<u32> {
-        self.signal.lower();
-        let mut taken = std::mem::take(&mut self.taken);
-        std::mem::swap(&mut *self.list.lock(), &mut taken);
-        taken
-    }
-
-    pub(super) fn recycle(&mut self, mut taken: Vec<u32>) {
-        taken.clear();
-        self.taken = taken;
+    /// What goes on next, in the order in which it was listed; `pour` is called before each look at the list. `None` when nothing was
+    /// listed, and after so many looks that others have their turn first.
+    pub(super) fn next(&mut self, pour: impl FnOnce(&Ready)) -> Option<Part> {
+        if self.done == self.taken.len() {
+            if self.looks == LOOKS_MAX {
+                return None;
+            }
+            self.looks += 1;
+            pour(self);
+            self.signal.lower();
+            self.taken.clear();
+            self.done = 0;
+            std::mem::swap(&mut *self.list.lock(), &mut self.taken);
+        }
+        let number = *self.taken.get(self.done)?;
+        self.done += 1;
+        Some(self.look_at(number))
     }
 
     /// It is looked at now: what comes from here on lists it again.
-    pub(super) fn look_at(&self, number: u32) -> Part {
+    fn look_at(&self, number: u32) -> Part {
         if number == CONNECTION {
             self.connection.bell.is_listed.store(false, SeqCst);
             return Part::Connection;

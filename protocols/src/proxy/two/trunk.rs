@@ -21,8 +21,6 @@ use std::time::Duration;
 
 /// What the library keeps for a connection, about.
 const CONNECTION_BYTES: usize = 20 * 1024;
-/// Who goes on waking itself has its next turn after those of others.
-const ROUNDS_MAX: usize = 64;
 /// What a server may send that nobody has read: of a stream, and of all together.
 const WINDOW_BYTES: u32 = 256 * 1024;
 const WINDOWS_BYTES: u32 = 1024 * 1024;
@@ -194,19 +192,11 @@ impl<L: Layer> Trunk<L> {
 
     /// Goes on with all that can, and writes what there is to send.
     fn go_on(&mut self, layer: &mut L, io: &mut Io<'_>) -> Next {
-        for _ in 0..ROUNDS_MAX {
-            self.pour(io);
-            let listed = self.ready.take();
-            if listed.is_empty() {
-                break;
+        while let Some(part) = self.ready.next(|ready| _ = self.lanes.pour(&self.wire, ready, io)) {
+            match part {
+                Part::Connection => self.poll(layer, io),
+                Part::Lane(lane, is_rung) => self.drive(layer, lane, is_rung, io),
             }
-            for number in &listed {
-                match self.ready.look_at(*number) {
-                    Part::Connection => self.poll(layer, io),
-                    Part::Lane(lane, is_rung) => self.drive(layer, lane, is_rung, io),
-                }
-            }
-            self.ready.recycle(listed);
         }
         self.ready.end();
         self.note();
@@ -238,15 +228,6 @@ impl<L: Layer> Trunk<L> {
                 }
                 Purpose::Check | Purpose::Nothing => true,
             }
-    }
-
-    /// Writes what there is to send, and lets those go on that waited for that.
-    fn pour(&mut self, io: &mut Io<'_>) {
-        // Below high water: the engine would not read replies above it, and both sides would wait.
-        if self.wire.pour(io.room_bytes().saturating_sub(1), io) {
-            self.ready.list_connection();
-        }
-        self.lanes.refill(io.room_bytes().saturating_sub(self.wire.output_bytes()), &self.ready);
     }
 
     /// Reads on in what has arrived.
