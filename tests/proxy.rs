@@ -1156,7 +1156,13 @@ fn connections_used(driver: DriverChoice, workers: usize) -> usize {
 #[test]
 fn more_workers_do_not_multiply_connections() {
     on_both_drivers(|driver| {
-        let [one, two] = [1, 2].map(|workers| connections_used(driver, workers));
+        // Two workers choose by chance, and who is run when adds to it: one count in thirty was above the bound on a busy machine.
+        let median = |workers| {
+            let mut counts = [(); 5].map(|()| connections_used(driver, workers));
+            counts.sort_unstable();
+            counts[2]
+        };
+        let [one, two] = [1, 2].map(median);
         say_past_capture(&format!("{driver}: {one} connections with upstreams of one worker, {two} of two"));
         assert!(two * 10 <= one * 12, "{two} connections of two workers, {one} of one");
     });
