@@ -361,13 +361,12 @@ impl State {
                         false => out.extend_from_slice(data),
                     }
                 }
-                Decoded::Partial { consumed } if consumed > 0 && at + consumed < input.len() => {
-                    at += consumed
-                }
                 Decoded::Partial { consumed } => {
                     at += consumed;
-                    exchange.up.is_held = exchange.way.is_full(&exchange.up);
-                    break;
+                    if consumed == 0 || at == input.len() {
+                        exchange.up.is_held = exchange.way.is_full(&exchange.up);
+                        break;
+                    }
                 }
                 Decoded::End { consumed, trailers } => {
                     at += consumed;

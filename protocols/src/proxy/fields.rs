@@ -6,7 +6,7 @@
 //! a server behind CGI or WSGI does not tell the two apart.
 
 use super::name::is;
-use super::observe::{Identity, is_identity};
+use super::observe::{Identity, is_identity, write_ip};
 use crate::http::client::Framing as ReplyFraming;
 use crate::http::client::reader::{Defect, Response};
 use crate::http::message::{Expect, Fields, Framing, Head, Method, Version};
@@ -372,22 +372,6 @@ fn write_via(out: &mut Vec<u8>, version: Version, is_http2: bool, name: &str) {
     });
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-/// Most addresses have four numbers: without the machinery of formatting.
-fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mut digits = itoa::Buffer::new();
-            for (n, octet) in ip.octets().into_iter().enumerate() {
-                if n > 0 {
-                    out.push(b'.');
-                }
-                out.extend_from_slice(digits.format(octet).as_bytes());
-            }
-        }
-        IpAddr::V6(ip) => write!(out, "{ip}").expect("memory takes what is written"),
-    }
 }
 
 fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -256,10 +256,12 @@ impl State {
                     }
                     debug_assert!(exchange.down.len() <= 3 * HELD_BYTES, "more is held than the bound says");
                 }
-                Event::Partial { consumed } if consumed > 0 && at + consumed < input.len() => at += consumed,
                 Event::Partial { consumed } => {
-                    exchange.down.is_held = exchange.down.is_full();
-                    return Read::On(at + consumed);
+                    at += consumed;
+                    if consumed == 0 || at == input.len() {
+                        exchange.down.is_held = exchange.down.is_full();
+                        return Read::On(at);
+                    }
                 }
                 Event::End { consumed, trailers } => {
                     if exchange.stage == Stage::Body(ToClient::Chunked) {

@@ -196,7 +196,8 @@ fn time_of(secs: u64, format: LogFormat) -> Vec<u8> {
     }
 }
 
-fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+/// Most addresses have four numbers: without the machinery of formatting.
+pub(in crate::proxy) fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
     let mut digits = itoa::Buffer::new();
     match ip {
         IpAddr::V4(ip) => {

@@ -89,9 +89,11 @@ impl Bell {
 
     /// Has the connection look at this.
     pub(in crate::proxy) fn complain(&self, complaint: Complaint) {
-        self.list.complaint.fetch_max(complaint as u8, SeqCst);
-        self.list.lock().push(CONNECTION);
-        self.list.signal.wake_by_ref();
+        // Where another one was not heard yet, the connection is listed.
+        if self.list.complaint.fetch_max(complaint as u8, SeqCst) == 0 {
+            self.list.lock().push(CONNECTION);
+            self.list.signal.wake_by_ref();
+        }
     }
 
     fn list(&self) {
@@ -167,12 +169,12 @@ impl Ready {
         self.connection.bell.list();
     }
 
-    /// Lists the connection itself.
+    /// What does that.
     pub(super) fn connection_waker(&self) -> &Waker {
         &self.connection.waker
     }
 
-    /// Lists the lane with this number, which there is.
+    /// What lists the lane with this number, which there is.
     pub(super) fn lane_waker(&self, lane: usize) -> &Waker {
         &self.lanes[lane].waker
     }
