@@ -16,8 +16,9 @@ use crate::address::Address;
 use crate::datagram::Datagrams;
 use crate::event::{Errno, Event, Op, Socket};
 pub use crate::seam::names::Names;
+use crate::sys;
 use crate::time::Tick;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How long a turn may wait for the first event.
@@ -50,6 +51,27 @@ pub trait Hosted: Driver {
 
     /// The time now; reads the clock.
     fn clock(&self) -> Tick;
+}
+
+/// A driver whose sockets are the kernel's, which answers for them.
+trait OfKernel {}
+
+impl<D: OfKernel> Names for D {
+    fn peer(&self, socket: Socket) -> Option<Address> {
+        sys::peer(socket)
+    }
+
+    fn local(&self, socket: Socket) -> Option<Address> {
+        sys::local(socket)
+    }
+
+    fn unacknowledged_bytes(&self, socket: Socket) -> usize {
+        sys::unacknowledged_bytes(socket)
+    }
+
+    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
+        sys::datagrams::flow_socket(peer)
+    }
 }
 
 /// Moves bytes between sockets and buffers.

@@ -1,7 +1,9 @@
 //! Handlers that wait, on the simulated driver: futures that the test completes when it likes.
 
-use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
-use ringmill_engine::{Config, Counters};
+mod desk;
+
+use desk::{Desk, Guard, Run, get, undated};
+use ringmill_engine::driver::sim::Chaos;
 use ringmill_protocols::http::{
     self, Async, Handler, Limits, OwnedReply, OwnedRequest, Plan, Reply, Request, Server, Upload, WhenGone,
 };
@@ -9,70 +11,8 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
-
-/// What handlers wait for, and what became of them.
-#[derive(Clone, Default)]
-struct Desk(Rc<RefCell<State>>);
-
-#[derive(Default)]
-struct State {
-    waiting: Vec<Rc<RefCell<Wait>>>,
-    log: Vec<String>,
-}
-
-#[derive(Default)]
-struct Wait {
-    is_over: bool,
-    waker: Option<Waker>,
-}
-
-impl Desk {
-    /// A future that the test completes.
-    fn wait(&self) -> impl Future<Output = ()> + use<> {
-        let wait = Rc::new(RefCell::new(Wait::default()));
-        self.0.borrow_mut().waiting.push(wait.clone());
-        poll_fn(move |context| {
-            let wait = &mut *wait.borrow_mut();
-            wait.waker = Some(context.waker().clone());
-            if wait.is_over { Poll::Ready(()) } else { Poll::Pending }
-        })
-    }
-
-    fn waiting(&self) -> usize {
-        self.0.borrow().waiting.len()
-    }
-
-    /// Completes one of those that wait.
-    fn complete(&self, n: usize) {
-        let wait = self.0.borrow_mut().waiting.remove(n);
-        wait.borrow_mut().is_over = true;
-        let waker = wait.borrow_mut().waker.take();
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    fn complete_all(&self) {
-        (0..self.waiting()).for_each(|_| self.complete(0));
-    }
-
-    fn say(&self, what: impl Into<String>) {
-        self.0.borrow_mut().log.push(what.into());
-    }
-
-    fn said(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.borrow_mut().log)
-    }
-}
-
-/// Says that it is dropped.
-struct Guard(Desk);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.say("dropped");
-    }
-}
 
 async fn serve(desk: &Desk, request: OwnedRequest, reply: OwnedReply) -> OwnedReply {
     let (route, number) = request.path()[1..].split_once('/').unwrap_or((&request.path()[1..], "0"));
@@ -137,68 +77,16 @@ fn yield_once() -> impl Future<Output = ()> {
     })
 }
 
-struct Run {
-    simulation: Simulation,
-    listener: ringmill_engine::event::Socket,
-    desk: Desk,
+fn run(when_gone: WhenGone) -> Run {
+    run_with(0, Chaos::CALM, when_gone, Limits::default())
 }
 
-impl Run {
-    fn new(when_gone: WhenGone) -> Run {
-        Run::with(0, Chaos::CALM, when_gone, Limits::default())
-    }
-
-    fn with(seed: u64, chaos: Chaos, when_gone: WhenGone, limits: Limits) -> Run {
-        let desk = Desk::default();
-        let served = desk.clone();
-        let handler =
-            async move |request: OwnedRequest, reply: OwnedReply| serve(&served, request, reply).await;
-        let server = http::server_async(handler).when_gone(when_gone).with_limits(limits);
-        Run::of(server, seed, chaos, desk)
-    }
-
-    fn of<H: Handler>(server: Server<H>, seed: u64, chaos: Chaos, desk: Desk) -> Run {
-        let mut simulation = Simulation::new(seed, chaos, Config::default());
-        let listener = simulation.listen(server);
-        simulation.start();
-        Run { simulation, listener, desk }
-    }
-
-    fn connect(&self) -> Peer {
-        let peer = self.simulation.net().connect(self.listener).expect("somebody listens");
-        peer.set_window(1 << 21);
-        peer
-    }
-
-    fn rest(&mut self) {
-        for _ in 0..10 {
-            self.simulation.run_for(Duration::from_millis(5));
-        }
-    }
-
-    /// Everything that is heard, while whatever is waited for comes.
-    fn hear_all(&mut self, peer: &Peer) -> String {
-        let mut heard = Vec::new();
-        for _ in 0..200 {
-            self.simulation.run_for(Duration::from_millis(5));
-            heard.extend(peer.take());
-            self.desk.complete_all();
-        }
-        undated(&heard)
-    }
-
-    fn counters(&self) -> Counters {
-        self.simulation.counters()
-    }
-}
-
-fn undated(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.split("\r\n").filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\r\n")
-}
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+fn run_with(seed: u64, chaos: Chaos, when_gone: WhenGone, limits: Limits) -> Run {
+    let desk = Desk::default();
+    let served = desk.clone();
+    let handler = async move |request: OwnedRequest, reply: OwnedReply| serve(&served, request, reply).await;
+    let server = http::server_async(handler).when_gone(when_gone).with_limits(limits);
+    Run::of(server, seed, chaos, desk)
 }
 
 fn ok(fields: &str, body: &str) -> String {
@@ -210,7 +98,7 @@ fn ok(fields: &str, body: &str) -> String {
 
 #[test]
 fn what_is_ready_is_answered_in_place_and_what_is_not_when_it_is() {
-    let mut run = Run::new(WhenGone::Drop);
+    let mut run = run(WhenGone::Drop);
     let peer = run.connect();
     peer.send(get("/now").as_bytes());
     run.simulation.run_for(Duration::from_millis(1));
@@ -254,7 +142,7 @@ fn the_first_poll_has_no_waker_and_the_next_follows_at_once() {
 
 #[test]
 fn requests_are_answered_in_their_order() {
-    let mut run = Run::new(WhenGone::Drop);
+    let mut run = run(WhenGone::Drop);
     let peer = run.connect();
     let targets = ["/wait/1", "/now", "/yield/3", "/wait/2", "/now"];
     peer.send(targets.map(get).concat().as_bytes());
@@ -314,7 +202,7 @@ fn conversations() -> Vec<(String, String)> {
 fn replies_do_not_depend_on_how_the_input_was_cut() {
     for (said, expected) in conversations() {
         for cut in 0..said.len() {
-            let mut run = Run::new(WhenGone::HalfClose);
+            let mut run = run(WhenGone::HalfClose);
             let peer = run.connect();
             peer.send(&said.as_bytes()[..cut]);
             run.simulation.run_for(Duration::from_millis(3));
@@ -330,7 +218,7 @@ fn replies_do_not_depend_on_how_the_input_was_cut() {
 fn nor_on_what_the_kernel_does() {
     for (said, expected) in conversations() {
         for seed in 0..200 {
-            let mut run = Run::with(seed, Chaos::WILD, WhenGone::HalfClose, Limits::default());
+            let mut run = run_with(seed, Chaos::WILD, WhenGone::HalfClose, Limits::default());
             let peer = run.connect();
             peer.send(said.as_bytes());
             peer.shutdown();
@@ -348,7 +236,7 @@ fn nor_on_what_the_kernel_does() {
 
 #[test]
 fn a_large_answer_goes_out_as_the_client_reads_it() {
-    let mut run = Run::new(WhenGone::HalfClose);
+    let mut run = run(WhenGone::HalfClose);
     let peer = run.connect();
     peer.set_window(10_000);
     peer.send((get("/large") + &get("/now")).as_bytes());
@@ -366,7 +254,7 @@ fn a_large_answer_goes_out_as_the_client_reads_it() {
 #[test]
 fn a_handler_is_dropped_as_soon_as_its_client_leaves() {
     for is_reset in [false, true] {
-        let mut run = Run::new(WhenGone::Drop);
+        let mut run = run(WhenGone::Drop);
         let peer = run.connect();
         peer.send((get("/wait/1") + &get("/now")).as_bytes());
         run.rest();
@@ -389,7 +277,7 @@ fn a_handler_is_dropped_as_soon_as_its_client_leaves() {
 
 #[test]
 fn with_half_close_only_a_reset_drops_it() {
-    let mut run = Run::new(WhenGone::HalfClose);
+    let mut run = run(WhenGone::HalfClose);
     let (ends, resets) = (run.connect(), run.connect());
     for peer in [&ends, &resets] {
         peer.send((get("/wait/1") + &get("/now")).as_bytes());
@@ -409,7 +297,7 @@ fn with_half_close_only_a_reset_drops_it() {
 #[test]
 fn a_handler_that_runs_on_ends_without_its_client() {
     for is_reset in [false, true] {
-        let mut run = Run::new(WhenGone::RunOn);
+        let mut run = run(WhenGone::RunOn);
         let peer = run.connect();
         peer.send(get("/wait/2").as_bytes());
         run.rest();
@@ -431,7 +319,7 @@ fn a_handler_that_runs_on_ends_without_its_client() {
 
 #[test]
 fn who_runs_on_may_wait_for_the_client_to_leave_and_may_panic() {
-    let mut run = Run::new(WhenGone::RunOn);
+    let mut run = run(WhenGone::RunOn);
     for target in ["/gone", "/panic", "/wait/1"] {
         let peer = run.connect();
         peer.send(get(target).as_bytes());
@@ -455,7 +343,7 @@ fn no_more_run_on_than_may() {
 #[test]
 fn none_runs_on_for_ever() {
     let limits = Limits { run_on_timeout: Duration::from_secs(60), ..Limits::default() };
-    let mut run = Run::with(0, Chaos::CALM, WhenGone::RunOn, limits);
+    let mut run = run_with(0, Chaos::CALM, WhenGone::RunOn, limits);
     for _ in 0..2 {
         let peer = run.connect();
         peer.send(get("/wait/1").as_bytes());
@@ -472,7 +360,7 @@ fn none_runs_on_for_ever() {
 }
 
 fn no_more_than(expected: usize, limits: Limits) {
-    let mut run = Run::with(0, Chaos::CALM, WhenGone::RunOn, limits);
+    let mut run = run_with(0, Chaos::CALM, WhenGone::RunOn, limits);
     for _ in 0..3 {
         let peer = run.connect();
         peer.send(get("/wait/1").as_bytes());
@@ -489,7 +377,7 @@ fn no_more_than(expected: usize, limits: Limits) {
 
 #[test]
 fn a_panic_of_a_future_is_answered_as_that_of_a_handler() {
-    let mut run = Run::new(WhenGone::Drop);
+    let mut run = run(WhenGone::Drop);
     let (peer, other) = (run.connect(), run.connect());
     other.send(get("/wait/1").as_bytes());
     peer.send((get("/now") + &get("/panic") + &get("/now")).as_bytes());
@@ -505,7 +393,7 @@ fn a_panic_of_a_future_is_answered_as_that_of_a_handler() {
 #[test]
 fn a_handler_has_its_time() {
     let limits = Limits { handler_timeout: Duration::from_secs(1), ..Limits::default() };
-    let mut run = Run::with(0, Chaos::CALM, WhenGone::Drop, limits);
+    let mut run = run_with(0, Chaos::CALM, WhenGone::Drop, limits);
     let peer = run.connect();
     peer.send((get("/wait/1") + &get("/now")).as_bytes());
     run.simulation.run_for(Duration::from_millis(900));
@@ -522,7 +410,7 @@ fn a_handler_has_its_time() {
 
 #[test]
 fn a_draining_server_waits_for_its_handlers_and_says_that_it_closes() {
-    let mut run = Run::new(WhenGone::Drop);
+    let mut run = run(WhenGone::Drop);
     let peer = run.connect();
     peer.send(get("/wait/1").as_bytes());
     run.rest();
@@ -541,7 +429,7 @@ fn a_draining_server_waits_for_its_handlers_and_says_that_it_closes() {
 #[test]
 fn a_stopping_server_drops_its_handlers() {
     for when_gone in [WhenGone::Drop, WhenGone::RunOn] {
-        let mut run = Run::new(when_gone);
+        let mut run = run(when_gone);
         let peer = run.connect();
         peer.send(get("/wait/1").as_bytes());
         run.rest();
@@ -554,7 +442,7 @@ fn a_stopping_server_drops_its_handlers() {
 
 #[test]
 fn what_a_handler_holds_is_counted_until_it_has_answered() {
-    let mut run = Run::new(WhenGone::Drop);
+    let mut run = run(WhenGone::Drop);
     let peer = run.connect();
     peer.send(get("/now").as_bytes());
     run.rest();
@@ -573,7 +461,7 @@ fn what_a_handler_holds_is_counted_until_it_has_answered() {
 #[test]
 fn a_body_that_is_too_large_is_refused_before_the_handler() {
     let limits = Limits { body_bytes_max: 4, ..Limits::default() };
-    let mut run = Run::with(0, Chaos::CALM, WhenGone::Drop, limits);
+    let mut run = run_with(0, Chaos::CALM, WhenGone::Drop, limits);
     for body in
         ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
     {
@@ -752,8 +640,7 @@ fn a_wake_after_the_answer_polls_nothing() {
     for _ in 0..3 {
         peer.send(get("/").as_bytes());
         run.rest();
-        let wait = run.desk.0.borrow().waiting[0].clone();
-        let waker = wait.borrow().waker.clone().expect("it waits");
+        let waker = run.desk.waker(0);
         run.desk.complete(0);
         run.rest();
         waker.wake();

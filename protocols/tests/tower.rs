@@ -1,13 +1,15 @@
 //! Tower services over our HTTP/1.1, on the simulated driver: services that wait, bodies both ways, connections given over.
 #![cfg(feature = "tower")]
 
+mod desk;
+
 use bytes::Bytes;
+use desk::{Desk, Guard, Run, get, post, undated};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::rt::{Read, ReadBuf, Write};
-use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
-use ringmill_engine::{Config, Counters};
+use ringmill_engine::driver::sim::Chaos;
 use ringmill_protocols::adapt::{Body, BoxError, TowerServer, tower};
 use ringmill_protocols::http::Limits;
 use ringmill_protocols::websocket;
@@ -46,86 +48,19 @@ fn any(body: impl http_body::Body<Data = Bytes, Error: Into<BoxError>> + 'static
     AnyBody(Box::pin(body.map_err(Into::into)))
 }
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
-
-/// What services wait for, what runs beside them, and what became of them.
-#[derive(Clone, Default)]
-struct Desk(Rc<State>);
-
-#[derive(Default)]
-struct State {
-    waiting: RefCell<Vec<Rc<RefCell<Wait>>>>,
-    tasks: RefCell<Vec<Task>>,
-    log: RefCell<Vec<String>>,
-    /// Requests that the service takes before it is not ready.
-    permits: Cell<Option<usize>>,
-    asking: RefCell<Vec<Waker>>,
-}
-
-#[derive(Default)]
-struct Wait {
-    is_over: bool,
-    waker: Option<Waker>,
-}
-
-impl Desk {
-    /// A future that the test completes.
-    fn wait(&self) -> impl Future<Output = ()> + use<> {
-        let wait = Rc::new(RefCell::new(Wait::default()));
-        self.0.waiting.borrow_mut().push(wait.clone());
-        poll_fn(move |context| {
-            let wait = &mut *wait.borrow_mut();
-            wait.waker = Some(context.waker().clone());
-            if wait.is_over { Poll::Ready(()) } else { Poll::Pending }
-        })
-    }
-
-    fn waiting(&self) -> usize {
-        self.0.waiting.borrow().len()
-    }
-
-    fn complete_all(&self) {
-        for wait in std::mem::take(&mut *self.0.waiting.borrow_mut()) {
-            wait.borrow_mut().is_over = true;
-            let waker = wait.borrow_mut().waker.take();
-            waker.into_iter().for_each(Waker::wake);
-        }
-    }
-
-    /// What a runtime would do.
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.0.tasks.borrow_mut().push(Box::pin(task));
-    }
-
-    fn poll_tasks(&self) {
-        let tasks = std::mem::take(&mut *self.0.tasks.borrow_mut());
-        let context = &mut Context::from_waker(Waker::noop());
-        let left =
-            tasks.into_iter().filter_map(|mut task| task.as_mut().poll(context).is_pending().then_some(task));
-        let left: Vec<Task> = left.collect();
-        self.0.tasks.borrow_mut().extend(left);
-    }
-
-    fn say(&self, what: impl Into<String>) {
-        self.0.log.borrow_mut().push(what.into());
-    }
-
-    fn said(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.log.borrow_mut())
-    }
-}
-
-/// Says that it is dropped.
-struct Guard(Desk);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.say("dropped");
-    }
-}
-
 #[derive(Clone)]
-struct Program(Desk);
+struct Program {
+    desk: Desk,
+    readiness: Readiness,
+}
+
+/// How ready the service is.
+#[derive(Clone, Default)]
+struct Readiness {
+    /// Requests that it takes before it is not.
+    permits: Rc<Cell<Option<usize>>>,
+    asking: Rc<RefCell<Vec<Waker>>>,
+}
 
 impl Service<Request<Body>> for Program {
     type Response = Response<AnyBody>;
@@ -133,9 +68,9 @@ impl Service<Request<Body>> for Program {
     type Future = Pin<Box<dyn Future<Output = Result<Response<AnyBody>, BoxError>>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match self.0.0.permits.get() {
+        match self.readiness.permits.get() {
             Some(0) => {
-                self.0.0.asking.borrow_mut().push(context.waker().clone());
+                self.readiness.asking.borrow_mut().push(context.waker().clone());
                 Poll::Pending
             }
             _ => Poll::Ready(Ok(())),
@@ -143,10 +78,10 @@ impl Service<Request<Body>> for Program {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if let Some(permits) = self.0.0.permits.get() {
-            self.0.0.permits.set(Some(permits.checked_sub(1).expect("it said that it is ready")));
+        if let Some(permits) = self.readiness.permits.get() {
+            self.readiness.permits.set(Some(permits.checked_sub(1).expect("it said that it is ready")));
         }
-        let desk = self.0.clone();
+        let desk = self.desk.clone();
         Box::pin(async move { serve(desk, request).await })
     }
 }
@@ -287,77 +222,26 @@ async fn echo(mut io: hyper::upgrade::Upgraded, desk: Desk) {
     }
 }
 
-struct Run {
-    simulation: Simulation,
-    listener: ringmill_engine::event::Socket,
-    desk: Desk,
+fn run() -> Run {
+    run_with(0, Chaos::CALM, |server| server)
 }
 
-impl Run {
-    fn new() -> Run {
-        Run::with(0, Chaos::CALM, |server| server)
-    }
-
-    fn with(
-        seed: u64,
-        chaos: Chaos,
-        adapt: impl FnOnce(TowerServer<Program>) -> TowerServer<Program>,
-    ) -> Run {
-        let desk = Desk::default();
-        let mut simulation = Simulation::new(seed, chaos, Config::default());
-        let listener = simulation.listen(adapt(tower(Program(desk.clone()))));
-        simulation.start();
-        Run { simulation, listener, desk }
-    }
-
-    fn connect(&self) -> Peer {
-        let peer = self.simulation.net().connect(self.listener).expect("somebody listens");
-        peer.set_window(1 << 21);
-        peer
-    }
-
-    fn rest(&mut self) {
-        for _ in 0..10 {
-            self.simulation.run_for(Duration::from_millis(5));
-            self.desk.poll_tasks();
-        }
-    }
-
-    /// What a request gets that is answered without waiting.
-    fn ask(&mut self, peer: &Peer, request: impl AsRef<[u8]>) -> String {
-        peer.send(request.as_ref());
-        self.rest();
-        undated(&peer.take())
-    }
-
-    /// Everything that is heard, while whatever is waited for comes.
-    fn hear_all(&mut self, peer: &Peer) -> String {
-        let mut heard = Vec::new();
-        for _ in 0..200 {
-            self.simulation.run_for(Duration::from_millis(5));
-            heard.extend(peer.take());
-            self.desk.complete_all();
-            self.desk.poll_tasks();
-        }
-        undated(&heard)
-    }
-
-    fn counters(&self) -> Counters {
-        self.simulation.counters()
-    }
+fn run_with(
+    seed: u64,
+    chaos: Chaos,
+    adapt: impl FnOnce(TowerServer<Program>) -> TowerServer<Program>,
+) -> Run {
+    run_ready(Readiness::default(), seed, chaos, adapt)
 }
 
-fn undated(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.split("\r\n").filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\r\n")
-}
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
-}
-
-fn post(target: &str, body: &str) -> String {
-    format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+fn run_ready(
+    readiness: Readiness,
+    seed: u64,
+    chaos: Chaos,
+    adapt: impl FnOnce(TowerServer<Program>) -> TowerServer<Program>,
+) -> Run {
+    let desk = Desk::default();
+    Run::of(adapt(tower(Program { desk: desk.clone(), readiness })), seed, chaos, desk)
 }
 
 fn chunked(target: &str, chunks: &str) -> String {
@@ -374,7 +258,7 @@ fn ok(body: &str) -> String {
 
 #[test]
 fn what_is_ready_is_answered_in_place_and_what_is_not_when_it_is() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     assert_eq!(run.ask(&peer, get("/now")), ok("now"));
     assert_eq!((run.ask(&peer, get("/wait/1")), run.desk.waiting()), (String::new(), 1));
@@ -445,7 +329,7 @@ fn conversations() -> Vec<(String, String)> {
 fn replies_do_not_depend_on_how_the_input_was_cut() {
     for (said, expected) in conversations() {
         for cut in 0..said.len() {
-            let mut run = Run::with(0, Chaos::CALM, |server| {
+            let mut run = run_with(0, Chaos::CALM, |server| {
                 server.when_gone(ringmill_protocols::http::WhenGone::HalfClose)
             });
             let peer = run.connect();
@@ -466,7 +350,7 @@ fn replies_do_not_depend_on_how_the_input_was_cut() {
 fn nor_on_what_the_kernel_does() {
     for (said, expected) in conversations() {
         for seed in 0..100 {
-            let mut run = Run::with(seed, Chaos::WILD, |server| server);
+            let mut run = run_with(seed, Chaos::WILD, |server| server);
             let peer = run.connect();
             peer.send(said.as_bytes());
             let heard = run.hear_all(&peer);
@@ -479,7 +363,7 @@ fn nor_on_what_the_kernel_does() {
 fn what_flows_both_ways_comes_whole_whatever_the_kernel_does() {
     let bytes: String = (0..150_000).map(|n| char::from(b'a' + (n % 23) as u8)).collect();
     for seed in 0..60 {
-        let mut run = Run::with(seed, Chaos::WILD, |server| server);
+        let mut run = run_with(seed, Chaos::WILD, |server| server);
         let (uploads, tunnels, counts) = (run.connect(), run.connect(), run.connect());
         uploads.send(chunked("/echo", &format!("249f0\r\n{bytes}\r\n0\r\n\r\n")).as_bytes());
         tunnels.send((offer("/upgrade") + &bytes).as_bytes());
@@ -524,13 +408,14 @@ fn unchunked(reply: &str) -> String {
 
 #[test]
 fn a_service_that_is_not_ready_gets_the_request_when_it_is() {
-    let mut run = Run::new();
-    run.desk.0.permits.set(Some(1));
+    let readiness = Readiness::default();
+    let mut run = run_ready(readiness.clone(), 0, Chaos::CALM, |server| server);
+    readiness.permits.set(Some(1));
     let (first, other) = (run.connect(), run.connect());
     assert_eq!(run.ask(&first, get("/now") + &get("/now")), ok("now"));
     assert_eq!(run.ask(&other, post("/collect", "all")), "");
-    run.desk.0.permits.set(Some(9));
-    for waker in run.desk.0.asking.take() {
+    readiness.permits.set(Some(9));
+    for waker in readiness.asking.take() {
         waker.wake();
     }
     run.rest();
@@ -539,7 +424,7 @@ fn a_service_that_is_not_ready_gets_the_request_when_it_is() {
 
 #[test]
 fn a_long_body_comes_in_as_it_is_read() {
-    let (piece, mut run) = (vec![b'x'; 100_000], Run::new());
+    let (piece, mut run) = (vec![b'x'; 100_000], run());
     let peer = run.connect();
     peer.send(
         format!("POST /count/3 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 300 * piece.len())
@@ -563,7 +448,7 @@ fn a_long_body_comes_in_as_it_is_read() {
 
 #[test]
 fn a_body_goes_back_while_it_comes_in() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     let head = "HTTP/1.1 200 OK\r\nserver: ringmill\r\ntransfer-encoding: chunked\r\n\r\n";
     assert_eq!(run.ask(&peer, chunked("/echo", "3\r\nabc\r\n")), format!("{head}3\r\nabc\r\n"));
@@ -582,7 +467,7 @@ fn a_body_goes_back_while_it_comes_in() {
 
 #[test]
 fn a_client_is_told_to_go_on_when_its_body_is_wanted() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     let expects = |target: &str| {
         format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
@@ -604,7 +489,7 @@ fn a_client_is_told_to_go_on_when_its_body_is_wanted() {
 
 #[test]
 fn a_body_that_nobody_reads_costs_the_connection_only_if_it_is_long() {
-    let mut run = Run::new();
+    let mut run = run();
     let early = reply("401 Unauthorized", "early");
     let peer = run.connect();
     let long = format!("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 200_000);
@@ -625,7 +510,7 @@ fn a_body_that_nobody_reads_costs_the_connection_only_if_it_is_long() {
 
 #[test]
 fn bodies_are_limited_and_have_to_come() {
-    let mut run = Run::with(0, Chaos::CALM, |server| server.with_body_bytes_max(10));
+    let mut run = run_with(0, Chaos::CALM, |server| server.with_body_bytes_max(10));
     let peer = run.connect();
     assert_eq!(run.ask(&peer, chunked("/collect", "a\r\n0123456789\r\n0\r\n\r\n")), ok("0123456789"));
     assert!(
@@ -649,7 +534,7 @@ fn bodies_are_limited_and_have_to_come() {
 
 #[test]
 fn one_large_frame_goes_out_as_the_client_reads_it() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     peer.set_window(1_000_000);
     peer.send((get("/large/50000000") + &get("/now")).as_bytes());
@@ -671,7 +556,7 @@ fn who_leaves_takes_the_future_along() {
     for (is_reset, request) in
         [(false, get("/wait/1")), (true, get("/wait/1")), (false, get("/drip")), (true, get("/drip"))]
     {
-        let mut run = Run::new();
+        let mut run = run();
         let peer = run.connect();
         run.ask(&peer, &request);
         assert_eq!(run.desk.said(), [] as [&str; 0]);
@@ -688,7 +573,7 @@ fn who_leaves_takes_the_future_along() {
 
 #[test]
 fn a_panic_is_answered_and_ends_its_connection_alone() {
-    let mut run = Run::new();
+    let mut run = run();
     let (peer, other) = (run.connect(), run.connect());
     assert!(run.ask(&peer, get("/panics")).starts_with("HTTP/1.1 500 "));
     assert!(peer.is_at_end());
@@ -722,7 +607,7 @@ impl websocket::Handler for Socket {
 
 #[test]
 fn a_websocket_is_served_beside_a_service() {
-    let mut run = Run::with(0, Chaos::CALM, |server| server.websocket("/socket", Socket));
+    let mut run = run_with(0, Chaos::CALM, |server| server.websocket("/socket", Socket));
     let peer = run.connect();
     assert_eq!(run.ask(&peer, get("/now")), ok("now"));
     let handshake = |target: &str| {
@@ -744,7 +629,7 @@ fn a_websocket_is_served_beside_a_service() {
 
 #[test]
 fn an_upgraded_connection_is_the_programs() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     let heard = run.ask(&peer, offer("/upgrade") + "in the same packet");
     assert_eq!(heard, SWITCHED.to_owned() + "in the same packet");
@@ -773,7 +658,7 @@ fn an_upgraded_connection_is_the_programs() {
 
 #[test]
 fn the_other_end_of_an_upgraded_connection_may_leave() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     run.ask(&peer, offer("/upgrade"));
     peer.reset();
@@ -783,7 +668,7 @@ fn the_other_end_of_an_upgraded_connection_may_leave() {
 
 #[test]
 fn an_offer_that_is_declined_changes_nothing() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     assert_eq!(
         run.ask(&peer, offer("/now") + &get("/now") + &offer("/nothing")),
@@ -796,7 +681,7 @@ fn an_offer_that_is_declined_changes_nothing() {
 
 #[test]
 fn connect_gives_the_connection_over_as_well() {
-    let mut run = Run::new();
+    let mut run = run();
     let peer = run.connect();
     let connect = "CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n";
     assert_eq!(run.ask(&peer, connect), "HTTP/1.1 200 OK\r\nserver: ringmill\r\n\r\n");
@@ -805,7 +690,7 @@ fn connect_gives_the_connection_over_as_well() {
 
 #[test]
 fn a_drain_answers_what_runs_and_closes() {
-    let mut run = Run::new();
+    let mut run = run();
     let (waits, tunnel, idle) = (run.connect(), run.connect(), run.connect());
     assert_eq!(run.ask(&waits, get("/wait/1")), "");
     assert!(run.ask(&tunnel, offer("/upgrade")).starts_with("HTTP/1.1 101 "));
@@ -825,7 +710,7 @@ fn a_drain_answers_what_runs_and_closes() {
 #[test]
 fn a_handler_that_takes_too_long_is_given_up() {
     let limits = Limits { handler_timeout: Duration::from_secs(2), ..Limits::default() };
-    let mut run = Run::with(0, Chaos::CALM, |server| server.with_limits(limits));
+    let mut run = run_with(0, Chaos::CALM, |server| server.with_limits(limits));
     let peer = run.connect();
     assert_eq!(run.ask(&peer, post("/count/1", &"x".repeat(70_000))), "");
     run.simulation.run_for(Duration::from_secs(3));

@@ -12,7 +12,7 @@ mod splice;
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
 use crate::driver::splicing::Splicing;
-use crate::driver::{Driver, Names, Wait};
+use crate::driver::{Driver, OfKernel, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
@@ -22,7 +22,7 @@ use crate::time::Tick;
 use crate::token::Token;
 use mio::unix::SourceFd;
 use splice::resume;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Events taken from epoll at once.
@@ -406,23 +406,7 @@ impl Driver for Poll {
     }
 }
 
-impl Names for Poll {
-    fn peer(&self, socket: Socket) -> Option<Address> {
-        sys::peer(socket)
-    }
-
-    fn local(&self, socket: Socket) -> Option<Address> {
-        sys::local(socket)
-    }
-
-    fn unacknowledged_bytes(&self, socket: Socket) -> usize {
-        sys::unacknowledged_bytes(socket)
-    }
-
-    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
-        sys::datagrams::flow_socket(peer)
-    }
-}
+impl OfKernel for Poll {}
 
 /// The last event of an operation that did not come to anything.
 fn refused(input: Input, errno: Errno) -> Event {

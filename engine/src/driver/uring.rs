@@ -14,7 +14,7 @@ mod suspects;
 
 use crate::address::Address;
 use crate::datagram::{Datagrams, ENTRIES_MAX};
-use crate::driver::{Driver, Names, Wait};
+use crate::driver::{Driver, OfKernel, Wait};
 use crate::event::{Errno, Event, Op, Payload, Socket, Then};
 use crate::output::Output;
 use crate::pool::Pool;
@@ -30,7 +30,7 @@ pub use probe::{Abilities, probe};
 use slab::Slab;
 use splice::Splices;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 use suspects::Suspects;
 
@@ -578,23 +578,7 @@ impl Driver for Uring {
     }
 }
 
-impl Names for Uring {
-    fn peer(&self, socket: Socket) -> Option<Address> {
-        sys::peer(socket)
-    }
-
-    fn local(&self, socket: Socket) -> Option<Address> {
-        sys::local(socket)
-    }
-
-    fn unacknowledged_bytes(&self, socket: Socket) -> usize {
-        sys::unacknowledged_bytes(socket)
-    }
-
-    fn flow_socket(&self, peer: SocketAddr) -> Result<Socket, Errno> {
-        sys::datagrams::flow_socket(peer)
-    }
-}
+impl OfKernel for Uring {}
 
 impl Drop for Uring {
     /// Ends what is in flight, so that no memory is freed under the kernel. What does not end in time is leaked: safe,
