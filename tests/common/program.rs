@@ -346,8 +346,9 @@ fn eventually_ended(program: &mut Program) {
     eventually(true, || program.line_with("test result:").is_some());
 }
 
-/// The name of the test function that a closure was written in; of the inner one, where it wraps another.
+/// The name of the test function that a closure was written in, with its modules; of the inner one, where it wraps another.
 pub fn test_name<F>() -> &'static str {
     let closure = std::any::type_name::<F>().rsplit('<').next().unwrap_or_default();
-    closure.split("::").nth(1).expect("a closure's name has a crate and a function")
+    let (_, path) = closure.split_once("::").expect("a closure's name has a crate and a function");
+    path.split("::{{closure}}").next().unwrap_or_default()
 }
