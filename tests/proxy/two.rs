@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ringmill::http::Limits;
-use ringmill::proxy::ProxyConfig;
+use ringmill::proxy::{Check, ProxyConfig};
 use ringmill::{Address, Running};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -447,6 +447,29 @@ fn connections_of_http2_come_and_go() {
             let mut client = connect(&running);
             client.send(get("/"));
             assert_eq!(receive(&mut client).status, 502);
+        }
+    });
+}
+
+/// Checks of servers of HTTP/2 are streams as well, and their connections come and go beside those of clients.
+#[test]
+fn checks_in_http2_disturb_nobody() {
+    on_both_drivers(|driver| {
+        let server = Server::start(false);
+        let check = Check { every: Duration::from_millis(5), ..Check::new("/check".parse().unwrap()) };
+        let address = vec![Address::Ip(server.address)];
+        // A reply that comes only when the wait for a connection ends comes too late.
+        let queue_timeout = PATIENCE * 6;
+        let proxy =
+            ProxyConfig { is_http2: true, check: Some(check), queue_timeout, ..ProxyConfig::new(address) };
+        let running = serve(driver, proxy);
+        for n in 0..30 {
+            let checks = server.accepted.load(SeqCst);
+            eventually(true, || server.accepted.load(SeqCst) > checks + 1);
+            let mut client = connect(&running);
+            client.send(get(&format!("/{n}")));
+            let reply = receive(&mut client);
+            assert!(reply.status == 200 && reply.text().contains(&format!("/{n}|")), "{}", reply.head);
         }
     });
 }

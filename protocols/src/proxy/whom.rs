@@ -42,6 +42,11 @@ impl Bells {
         self.connections
     }
 
+    /// It has opened. That of a check is woken by nobody, and has not asked.
+    pub(super) fn entered(&mut self) {
+        self.entering = None;
+    }
+
     /// The stream is over.
     pub(super) fn leave(&mut self, key: usize) {
         self.all.try_remove(key);

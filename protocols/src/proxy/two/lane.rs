@@ -80,6 +80,7 @@ impl<L: Layer> Lane<L> {
     ) -> Lane<L> {
         let key = state.borrow_mut().bells.enter(bell.clone());
         let upper = Upper::open(layer, Origin::Connected(tag), io).apart();
+        state.borrow_mut().bells.entered();
         Lane { upper, key, rest: Rest::default(), source: None, sink: None, due: Tick::NEVER }
     }
 
