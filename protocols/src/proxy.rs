@@ -283,7 +283,7 @@ impl Proxy {
     fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Side {
         let place = Place::of_tag(tag);
         let mut state = self.state(io);
-        if state.groups.is_http2(place.group) && tag & Place::LANE == 0 {
+        if tag & Place::LANE == 0 && state.groups.is_http2(place.group, Place::is_check(tag)) {
             drop(state);
             let state = self.state.clone();
             return Side::Trunk(Box::new(Trunk::open(self, state, tag, io)));

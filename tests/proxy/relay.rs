@@ -41,6 +41,28 @@ fn relay(driver: DriverChoice, config: &ProxyConfig) -> Running {
     relay_within(driver, config, Duration::from_secs(600))
 }
 
+/// What is relayed is not HTTP, whatever version requests of the same servers would go in; their checks do.
+#[test]
+fn what_is_relayed_to_a_server_of_http2_stays_as_it_is() {
+    on_both_drivers(|driver| {
+        let server = Server::new();
+        let check = Check { every: Duration::from_secs(60), ..Check::new("/up".parse().unwrap()) };
+        let config = ProxyConfig {
+            is_http2: true,
+            check: Some(check),
+            ..ProxyConfig::relayed(vec![server.address.clone()])
+        };
+        let running = relay(driver, &config);
+        server.accept().expect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut client = connect(&running);
+        client.send(b"GET / HTTP/1.1\r\n\r\n");
+        let mut server = server.accept();
+        server.expect(b"GET / HTTP/1.1\r\n\r\n");
+        server.send(b"as it is");
+        client.expect(b"as it is");
+    });
+}
+
 /// Both ends of a relayed connection.
 fn pair(driver: DriverChoice) -> (Running, TcpStream, TcpStream) {
     let server = Server::new();

@@ -103,9 +103,10 @@ impl Groups {
         self.all[place.group].is_of.config.upstreams[place.server].peer.as_ref()?.reason()
     }
 
-    /// Whether its servers are spoken to in HTTP/2.
-    pub(super) fn is_http2(&self, key: usize) -> bool {
-        self.all[key].is_of.config.is_http2
+    /// Whether its servers are spoken to in HTTP/2. What is relayed goes as it is, so there only checks are.
+    pub(super) fn is_http2(&self, key: usize, is_check: bool) -> bool {
+        let config = &self.all[key].is_of.config;
+        config.is_http2 && (is_check || !config.is_relayed)
     }
 
     pub(super) fn is_leaving(&self, key: usize) -> bool {

@@ -60,7 +60,7 @@ impl Proxy {
         let (mut state, place) = (self.state_now(), Place::of_tag(tag));
         match Place::is_check(tag) {
             true => state.check_refused(place, refusal),
-            false if state.groups.is_http2(place.group) => state.trunk_refused(place, refusal),
+            false if state.groups.is_http2(place.group, false) => state.trunk_refused(place, refusal),
             false => state.refused(place, refusal, None),
         }
     }

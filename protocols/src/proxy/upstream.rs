@@ -227,7 +227,7 @@ impl State {
                     let to = ReplyTo {
                         cookie: self.groups.pool(place.group).cookie(exchange.wanted, place.server),
                         is_secured: exchange.is_secured,
-                        is_from_http2: self.groups.is_http2(place.group),
+                        is_from_http2: self.groups.is_http2(place.group, false),
                         framing,
                         is_http10: exchange.is_http10,
                         keep_alive: exchange.keep_alive,
