@@ -90,6 +90,11 @@ impl Health {
     /// It should have been ejected, and goes on since too many are. Whether that is to be said.
     pub(super) fn spare(&self, now: Tick) -> bool {
         self.spared.fetch_add(1, Relaxed);
+        self.is_to_be_said(now)
+    }
+
+    /// Whether it is to be said that it gets requests although it is not well: if that was not said lately.
+    pub(super) fn is_to_be_said(&self, now: Tick) -> bool {
         self.said_until.load(Relaxed) <= now.0
             && self.said_until.swap(now.after(SAY_EACH).0, Relaxed) <= now.0
     }

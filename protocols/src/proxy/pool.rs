@@ -112,26 +112,23 @@ impl Pool {
         }
     }
 
-    /// Chooses a server; not `but`, if there is another one, and none that is down, ejected or has just refused, unless all are. Those
+    /// Chooses a server; not `but`, if there is another one, and none that is down, ejected or has just refused, unless all others are. Those
     /// that stand by are chosen where no other one is left. `None` where all are drained.
     pub(super) fn choose(&mut self, wanted: Wanted, but: Option<usize>, now: Tick) -> Option<usize> {
         let is_checked = self.check.is_some();
-        let is_well = |it: &Endpoint| it.member.health.is_well(now, is_checked) && !it.member.is_avoided(now);
+        let is_ready =
+            |it: &Endpoint| it.member.health.is_well(now, is_checked) && !it.member.is_avoided(now);
         if let Wanted::Server(server) = wanted
-            && self.gather(but, now, |it| is_well(it))
+            && self.gather(but, now, |it| is_ready(it))
             && self.candidates.iter().any(|candidate| candidate.server == server)
             && self.may_stay(server)
         {
             return Some(server);
         }
-        let has_some = self.gather(but, now, |endpoint| is_well(endpoint) && !endpoint.is_backup)
-            || self.gather(but, now, |endpoint| is_well(endpoint) && endpoint.is_backup);
+        let has_some = self.gather(but, now, |endpoint| is_ready(endpoint) && !endpoint.is_backup)
+            || self.gather(but, now, |endpoint| is_ready(endpoint) && endpoint.is_backup);
         if !has_some {
-            // Whoever it is: all are tried in turn.
-            return match self.gather(but, now, |_| true) {
-                true => Some(balance::in_turn(&self.candidates, self.fleet.turn())),
-                false => but.filter(|server| !self.endpoints[*server].member.health.is_drained()),
-            };
+            return self.choose_unready(but, now);
         }
         let candidates = &self.candidates;
         Some(match (&self.balance, wanted) {
@@ -142,6 +139,24 @@ impl Pool {
                 balance::two_choices(candidates, &mut self.random)
             }
         })
+    }
+
+    /// Chooses where no server is ready: all that are well are tried in turn, else whoever it is. That one has just refused is the weakest
+    /// reason: the next connection may be taken, while who is down or ejected would answer with failures.
+    fn choose_unready(&mut self, but: Option<usize>, now: Tick) -> Option<usize> {
+        let is_checked = self.check.is_some();
+        let is_well = self.gather(but, now, |it| it.member.health.is_well(now, is_checked));
+        if !is_well && !self.gather(but, now, |_| true) {
+            return but.filter(|server| !self.endpoints[*server].member.health.is_drained());
+        }
+        let server = balance::in_turn(&self.candidates, self.fleet.turn());
+        let Endpoint { member, address, .. } = &self.endpoints[server];
+        if !is_well && member.health.is_to_be_said(now) {
+            tracing::warn!(
+                "upstream {address}: down or ejected, and it still gets requests: no server that is well is left to try"
+            );
+        }
+        Some(server)
     }
 
     /// Whether a client stays with this one of the candidates: whoever stands by keeps nobody once another one is well.

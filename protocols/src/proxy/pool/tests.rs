@@ -164,6 +164,32 @@ fn who_is_down_gets_nothing_unless_all_are() {
 }
 
 #[test]
+fn who_has_just_refused_comes_before_who_is_down_or_ejected() {
+    for stands_by in [false, true] {
+        let mut config = config(4, Balance::TwoChoices);
+        config.check = Some(Check::new("/up".parse().unwrap()));
+        config.upstreams[3].is_backup = stands_by;
+        let mut pool = Pool::new(&config, 1);
+        (0..2).for_each(|n| (0..3).for_each(|_| pool.note_check(n, false, Tick(1))));
+        fail(&pool, 2, 5);
+        let chosen = |pool: &mut Pool, but| {
+            let mut counts = [0; 4];
+            (0..100).for_each(|_| counts[pool.choose(Wanted::Any, but, Tick(1)).unwrap()] += 1);
+            counts.map(|count| count > 0)
+        };
+        assert_eq!(chosen(&mut pool, None), [false, false, false, true]);
+        assert!(pool.endpoints[3].avoid(Tick(1)));
+        assert_eq!(chosen(&mut pool, None), [false, false, false, true], "the others are no better");
+        let is_said = |n: usize| !pool.endpoints[n].member.health.is_to_be_said(Tick(1));
+        assert!(!(0..2).any(is_said));
+        // Whoever has tried that one tries the others, which is said.
+        assert_eq!(chosen(&mut pool, Some(3)), [true, true, true, false]);
+        let is_said = |n: usize| !pool.endpoints[n].member.health.is_to_be_said(Tick(1));
+        assert!((0..3).all(is_said));
+    }
+}
+
+#[test]
 fn who_is_drained_gets_nothing_whatever_becomes_of_the_others() {
     let config = config(2, Balance::TwoChoices);
     let mut pool = Pool::new(&config, 1);
