@@ -1,13 +1,17 @@
 //! The servers of an upstream as all workers of a process see them: counts in atomics, so that limits, the queue, the choice and the
 //! budget hold for the process. What a worker alone knows of a server is in `pool.rs`. Pure: keys, numbers and ticks.
 //!
-//! All counts are relaxed: each is right by itself, and nobody concludes from one of them to another. What two workers do at once may
-//! pass a limit of connections never, and a bound of idle ones by the workers that look at it at once.
+//! Who is told of room is decided by two counts: one worker has its request wait and then finds all connections open, another one closes its
+//! connection and then looks whether anybody waits. One of the two has to see what the other did, or nobody connects; so what is changed
+//! and looked at for that (connections, attempts, requests that have a connection, and that wait) is sequentially consistent. On x86 that
+//! costs nothing: what changes a count is locked in any case, and a load is a plain one. All other counts are relaxed, and so are these
+//! where they are only told or compared for a choice. What two workers do at once may pass a limit of connections never, and a bound of
+//! idle ones by the workers that look at it at once.
 
 use super::health::{Health, HealthCounts};
 use ringmill_engine::{Address, Tick, Waker};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -208,7 +212,7 @@ impl Member {
     pub(super) fn try_connect(&self, open_max: usize) -> bool {
         let is_taken = take(&self.open, open_max);
         if is_taken {
-            self.connecting.fetch_add(1, Relaxed);
+            self.connecting.fetch_add(1, SeqCst);
         }
         is_taken
     }
@@ -234,7 +238,7 @@ impl Member {
     }
 
     pub(super) fn begin_request(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.in_flight.fetch_add(1, SeqCst);
         self.requests.fetch_add(1, Relaxed);
     }
 
@@ -252,17 +256,19 @@ impl Member {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.open.load(Relaxed) as usize
+        self.open.load(SeqCst) as usize
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed) as usize
+        self.waiting.load(SeqCst) as usize
     }
 
     /// Connections without a request.
     pub(super) fn idle(&self) -> usize {
-        let used = self.connecting.load(Relaxed) + self.in_flight.load(Relaxed);
-        self.open.load(Relaxed).saturating_sub(used) as usize
+        // In this order: an attempt that becomes a connection with a request in between is not counted twice, which would hide an idle one.
+        let in_flight = self.in_flight.load(SeqCst);
+        let used = in_flight + self.connecting.load(SeqCst);
+        self.open.load(SeqCst).saturating_sub(used) as usize
     }
 
     /// Requests and flows that it has to do with.
@@ -310,12 +316,12 @@ impl Member {
 /// One more, if there are fewer than so many.
 fn take(count: &AtomicU32, max: usize) -> bool {
     let one_more = |count: u32| ((count as usize) < max).then_some(count.saturating_add(1));
-    count.fetch_update(Relaxed, Relaxed, one_more).is_ok()
+    count.fetch_update(SeqCst, SeqCst, one_more).is_ok()
 }
 
 fn give(count: &AtomicU32, number: usize) {
     if number > 0 {
-        count.fetch_sub(number as u32, Relaxed);
+        count.fetch_sub(number as u32, SeqCst);
     }
 }
 
