@@ -443,3 +443,36 @@ fn an_idle_connection_makes_room_for_another_worker() {
         assert_eq!(accepted, 2, "not every worker has clients");
     });
 }
+
+/// One address may be there twice, as of two names: what waits for the one has the room that the other one leaves, of one worker too.
+#[test]
+fn two_servers_at_one_address_have_its_connections_in_turn() {
+    const CLIENTS: usize = 8;
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let twice = || vec![upstream.address.clone(); 2];
+        let proxy = ProxyConfig { connections_max: 1, balance: Balance::RoundRobin, ..patient(twice()) };
+        let running = serve(driver, proxy.clone());
+        // The idle one is always the other's.
+        let mut client = connect(&running);
+        (0..6).for_each(|n| expect_own(&mut client, &format!("/{n}")));
+        // And so are those in use, which are not kept by either.
+        let address = ip(&running.addresses()[0]);
+        std::thread::scope(|scope| {
+            for n in 0..CLIENTS {
+                scope.spawn(move || {
+                    let mut client = connect_to(address);
+                    (0..20).for_each(|m| expect_own(&mut client, &format!("/{n}/{m}")));
+                });
+            }
+        });
+        let counts = proxy.fleet.counts().remove(0);
+        assert_eq!((counts.waiting, counts.in_flight), (0, 0));
+        assert!(counts.open <= 1);
+        say_past_capture(&format!(
+            "{driver}: {} connections for {} requests",
+            upstream.accepted(),
+            counts.requests
+        ));
+    });
+}

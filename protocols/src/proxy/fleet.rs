@@ -158,9 +158,9 @@ impl Fleet {
         lock(&self.0.bells).retain(|(known, _)| *known != number);
     }
 
-    /// Tells the other workers that there may be room.
-    pub(super) fn ring_others(&self, number: u64) {
-        lock(&self.0.bells).iter().filter(|(known, _)| *known != number).for_each(|(_, bell)| bell.wake());
+    /// Tells the workers, but not this one, that there may be room.
+    pub(super) fn ring(&self, but: Option<u64>) {
+        lock(&self.0.bells).iter().filter(|(known, _)| Some(*known) != but).for_each(|(_, bell)| bell.wake());
     }
 }
 

@@ -165,6 +165,15 @@ impl Pool {
         !is_backup(server) || self.candidates.iter().all(|candidate| is_backup(candidate.server))
     }
 
+    /// Tells whoever else may wait for this server that there may be room for connections, or that some are needed. One address may be there
+    /// twice, as of two names: the one is to the other what another worker is, and then this worker is told as well.
+    pub(super) fn ring_others(&self, server: usize) {
+        let member = &self.endpoints[server].member;
+        let is_it = |it: &&Endpoint| Arc::ptr_eq(&it.member, member);
+        let is_here_twice = self.endpoints.iter().filter(is_it).nth(1).is_some();
+        self.fleet.ring(self.bell.filter(|_| !is_here_twice));
+    }
+
     /// For requests that name no host.
     pub(super) fn host(&self) -> &str {
         self.endpoints.first().map_or("localhost", |endpoint| &endpoint.host)
@@ -308,7 +317,7 @@ impl Endpoint {
         self.connecting > self.waiting.len()
     }
 
-    /// Whether requests wait for it on other workers.
+    /// Whether requests wait for it on other workers, or on this one where its address is there twice.
     pub(super) fn is_wanted_elsewhere(&self) -> bool {
         self.member.waiting() > self.waiting.len()
     }
@@ -333,9 +342,9 @@ impl Endpoint {
         self.idle.drain(..wanted.min(self.idle.len())).collect()
     }
 
-    /// There may be room again.
-    pub(super) fn stop_yielding(&mut self) {
-        self.yields = false;
+    /// There may be room again. Whether it had given a connection up.
+    pub(super) fn stop_yielding(&mut self) -> bool {
+        std::mem::take(&mut self.yields)
     }
 
     /// An attempt to connect has come to an end: there is a connection.

@@ -225,8 +225,7 @@ impl State {
         if may_wait {
             self.connect_more(place);
             if self.groups[place].needs_idle_ones(connections_max) {
-                let pool = &self.groups.group(place.group).pool;
-                pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
+                self.groups.pool(place.group).ring_others(place.server);
             }
         }
         may_wait
@@ -273,21 +272,20 @@ impl State {
     pub(super) fn tell_others(&mut self, place: Place) {
         let connections_max = self.groups.config(place.group).connections_max;
         if self.groups[place].has_room_for_others(connections_max) {
-            let pool = &self.groups.group(place.group).pool;
-            pool.fleet.ring_others(pool.bell.unwrap_or(u64::MAX));
+            self.groups.pool(place.group).ring_others(place.server);
         }
     }
 
-    /// Another worker says that there may be room for connections, or that it needs some.
+    /// It is said that there may be room for connections, or that some are needed elsewhere.
     pub(super) fn look_for_room(&mut self) {
         let (mut waiting, mut surplus) = (Vec::new(), Vec::new());
         for (group, it) in self.groups.all() {
             let connections_max = it.connections_max();
             for (server, endpoint) in it.pool.endpoints.iter_mut().enumerate() {
-                endpoint.stop_yielding();
+                let has_yielded = endpoint.stop_yielding();
                 surplus.append(&mut endpoint.take_surplus(connections_max));
                 if !endpoint.waiting.is_empty() {
-                    waiting.push(Place { group, server });
+                    waiting.push((has_yielded, Place { group, server }));
                 }
             }
         }
@@ -295,7 +293,9 @@ impl State {
             self.upstreams[upstream].is_surplus = true;
             self.wake(self.upstreams[upstream].conn);
         }
-        waiting.into_iter().for_each(|place| self.connect_more(place));
+        // Whom one was given up for may be here: they come first.
+        waiting.sort_by_key(|(has_yielded, _)| *has_yielded);
+        waiting.into_iter().for_each(|(_, place)| self.connect_more(place));
     }
 
     /// Has the other workers ring for this one.
