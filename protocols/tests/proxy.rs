@@ -771,7 +771,9 @@ fn each_request_is_answered_once_by_its_own_reply() {
 fn the_first_byte_is_waited_for_from_when_all_was_sent() {
     const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 0\r\n\r\n";
-    for is_answered in [true, false] {
+    for (is_answered, expect) in
+        [(true, ""), (false, ""), (true, "Expect: 100-continue\r\n"), (false, "Expect: 100-continue\r\n")]
+    {
         let address = addresses().remove(0);
         let first_byte_timeout = Duration::from_secs(5);
         let config = ProxyConfig { first_byte_timeout, ..ProxyConfig::new(vec![address.clone()]) };
@@ -790,9 +792,12 @@ fn the_first_byte_is_waited_for_from_when_all_was_sent() {
         assert_eq!(status_of(client.take()).as_deref(), Some("200"));
         // Twice as long on its way as its answer may take.
         line.set_window(512);
-        client.send(
-            &[b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n", &[b'x'; 5000][..]].concat(),
-        );
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: 5000\r\n\r\n").as_bytes());
+        if !expect.is_empty() {
+            // For a while it waits for a 100, with its head sent.
+            simulation.run_for(Duration::from_secs(1));
+        }
+        client.send(&[b'x'; 5000]);
         let mut taken = 0;
         for _ in 0..11 {
             simulation.run_for(Duration::from_secs(1));

@@ -126,7 +126,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "RINGMILL_CONNECT_TIMEOUT", default_value = "2s", value_parser = options::timeout)]
     connect_timeout: Duration,
 
-    /// The reply must begin within this time, once the request was sent; else the answer is 504
+    /// The reply must begin within this time, once the request was sent, or its head if the client waits for a 100; else the answer is 504
     #[arg(long, value_name = "TIME", env = "RINGMILL_FIRST_BYTE_TIMEOUT", default_value = "30s", value_parser = options::timeout)]
     first_byte_timeout: Duration,
 

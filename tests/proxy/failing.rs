@@ -516,3 +516,88 @@ fn slow_bodies_and_heads_of_clients_have_an_end() {
         eventually(0, || running.stats().total().connections);
     });
 }
+
+const WAITING: &str = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+
+/// Reads heads, and says nothing.
+fn silent() -> Upstream {
+    Upstream::new(|line| {
+        while let Some(head) = line.head() {
+            assert!(head.contains("\r\nexpect: 100-continue\r\n"), "{head}");
+        }
+    })
+}
+
+/// Who waits for a 100 was not told to send: its server is late, and it is not.
+#[test]
+fn a_server_that_gives_no_100_is_late() {
+    on_both_drivers(|driver| {
+        let upstream = silent();
+        let first_byte_timeout = Duration::from_millis(200);
+        let limits = Limits { body_idle_timeout: first_byte_timeout / 4, ..Limits::default() };
+        let proxy = ProxyConfig { first_byte_timeout, limits: limits.clone(), ..config(&upstream) };
+        let fleet = proxy.fleet.clone();
+        let running = serve(driver, proxy);
+        let mut client = connect(&running);
+        let began = Instant::now();
+        client.send(WAITING);
+        let reply = receive(&mut client);
+        assert_eq!(
+            (reply.status, reply.text()),
+            (504, "504 Gateway Timeout: the upstream did not answer in time\n")
+        );
+        assert!(began.elapsed() >= first_byte_timeout);
+        client.rest();
+        assert_eq!(two::status_of_a_body_that_waits(&running), 504);
+        assert_eq!(fleet.counts()[0].failures, 2);
+        eventually(0, || running.stats().total().connections);
+
+        // Nor does it hurry while another one has the connection.
+        let queue_timeout = first_byte_timeout;
+        let proxy = ProxyConfig { connections_max: 1, queue_timeout, limits, ..config(&upstream) };
+        let running = serve(driver, proxy);
+        let [mut first, mut second] = [(); 2].map(|()| connect(&running));
+        first.send(WAITING);
+        eventually(3, || running.stats().total().connections);
+        second.send(WAITING);
+        assert_eq!(receive(&mut second).status, 503);
+    });
+}
+
+/// From where it sends its body, told or not, it is the client that has to come in time.
+#[test]
+fn a_client_that_waits_no_longer_for_a_100_has_its_own_time() {
+    on_both_drivers(|driver| {
+        let short = Duration::from_millis(100);
+        for (said, first) in [("HTTP/1.1 100 Continue\r\n\r\n", ""), ("", "o")] {
+            let upstream = Upstream::new(move |line| {
+                line.head();
+                line.send(said);
+                let body = [line.byte(), line.byte()];
+                line.try_send(match body {
+                    [Some(b'o'), Some(b'k')] => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                    _ => "",
+                });
+                line.wait_for_end();
+            });
+            let begin = |proxy| {
+                let running = serve(driver, proxy);
+                let mut client = connect(&running);
+                client.send(WAITING);
+                client.expect(said);
+                client.send(first);
+                (running, client)
+            };
+            let (_running, mut client) =
+                begin(ProxyConfig { first_byte_timeout: short, ..config(&upstream) });
+            // It takes its time, and the server waits with it.
+            std::thread::sleep(3 * short);
+            client.send(&"ok"[first.len()..]);
+            assert_eq!(receive(&mut client).status, 200, "{said:?}");
+
+            let limits = Limits { body_idle_timeout: short, ..Limits::default() };
+            let (_running, mut client) = begin(ProxyConfig { limits, ..config(&upstream) });
+            assert_eq!(receive(&mut client).status, 408, "{said:?}");
+        }
+    });
+}

@@ -307,6 +307,16 @@ fn grpc_passes_in_all_its_kinds() {
     });
 }
 
+/// Asks whether a body is wanted, and waits with it; what is answered.
+pub(super) fn status_of_a_body_that_waits(running: &Running) -> StatusCode {
+    wait(async {
+        let (_silent, body) = channel();
+        let mut request = call("/waits", body);
+        request.headers_mut().insert("expect", "100-continue".parse().unwrap());
+        client(running).await.send_request(request).await.unwrap().status()
+    })
+}
+
 /// Once its server has answered, a client may be silent with its body for longer than bodies may be; and the server while its client speaks.
 /// When both are, that is the end. By a client and a server of either version.
 #[test]

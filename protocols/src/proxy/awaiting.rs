@@ -14,15 +14,18 @@ fn look_after(first_byte_timeout: Duration) -> Duration {
 }
 
 impl Exchange {
-    /// All of the request is in its connection's output, or that was just sent.
+    /// All of the request is in its connection's output, or that was just sent; or its head is, whose client waits for a 100.
     pub(super) fn wait_for_reply(&mut self, first_byte_timeout: Duration, io: &mut Io<'_>) {
         self.has_left = io.queued_bytes() == 0;
+        self.unsent_bytes = usize::MAX;
         io.set_timeout(if self.has_left { first_byte_timeout } else { look_after(first_byte_timeout) });
     }
 
     /// More is to be sent than the connection takes, and nobody else waits: a stream may be given no room for ever, and is no connection
     /// whose sending the engine watches.
     pub(super) fn wait_for_room(&mut self, first_byte_timeout: Duration, io: &mut Io<'_>) {
+        // Its head alone may have left before, if its client waited for a 100.
+        self.has_left = false;
         self.unsent_bytes = self.up.len() + io.queued_bytes();
         io.set_timeout(first_byte_timeout);
     }

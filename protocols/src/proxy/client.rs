@@ -395,6 +395,7 @@ impl State {
             seen.received += at as u64;
         }
         let has_grown = exchange.up.bytes.len() > before;
+        exchange.expects &= !has_grown;
         if exchange.is_kept && exchange.up.bytes.len() > keeps_bytes_max {
             exchange.is_kept = false;
             exchange.form = Form::of_head(&exchange.up.bytes, &mut self.slots);

@@ -148,7 +148,7 @@ pub struct ProxyConfig {
     pub queue_max: usize,
     /// A request that has waited for so long is answered with 503.
     pub queue_timeout: Duration,
-    /// From the last byte of the request to the first of its reply; then 504.
+    /// From the last byte of the request, or of its head if the client waits for a 100, to the first of its reply; then 504.
     pub first_byte_timeout: Duration,
     /// A reply of which nothing comes for so long is cut, unless more of the request goes up meanwhile.
     pub idle_timeout: Duration,

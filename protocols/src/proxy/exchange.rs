@@ -61,7 +61,7 @@ pub(super) struct Exchange {
     pub(super) is_http10: bool,
     /// Nobody between the client and this proxy can read along.
     pub(super) is_secured: bool,
-    /// The client waits for a 100 before its body.
+    /// The client waits for a 100 before its body: none has come, and nothing of the body.
     pub(super) expects: bool,
     /// The client's connection goes on behind the reply.
     pub(super) keep_alive: bool,
@@ -198,9 +198,10 @@ impl Exchange {
         }
     }
 
-    /// Whether the client's input has to come in time. Once the server has answered, when the client goes on is between the two of them: then
-    /// the exchange may not be silent as a whole, for which the connection with the server has a deadline.
+    /// Whether the client's input has to come in time. While the client waits for a 100 it is the server that has to say something (RFC 9110,
+    /// 10.1.1). Once the server has answered, when the client goes on is between the two of them: then the exchange may not be silent as a
+    /// whole, for which the connection with the server has a deadline.
     pub(super) fn waits_for_body(&self) -> bool {
-        self.reads_client() && self.stage == Stage::Unanswered
+        self.reads_client() && self.stage == Stage::Unanswered && !self.expects
     }
 }

@@ -99,9 +99,12 @@ impl State {
             exchange.up.is_held = false;
         }
         match exchange.stage {
-            Stage::Unanswered if exchange.is_sent() => exchange.wait_for_reply(config.first_byte_timeout, io),
             // While more of the request is read, its client has a deadline.
-            Stage::Unanswered if exchange.reads_client() => io.set_deadline(None),
+            Stage::Unanswered if exchange.waits_for_body() => io.set_deadline(None),
+            // It was sent, or its head, behind which its client waits for a 100.
+            Stage::Unanswered if exchange.up.len() == 0 => {
+                exchange.wait_for_reply(config.first_byte_timeout, io);
+            }
             Stage::Unanswered => exchange.wait_for_room(config.first_byte_timeout, io),
             Stage::Body(_) if exchange.down.is_held => io.set_deadline(None),
             Stage::Body(_) => io.set_timeout(config.idle_timeout),
@@ -149,6 +152,8 @@ impl State {
                 match exchange.stage {
                     _ if is_held => io.set_deadline(None),
                     Stage::Body(_) => io.set_timeout(idle_timeout),
+                    // It may be the 100, with which the client's time begins.
+                    _ if exchange.waits_for_body() => io.set_deadline(None),
                     _ => {}
                 }
                 self.wake(client);

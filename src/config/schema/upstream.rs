@@ -101,7 +101,7 @@ impl Default for Connections {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Timeouts {
-    /// The reply must begin within this time, once the request was sent; else the answer is 504.
+    /// The reply must begin within this time, once the request was sent, or its head if the client waits for a 100; else the answer is 504.
     pub(crate) first_byte: Text<Timeout>,
     /// A reply of which nothing comes for this time is cut, unless more of the request goes to the server meanwhile.
     pub(crate) idle: Text<Timeout>,
