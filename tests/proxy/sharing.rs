@@ -1,6 +1,7 @@
 //! What workers share: servers and their health, connections, the queue, limits and rates.
 
 use super::*;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[test]
 fn of_several_upstreams_those_that_live_are_used() {
@@ -447,32 +448,40 @@ fn an_idle_connection_makes_room_for_another_worker() {
 /// One address may be there twice, as of two names: what waits for the one has the room that the other one leaves, of one worker too.
 #[test]
 fn two_servers_at_one_address_have_its_connections_in_turn() {
-    const CLIENTS: usize = 8;
     on_both_drivers(|driver| {
         let upstream = Upstream::honest();
-        let twice = || vec![upstream.address.clone(); 2];
-        let proxy = ProxyConfig { connections_max: 1, balance: Balance::RoundRobin, ..patient(twice()) };
-        let running = serve(driver, proxy.clone());
-        // The idle one is always the other's.
+        let sticky = Balance::Sticky(Sticky::new("place", b"a secret of the test").unwrap());
+        for balance in [Balance::RoundRobin, sticky.clone()] {
+            let twice = vec![upstream.address.clone(); 2];
+            let running = serve(driver, ProxyConfig { connections_max: 1, balance, ..patient(twice) });
+            // The idle one is often the other's.
+            let mut client = connect(&running);
+            (0..6).for_each(|n| expect_own(&mut client, &format!("/{n}")));
+        }
+        // A crowd that stays with the one of them leaves something to the other one's.
+        let twice = vec![upstream.address.clone(); 2];
+        let running = serve(driver, ProxyConfig { connections_max: 1, balance: sticky, ..patient(twice) });
         let mut client = connect(&running);
-        (0..6).for_each(|n| expect_own(&mut client, &format!("/{n}")));
-        // And so are those in use, which are not kept by either.
-        let address = ip(&running.addresses()[0]);
+        client.send(get("/"));
+        let cookie = receive(&mut client).field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        let (address, is_over) = (ip(&running.addresses()[0]), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            for n in 0..CLIENTS {
-                scope.spawn(move || {
+            for _ in 0..4 {
+                scope.spawn(|| {
                     let mut client = connect_to(address);
-                    (0..20).for_each(|m| expect_own(&mut client, &format!("/{n}/{m}")));
+                    while !is_over.load(Relaxed) {
+                        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n"));
+                        assert_eq!(receive(&mut client).status, 200);
+                    }
                 });
             }
+            let ask = |client: &mut TcpStream| {
+                client.send(get("/"));
+                receive(client).status
+            };
+            let statuses: Vec<u16> = (0..12).map(|_| ask(&mut client)).collect();
+            is_over.store(true, Relaxed);
+            assert_eq!(statuses, [200; 12]);
         });
-        let counts = proxy.fleet.counts().remove(0);
-        assert_eq!((counts.waiting, counts.in_flight), (0, 0));
-        assert!(counts.open <= 1);
-        say_past_capture(&format!(
-            "{driver}: {} connections for {} requests",
-            upstream.accepted(),
-            counts.requests
-        ));
     });
 }
