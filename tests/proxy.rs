@@ -62,6 +62,15 @@ fn deaf() -> (socket2::Socket, Address) {
     (socket, Address::Ip(address))
 }
 
+/// So many of them, at one port that is taken on all addresses of this machine.
+fn many_deaf(count: u16) -> (socket2::Socket, Vec<Address>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"0.0.0.0:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    let address = |n: u16| Address::Ip(([127, 7, n.to_be_bytes()[0], n.to_be_bytes()[1]], port).into());
+    (socket, (1..=count).map(address).collect())
+}
+
 /// The reply to a GET is its own.
 #[track_caller]
 fn expect_own(client: &mut TcpStream, target: &str) {

@@ -170,6 +170,33 @@ fn a_server_that_cannot_be_reached_is_passed_by() {
     });
 }
 
+/// However many refuse, each is tried once; where they do not answer, the client's time is one for all of them.
+#[test]
+fn a_client_whom_no_server_takes_is_not_kept() {
+    on_both_drivers(|driver| {
+        let (_nobody, servers) = many_deaf(300);
+        let config = ProxyConfig::relayed(servers);
+        let running = relay(driver, &config);
+        assert_eq!(connect(&running).expect_reset(), b"");
+        assert_eq!(config.fleet.counts().iter().map(|it| it.failures).sum::<u64>(), 300);
+        eventually(0, || running.stats().total().connections);
+
+        let silent = [(); 12].map(|()| silent());
+        let servers = silent.iter().map(|(_, _, address)| address.clone()).collect();
+        let timeout = Duration::from_millis(100);
+        let config = ProxyConfig {
+            connect_timeout: Some(timeout),
+            queue_timeout: timeout,
+            ..ProxyConfig::relayed(servers)
+        };
+        let running = relay(driver, &config);
+        assert_eq!(connect(&running).expect_reset(), b"");
+        let failures = config.fleet.counts().iter().map(|it| it.failures).sum::<u64>();
+        assert!(failures <= 6, "{failures} attempts of 100 ms each in 200 ms");
+        eventually(0, || running.stats().total().connections);
+    });
+}
+
 #[test]
 fn a_client_that_leaves_takes_its_attempt_along() {
     on_both_drivers(|driver| {

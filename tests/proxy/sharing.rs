@@ -485,3 +485,17 @@ fn two_servers_at_one_address_have_its_connections_in_turn() {
         });
     });
 }
+
+/// However many refuse: each is tried once.
+#[test]
+fn a_request_that_hundreds_of_servers_refuse_is_answered() {
+    on_both_drivers(|driver| {
+        let (_nobody, servers) = many_deaf(300);
+        let proxy = ProxyConfig { queue_timeout: PATIENCE, ..ProxyConfig::new(servers) };
+        let running = serve(driver, proxy.clone());
+        let mut client = connect(&running);
+        client.send(get("/"));
+        assert_eq!(receive(&mut client).status, 502);
+        assert_eq!(proxy.fleet.counts().iter().map(|it| it.failures).sum::<u64>(), 300);
+    });
+}

@@ -24,8 +24,8 @@ pub(super) struct Exchange {
     pub(super) way: Way,
     /// How often it was given a connection.
     pub(super) tries: u8,
-    /// Attempts to connect that were refused.
-    pub(super) refusals: u8,
+    /// Attempts to connect that were refused: all servers may be tried, of which there may be many.
+    pub(super) refusals: u32,
 
     /// For the upstream.
     pub(super) up: Pipe,

@@ -481,7 +481,7 @@ impl State {
             let exchange = &mut self.exchanges[key];
             exchange.way = Way::Off;
             exchange.refusals = exchange.refusals.saturating_add(1);
-            if usize::from(exchange.refusals) <= others && refusal != Refusal::Stopped {
+            if exchange.refusals as usize <= others && refusal != Refusal::Stopped {
                 let other = self.choose(key, Some(place.server));
                 self.dispatch(key, other);
             } else {

@@ -10,7 +10,7 @@ use crate::proxy::groups::Place;
 use crate::proxy::observe::{End as Outcome, Noted};
 use crate::proxy::state::State;
 use crate::proxy::whom::Whom;
-use ringmill_engine::{CloseReason, Facts, Io, Next, Refusal, Step};
+use ringmill_engine::{CloseReason, Facts, Io, Next, Refusal, Step, Tick};
 use std::time::Duration;
 
 /// So long an attempt to connect is taken to last where the engine says it (`Config::connect_timeout`).
@@ -60,7 +60,10 @@ impl State {
         let config = self.groups.config(group);
         let wait_timeout = config.queue_timeout + config.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let pair = &mut self.pairs[key];
-        pair.wait_due = self.now.after(wait_timeout);
+        if pair.wait_due == Tick::NEVER {
+            // One time for all servers that it tries.
+            pair.wait_due = self.now.after(wait_timeout);
+        }
         if let Some(place) = place {
             (pair.place, pair.way) = (place, Way::Waiting);
             if self.queue(key, place) {
@@ -85,7 +88,7 @@ impl State {
         let pair = &mut self.pairs[key];
         pair.way = Way::Off;
         pair.refusals = pair.refusals.saturating_add(1);
-        if usize::from(pair.refusals) <= others && refusal != Refusal::Stopped {
+        if pair.refusals as usize <= others && refusal != Refusal::Stopped {
             let server = pair.place.server;
             self.relay_choose(key, Some(server));
         } else {

@@ -45,8 +45,8 @@ pub(in crate::proxy) struct Pair {
     pub(super) place: Place,
     pub(super) way: Way,
     pub(super) wanted: crate::proxy::pool::Wanted,
-    /// Attempts to connect that were refused.
-    pub(super) refusals: u8,
+    /// Attempts to connect that were refused: all servers may be tried, of which there may be many.
+    pub(super) refusals: u32,
     /// One end broke off: so does the other one.
     pub(super) is_broken: bool,
     conns: [Option<Whom>; 2],

@@ -46,7 +46,8 @@ impl State {
         let pair = &mut self.pairs[pair];
         if let Some(noted) = &mut pair.seen {
             noted.seen.attached = now;
-            (noted.tries, noted.server) = (pair.refusals.saturating_add(1), Some(label.clone()));
+            let refusals = u8::try_from(pair.refusals).unwrap_or(u8::MAX);
+            (noted.tries, noted.server) = (refusals.saturating_add(1), Some(label.clone()));
         }
     }
 }
