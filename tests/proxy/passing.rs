@@ -130,18 +130,31 @@ fn bodies_stream_both_ways_at_once() {
 fn trailers_pass_both_ways() {
     on_both_drivers(|driver| {
         let upstream = Upstream::new(|line| {
-            line.request();
-            line.send("HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\nKeep_Alive: x\r\n\r\n");
+            for option in ["", "Connection: x-end\r\nX-End: a\r\n"] {
+                line.request();
+                line.send(format!(
+                    "HTTP/1.1 200 OK\r\nDate: now\r\n{option}Transfer-Encoding: chunked\r\n\r\n"
+                ));
+                line.send("2\r\nhi\r\n0\r\nX-Sum: 7\r\nX-End: b\r\nKeep_Alive: x\r\n\r\n");
+            }
             line.wait_for_end();
         });
         let running = before(driver, &[&upstream]);
         let mut client = connect(&running);
-        client.send(common::http::post_chunked(
+        let request = common::http::post_chunked(
             "/",
-            "3;x=y\r\nabc\r\n0\r\nX-Mine: 1\r\nX-Forwarded-For: 6\r\n\r\n",
-        ));
-        assert!(upstream.asked().ends_with("\r\n\r\n3\r\nabc\r\n0\r\nX-Mine: 1\r\n\r\n"));
-        client.expect("HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n");
+            "3;x=y\r\nabc\r\n0\r\nX-Mine: 1\r\nX-Forwarded-For: 6\r\nProxy: http://evil\r\n\r\n",
+        );
+        // A field that `Connection` names is for its connection in either place.
+        let named = request.replace("Host:", "Connection: x-mine\r\nHost:");
+        for (request, sent, received) in
+            [(request, "X-Mine: 1\r\n", "X-Sum: 7\r\nX-End: b\r\n"), (named, "", "")]
+        {
+            client.send(request);
+            let asked = upstream.asked();
+            assert!(asked.ends_with(&format!("\r\n\r\n3\r\nabc\r\n0\r\n{sent}\r\n")), "{asked}");
+            client.expect(format!("HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{received}\r\n"));
+        }
     });
 }
 

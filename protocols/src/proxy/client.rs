@@ -4,7 +4,7 @@ use super::accept::Form;
 use super::buffering::first_way;
 use super::exchange::{Exchange, HELD_BYTES, Pipe, Repeats, Stage, Way, piece};
 use super::fields::{
-    Client as Facts, Onward, asks_for_websocket, goes_no_further, write_request, write_trailers,
+    Client as Facts, Onward, asks_for_websocket, goes_no_further, write_last_chunk, write_request,
 };
 use super::groups::Place;
 use super::limit::client_of;
@@ -248,9 +248,9 @@ impl State {
         };
         let ids = self.seen.as_deref().map(|seen| &seen.ids);
         let facts = Facts { ip, is_trusted, is_secured, is_http2: client.is_http2, ids };
-        if write_request(&mut up, head, &to, &facts, &front.name).is_none() {
+        let Some(has_trailers) = write_request(&mut up, head, &to, &facts, &front.name) else {
             return self.refuse((400, "Connection names too many fields"), head, io);
-        }
+        };
         let repeats = match head.method {
             Method::Get | Method::Head | Method::Options => Repeats::Always,
             Method::Put | Method::Delete => Repeats::BehindKept,
@@ -273,7 +273,7 @@ impl State {
             way: first_way(&up, buffer_bytes, expects, &mut down),
             tries: 0,
             refusals: 0,
-            up: Pipe { bytes: up, ..Pipe::default() },
+            up: Pipe { bytes: up, has_trailers, ..Pipe::default() },
             is_kept: true,
             form: Form::Text,
             has_sent: false,
@@ -371,9 +371,7 @@ impl State {
                 Decoded::End { consumed, trailers } => {
                     at += consumed;
                     if exchange.is_chunked {
-                        out.extend_from_slice(b"0\r\n");
-                        write_trailers(out, trailers, true);
-                        out.extend_from_slice(b"\r\n");
+                        write_last_chunk(out, exchange.up.has_trailers.then_some(trailers), true);
                     }
                     exchange.decoder = None;
                 }

@@ -125,6 +125,8 @@ pub(super) struct Pipe {
     pub(super) taken: usize,
     /// The side that fills it waits for room.
     pub(super) is_held: bool,
+    /// Trailers come into it as well.
+    pub(super) has_trailers: bool,
 }
 
 impl Pipe {

@@ -54,6 +54,11 @@ impl<'b> Named<'b> {
         Some(named)
     }
 
+    /// A trailer of such a name is for its connection as well (RFC 9110, 7.6.1). The names are gone when it comes, so none passes behind them.
+    fn lets_trailers_pass(&self) -> bool {
+        self.len == 0
+    }
+
     fn has(&self, name: &[u8]) -> bool {
         self.names[..self.len].iter().any(|named| named.eq_ignore_ascii_case(name))
     }
@@ -105,14 +110,14 @@ pub(super) struct Onward<'a> {
     pub(super) is_buffered: bool,
 }
 
-/// Writes a request as it is passed on; `None` if `Connection` names too many fields.
+/// Writes a request as it is passed on; whether its trailers pass, too. `None` if `Connection` names too many fields.
 pub(super) fn write_request(
     out: &mut Vec<u8>,
     head: &Head<'_, '_>,
     to: &Onward<'_>,
     client: &Client<'_>,
     name: &str,
-) -> Option<()> {
+) -> Option<bool> {
     let named = Named::of(head.fields)?;
     let is_options = head.method == Method::Options;
     out.extend_from_slice(head.method.as_str().as_bytes());
@@ -182,7 +187,7 @@ pub(super) fn write_request(
         (false, false) => b"",
     });
     out.extend_from_slice(b"\r\n");
-    Some(())
+    Some(named.lets_trailers_pass())
 }
 
 /// Whether a request of OPTIONS is for this proxy, and goes no further (RFC 9110, 7.6.2).
@@ -283,12 +288,12 @@ pub(super) struct ReplyTo<'a> {
     pub(super) ids: Option<&'a Identity>,
 }
 
-/// Writes the final head of a reply as it is passed on.
+/// Writes the final head of a reply as it is passed on; whether its trailers pass, too.
 pub(super) fn write_reply(
     out: &mut Vec<u8>,
     response: &Response<'_, '_>,
     to: &ReplyTo<'_>,
-) -> Result<(), Defect> {
+) -> Result<bool, Defect> {
     let named = named_of(response)?;
     write_status(out, response);
     let has_date = write_fields(out, response, &named, to.ids.is_some());
@@ -315,7 +320,7 @@ pub(super) fn write_reply(
     } else {
         out.extend_from_slice(emit::head_end(to.keep_alive, to.is_http10));
     }
-    Ok(())
+    Ok(named.lets_trailers_pass())
 }
 
 /// Writes an interim head (RFC 9110, 15.2) as it is passed on.
@@ -352,12 +357,19 @@ fn write_fields(out: &mut Vec<u8>, response: &Response<'_, '_>, named: &Named<'_
     has_date
 }
 
-/// Writes the trailers that are passed on: fields whose syntax is good, each with its CRLF.
-pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client: bool) {
+/// Writes the last chunk of a body, and the trailers that are passed on, of those that may be: fields whose syntax is good, each with its
+/// CRLF.
+pub(super) fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&[u8]>, is_from_client: bool) {
+    out.extend_from_slice(b"0\r\n");
+    write_trailers(out, trailers.unwrap_or_default(), is_from_client);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_trailers(out: &mut Vec<u8>, trailers: &[u8], is_from_client: bool) {
     for line in trailers.split_inclusive(|byte| *byte == b'\n') {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        let is_dropped =
-            is_hop_by_hop(name) || is_from_client && (is_about_client(name) || is_identity(name));
+        let is_dropped = is_hop_by_hop(name)
+            || is_from_client && (is_about_client(name) || is_identity(name) || is(name, "proxy"));
         if !is_dropped {
             out.extend_from_slice(line);
         }

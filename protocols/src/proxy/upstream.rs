@@ -2,7 +2,7 @@
 //! done with a request takes the next one that waits, or is kept.
 
 use super::exchange::{HELD_BYTES, Stage, Way, piece};
-use super::fields::{ReplyTo, ToClient, write_interim, write_reply, write_trailers};
+use super::fields::{ReplyTo, ToClient, write_interim, write_last_chunk, write_reply};
 use super::groups::Place;
 use super::relay::pair::Joint;
 use super::state::{Loss, State, Upstream};
@@ -240,8 +240,9 @@ impl State {
                         name: &self.plan.front.name,
                         ids: exchange.seen.as_deref().map(|seen| &seen.ids).filter(|ids| ids.is_told()),
                     };
-                    if let Err(defect) = write_reply(&mut exchange.down.bytes, &response, &to) {
-                        return Read::Bad(defect);
+                    match write_reply(&mut exchange.down.bytes, &response, &to) {
+                        Ok(has_trailers) => exchange.down.has_trailers = has_trailers,
+                        Err(defect) => return Read::Bad(defect),
                     }
                     if let Some(seen) = &mut exchange.seen {
                         seen.status = response.status;
@@ -270,10 +271,8 @@ impl State {
                 }
                 Event::End { consumed, trailers } => {
                     if exchange.stage == Stage::Body(ToClient::Chunked) {
-                        let out = &mut exchange.down.bytes;
-                        out.extend_from_slice(b"0\r\n");
-                        write_trailers(out, trailers, false);
-                        out.extend_from_slice(b"\r\n");
+                        let trailers = exchange.down.has_trailers.then_some(trailers);
+                        write_last_chunk(&mut exchange.down.bytes, trailers, false);
                     }
                     return Read::Whole(at + consumed);
                 }
