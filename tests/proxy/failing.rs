@@ -432,8 +432,8 @@ fn a_reply_that_is_left_at_any_byte_is_nobodys_but_who_asked() {
                 let mut all = Vec::new();
                 // A cut may be told by a reset.
                 let _ = asking.read_to_end(&mut all);
-                let all =
-                    String::from_utf8_lossy(&all).replace("HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\n", "");
+                let all = String::from_utf8_lossy(&all)
+                    .replace("HTTP/1.1 103 Hints\r\nLink: <a>\r\nvia: 1.1 ringmill\r\n\r\n", "");
                 let is_refused = all.starts_with("HTTP/1.1 502 ") && all.ends_with("had answered\n");
                 let is_cut = all.starts_with("HTTP/1.1 200 ") && !all.ends_with("\r\n0\r\nX-Sum: 1\r\n\r\n");
                 assert!(is_refused || is_cut, "{at} {end}: {all:?}");
@@ -584,7 +584,9 @@ fn a_client_that_waits_no_longer_for_a_100_has_its_own_time() {
                 let running = serve(driver, proxy);
                 let mut client = connect(&running);
                 client.send(WAITING);
-                client.expect(said);
+                if !said.is_empty() {
+                    assert_eq!(receive_head(&mut client).status, 100);
+                }
                 client.send(first);
                 (running, client)
             };

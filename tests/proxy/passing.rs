@@ -251,13 +251,14 @@ fn interim_replies_pass_to_whom_they_mean_something() {
         });
         let running = before(driver, &[&upstream]);
         let last = "HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ncontent-length: 2\r\n";
-        let others = "HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 102 Wait\r\n\r\n";
+        let via = "via: 1.1 ringmill\r\n";
+        let others = format!("HTTP/1.1 103 Hints\r\nLink: <a>\r\n{via}\r\nHTTP/1.1 102 Wait\r\n{via}\r\n");
         let mut client = connect(&running);
         client.ask(get("/"), format!("{others}{last}\r\nhi"));
         let mut asking = connect(&running);
         asking.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
         // The body was not sent: the connection cannot go on.
-        asking.expect(format!("HTTP/1.1 100 Continue\r\n\r\n{others}{last}connection: close\r\n\r\nhi"));
+        asking.expect(format!("HTTP/1.1 100 Continue\r\n{via}\r\n{others}{last}connection: close\r\n\r\nhi"));
         asking.expect_eof();
         let mut old = connect(&running);
         old.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
@@ -279,7 +280,7 @@ fn a_body_waits_for_the_upstreams_100() {
         let running = before(driver, &[&upstream]);
         let mut client = connect(&running);
         client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
-        client.expect("HTTP/1.1 100 Continue\r\n\r\n");
+        client.expect("HTTP/1.1 100 Continue\r\nvia: 1.1 ringmill\r\n\r\n");
         client.ask("ok", "HTTP/1.1 200 OK\r\nDate: now\r\nvia: 1.1 ringmill\r\ncontent-length: 0\r\n\r\n");
         expect_own(&mut client, "/next");
         assert_eq!(upstream.accepted(), 1);

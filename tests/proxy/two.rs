@@ -717,7 +717,7 @@ mod frames {
             let mut client = connect(&running);
             client.send("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n");
             let raw = receive_trailed(&mut client);
-            assert!(raw.starts_with("HTTP/1.1 103 ") && raw.contains("\r\nlink: </a>\r\n"), "{raw}");
+            assert!(raw.starts_with("HTTP/1.1 103 ") && raw.contains("\r\nlink: </a>\r\nvia: 2.0 "), "{raw}");
             assert!(raw.ends_with("\r\n2\r\nhi\r\n0\r\nx-end: none\r\n\r\n"), "{raw}");
         });
     }

@@ -323,11 +323,17 @@ pub(super) fn write_reply(
     Ok(named.lets_trailers_pass())
 }
 
-/// Writes an interim head (RFC 9110, 15.2) as it is passed on.
-pub(super) fn write_interim(out: &mut Vec<u8>, response: &Response<'_, '_>) -> Result<(), Defect> {
+/// Writes an interim head (RFC 9110, 15.2) as it is passed on, of a server that may speak HTTP/2.
+pub(super) fn write_interim(
+    out: &mut Vec<u8>,
+    response: &Response<'_, '_>,
+    is_from_http2: bool,
+    name: &str,
+) -> Result<(), Defect> {
     let named = named_of(response)?;
     write_status(out, response);
     write_fields(out, response, &named, false);
+    write_via(out, response.version, is_from_http2, name);
     out.extend_from_slice(b"\r\n");
     Ok(())
 }

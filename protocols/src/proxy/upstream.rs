@@ -215,7 +215,12 @@ impl State {
                         100 => std::mem::take(&mut exchange.expects),
                         _ => !exchange.is_http10,
                     };
-                    if passes && let Err(defect) = write_interim(&mut exchange.down.bytes, &response) {
+                    let is_from_http2 = self.groups.is_http2(exchange.place.group, false);
+                    let out = &mut exchange.down.bytes;
+                    if passes
+                        && let Err(defect) =
+                            write_interim(out, &response, is_from_http2, &self.plan.front.name)
+                    {
                         return Read::Bad(defect);
                     }
                 }
