@@ -108,7 +108,7 @@ impl Server {
 #[serde(default)]
 pub(crate) struct Limits {
     /// Networks whose word is taken for who the client is (`X-Forwarded-For` and the like, `Forwarded`); from others these fields are
-    /// dropped.
+    /// dropped, and with `_` for `-` from all.
     pub(crate) trust: Vec<Text<NetworkText>>,
     /// A request head must arrive within this time, plus a second for each 256 bytes of it.
     pub(crate) head_timeout: Text<Timeout>,

@@ -130,7 +130,7 @@ pub struct ProxyConfig {
     pub buffer_bytes: usize,
     /// How many requests are taken, if not all.
     pub limit: Option<Limit>,
-    /// Who may say who the client is (`X-Forwarded-*`, `Forwarded`): from anybody else these fields are dropped.
+    /// Who may say who the client is (`X-Forwarded-*`, `Forwarded`): from anybody else these fields are dropped, and with `_` for `-` from all.
     pub trusted: Vec<Network>,
     /// What stands in `Via` (RFC 9110, 7.6.3).
     pub name: String,

@@ -3,7 +3,7 @@
 //!
 //! What belongs to one connection stays behind: framing, `Connection` and what it names, `Keep-Alive`, `TE`, `Upgrade` and
 //! credentials for proxies. So do fields in which a client could say who it is, unless it may. In their names `_` counts as `-`:
-//! a server behind CGI or WSGI does not tell the two apart.
+//! a server behind CGI or WSGI does not tell the two apart. Who may say so says it with `-`.
 
 use super::name::is;
 use super::observe::{Identity, is_identity, write_ip};
@@ -148,14 +148,14 @@ pub(super) fn write_request(
             continue;
         }
         if is_about_client(field.name) {
-            if client.is_trusted {
-                forwarded.note(field.name);
-                if is(field.name, "x-forwarded-for") {
-                    // Our own part follows behind all that came.
-                    forwarded.chain(out, field.value);
-                    continue;
-                }
-            } else {
+            // By a spelling with `_` a trusted peer may pass on what it does not know, and its own client has said.
+            if !client.is_trusted || field.name.contains(&b'_') {
+                continue;
+            }
+            forwarded.note(field.name);
+            if is(field.name, "x-forwarded-for") {
+                // Our own part follows behind all that came.
+                forwarded.chain(out, field.value);
                 continue;
             }
         }

@@ -68,6 +68,14 @@ fn nobody_says_who_he_is_unless_he_may() {
         "GET / HTTP/1.1~host: a~x-forwarded-for: 6.6.6.6~X-Forwarded-Proto: https~Forwarded: for=6.6.6.6~\
          x-forwarded-for: 1.2.3.4~forwarded: for=1.2.3.4~x-forwarded-host: a~via: 1.1 p~~",
     );
+    // Its own client may have said what it does not know by this spelling.
+    check_from(
+        &client(true),
+        &input(
+            "X-Forwarded-For: 7.7.7.7~X_Forwarded_For: 6.6.6.6~X-Forwarded_Proto: https~X_Real-IP: 6~A_b: c~",
+        ),
+        &format!("GET / HTTP/1.1~host: a~x-forwarded-for: 7.7.7.7~A_b: c~{OURS}~"),
+    );
     let v6 = Client {
         ip: Some("::1".parse().unwrap()),
         is_trusted: true,
