@@ -86,7 +86,6 @@ struct ClientLane<L: Layer> {
 }
 
 /// What became of a lane.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Drive {
     On,
     Starved,
@@ -381,26 +380,14 @@ impl<L: Layer> ClientLane<L> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.is_over(context)) {
             return self.end_late(context, &mut turn);
         }
-        let drive = self.move_on(layer, (turn, context), heads, io);
-        // What is reset takes nothing, so a reply that is finished was not taken back: nobody has to look.
-        if drive != Drive::Finished && self.has_left(context) { Drive::Left } else { drive }
-    }
-
-    fn move_on(
-        &mut self,
-        layer: &mut L,
-        (mut turn, context): (Turn<'_>, &mut Context<'_>),
-        heads: &RefCell<Heads>,
-        io: &mut Io<'_>,
-    ) -> Drive {
-        loop {
+        let drive = loop {
             let mut has_moved = false;
             if let Some(output) = self.lane.take() {
                 has_moved = true;
                 let is_good = output.pieces().all(|piece| self.read_piece(piece, &mut heads.borrow_mut()));
                 self.lane.give_back(layer, output, io);
                 if !is_good {
-                    return Drive::Cut;
+                    break Drive::Cut;
                 }
             }
             if let Some(socket) = &mut self.socket {
@@ -413,19 +400,21 @@ impl<L: Layer> ClientLane<L> {
             };
             match sent {
                 Sent::Whole if self.socket.as_ref().is_some_and(|socket| socket.listens()) => {}
+                // What is reset takes nothing, so a reply that is finished was not taken back: nobody has to look.
                 Sent::Whole => return Drive::Finished,
-                Sent::Broken => return Drive::Cut,
-                Sent::Starved => return Drive::Starved,
+                Sent::Broken => break Drive::Cut,
+                Sent::Starved => break Drive::Starved,
                 Sent::On | Sent::Waits => {}
             }
             match self.lane.feed(layer, context, io) {
-                Fed::Cut => return Drive::Cut,
+                Fed::Cut => break Drive::Cut,
                 Fed::Some => {}
                 Fed::Nothing if has_moved || self.lane.has_more() => {}
-                Fed::Nothing if self.lane.is_open() || sent == Sent::Waits => return Drive::On,
-                Fed::Nothing => return Drive::Cut,
+                Fed::Nothing if self.lane.is_open() || sent == Sent::Waits => break Drive::On,
+                Fed::Nothing => break Drive::Cut,
             }
-        }
+        };
+        if self.has_left(context) { Drive::Left } else { drive }
     }
 
     fn has_left(&mut self, context: &mut Context<'_>) -> bool {
