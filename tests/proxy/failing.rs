@@ -548,6 +548,7 @@ fn a_server_that_gives_no_100_is_late() {
         );
         assert!(began.elapsed() >= first_byte_timeout);
         client.rest();
+        drop(client);
         assert_eq!(two::status_of_a_body_that_waits(&running), 504);
         assert_eq!(fleet.counts()[0].failures, 2);
         eventually(0, || running.stats().total().connections);
@@ -568,7 +569,7 @@ fn a_server_that_gives_no_100_is_late() {
 #[test]
 fn a_client_that_waits_no_longer_for_a_100_has_its_own_time() {
     on_both_drivers(|driver| {
-        let short = Duration::from_millis(100);
+        let first_byte_timeout = Duration::from_millis(400);
         for (said, first) in [("HTTP/1.1 100 Continue\r\n\r\n", ""), ("", "o")] {
             let upstream = Upstream::new(move |line| {
                 line.head();
@@ -590,14 +591,13 @@ fn a_client_that_waits_no_longer_for_a_100_has_its_own_time() {
                 client.send(first);
                 (running, client)
             };
-            let (_running, mut client) =
-                begin(ProxyConfig { first_byte_timeout: short, ..config(&upstream) });
+            let (_running, mut client) = begin(ProxyConfig { first_byte_timeout, ..config(&upstream) });
             // It takes its time, and the server waits with it.
-            std::thread::sleep(3 * short);
+            std::thread::sleep(first_byte_timeout * 3 / 2);
             client.send(&"ok"[first.len()..]);
             assert_eq!(receive(&mut client).status, 200, "{said:?}");
 
-            let limits = Limits { body_idle_timeout: short, ..Limits::default() };
+            let limits = Limits { body_idle_timeout: first_byte_timeout / 4, ..Limits::default() };
             let (_running, mut client) = begin(ProxyConfig { limits, ..config(&upstream) });
             assert_eq!(receive(&mut client).status, 408, "{said:?}");
         }

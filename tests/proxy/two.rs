@@ -364,6 +364,24 @@ fn a_client_that_only_listens_is_not_hurried() {
     });
 }
 
+/// Before a server of HTTP/2 the body may as well come at once; and then it is its client that has time for it.
+#[test]
+fn who_waits_for_a_100_before_a_server_of_http2_is_told_at_once() {
+    on_both_drivers(|driver| {
+        let server = Server::start(false);
+        let first_byte_timeout = Duration::from_millis(400);
+        let config = ProxyConfig::new(vec![Address::Ip(server.address)]);
+        let running = serve(driver, ProxyConfig { is_http2: true, first_byte_timeout, ..config });
+        let mut client = connect(&running);
+        client.send("POST /sum HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+        assert_eq!(receive_head(&mut client).status, 100);
+        std::thread::sleep(first_byte_timeout * 3 / 2);
+        client.send("ok");
+        let raw = receive_trailed(&mut client);
+        assert!(raw.starts_with("HTTP/1.1 200 ") && raw.contains("\r\n1\r\n2\r\n"), "{raw}");
+    });
+}
+
 #[test]
 fn heads_follow_the_same_rules_in_either_version() {
     on_both_drivers(|driver| {
