@@ -339,6 +339,44 @@ fn names_are_followed_wherever_they_lead() {
     });
 }
 
+/// The answers for A and for AAAA are one: when one of them fails, the other is not all there is.
+#[test]
+fn half_an_answer_is_none() {
+    on_both_drivers(|driver| {
+        let (port, _upstreams) = Upstream::several(2);
+        let (host, service) = ("api.test", "_http._tcp.api.test");
+        let a = (host, Record::A([127, 9, 0, 2].into()));
+        // Nobody is there, which costs nobody anything.
+        let aaaa = (host, Record::Aaaa("::1".parse().unwrap()));
+        let srv = [(service, Record::Srv(1, 1, port, host)), (service, Record::Srv(1, 1, port, "one.test"))];
+        let one = ("one.test", Record::A([127, 9, 0, 1].into()));
+        for name in [format!("dns:{host}:{port}"), format!("dns:{service}")] {
+            let names = NameServer::new(&[a, aaaa, srv[0], srv[1], one]);
+            let program = proxy(driver, &[&name, "--resolver", &names.address.to_string()]);
+            let mut client = connect_to(program.http());
+            let mut seen = || {
+                client.send(get("/"));
+                receive(&mut client).text().to_owned()
+            };
+            let own = format!("127.9.0.2:{port}");
+            eventually(own.clone(), &mut seen);
+            // One of two kinds fails, and then all that there is.
+            for zone in [
+                &[(host, Record::FailsForA), aaaa, srv[0], srv[1], one][..],
+                &[(host, Record::FailsForA), srv[0], srv[1]],
+            ] {
+                names.tell(zone);
+                let asked = names.asked();
+                eventually(true, || names.asked() > asked + 4);
+                eventually(own.clone(), &mut seen);
+            }
+            // It is said that there is none of this kind any more.
+            names.tell(&[aaaa, srv[0], srv[1], one]);
+            eventually(true, || (0..20).all(|_| !seen().starts_with("127.9.0.2:")));
+        }
+    });
+}
+
 #[test]
 fn services_have_weights_and_those_that_stand_by() {
     on_both_drivers(|driver| {

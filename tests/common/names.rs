@@ -1,12 +1,16 @@
 //! A name server as a test wants it: it answers with what it was told last, and with a TTL of a second.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 /// What stands under a name.
 #[derive(Clone, Copy, Debug)]
 pub enum Record {
     A(Ipv4Addr),
+    Aaaa(Ipv6Addr),
+    /// Questions for A get no answer but SERVFAIL.
+    FailsForA,
     /// Priority, weight, port and target.
     Srv(u16, u16, u16, &'static str),
 }
@@ -17,22 +21,30 @@ type Zone = Arc<Mutex<Vec<(&'static str, Record)>>>;
 pub struct NameServer {
     pub address: SocketAddr,
     zone: Zone,
+    asked: Arc<AtomicUsize>,
 }
 
 impl NameServer {
     pub fn new(records: &[(&'static str, Record)]) -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, zone) = (socket.local_addr().unwrap(), Zone::default());
-        let server = NameServer { address, zone: zone.clone() };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let server = NameServer { address, zone: zone.clone(), asked: asked.clone() };
         server.tell(records);
         std::thread::spawn(move || {
             let mut buffer = [0; 512];
             while let Ok((bytes, peer)) = socket.recv_from(&mut buffer) {
                 let answer = answer(&buffer[..bytes], &zone.lock().unwrap());
                 socket.send_to(&answer, peer).unwrap();
+                asked.fetch_add(1, SeqCst);
             }
         });
         server
+    }
+
+    /// Questions that were answered.
+    pub fn asked(&self) -> usize {
+        self.asked.load(SeqCst)
     }
 
     /// From now on this is all it knows.
@@ -41,7 +53,7 @@ impl NameServer {
     }
 }
 
-/// RFC 1035, section 4: the question again, and the records of its name and type; NXDOMAIN where the name has none at all.
+/// RFC 1035, section 4: the question again, and the records of its name and type; NXDOMAIN where the name has none at all, SERVFAIL where it is to fail.
 fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
     let mut at = 12;
     let mut labels = Vec::new();
@@ -55,7 +67,14 @@ fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
     let name = labels.join(".");
     let known: Vec<&Record> = zone.iter().filter(|(own, _)| *own == name).map(|(_, record)| record).collect();
     let data: Vec<Vec<u8>> = known.iter().filter_map(|record| data(record, kind)).collect();
-    let code = if known.is_empty() { 3 } else { 0 };
+    let fails = kind == 1 && known.iter().any(|record| matches!(record, Record::FailsForA));
+    let code = if fails {
+        2
+    } else if known.is_empty() {
+        3
+    } else {
+        0
+    };
     let mut out =
         [&query[..2], &[0x81, 0x80 | code, 0, 1, 0, data.len() as u8, 0, 0, 0, 0], question].concat();
     for data in data {
@@ -82,6 +101,7 @@ fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
 fn data(record: &Record, kind: u16) -> Option<Vec<u8>> {
     match (record, kind) {
         (Record::A(ip), 1) => Some(ip.octets().to_vec()),
+        (Record::Aaaa(ip), 28) => Some(ip.octets().to_vec()),
         (Record::Srv(priority, weight, port, target), 33) => {
             let mut data = [priority.to_be_bytes(), weight.to_be_bytes(), port.to_be_bytes()].concat();
             for label in target.split('.') {

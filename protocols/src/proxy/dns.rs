@@ -1,13 +1,14 @@
 //! Names of servers, looked up again and again on a thread of its own: what a name means now, and who is told when that changes.
 //!
-//! An answer holds as long as its TTL says, within limits. Where a lookup fails, the last good answer goes on. Nothing here is on the
-//! way of a request.
+//! An answer holds as long as its TTL says, within limits. Where a lookup fails, or a part of it, the last good answer goes on: an address
+//! is gone when a name server has said so. Nothing here is on the way of a request.
 
 use super::config::Server;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{RData, RecordType};
 use ringmill_engine::Address;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -60,6 +61,19 @@ pub struct Lookups {
     options: LookupOptions,
 }
 
+/// Why a host has no address.
+struct Missing {
+    problem: String,
+    /// A name server says that there is none; else nobody knows.
+    is_said: bool,
+}
+
+impl Missing {
+    fn of(host: &str, error: &NetError) -> Missing {
+        Missing { problem: format!("{host} has no answer: {error}"), is_said: error.is_no_records_found() }
+    }
+}
+
 /// Names are looked up until this is dropped.
 pub struct Watching {
     names: Vec<Name>,
@@ -69,10 +83,18 @@ pub struct Watching {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Answer {
     servers: Vec<Server>,
     ttl: Duration,
+    /// What its hosts are.
+    hosts: Vec<(String, Vec<IpAddr>)>,
+}
+
+impl Answer {
+    fn host(&self, host: &str) -> Vec<IpAddr> {
+        self.hosts.iter().find(|(known, _)| known == host).map(|(_, ips)| ips.clone()).unwrap_or_default()
+    }
 }
 
 impl Lookups {
@@ -97,25 +119,28 @@ impl Lookups {
         let runtime = runtime.map_err(|error| format!("no thread to look names up: {error}"))?;
         let resolver = resolver(&options)?;
         let answers = runtime.block_on(async {
-            let all = async {
-                // All at once: one that takes long takes no time from the others.
-                let mut asked = Vec::new();
-                for name in &names {
-                    let (known, resolver, name) = (known(name), resolver.clone(), name.clone());
-                    asked.push(match known {
-                        Some(answer) => Ok(answer),
-                        None => Err(tokio::spawn(async move { look_up(&resolver, &name).await })),
-                    });
-                }
-                let mut answers = Vec::new();
-                for answer in asked {
-                    answers.push(match answer {
-                        Ok(known) => known,
-                        Err(asked) => asked.await.map_err(|error| error.to_string())??,
-                    });
-                }
-                Ok(answers)
-            };
+            let all =
+                async {
+                    // All at once: one that takes long takes no time from the others.
+                    let mut asked = Vec::new();
+                    for name in &names {
+                        let (known, resolver, name) = (known(name), resolver.clone(), name.clone());
+                        asked.push(match known {
+                            Some(answer) => Ok(answer),
+                            None => Err(tokio::spawn(async move {
+                                look_up(&resolver, &name, &Answer::default()).await
+                            })),
+                        });
+                    }
+                    let mut answers = Vec::new();
+                    for answer in asked {
+                        answers.push(match answer {
+                            Ok(known) => known,
+                            Err(asked) => asked.await.map_err(|error| error.to_string())??,
+                        });
+                    }
+                    Ok(answers)
+                };
             let late = |_| Err("looking names up takes too long: nobody answers".to_owned());
             tokio::time::timeout(START, all).await.unwrap_or_else(late)
         })?;
@@ -140,7 +165,7 @@ impl Lookups {
             for (number, name) in names.into_iter().enumerate() {
                 let (resolver, options, shared) = (resolver.clone(), options.clone(), shared.clone());
                 runtime.spawn(async move {
-                    let ttl = lock(&shared.0)[number].ttl;
+                    let first = lock(&shared.0)[number].clone();
                     let tell = |answer: Answer| {
                         let mut answers = lock(&shared.0);
                         let is_other = answers[number].servers != answer.servers;
@@ -152,7 +177,7 @@ impl Lookups {
                             (shared.1)(&all);
                         }
                     };
-                    follow(&resolver, &name, ttl, &options, tell).await;
+                    follow(&resolver, &name, first, &options, tell).await;
                 });
             }
             // Whether it is said or dropped.
@@ -176,16 +201,17 @@ impl Drop for Watching {
 async fn follow(
     resolver: &TokioResolver,
     name: &Name,
-    first: Duration,
+    mut last: Answer,
     options: &LookupOptions,
     tell: impl Fn(Answer),
 ) {
-    let (mut ttl, mut is_lost) = (first, false);
+    let (mut ttl, mut is_lost) = (last.ttl, false);
     loop {
         tokio::time::sleep(ttl.min(options.ttl_max).max(options.ttl_min)).await;
-        match look_up(resolver, name).await {
+        match look_up(resolver, name, &last).await {
             Ok(answer) => {
                 (ttl, is_lost) = (answer.ttl, false);
+                last = answer.clone();
                 tell(answer);
             }
             Err(problem) => {
@@ -221,13 +247,16 @@ fn resolver(options: &LookupOptions) -> Result<TokioResolver, String> {
     builder.build().map_err(|error| problem(&error))
 }
 
-async fn look_up(resolver: &TokioResolver, name: &Name) -> Result<Answer, String> {
-    let mut answer = Answer { servers: Vec::new(), ttl: Duration::MAX };
+/// What a name means now, which was `before`.
+async fn look_up(resolver: &TokioResolver, name: &Name, before: &Answer) -> Result<Answer, String> {
+    let mut answer = Answer { ttl: Duration::MAX, ..Answer::default() };
     match name {
         Name::Host(host, port) => {
-            let (ips, ttl) = host_of(resolver, host).await?;
-            let server = |ip| Server::from(Address::from(SocketAddr::new(ip, *port)));
-            answer = Answer { servers: ips.into_iter().map(server).collect(), ttl };
+            let found = host_of(resolver, host, &before.host(host)).await;
+            let (ips, ttl) = found.map_err(|missing| missing.problem)?;
+            let server = |ip: &IpAddr| Server::from(Address::from(SocketAddr::new(*ip, *port)));
+            answer =
+                Answer { servers: ips.iter().map(server).collect(), ttl, hosts: vec![(host.clone(), ips)] };
         }
         Name::Service(service) => {
             let found = resolver.srv_lookup(service.as_str()).await;
@@ -245,32 +274,32 @@ async fn look_up(resolver: &TokioResolver, name: &Name) -> Result<Answer, String
             for (srv, ttl) in services {
                 answer.ttl = answer.ttl.min(Duration::from_secs(ttl.into()));
                 let (resolver, host) = (resolver.clone(), srv.target.to_utf8());
-                targets.push((srv, tokio::spawn(async move { host_of(&resolver, &host).await })));
+                let before = before.host(&host);
+                let asked = async move { (host_of(&resolver, &host, &before).await, host, before) };
+                targets.push((srv, tokio::spawn(asked)));
             }
             let mut dead = None;
-            for (srv, found) in targets {
-                // A target that has no address is none: the others are as good as before.
-                match found.await.unwrap_or_else(|error| Err(error.to_string())) {
-                    Ok((ips, ttl)) => {
-                        let server = |ip| Server {
-                            weight: u32::from(srv.weight).max(1),
-                            is_backup: Some(srv.priority) != first,
-                            ..Server::from(Address::from(SocketAddr::new(ip, srv.port)))
-                        };
-                        answer.servers.extend(ips.into_iter().map(server));
-                        answer.ttl = answer.ttl.min(ttl);
-                    }
-                    Err(problem) => {
-                        answer.ttl = answer.ttl.min(RETRY);
-                        dead = Some(problem);
-                    }
-                }
+            for (srv, asked) in targets {
+                let (found, host, before) = asked.await.map_err(|error| error.to_string())?;
+                let (ips, ttl) = found.unwrap_or_else(|Missing { problem, is_said }| {
+                    tracing::debug!("{name}: {problem}");
+                    dead = Some(problem);
+                    // A target that has no address is none: the others are as good as before. One that nobody knows is what it was.
+                    (if is_said { Vec::new() } else { before }, RETRY)
+                });
+                let server = |ip: &IpAddr| Server {
+                    weight: u32::from(srv.weight).max(1),
+                    is_backup: Some(srv.priority) != first,
+                    ..Server::from(Address::from(SocketAddr::new(*ip, srv.port)))
+                };
+                answer.servers.extend(ips.iter().map(server));
+                answer.ttl = answer.ttl.min(ttl);
+                answer.hosts.push((host, ips));
             }
-            if let Some(problem) = dead {
-                if answer.servers.is_empty() {
-                    return Err(problem);
-                }
-                tracing::debug!("{name}: left out: {problem}");
+            if let Some(problem) = dead
+                && answer.servers.is_empty()
+            {
+                return Err(problem);
             }
         }
     }
@@ -281,11 +310,32 @@ async fn look_up(resolver: &TokioResolver, name: &Name) -> Result<Answer, String
     if answer.servers.is_empty() { Err(format!("{name} has no address")) } else { Ok(answer) }
 }
 
-/// The addresses of a host, and how long they hold.
-async fn host_of(resolver: &TokioResolver, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
-    let found = resolver.lookup_ip(host).await.map_err(|error| format!("{host} has no answer: {error}"))?;
+/// The addresses of a host, and how long they hold. What it had before says what is missed.
+async fn host_of(
+    resolver: &TokioResolver,
+    host: &str,
+    before: &[IpAddr],
+) -> Result<(Vec<IpAddr>, Duration), Missing> {
+    let found = resolver.lookup_ip(host).await.map_err(|error| Missing::of(host, &error))?;
+    let ips: Vec<IpAddr> = found.iter().take(SERVERS_MAX).collect();
+    // Both kinds are asked for, and where one of the two questions fails the answer to the other comes alone.
+    let is_v4: fn(&IpAddr) -> bool = IpAddr::is_ipv4;
+    for (is_it, kind) in [(is_v4, RecordType::A), (IpAddr::is_ipv6, RecordType::AAAA)] {
+        if before.iter().any(is_it) && !ips.iter().any(is_it) {
+            let name = found.as_lookup().query().name().clone();
+            match resolver.lookup(name, kind).await {
+                Err(error) if error.is_no_records_found() => {}
+                Err(error) => return Err(Missing::of(host, &error)),
+                Ok(again) if again.answers().iter().all(|record| record.record_type() != kind) => {}
+                Ok(_) => {
+                    let problem = format!("{host} had no {kind} records, and when asked again some");
+                    return Err(Missing { problem, is_said: false });
+                }
+            }
+        }
+    }
     let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-    Ok((found.iter().take(SERVERS_MAX).collect(), Duration::from_secs(ttl.into())))
+    Ok((ips, Duration::from_secs(ttl.into())))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
