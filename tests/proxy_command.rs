@@ -10,6 +10,7 @@ use common::program::{Program, ringmill, run};
 use common::upstream::Upstream;
 use common::*;
 use ringmill::http::{self, Reply, Request};
+use ringmill::proxy::{LookupOptions, Lookups, Name};
 use ringmill::{DriverChoice, Engine, Tls, TlsConfig, TlsStore};
 use std::io::{Read, Write};
 use std::process::Command;
@@ -375,6 +376,25 @@ fn half_an_answer_is_none() {
             eventually(true, || (0..20).all(|_| !seen().starts_with("127.9.0.2:")));
         }
     });
+}
+
+/// A name that was followed before goes on with what it is when the next plan is published, not when the file was read.
+#[test]
+fn what_is_learned_while_new_names_are_looked_up_counts() {
+    let a = |name, last| (name, Record::A([127, 9, 0, last].into()));
+    let names = NameServer::new(&[a("old.test", 1), a("new.test", 2)]);
+    let options = LookupOptions { resolvers: vec![names.address], ..LookupOptions::default() };
+    let [old, new] = ["old.test:80", "new.test:80"].map(|name| name.parse::<Name>().unwrap());
+    let (told, changes) = std::sync::mpsc::channel();
+    let before = Lookups::new(vec![old.clone()], options.clone()).unwrap();
+    let watching = before.watch(move |_| told.send(()).unwrap()).unwrap();
+    let mut next = Lookups::after(vec![new, old], options, &watching).unwrap();
+    names.tell(&[a("old.test", 3), a("new.test", 2)]);
+    changes.recv_timeout(PATIENCE).expect("a change is told");
+    drop(watching);
+    next.catch_up();
+    let addresses: Vec<_> = next.servers().concat().iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(addresses, ["127.9.0.2:80", "127.9.0.3:80"]);
 }
 
 #[test]

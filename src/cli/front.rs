@@ -11,7 +11,7 @@ use super::upstream_stats::UpstreamStats;
 use crate::config::{Known, Listen, Settled, Source, StartOnly};
 use ringmill::http::Server;
 use ringmill::layer::proxy::Prefixed;
-use ringmill::proxy::{Flowing, Flows, Plans, Proxy, Relaying, Watching};
+use ringmill::proxy::{Flowing, Flows, Lookups, Plans, Proxy, Relaying, Watching};
 use ringmill::{
     Address, Builder, Engine, Error, Gate, Layer, ListenOptions, Listeners, Tls, TlsPeer, TlsStore,
     WorkerContext,
@@ -205,7 +205,7 @@ impl Front {
             return Err(format!("{} changed, which needs a restart", changed.join(", ")));
         }
         let Settled { draft, lookups, listen, access_log, .. } = settled;
-        let lookups = draft.look_up(lookups, self.names.as_ref())?;
+        let mut lookups = draft.look_up(lookups, self.names.as_ref())?;
         let access_log = access_log.map(|(target, format)| Ok::<_, String>((open(&target)?, format)));
         let access_log = access_log.transpose()?;
         let mut left = std::mem::take(&mut self.current);
@@ -223,8 +223,9 @@ impl Front {
         {
             tracing::error!("{problem}");
         }
-        // Nobody publishes the plan before behind this one.
+        // Nobody publishes the plan before behind this one, and what was learned until now is in it.
         self.names = None;
+        lookups.iter_mut().for_each(Lookups::catch_up);
         self.plans.publish(draft.first(lookups.as_ref()));
         match draft.watch(lookups, &self.plans) {
             Ok(names) => self.names = names,

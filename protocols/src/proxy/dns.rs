@@ -59,6 +59,21 @@ pub struct Lookups {
     names: Vec<Name>,
     answers: Vec<Answer>,
     options: LookupOptions,
+    before: Option<Known>,
+}
+
+/// Names, and what they are.
+#[derive(Clone)]
+struct Known {
+    names: Vec<Name>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+}
+
+impl Known {
+    fn answer(&self, name: &Name) -> Option<Answer> {
+        let at = self.names.iter().position(|known| known == name)?;
+        Some(lock(&self.answers)[at].clone())
+    }
 }
 
 /// Why a host has no address.
@@ -76,8 +91,7 @@ impl Missing {
 
 /// Names are looked up until this is dropped.
 pub struct Watching {
-    names: Vec<Name>,
-    answers: Arc<Mutex<Vec<Answer>>>,
+    known: Known,
     /// Its drop is the sign.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -100,21 +114,16 @@ impl Answer {
 impl Lookups {
     /// Looks all of them up. What has no answer now is a mistake, or nobody knows whom to ask.
     pub fn new(names: Vec<Name>, options: LookupOptions) -> Result<Lookups, String> {
-        Lookups::with(names, options, |_| None)
+        Lookups::with(names, options, None)
     }
 
     /// Looks up those that were not watched before: the others go on with what they were last.
     pub fn after(names: Vec<Name>, options: LookupOptions, before: &Watching) -> Result<Lookups, String> {
-        let answers = lock(&before.answers).clone();
-        let known = |name: &Name| before.names.iter().position(|known| known == name);
-        Lookups::with(names, options, |name| known(name).map(|at| answers[at].clone()))
+        Lookups::with(names, options, Some(before.known.clone()))
     }
 
-    fn with(
-        names: Vec<Name>,
-        options: LookupOptions,
-        known: impl Fn(&Name) -> Option<Answer>,
-    ) -> Result<Lookups, String> {
+    fn with(names: Vec<Name>, options: LookupOptions, before: Option<Known>) -> Result<Lookups, String> {
+        let known = |name: &Name| before.as_ref().and_then(|before| before.answer(name));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("no thread to look names up: {error}"))?;
         let resolver = resolver(&options)?;
@@ -144,7 +153,18 @@ impl Lookups {
             let late = |_| Err("looking names up takes too long: nobody answers".to_owned());
             tokio::time::timeout(START, all).await.unwrap_or_else(late)
         })?;
-        Ok(Lookups { runtime, resolver, names, answers, options })
+        Ok(Lookups { runtime, resolver, names, answers, options, before })
+    }
+
+    /// Those that were watched before are what they were when that ended: the others may have taken their time since [`Lookups::after`].
+    pub fn catch_up(&mut self) {
+        if let Some(before) = self.before.take() {
+            for (name, answer) in self.names.iter().zip(&mut self.answers) {
+                if let Some(last) = before.answer(name) {
+                    *answer = last;
+                }
+            }
+        }
     }
 
     /// The servers of each name.
@@ -157,10 +177,11 @@ impl Lookups {
         self,
         on_change: impl Fn(&[Vec<Server>]) + Send + Sync + 'static,
     ) -> std::io::Result<Watching> {
-        let Lookups { runtime, resolver, names, answers, options } = self;
+        let Lookups { runtime, resolver, names, answers, options, .. } = self;
         let (stop, stopped) = oneshot::channel();
         let answers = Arc::new(Mutex::new(answers));
-        let (shared, watched) = (Arc::new((answers.clone(), on_change)), names.clone());
+        let known = Known { names: names.clone(), answers: answers.clone() };
+        let shared = Arc::new((answers, on_change));
         let thread = std::thread::Builder::new().name("ringmill-dns".into()).spawn(move || {
             for (number, name) in names.into_iter().enumerate() {
                 let (resolver, options, shared) = (resolver.clone(), options.clone(), shared.clone());
@@ -183,7 +204,7 @@ impl Lookups {
             // Whether it is said or dropped.
             let _ = runtime.block_on(stopped);
         })?;
-        Ok(Watching { names: watched, answers, stop: Some(stop), thread: Some(thread) })
+        Ok(Watching { known, stop: Some(stop), thread: Some(thread) })
     }
 }
 
