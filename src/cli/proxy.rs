@@ -45,7 +45,7 @@ pub(crate) struct Proxy {
     #[arg(long, env = "RINGMILL_TCP")]
     tcp: bool,
 
-    /// With --tcp: reset connections on which nothing moves for this time, and those of which a side takes nothing for as long, or twice that
+    /// With --tcp: reset connections on which nothing moves for this time, and those of which a side takes nothing for as long (18 hours at most), or twice that
     #[arg(long, value_name = "TIME", env = "RINGMILL_TCP_IDLE", default_value = "10m", value_parser = options::timeout)]
     tcp_idle: Duration,
 

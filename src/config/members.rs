@@ -15,6 +15,10 @@ pub(super) fn lookups(file: &File, draft: &Draft, problems: &mut Vec<Problem>) -
         problems.push(Problem::of_file("[dns] is given, and no server is a name that is looked up", remedy));
     }
     let schema::Dns { resolver, min_ttl, max_ttl } = file.dns.clone().unwrap_or_default();
+    if min_ttl.value > max_ttl.value {
+        let what = format!("[dns] min_ttl, {}, is longer than max_ttl, {}", min_ttl.text, max_ttl.text);
+        problems.push(Problem::of_file(what, "an answer holds at least min_ttl and at most max_ttl"));
+    }
     let resolvers = resolver.0.iter().map(|resolver| resolver.value).collect();
     LookupOptions { resolvers, ttl_min: min_ttl.value, ttl_max: max_ttl.value }
 }

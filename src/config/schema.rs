@@ -17,6 +17,7 @@ use super::text::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use toml::Spanned;
 
@@ -158,7 +159,7 @@ pub(crate) struct Listen {
     pub(crate) client_ca: Vec<PathBuf>,
     /// Answer every request with 308 and the same URL with https, and this port.
     #[serde(default)]
-    pub(crate) redirect_to_https: Option<u16>,
+    pub(crate) redirect_to_https: Option<NonZeroU16>,
     /// Networks of proxies: each connection must come from there and begin with a PROXY protocol header (version 1 or 2), which says who
     /// the client is.
     #[serde(default)]
@@ -199,7 +200,8 @@ pub(crate) struct Tcp {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(crate) to: Option<Spanned<String>>,
-    /// Connections on which nothing moves for this time are reset, and those of which a side takes nothing for as long, or twice that.
+    /// Connections on which nothing moves for this time are reset, and those of which a side takes nothing for as long (18 hours at most), or
+    /// twice that.
     #[serde(default = "ten_minutes")]
     pub(crate) idle: Text<Timeout>,
     /// Let the kernel pass on what comes in bulk: behind 256 KiB in a row one way, bytes go from one connection to the other without being

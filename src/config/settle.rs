@@ -19,6 +19,7 @@ use ringmill::proxy::{
 };
 use ringmill::{Address, Config, Gate, GateRules, TlsConfig, TlsVersion};
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -248,7 +249,7 @@ fn listeners(file: &File, names: &HashMap<&str, usize>, problems: &mut Vec<Probl
             tls: asked.tls.as_ref().map_or(Vec::new(), |tls| tls.get_ref().clone()),
             tls_min: asked.tls_min.as_ref().map_or(TlsVersion::V1_2, |version| version.value),
             client_ca: asked.client_ca.clone(),
-            https_port: asked.redirect_to_https,
+            https_port: asked.redirect_to_https.map(NonZeroU16::get),
             proxies: asked.proxy_protocol.iter().map(|network| network.value).collect(),
             tcp: asked.tcp.as_ref().map(|tcp| relays::relaying(asked, tcp, names, problems)),
             udp: asked.udp.as_ref().map(|udp| relays::flowing(asked, udp, names, problems)),

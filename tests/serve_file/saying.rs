@@ -55,6 +55,11 @@ fn mistakes_are_told_where_they_stand() {
     check(&with("[limits]\nhead_timeout = \"soon\""), &["expected a duration such as 10, 10s"]);
     check(&with("[limits]\ntrust = [\"10.0.0.1/8\"]"), &["has bits behind its prefix"]);
     check(
+        &with("[dns]\nmin_ttl = \"5m\"").replace("\"1\"", "\"dns:a.test:1\""),
+        &["min_ttl, 5m, is longer than max_ttl, 60s", "at least min_ttl and at most max_ttl"],
+    );
+    check(&with("").replace(":0\"", ":0\"\nredirect_to_https = 0"), &["a nonzero u16"]);
+    check(
         &with("[http2]\nstreams = 0\nwindow = \"1KiB\""),
         &["`http2.streams` is 0", "`http2.window` is 1024 bytes", "from 65535 to 2147483647 bytes"],
     );

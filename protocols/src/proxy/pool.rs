@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// An upstream that refused a connection is not chosen for so long, if there is another one.
 const AVOID: Duration = Duration::from_secs(1);
+/// Weights are at most this: where there is a larger one, all are made smaller in proportion.
+const WEIGHT_MAX: u32 = u16::MAX as u32;
 /// What each request adds to the budget of repeated ones, in thousandths: 20%.
 const BUDGET_REQUEST: u64 = 200;
 
@@ -77,6 +79,10 @@ pub(super) struct Endpoint {
 
 impl Pool {
     pub(super) fn new(config: &ProxyConfig, seed: u64) -> Pool {
+        // Whatever they are, as of services times those of the file, they keep their proportions.
+        let heaviest = config.upstreams.iter().map(|server| server.weight).max().unwrap_or(1);
+        let scale = u64::from(heaviest.max(WEIGHT_MAX));
+        let weight = |weight: u32| (u64::from(weight) * u64::from(WEIGHT_MAX) / scale).max(1) as u32;
         let endpoint = |server: &Server| Endpoint {
             address: server.address.clone(),
             host: server.address.ip().map_or("localhost".to_owned(), |ip| ip.to_string()),
@@ -88,7 +94,7 @@ impl Pool {
             in_flight: 0,
             flows: 0,
             member: config.fleet.member(&server.address),
-            weight: server.weight.clamp(1, u32::from(u16::MAX)),
+            weight: weight(server.weight),
             is_backup: server.is_backup,
             identity: key_of(server.address.to_string().as_bytes()),
             earned: 0,

@@ -20,6 +20,16 @@ fn workers_take_turns_together() {
 }
 
 #[test]
+fn large_weights_keep_their_proportions() {
+    let mut config = config(3, Balance::TwoChoices);
+    for (server, weight) in config.upstreams.iter_mut().zip([100_000, 1_000_000, 0]) {
+        server.weight = weight;
+    }
+    let weights: Vec<u32> = Pool::new(&config, 1).endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    assert_eq!(weights, [6553, WEIGHT_MAX, 1]);
+}
+
+#[test]
 fn what_other_workers_sent_counts() {
     for balance in [Balance::TwoChoices, Balance::Least] {
         let config = config(4, balance);
