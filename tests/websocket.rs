@@ -252,7 +252,7 @@ fn handshakes_that_are_good() {
         check(&handshake("/ws", "Content-Length: 0\r\n"), "");
         check(&handshake("/ws", "").replace("websocket", "WebSocket"), "");
         check(&handshake("/ws", "").replace("Connection: Upgrade", "Connection: keep-alive, upgrade"), "");
-        let protocols = "Sec-WebSocket-Protocol: first, second\r\nSec-WebSocket-Protocol: fourth\r\n";
+        let protocols = "Sec-WebSocket-Protocol: first,, second\r\nSec-WebSocket-Protocol: fourth\r\n";
         check(&handshake("/ws", protocols), "\r\nsec-websocket-protocol: second\r\n");
         let none = check(&handshake("/ws", "Sec-WebSocket-Protocol: first\r\n"), "");
         assert!(!none.contains("protocol"), "{none}");

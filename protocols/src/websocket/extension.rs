@@ -37,7 +37,7 @@ pub(super) fn negotiate<'a>(
     let mut agreed = None;
     for field in fields {
         let mut text = Text(field);
-        loop {
+        while text.has_element() {
             let name = text.token()?;
             let mut offer = Some(Offer::default());
             while text.take(b';') {
@@ -50,10 +50,7 @@ pub(super) fn negotiate<'a>(
             {
                 agreed = offer.accept(options, may_keep);
             }
-            if text.0.is_empty() {
-                break;
-            }
-            if !text.take(b',') {
+            if !text.0.is_empty() && text.0[0] != b',' {
                 return Err(Malformed);
             }
         }
@@ -137,6 +134,14 @@ impl<'a> Text<'a> {
         while let [b' ' | b'\t', rest @ ..] = self.0 {
             self.0 = rest;
         }
+    }
+
+    /// Whether there is one more element of a list; empty ones are none (RFC 9110, 5.6.1.2).
+    fn has_element(&mut self) -> bool {
+        while let [b' ' | b'\t' | b',', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+        !self.0.is_empty()
     }
 
     fn take(&mut self, byte: u8) -> bool {
@@ -264,9 +269,17 @@ mod tests {
     }
 
     #[test]
+    fn empty_elements_are_none() {
+        for field in ["", ",", " , \t,", "a,", ",a", "a,, b"] {
+            check(field, false, "none");
+        }
+        check(", permessage-deflate ,, a,", false, SHARED);
+    }
+
+    #[test]
     fn malformed_fields() {
         for field in
-            ["", ",", "a,", "a;", "a; b=", "a; b=\"\"", "a; b=\"c", "a; b=\"c d\"", "a b", "a; b=c d"]
+            ["a;", "a; b=", "a; b=\"\"", "a; b=\"c", "a; b=\"c d\"", "a b", "a; b=c d", "a,;", "a;, b"]
         {
             check(field, false, "malformed");
         }

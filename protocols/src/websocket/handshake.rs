@@ -116,8 +116,10 @@ fn protocols<'a>(request: &Request<'a>) -> Result<Vec<&'a str>, Refusal> {
     for value in all(request, "sec-websocket-protocol") {
         for name in value.split(|byte| *byte == b',') {
             let name = name.trim_ascii();
-            let is_good = !name.is_empty() && name.iter().all(|byte| is_token(*byte));
+            let is_good = name.iter().all(|byte| is_token(*byte));
             match str::from_utf8(name) {
+                // Such an element is none (RFC 9110, 5.6.1.2).
+                Ok("") => {}
                 Ok(name) if is_good => protocols.push(name),
                 _ => return Err(Refusal::Malformed("Sec-WebSocket-Protocol is no list of names")),
             }

@@ -256,8 +256,11 @@ impl Sending {
 
     /// The same for a client that has to begin anew: until then it is sent nothing of what it subscribed to.
     pub(super) fn begin_anew(&mut self, common: &Common, io: &mut Io<'_>) {
-        if self.phase == Phase::Open {
+        if self.is_open() {
             self.topics = None;
+        }
+        // Who goes already is sent as little.
+        if self.phase == Phase::Open {
             self.leave(Departure::Missed, MISSED_WITHIN, common, io);
         }
     }
