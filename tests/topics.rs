@@ -311,21 +311,61 @@ fn those_who_never_read_cost_no_more_than_the_log() {
 }
 
 #[test]
-fn a_burst_of_one_client_costs_nobody_a_message_who_reads() {
-    const MESSAGES: usize = 5000;
+fn a_burst_costs_nobody_a_message_who_reads() {
+    // How many clients publish how many messages of how many bytes, on how many workers. Far more than the log of a topic has room for, and more
+    // than a reader is sent at once.
+    #[track_caller]
+    fn check(driver: DriverChoice, workers: usize, clients: usize, messages: usize, bytes: usize) {
+        let config = config(driver).with_workers(workers);
+        let served = serve_with(config, TopicOptions::default(), Options::default(), EventOptions::default());
+        let mut readers: Vec<TcpStream> = (0..2 * workers).map(|_| served.subscriber("")).collect();
+        let mut events: Vec<TcpStream> = (0..2 * workers).map(|_| served.events("", "")).collect();
+        let total = clients * messages;
+        let mut numbers = 0..;
+        let bursts: Vec<(TcpStream, Vec<u8>)> = (0..clients)
+            .map(|_| {
+                let burst = numbers.by_ref().take(messages);
+                let burst = burst.flat_map(|number| ws::text(&format!("room {number:0bytes$}")));
+                (served.publisher(), burst.collect())
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for (mut publisher, burst) in bursts {
+                scope.spawn(move || {
+                    publisher.send(burst);
+                    publisher.ask(ws::text("count elsewhere"), said("0"));
+                });
+            }
+            for reader in &mut readers {
+                scope.spawn(move || {
+                    for number in 0..total {
+                        let Frame(first, text) = ws::receive(reader);
+                        assert!(first == 0x81, "{number} of {total}: {}", text.escape_ascii());
+                        assert_eq!(text.len(), bytes, "{number} of {total}");
+                    }
+                });
+            }
+            for client in &mut events {
+                scope.spawn(move || {
+                    for number in 0..total {
+                        let event = receive_chunk(client).expect("an event");
+                        assert!(event.starts_with(b"id: "), "{number} of {total}: {}", event.escape_ascii());
+                    }
+                });
+            }
+        });
+        let counters = served.topics.counters();
+        let told = (counters.busy, counters.slow_closed, counters.skipped, counters.resets);
+        assert_eq!((counters.published, told), (total as u64, (0, 0, 0, 0)), "{counters:?}");
+    }
     on_both_drivers(|driver| {
-        // Far more than the log of a topic has room for.
-        let served =
-            serve_with(config(driver), TopicOptions::default(), Options::default(), EventOptions::default());
-        let mut reader = served.subscriber("");
-        let mut publisher = served.publisher();
-        let burst = (0..MESSAGES).flat_map(|number| ws::text(&format!("room {number}")));
-        publisher.send(burst.collect::<Vec<u8>>());
-        for number in 0..MESSAGES {
-            assert_eq!(ws::receive(&mut reader), Frame(0x81, number.to_string().into_bytes()));
-        }
-        publisher.ask(ws::text("count room"), said("1"));
-        assert_eq!(served.topics.counters().published, MESSAGES as u64);
+        check(driver, 1, 1, 5000, 4);
+        check(driver, 1, 1, 5000, 200);
+        check(driver, 1, 1, 3000, 1000);
+        check(driver, 1, 1, 300, 20_000);
+        check(driver, 1, 10, 500, 200);
+        check(driver, 2, 1, 5000, 200);
+        check(driver, 2, 2, 2500, 200);
     });
 }
 

@@ -62,6 +62,11 @@ impl Dialer {
         self.requests.0.now.get()
     }
 
+    /// The number of this turn: what is sent in one to a peer whose buffers have room has left in the next. It begins again some time.
+    pub fn turn(&self) -> u32 {
+        self.requests.0.turn.get()
+    }
+
     /// A handle with which any thread can have [`Protocol::rung`](crate::Protocol::rung) called.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
@@ -138,6 +143,7 @@ struct Desk {
     list: RefCell<Vec<Request>>,
     /// The time of the turn.
     now: Cell<Tick>,
+    turn: Cell<u32>,
 }
 
 impl Requests {
@@ -159,6 +165,7 @@ impl Requests {
     #[inline]
     pub(crate) fn set_now(&self, now: Tick) {
         self.0.now.set(now);
+        self.0.turn.set(self.0.turn.get().wrapping_add(1));
     }
 
     fn push(&self, request: Request) {

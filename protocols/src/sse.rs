@@ -120,7 +120,8 @@ impl Source for Events {
         if body.sending_bytes() > 0 {
             return Fill::MoreOnceSent;
         }
-        while body.queued_bytes() < AT_ONCE_BYTES && body.room_bytes() > 0 {
+        while body.room_bytes() > 0 && (body.queued_bytes() < AT_ONCE_BYTES || self.subscription.is_urgent())
+        {
             match self.subscription.next() {
                 Next::Frame(frame) => body.queue(event(&frame)),
                 Next::Skipped(messages) => body.write(reset(messages).as_bytes()),

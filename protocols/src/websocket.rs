@@ -37,6 +37,7 @@ mod handler;
 mod handshake;
 mod message;
 mod options;
+mod publishing;
 mod receiving;
 mod sending;
 mod session;

@@ -159,7 +159,14 @@ impl Core {
         self.admit(name, outside)?;
         let restarts = outside.restarts.load(Ordering::Relaxed);
         let index = if is_home { self.wanted(name, restarts, outside) } else { self.mirror(name, outside) };
-        let subscriber = Subscriber { notify, at: WAITING, when_slow: how.when_slow, is_resting: false };
+        let subscriber = Subscriber {
+            notify,
+            at: WAITING,
+            when_slow: how.when_slow,
+            is_resting: false,
+            is_prompt: false,
+            turn: 0,
+        };
         let topic = &mut self.topics[index];
         let slot = topic.subscribers.insert(subscriber);
         topic.waiting.insert(slot, how.start);
@@ -236,6 +243,12 @@ impl Core {
         }
         Live::add(&outside.live.skipped, to - at);
         (Next::Skipped(Some(to - at)), false)
+    }
+
+    /// Whether a subscriber is to be sent more in this turn than one that does not read may cost.
+    pub(super) fn is_urgent(&mut self, index: usize, slot: usize, outside: Outside<'_>) -> bool {
+        let turn = outside.dialer.map_or(0, Dialer::turn);
+        self.topics[index].is_urgent(slot, turn, outside.options.behind_limits())
     }
 
     /// Replaces what is woken. What was before is to be dropped outside: with a waker a whole future may go, and its subscriptions.

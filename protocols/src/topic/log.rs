@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(super) struct Log {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// All that were ever appended.
+    pushed_bytes: u64,
     end: End,
 }
 
@@ -26,13 +28,15 @@ pub(super) struct End {
 
 struct Entry {
     frame: Arc<Frame>,
+    /// How many bytes were appended before it.
+    bytes_before: u64,
     /// When it was first seen by [`Log::expire`].
     seen: Option<Tick>,
 }
 
 impl Log {
     pub(super) fn new(next: u64, epoch: u64) -> Log {
-        Log { entries: VecDeque::new(), bytes: 0, end: End { next, epoch, cut: None } }
+        Log { entries: VecDeque::new(), bytes: 0, pushed_bytes: 0, end: End { next, epoch, cut: None } }
     }
 
     #[inline]
@@ -78,11 +82,21 @@ impl Log {
         self.entries.get(index).map(|entry| &entry.frame)
     }
 
+    /// So many messages and bytes come from this one on, which is kept or was.
+    pub(super) fn behind(&self, offset: u64) -> (u64, u64) {
+        let first = self.first().max(offset);
+        let entry = self.entries.get((first - self.first()) as usize);
+        let bytes = entry.map_or(0, |entry| self.pushed_bytes - entry.bytes_before);
+        (self.next().saturating_sub(offset), bytes)
+    }
+
     pub(super) fn push(&mut self, frame: Arc<Frame>) {
+        let bytes_before = self.pushed_bytes;
         self.bytes += frame.cost();
+        self.pushed_bytes += frame.cost() as u64;
         self.end.epoch = frame.place().epoch;
         self.end.next += 1;
-        self.entries.push_back(Entry { frame, seen: None });
+        self.entries.push_back(Entry { frame, bytes_before, seen: None });
     }
 
     /// Goes on elsewhere, with nothing kept: with the oldest that a log keeps which has come to this end.

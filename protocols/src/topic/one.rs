@@ -52,8 +52,14 @@ pub(super) struct Subscriber {
     pub(super) at: u64,
     pub(super) when_slow: SlowPolicy,
     pub(super) is_resting: bool,
+    /// It was sent as much as one that does not read may cost in this turn, and in the one before as well.
+    pub(super) is_prompt: bool,
+    /// In which turn that was last.
+    pub(super) turn: u32,
 }
 
+/// What is sent has left so many turns later, unless its reader is slow: one, and one more where many events are due.
+const PROMPT_TURNS: u32 = 2;
 /// In place of an offset, of which there are not so many.
 pub(super) const WAITING: u64 = u64::MAX;
 
@@ -112,6 +118,18 @@ impl Topic {
             self.waiting.remove(&slot);
         }
         self.subscribers[slot].at = at;
+    }
+
+    /// Whether one that was sent as much as one that does not read may cost is to be sent more in this turn, because others publish faster
+    /// than that. It has to be known for a prompt reader: what it was sent in the turn before has left.
+    pub(super) fn is_urgent(&mut self, slot: usize, turn: u32, limits: (u64, u64)) -> bool {
+        let subscriber = &mut self.subscribers[slot];
+        if subscriber.turn != turn {
+            subscriber.is_prompt = turn.wrapping_sub(subscriber.turn) <= PROMPT_TURNS;
+            subscriber.turn = turn;
+        }
+        let (messages, bytes) = self.log.behind(subscriber.at);
+        subscriber.is_prompt && (messages > limits.0 || bytes > limits.1)
     }
 
     /// It has read everything.

@@ -39,9 +39,14 @@ impl TopicOptions {
         (self.inbox_messages_max, self.inbox_bytes_max)
     }
 
-    /// So many of them it takes at once.
+    /// So many of them it takes at once. Fewer bytes than messages: an output takes only so many in a turn.
     pub(super) fn burst_limits(&self) -> (usize, usize) {
-        (self.messages_max / 2, self.bytes_max / 2)
+        (self.messages_max / 8, self.bytes_max / 16)
+    }
+
+    /// A subscriber that is further behind than so many messages and bytes is to be sent more at once than one that does not read may cost.
+    pub(super) fn behind_limits(&self) -> (u64, u64) {
+        (self.messages_max as u64 / 8, self.bytes_max as u64 / 16)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// So much is sent to a client at once, and the message that passes it; the next when all of that has left. It is the most that one who
-/// does not read costs besides its place in the log.
+/// does not read costs besides its place in the log. One that reads, and would be overtaken, is sent more: [`Subscription::is_urgent`].
 pub(crate) const AT_ONCE_BYTES: usize = 4096;
 
 /// A subscription. It ends when it is dropped.
@@ -66,6 +66,11 @@ impl Subscription {
     #[inline]
     pub(crate) fn next_of_all(&mut self) -> (Next, bool) {
         self.hub.with(|core, outside| core.next(self.topic as usize, self.slot as usize, outside))
+    }
+
+    /// Whether it goes on in this turn behind [`AT_ONCE_BYTES`]. To be asked only once so much is queued.
+    pub(crate) fn is_urgent(&mut self) -> bool {
+        self.hub.with(|core, outside| core.is_urgent(self.topic as usize, self.slot as usize, outside))
     }
 
     /// The same for a future, whose waker is kept while there is nothing.

@@ -8,8 +8,9 @@ use super::extension::Agreement;
 use super::frame::{FRAGMENT_BYTES, Opcode, write_close, write_header};
 use super::message::{Message, SharedMessage};
 use super::options::Options;
+use super::publishing::Publishing;
 use super::subscriptions::Subscriptions;
-use crate::topic::{Hub, TopicOptions};
+use crate::topic::Hub;
 use bytes::Bytes;
 use ringmill_engine::Io;
 use std::cell::{Cell, RefCell};
@@ -24,8 +25,7 @@ pub(super) struct Common {
     pub(super) open: Cell<u32>,
     /// Where its connections publish and subscribe.
     pub(super) hub: Option<Hub>,
-    /// How much of a topic's log was published during this call, of [`PUBLISHED_MAX`].
-    pub(super) published: Cell<usize>,
+    pub(super) publishing: Publishing,
     /// Counts what is to be spread over time.
     sequence: Cell<u32>,
 }
@@ -93,10 +93,6 @@ enum Item {
 
 /// What something that waits counts for besides its bytes.
 const ITEM_BYTES: usize = 64;
-/// A whole log of a topic, in parts, and how much of one a connection fills before others have a turn. More, and who reads well would miss
-/// what one client sends in one go.
-const LOG: usize = 1 << 20;
-const PUBLISHED_MAX: usize = LOG / 8;
 /// The code for a client that does not read what it is sent: there is none in the registry.
 const TOO_SLOW: u16 = 4008;
 /// Connections that are to go are closed one every so often on average, or faster, if there is less time for all of them.
@@ -107,20 +103,14 @@ const MISSED_WITHIN: Duration = Duration::from_secs(5);
 impl Common {
     pub(super) fn new(options: Options) -> Common {
         let (open, sequence) = (Cell::new(0), Cell::new(0));
-        Common { options, codec: RefCell::default(), open, hub: None, published: Cell::new(0), sequence }
-    }
-
-    /// Counts what was published.
-    pub(super) fn count_published(&self, bytes: usize, options: &TopicOptions) {
-        let messages = LOG / options.messages_max.max(1);
-        let bytes = bytes.saturating_mul(LOG) / options.bytes_max.max(1);
-        self.published.set(self.published.get().saturating_add(messages + bytes));
-    }
-
-    /// Whether a connection has published so much that those who subscribe should read before there is more.
-    #[inline]
-    pub(super) fn has_published_much(&self) -> bool {
-        self.published.get() >= PUBLISHED_MAX
+        Common {
+            options,
+            codec: RefCell::default(),
+            open,
+            hub: None,
+            publishing: Publishing::default(),
+            sequence,
+        }
     }
 
     /// The next of a sequence of numbers from zero to one that fills the space between them evenly, however many there are.
@@ -450,27 +440,5 @@ impl Queue {
             _ => self.bytes,
         };
         bytes + self.items.len() * ITEM_BYTES
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_eighth_of_a_log_is_much_however_long_it_is() {
-        for messages_max in [8, 256, 2000, 100_000] {
-            let options = TopicOptions { messages_max, ..TopicOptions::default() };
-            let common = Common::new(Options::default());
-            let fits = (0..messages_max).take_while(|_| {
-                common.count_published(0, &options);
-                !common.has_published_much()
-            });
-            let count = fits.count() + 1;
-            assert!(
-                (messages_max / 8..=messages_max / 8 + messages_max / 50 + 1).contains(&count),
-                "{count} of {messages_max}"
-            );
-        }
     }
 }

@@ -67,7 +67,7 @@ impl<H: Handler> Session<H> {
     fn data(&mut self, input: &mut [u8], io: &mut Io<'_>) -> Step {
         let mut burst = Burst::default();
         let mut at = 0;
-        self.shared.common.published.set(0);
+        self.shared.common.publishing.begin(io.now());
         let step = loop {
             let flow = if self.is_due() {
                 self.complete(0, io)
@@ -128,7 +128,8 @@ impl<H: Handler> Session<H> {
         if io.is_full() {
             return Flow::Full;
         }
-        if self.shared.common.has_published_much() {
+        if self.shared.common.publishing.is_much() {
+            self.shared.common.publishing.hold();
             io.waker().wake();
             return Flow::Hold(0);
         }

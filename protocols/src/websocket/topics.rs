@@ -52,11 +52,16 @@ impl Sending {
                 io.notify_drained();
                 break;
             }
-            if is_behind || io.queued_bytes() >= AT_ONCE_BYTES || io.is_full() {
+            if is_behind || io.is_full() {
                 io.notify_sent();
                 break;
             }
             let Some(subscription) = topics.next() else { break };
+            if io.queued_bytes() >= AT_ONCE_BYTES && !subscription.is_urgent() {
+                io.notify_sent();
+                empty += 1;
+                continue;
+            }
             let (next, is_all) = subscription.next_of_all();
             empty = if is_all { empty + 1 } else { 0 };
             match next {

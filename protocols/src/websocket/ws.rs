@@ -60,7 +60,7 @@ impl<'a> Ws<'a> {
     pub fn publish_shared(&mut self, topic: &str, publication: impl Into<Publication>) -> Published {
         let Some(hub) = self.hub() else { return Published::NoTopic };
         let publication = publication.into();
-        self.common.count_published(publication.len(), hub.options());
+        self.common.publishing.count(publication.len(), hub.options());
         hub.publish(topic, publication)
     }
 
