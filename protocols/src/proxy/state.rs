@@ -240,11 +240,8 @@ impl State {
     pub(super) fn connect_more(&mut self, place: Place) {
         let connections_max = self.groups.config(place.group).connections_max;
         while self.groups[place].begin_connect(connections_max) {
-            if self.groups.is_http2(place.group, false) {
-                self.want_stream(place)
-            } else {
-                self.connect(place)
-            }
+            let is_http2 = self.groups.is_http2(place.group, false);
+            if is_http2 { self.want_stream(place) } else { self.connect(place) }
         }
     }
 

@@ -8,7 +8,7 @@ use super::counters::Live;
 use super::inbox::{Inbox, Letter, Mail, Wish};
 use super::log::{End, Log};
 use super::message::{Frame, Publication};
-use super::one::{Hearing, Notify, Role, Subscriber, Topic, WAITING};
+use super::one::{Hearing, Notify, Role, Subscriber, Topic};
 use super::options::{SlowPolicy, Subscribe, TopicOptions};
 use super::place::Place;
 use ringmill_engine::{Dialer, Tick};
@@ -159,14 +159,7 @@ impl Core {
         self.admit(name, outside)?;
         let restarts = outside.restarts.load(Ordering::Relaxed);
         let index = if is_home { self.wanted(name, restarts, outside) } else { self.mirror(name, outside) };
-        let subscriber = Subscriber {
-            notify,
-            at: WAITING,
-            when_slow: how.when_slow,
-            is_resting: false,
-            is_prompt: false,
-            turn: 0,
-        };
+        let subscriber = Subscriber::new(notify, how.when_slow);
         let topic = &mut self.topics[index];
         let slot = topic.subscribers.insert(subscriber);
         topic.waiting.insert(slot, how.start);

@@ -58,6 +58,13 @@ pub(super) struct Subscriber {
     pub(super) turn: u32,
 }
 
+impl Subscriber {
+    /// One that has no place yet.
+    pub(super) fn new(notify: Notify, when_slow: SlowPolicy) -> Subscriber {
+        Subscriber { notify, at: WAITING, when_slow, is_resting: false, is_prompt: false, turn: 0 }
+    }
+}
+
 /// What is sent has left so many turns later, unless its reader is slow: one, and one more where many events are due.
 const PROMPT_TURNS: u32 = 2;
 /// In place of an offset, of which there are not so many.
