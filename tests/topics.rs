@@ -393,9 +393,6 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
         // The kernel has taken a part, and what follows waits in the topic.
         assert!((1..40_000).contains(&each), "{each} bytes for each");
         // Events wait there as well. These are copied, so that all of them would count.
-        let mut events: Vec<TcpStream> =
-            (0..STUCK).map(|_| served.greeted(connect_narrow(served.address(), 4096), "", "")).collect();
-        eventually(true, || served.topics.subscribers("room") == 2 * STUCK + 1);
         let text = "x".repeat(450);
         let mut publish = |hundreds: usize| {
             for _ in 0..hundreds {
@@ -404,8 +401,11 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
             }
             memory()
         };
-        // As many as the topic keeps, which count as well.
+        // As many as the topic keeps, which count as well: what grows from here on is the clients'.
         let before = publish(3);
+        let mut events: Vec<TcpStream> =
+            (0..STUCK).map(|_| served.greeted(connect_narrow(served.address(), 4096), "", "")).collect();
+        eventually(true, || served.topics.subscribers("room") == 2 * STUCK + 1);
         let each = publish(180).saturating_sub(before) as usize / STUCK;
         assert!((1..40_000).contains(&each), "{each} bytes for each that reads no events");
         // Who reads again is told what it has missed, and has the newest.
