@@ -851,4 +851,78 @@ mod frames {
             }
         });
     }
+
+    /// The frames of the reply to a GET, up to the one that ends the stream: what each is, and whether it does.
+    fn frames_of_a_reply(running: &Running) -> Vec<(u8, bool)> {
+        use std::io::{Read, Write};
+        const HEADERS: u8 = 1;
+        let mut client = std::net::TcpStream::connect(ip(&running.addresses()[0])).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        // :method GET, :scheme http, :path /, :authority a (RFC 7541, appendix A), and the stream's end.
+        let block = b"\x82\x86\x84\x41\x01a";
+        sent.extend([0, 0, block.len() as u8, HEADERS, 0x5, 0, 0, 0, 1]);
+        sent.extend(block);
+        client.write_all(&sent).unwrap();
+        let mut frames = Vec::new();
+        while frames.last().is_none_or(|(_, is_last)| !is_last) {
+            let mut head = [0; 9];
+            client.read_exact(&mut head).unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            client.read_exact(&mut payload).unwrap();
+            if head[8] == 1 && head[3] <= HEADERS {
+                frames.push((head[3], head[4] & 0x1 != 0));
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn a_head_alone_stays_a_head_alone() {
+        on_both_drivers(|driver| {
+            let two = server(|_, _, mut respond| {
+                respond.send_response(reply(200, &[("grpc-status", "5")]), true).unwrap();
+            });
+            let one = Upstream::new(|line| {
+                line.request();
+                line.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                line.wait_for_end();
+            });
+            for running in [proxied(driver, two), before(driver, &[&one])] {
+                assert_eq!(frames_of_a_reply(&running), [(1, true)]);
+            }
+        });
+    }
+
+    /// A reply may be whole before its stream ends, and before its request was taken: the next request does not wait for either.
+    #[test]
+    fn what_follows_a_whole_reply_keeps_nobody() {
+        on_both_drivers(|driver| {
+            let address = server(|n, request, mut respond| {
+                let mut stream =
+                    respond.send_response(reply(200, &[("content-length", "1")]), false).unwrap();
+                tokio::spawn(async move {
+                    if !request.body().is_end_stream() {
+                        // The body has time to fill what there is of room for it.
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    stream.send_data(n.to_string().into(), false).unwrap();
+                    let _kept = (request, stream);
+                    std::future::pending::<()>().await;
+                });
+            });
+            let to = ProxyConfig::new(vec![Address::Ip(address)]);
+            let running = serve(driver, ProxyConfig { is_http2: true, connections_max: 1, ..to });
+            let ask = |request: String| {
+                let mut client = connect(&running);
+                client.send(request);
+                receive(&mut client).text().to_owned()
+            };
+            let get = || crate::common::http::get("/");
+            assert_eq!(ask(get()), "0");
+            // More than the window of a stream, of which the rest is on its way.
+            assert_eq!(ask(crate::common::http::post("/", &"x".repeat(100 * 1024))), "1");
+            assert_eq!(ask(get()), "2");
+        });
+    }
 }

@@ -113,9 +113,14 @@ impl<L: Layer> Lane<L> {
         self.sink.as_ref().is_none_or(Sink::has_room)
     }
 
+    /// Something is left of what the session wrote.
+    pub(super) fn has_output(&self) -> bool {
+        self.upper.queued_bytes() > 0
+    }
+
     /// Something is left of what the session wrote, and there is room for it now.
     pub(super) fn has_more(&self) -> bool {
-        self.upper.queued_bytes() > 0 && self.has_room()
+        self.has_output() && self.has_room()
     }
 
     pub(super) fn give_back(&mut self, layer: &mut L, output: Box<Output>, io: &mut Io<'_>) {
@@ -132,6 +137,11 @@ impl<L: Layer> Lane<L> {
     /// From now on it is fed with this body.
     pub(super) fn follow(&mut self, body: RecvStream, is_chunked: bool) {
         self.source = Some(Source { body, is_chunked, is_data_over: false });
+    }
+
+    /// Both bodies end here, complete or not: the library tells the other side, where it has to know.
+    pub(super) fn let_go(&mut self) {
+        (self.source, self.sink) = (None, None);
     }
 
     /// The body is not yet complete.

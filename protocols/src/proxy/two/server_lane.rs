@@ -41,7 +41,12 @@ impl<L: Layer> ServerLane<L> {
 
     /// Something of a request was sent, and its reply is not complete.
     pub(super) fn has_begun(&self) -> bool {
-        self.decoder.is_some() || self.reply.is_some() || self.lane.is_fed()
+        !self.is_answered() || self.lane.is_fed()
+    }
+
+    /// The request was read, and its reply's head has come: what its session writes next is another request.
+    fn is_answered(&self) -> bool {
+        self.decoder.is_none() && self.reply.is_none()
     }
 
     /// Moves what there is to move; whether it waits for the connection.
@@ -96,6 +101,10 @@ impl<L: Layer> ServerLane<L> {
 
     /// Takes what the session wrote; whether that was anything.
     fn take(&mut self, layer: &mut L, to: &To<'_>, heads: &RefCell<Heads>, io: &mut Io<'_>) -> bool {
+        if self.is_answered() && self.lane.has_output() {
+            // The reply was whole by its length: its stream may go on as it likes, and nobody reads or writes it any more.
+            self.lane.let_go();
+        }
         let Some(output) = self.lane.take() else { return false };
         for piece in output.pieces() {
             let read = self.read_piece(piece, to, &mut heads.borrow_mut());
@@ -145,7 +154,7 @@ impl<L: Layer> ServerLane<L> {
 
     /// Reads on in the request; whether its client waits for a 100. An error is what is said instead of a reply.
     fn read_piece(&mut self, piece: &[u8], to: &To<'_>, heads: &mut Heads) -> Result<bool, &'static str> {
-        let is_new = !self.has_begun();
+        let is_new = self.is_answered();
         let ServerLane { lane, decoder, reply, is_head, .. } = self;
         let sink = &mut lane.sink;
         lane.rest.read(piece, |text| {
