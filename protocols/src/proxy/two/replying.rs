@@ -3,6 +3,7 @@
 use super::sink::Sink;
 use super::text::{self, Heads};
 use super::websocket::Socket;
+use crate::http::client::Framing;
 use crate::http::client::reader::{Event, Reader};
 use crate::http::one::decoder::BodyLimits;
 use bytes::Bytes;
@@ -52,7 +53,8 @@ impl Reading<'_> {
                     else {
                         return (at, false);
                     };
-                    let is_last = response.body.is_none();
+                    // The head ends the stream where nothing follows it: callers of gRPC take status and message from such a one alone.
+                    let is_last = matches!(response.body, None | Some(Framing::Length(0)));
                     // Where it takes no head it can still say why.
                     let Ok(stream) = answer.send_response(head, is_last) else { return (at, false) };
                     *self.answer = None;
