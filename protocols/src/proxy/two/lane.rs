@@ -79,8 +79,10 @@ impl<L: Layer> Lane<L> {
         io: &mut Io<'_>,
     ) -> Lane<L> {
         let key = state.borrow_mut().bells.enter(bell.clone());
-        let upper = Upper::open(layer, Origin::Connected(tag), io).apart();
+        let mut upper = Upper::open(layer, Origin::Connected(tag), io).apart();
         state.borrow_mut().bells.entered();
+        // As the engine does with a connection that opens: its session may have asked to be called once there is room.
+        upper.call(layer, Call::Drained, io);
         Lane { upper, key, rest: Rest::default(), source: None, sink: None, due: Tick::NEVER }
     }
 

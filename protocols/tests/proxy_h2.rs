@@ -1,0 +1,125 @@
+//! A proxy before servers of HTTP/2, on the simulated driver: what becomes of a stream that nobody needs any more. The servers are frames by hand.
+#![cfg(feature = "proxy")]
+
+use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Simulation};
+use ringmill_engine::event::Socket;
+use ringmill_engine::{Address, Config};
+use ringmill_protocols::proxy::{Proxy, ProxyConfig};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+// Frames (RFC 9113, 6).
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+
+const END_STREAM_AND_HEADERS: u8 = 5;
+const STATUS_200: u8 = 0x88;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+fn addresses() -> Vec<Address> {
+    (1..=2).map(|port| Address::Ip(SocketAddr::from(([192, 0, 2, 1], port)))).collect()
+}
+
+/// The server's side of one connection.
+struct Line {
+    peer: Peer,
+    received: Vec<u8>,
+    has_begun: bool,
+}
+
+impl Line {
+    /// The streams of the requests that have come.
+    fn asked(&mut self) -> Vec<u32> {
+        self.received.extend(self.peer.take());
+        if !self.has_begun && self.received.starts_with(PREFACE) {
+            self.received.drain(..PREFACE.len());
+            self.peer.send(&frame(SETTINGS, 0, 0, b""));
+            self.has_begun = true;
+        }
+        let mut asked = Vec::new();
+        while self.has_begun && self.received.len() >= 9 {
+            let length = u32::from_be_bytes([0, self.received[0], self.received[1], self.received[2]]);
+            let Some(whole) = self.received.get(..9 + length as usize) else { break };
+            if whole[3] == HEADERS {
+                asked.push(u32::from_be_bytes(whole[5..9].try_into().unwrap()));
+            }
+            self.received.drain(..9 + length as usize);
+        }
+        asked
+    }
+
+    fn answer(&self, stream: u32) {
+        self.peer.send(&frame(HEADERS, END_STREAM_AND_HEADERS, stream, &[STATUS_200]));
+    }
+}
+
+/// A proxy before some of these servers.
+struct Run {
+    simulation: Simulation,
+    listener: Socket,
+}
+
+impl Run {
+    fn new(seed: u64, config: ProxyConfig) -> Run {
+        let mut simulation = Simulation::new(seed, Chaos::CALM, Config::default());
+        let listener = simulation.listen(Proxy::new(ProxyConfig { is_http2: true, ..config }, seed));
+        addresses().into_iter().for_each(|address| simulation.net().set_remote(address, Answer::Accept));
+        simulation.start();
+        Run { simulation, listener }
+    }
+
+    fn connect(&self) -> Peer {
+        self.simulation.net().connect(self.listener).expect("it listens")
+    }
+
+    fn rest(&mut self) {
+        self.simulation.run_for(Duration::from_millis(1));
+    }
+
+    fn line(&self, server: &Address) -> Option<Line> {
+        let peer = self.simulation.net().take_connection(server)?;
+        Some(Line { peer, received: Vec::new(), has_begun: false })
+    }
+}
+
+fn ask(client: &Peer) {
+    client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+}
+
+fn status(client: &Peer) -> Option<String> {
+    String::from_utf8(client.take()).unwrap().get(9..12).map(str::to_owned)
+}
+
+#[test]
+fn a_stream_that_nobody_needs_makes_room_for_others() {
+    let server = addresses().remove(0);
+    let config = ProxyConfig { connections_max: 1, keep_max: 0, ..ProxyConfig::new(vec![server.clone()]) };
+    let mut run = Run::new(1, config);
+    run.simulation.net().set_remote(server.clone(), Answer::Silence);
+    let left = run.connect();
+    ask(&left);
+    run.rest();
+    left.reset();
+    run.rest();
+    // Nobody waits any more when it opens, and it is not kept.
+    run.simulation.net().set_remote(server.clone(), Answer::Accept);
+    run.rest();
+    let mut line = run.line(&server).expect("a connection");
+    assert_eq!(line.asked(), []);
+    let client = run.connect();
+    for _ in 0..3 {
+        ask(&client);
+        run.rest();
+        let asked = line.asked();
+        assert_eq!(asked.len(), 1, "its stream");
+        line.answer(asked[0]);
+        run.rest();
+        assert_eq!(status(&client).as_deref(), Some("200"));
+    }
+}
