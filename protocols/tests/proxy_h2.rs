@@ -1,4 +1,5 @@
-//! A proxy before servers of HTTP/2, on the simulated driver: what becomes of a stream that nobody needs any more. The servers are frames by hand.
+//! A proxy before servers of HTTP/2, on the simulated driver: what becomes of a request whose stream is wanted of a connection that
+//! ends in the same turn, and of a stream that nobody needs any more. The servers are frames by hand.
 #![cfg(feature = "proxy")]
 
 use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Simulation};
@@ -13,6 +14,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 // Frames (RFC 9113, 6).
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 
 const END_STREAM_AND_HEADERS: u8 = 5;
 const STATUS_200: u8 = 0x88;
@@ -121,5 +123,33 @@ fn a_stream_that_nobody_needs_makes_room_for_others() {
         line.answer(asked[0]);
         run.rest();
         assert_eq!(status(&client).as_deref(), Some("200"));
+    }
+}
+
+#[test]
+fn a_stream_of_a_connection_that_ends_in_that_turn_is_opened_on_another() {
+    for seed in 0..20 {
+        let server = addresses().remove(0);
+        let mut run = Run::new(seed, ProxyConfig::new(vec![server.clone()]));
+        let (slow, client) = (run.connect(), run.connect());
+        ask(&slow);
+        run.rest();
+        let mut line = run.line(&server).expect("a connection");
+        assert_eq!(line.asked(), [1]);
+        run.rest();
+        // As soon as it is asked it ends, kindly: what it has begun keeps it open.
+        ask(&client);
+        line.peer.send(&frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]));
+        run.rest();
+        run.rest();
+        let mut other =
+            run.line(&server).unwrap_or_else(|| panic!("seed {seed}: it has no other connection"));
+        assert_eq!((other.asked(), line.asked()), (vec![1], vec![]), "seed {seed}");
+        other.answer(1);
+        line.answer(1);
+        run.rest();
+        for client in [slow, client] {
+            assert_eq!(status(&client).as_deref(), Some("200"), "seed {seed}");
+        }
     }
 }

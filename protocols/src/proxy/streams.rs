@@ -58,25 +58,34 @@ impl State {
         if !is_spoken {
             return self.refuse_wanted(key, Refusal::Unsecured, Some("it did not agree on h2 (ALPN)"));
         }
-        let place = self.forget_trunk(key, State::stream_lost);
-        self.connect_more(place);
-        self.tell_others(place);
-        self.groups.forget_if_done(place.group);
+        self.trunk_leaves(key);
+        self.forget_trunk(key);
+    }
+
+    /// It takes no more requests, and may go on for long with those that it has: what it was to open is opened elsewhere.
+    pub(super) fn trunk_leaves(&mut self, key: usize) {
+        self.lose_wanted(key, State::stream_lost);
     }
 
     fn refuse_wanted(&mut self, key: usize, refusal: Refusal, why: Option<&str>) {
-        let place = self.forget_trunk(key, |state, place| state.refused(place, refusal, why));
-        self.groups.forget_if_done(place.group);
+        self.lose_wanted(key, |state, place| state.refused(place, refusal, why));
+        self.forget_trunk(key);
     }
 
-    /// Has what it was to open be opened elsewhere, or not.
-    fn forget_trunk(&mut self, key: usize, lose: impl Fn(&mut State, Place)) -> Place {
-        let TrunkRef { place, wanted, .. } = self.trunks.remove(key);
+    /// Nobody is to want streams of it, and those that are wanted are lost to it.
+    fn lose_wanted(&mut self, key: usize, lose: impl Fn(&mut State, Place)) {
+        let trunk = &mut self.trunks[key];
+        trunk.is_usable = false;
+        let (place, wanted) = (trunk.place, std::mem::take(&mut trunk.wanted));
         for _ in 0..wanted {
             lose(self, place);
         }
-        self.groups.group(place.group).exchanges -= 1;
-        place
+    }
+
+    fn forget_trunk(&mut self, key: usize) {
+        let group = self.trunks.remove(key).place.group;
+        self.groups.group(group).exchanges -= 1;
+        self.groups.forget_if_done(group);
     }
 
     /// A connection ended before it had opened a stream that was wanted of it, as a kept one may end before it is used.
@@ -84,14 +93,17 @@ impl State {
         let to = &mut self.groups[place];
         to.end_connect();
         to.close();
-        let Some(key) = self.next_waiting(place, true) else { return };
-        let exchange = &mut self.exchanges[key];
-        exchange.tries = exchange.tries.saturating_add(1);
-        if exchange.tries < HOPS_MAX {
-            self.set_out_again(key);
-        } else {
-            self.fail(key, 502, "the upstream closed its connection before it had answered");
+        if let Some(key) = self.next_waiting(place, true) {
+            let exchange = &mut self.exchanges[key];
+            exchange.tries = exchange.tries.saturating_add(1);
+            if exchange.tries < HOPS_MAX {
+                self.set_out_again(key);
+            } else {
+                self.fail(key, 502, "the upstream closed its connection before it had answered");
+            }
         }
+        self.connect_more(place);
+        self.tell_others(place);
     }
 
     /// A connection has not done what it is for, where it is one of streams: who has one of his own leaves that.

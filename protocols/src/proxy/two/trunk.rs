@@ -269,9 +269,11 @@ impl<L: Layer> Trunk<L> {
         self.leave();
     }
 
-    /// It takes no more requests: nobody is to want streams of it, and lanes without a request end.
+    /// It takes no more requests: nobody is to want streams of it, those that are wanted open elsewhere, and lanes without a request end.
     fn leave(&mut self) {
-        self.note();
+        if let Purpose::Requests(key) = self.purpose {
+            self.state.borrow_mut().trunk_leaves(key);
+        }
         self.lanes.list_all(&self.ready);
     }
 
