@@ -1,11 +1,11 @@
-//! A proxy before servers of HTTP/2, on the simulated driver: what becomes of a request whose stream is wanted of a connection that
-//! ends in the same turn, and of a stream that nobody needs any more. The servers are frames by hand.
+//! A proxy before servers of HTTP/2, on the simulated driver: what becomes of a request whose stream is refused, or is wanted of a connection
+//! that ends in the same turn, and of a stream that nobody needs any more. The servers are frames by hand.
 #![cfg(feature = "proxy")]
 
 use ringmill_engine::driver::sim::{Answer, Chaos, Peer, Simulation};
 use ringmill_engine::event::Socket;
 use ringmill_engine::{Address, Config};
-use ringmill_protocols::proxy::{Proxy, ProxyConfig};
+use ringmill_protocols::proxy::{Balance, Proxy, ProxyConfig};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 // Frames (RFC 9113, 6).
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
 const END_STREAM_AND_HEADERS: u8 = 5;
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 const STATUS_200: u8 = 0x88;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -152,4 +154,50 @@ fn a_stream_of_a_connection_that_ends_in_that_turn_is_opened_on_another() {
             assert_eq!(status(&client).as_deref(), Some("200"), "seed {seed}");
         }
     }
+}
+
+/// Of how many requests, each answered with this status, how many came to a server that refuses all, with these servers.
+fn refusals(servers: &[Address], status_expected: &str) -> usize {
+    let config = ProxyConfig { balance: Balance::RoundRobin, ..ProxyConfig::new(servers.to_vec()) };
+    let mut run = Run::new(1, config);
+    let client = run.connect();
+    let (mut lines, mut refused) = (Vec::new(), 0);
+    for n in 0..REQUESTS {
+        ask(&client);
+        let mut told = None;
+        for _ in 0..100 {
+            run.rest();
+            for (server, address) in servers.iter().enumerate() {
+                lines.extend(run.line(address).map(|line| (server, line)));
+            }
+            for (server, line) in &mut lines {
+                for stream in line.asked() {
+                    if *server == 0 {
+                        refused += 1;
+                        line.peer.send(&frame(RST_STREAM, 0, stream, &REFUSED_STREAM));
+                    } else {
+                        line.answer(stream);
+                    }
+                }
+            }
+            told = status(&client);
+            if told.is_some() {
+                break;
+            }
+        }
+        assert_eq!(told.as_deref(), Some(status_expected), "{n}");
+    }
+    refused
+}
+
+const REQUESTS: usize = 50;
+
+#[test]
+fn a_server_that_refuses_all_streams_is_not_asked_for_ever() {
+    // Each once more, and then as what is repeated otherwise: a fifth of all, and ten to begin with.
+    let refused = refusals(&addresses()[..1], "502");
+    assert!((2 * REQUESTS..=2 * REQUESTS + REQUESTS / 5 + 11).contains(&refused), "{refused}");
+    // Where there is another server it is asked instead.
+    let refused = refusals(&addresses(), "200");
+    assert!((REQUESTS / 4..=REQUESTS).contains(&refused), "{refused}");
 }

@@ -177,13 +177,13 @@ impl State {
     }
 
     /// Another server of the exchange's upstream, not `but` if there is another one.
-    fn choose(&mut self, key: usize, but: Option<usize>) -> Option<Place> {
+    pub(super) fn choose(&mut self, key: usize, but: Option<usize>) -> Option<Place> {
         let Exchange { place: Place { group, .. }, wanted, .. } = self.exchanges[key];
         let server = self.groups.group(group).pool.choose(wanted, but, self.now)?;
         Some(Place { group, server })
     }
 
-    fn dispatch(&mut self, key: usize, place: Option<Place>) {
+    pub(super) fn dispatch(&mut self, key: usize, place: Option<Place>) {
         let Some(place) = place else {
             return self.fail(key, 503, "this upstream has no server, or all are drained");
         };

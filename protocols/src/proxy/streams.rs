@@ -1,5 +1,6 @@
 //! Streams with servers of HTTP/2. A stream counts as a connection: limits, the queue and idle ones are of streams.
 
+use super::exchange::Exchange;
 use super::groups::Place;
 use super::state::{HOPS_MAX, State};
 use super::trunks::{STREAMS_MAX, TrunkRef};
@@ -34,14 +35,21 @@ impl State {
         Some(key)
     }
 
-    /// The server has not looked at the request that this stream carried: it may go to another one, whatever it asks for.
-    pub(super) fn unprocessed(&mut self, lane: usize) {
+    /// The server has not looked at the request that this stream carried: it may be sent once more, whatever it asks for (RFC 9113, 8.7). The
+    /// first time is free, for connections end; beyond it the budget says when that is enough, and then the request is lost with its stream.
+    /// Where it is the server that has refused it, and not a connection that ends, another server is asked if there is one.
+    pub(super) fn unprocessed(&mut self, lane: usize, is_refused: bool) {
         let mut upstreams = self.upstreams.iter();
-        let exchange = upstreams.find(|(_, upstream)| upstream.conn == Whom::Lane(lane));
-        if let Some(key) = exchange.and_then(|(_, upstream)| upstream.exchange)
-            && self.exchanges[key].is_kept
-        {
-            self.exchanges[key].has_sent = false;
+        let upstream = upstreams.find(|(_, upstream)| upstream.conn == Whom::Lane(lane));
+        let Some(key) = upstream.and_then(|(_, upstream)| upstream.exchange) else { return };
+        let Exchange { place, tries, is_kept, has_heard, .. } = self.exchanges[key];
+        let saved_max = self.groups.config(place.group).connections_max;
+        let may_repeat = is_kept && !has_heard && tries < HOPS_MAX;
+        if may_repeat && (tries == 1 || self.groups[place].spend(self.now, saved_max)) {
+            self.detach(key);
+            self.exchanges[key].needs_new = true;
+            let other = self.choose(key, is_refused.then_some(place.server));
+            self.dispatch(key, other);
         }
     }
 

@@ -78,7 +78,7 @@ impl<L: Layer> ServerLane<L> {
                     Ok(response) => self.take_head(layer, response, heads, io),
                     Err(error) => {
                         if is_unprocessed(&error) {
-                            state.borrow_mut().unprocessed(self.lane.key());
+                            state.borrow_mut().unprocessed(self.lane.key(), error.is_reset());
                         }
                         self.lane.call(layer, Call::End(&mut []), io);
                         return false;

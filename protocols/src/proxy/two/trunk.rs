@@ -322,7 +322,7 @@ impl<L: Layer> Trunk<L> {
         self.replied = self.replied.max(lane.replied);
         if is_over || is_closed && !lane.has_begun() {
             if !lane.has_begun() {
-                self.state.borrow_mut().unprocessed(lane.lane.key());
+                self.state.borrow_mut().unprocessed(lane.lane.key(), false);
             }
             lane.lane.call(layer, Call::End(&mut []), io);
         }
