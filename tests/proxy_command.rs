@@ -10,7 +10,7 @@ use common::program::{Program, ringmill, run};
 use common::upstream::Upstream;
 use common::*;
 use ringmill::http::{self, Reply, Request};
-use ringmill::proxy::{LookupOptions, Lookups, Name};
+use ringmill::proxy::{self, LookupOptions, Lookups, Name};
 use ringmill::{DriverChoice, Engine, Tls, TlsConfig, TlsStore};
 use std::io::{Read, Write};
 use std::process::Command;
@@ -376,6 +376,56 @@ fn half_an_answer_is_none() {
             eventually(true, || (0..20).all(|_| !seen().starts_with("127.9.0.2:")));
         }
     });
+}
+
+/// Follows a name: its servers, and each time that they have changed the new ones.
+fn follow(name: &str, options: LookupOptions) -> (Vec<String>, impl FnMut() -> Vec<String>) {
+    let (told, changes) = std::sync::mpsc::channel();
+    let addresses = |servers: &[Vec<proxy::Server>]| {
+        servers.concat().iter().map(|server| server.address.to_string()).collect::<Vec<_>>()
+    };
+    let lookups = Lookups::new(vec![name.parse().unwrap()], options).unwrap();
+    let first = addresses(&lookups.servers());
+    let watching = lookups.watch(move |servers| told.send(addresses(servers)).unwrap()).unwrap();
+    (first, move || {
+        let _watching = &watching;
+        changes.recv_timeout(PATIENCE).expect("a change is told")
+    })
+}
+
+/// A target of a service is gone when that is said of both kinds of address: of one that has no A records, AAAA says whether it is there.
+#[test]
+fn a_target_whose_only_kind_of_address_fails_stays() {
+    let service = "_http._tcp.api.test";
+    let srv = |target| (service, Record::Srv(1, 1, 80, target));
+    let one = |last| ("one.test", Record::A([127, 9, 0, last].into()));
+    let six = ("six.test", Record::Aaaa("::1".parse().unwrap()));
+    let names = NameServer::new(&[srv("one.test"), srv("six.test"), one(1), six]);
+    let options = LookupOptions { resolvers: vec![names.address], ..LookupOptions::default() };
+    let (first, mut next) = follow(service, options);
+    assert_eq!(first, ["127.9.0.1:80", "[::1]:80"]);
+    names.tell(&[srv("one.test"), srv("Six.test"), one(2), ("six.test", Record::FailsForAaaa)]);
+    assert_eq!(next(), ["127.9.0.2:80", "[::1]:80"]);
+    names.tell(&[srv("one.test"), srv("six.test"), one(2)]);
+    assert_eq!(next(), ["127.9.0.2:80"]);
+}
+
+/// Half an answer is better than none where nothing is known yet; but the other half is asked for again soon, however long the answer holds.
+#[test]
+fn what_nobody_could_tell_is_asked_for_again_soon() {
+    let a = |last| ("api.test", Record::A([127, 9, 0, last].into()));
+    let aaaa = ("api.test", Record::Aaaa("::1".parse().unwrap()));
+    let fails = ("api.test", Record::FailsForAaaa);
+    let names = NameServer::new(&[a(1), fails]);
+    let hour = std::time::Duration::from_secs(3600);
+    let options = LookupOptions { resolvers: vec![names.address], ttl_min: hour, ttl_max: hour };
+    let (first, mut next) = follow("api.test:80", options);
+    assert_eq!(first, ["127.9.0.1:80"]);
+    // Of what can be told a change is followed meanwhile.
+    names.tell(&[a(2), fails]);
+    assert_eq!(next(), ["127.9.0.2:80"]);
+    names.tell(&[a(2), aaaa]);
+    assert_eq!(next(), ["127.9.0.2:80", "[::1]:80"]);
 }
 
 /// A name that was followed before goes on with what it is when the next plan is published, not when the file was read.

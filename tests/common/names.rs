@@ -11,6 +11,8 @@ pub enum Record {
     Aaaa(Ipv6Addr),
     /// Questions for A get no answer but SERVFAIL.
     FailsForA,
+    /// So do those for AAAA.
+    FailsForAaaa,
     /// Priority, weight, port and target.
     Srv(u16, u16, u16, &'static str),
 }
@@ -67,7 +69,8 @@ fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
     let name = labels.join(".");
     let known: Vec<&Record> = zone.iter().filter(|(own, _)| *own == name).map(|(_, record)| record).collect();
     let data: Vec<Vec<u8>> = known.iter().filter_map(|record| data(record, kind)).collect();
-    let fails = kind == 1 && known.iter().any(|record| matches!(record, Record::FailsForA));
+    let fails =
+        known.iter().any(|it| matches!((it, kind), (Record::FailsForA, 1) | (Record::FailsForAaaa, 28)));
     let code = if fails {
         2
     } else if known.is_empty() {

@@ -1,14 +1,14 @@
 //! Names of servers, looked up again and again on a thread of its own: what a name means now, and who is told when that changes.
 //!
-//! An answer holds as long as its TTL says, within limits. Where a lookup fails, or a part of it, the last good answer goes on: an address
-//! is gone when a name server has said so. Nothing here is on the way of a request.
+//! An answer holds as long as its TTL says, within limits. Where a lookup fails, or a part of it, what was said last goes on, and it is asked
+//! again soon: an address is gone when a name server has said so. Nothing here is on the way of a request.
 
 use super::config::Server;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use ringmill_engine::Address;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 /// Servers of one name: more are not used.
 const SERVERS_MAX: usize = 256;
-/// A lookup that failed is made again after this.
+/// A lookup that failed is made again after this, and one of which a part failed.
 const RETRY: Duration = Duration::from_secs(2);
 /// All lookups at the start together may take so long.
 const START: Duration = Duration::from_secs(10);
@@ -76,19 +76,6 @@ impl Known {
     }
 }
 
-/// Why a host has no address.
-struct Missing {
-    problem: String,
-    /// A name server says that there is none; else nobody knows.
-    is_said: bool,
-}
-
-impl Missing {
-    fn of(host: &str, error: &NetError) -> Missing {
-        Missing { problem: format!("{host} has no answer: {error}"), is_said: error.is_no_records_found() }
-    }
-}
-
 /// Names are looked up until this is dropped.
 pub struct Watching {
     known: Known,
@@ -97,17 +84,57 @@ pub struct Watching {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The kinds of address that are asked for.
+const KINDS: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
+
+/// The addresses of a host, of each kind: what was said last, which may be none at all, or `None` where nobody has said anything yet.
+type Ips = [Option<Vec<IpAddr>>; KINDS.len()];
+
+/// What a host is.
+struct Host {
+    ips: Ips,
+    ttl: Duration,
+    /// Why a part of it is what it was before.
+    unknown: Option<String>,
+    /// Why there is no address, where there is none.
+    problem: String,
+}
+
 #[derive(Clone, Default)]
 struct Answer {
     servers: Vec<Server>,
     ttl: Duration,
     /// What its hosts are.
-    hosts: Vec<(String, Vec<IpAddr>)>,
+    hosts: Vec<(String, Ips)>,
+    /// What nobody could tell: there it is what it was before.
+    unknown: Option<String>,
 }
 
 impl Answer {
-    fn host(&self, host: &str) -> Vec<IpAddr> {
+    fn host(&self, host: &str) -> Ips {
         self.hosts.iter().find(|(known, _)| known == host).map(|(_, ips)| ips.clone()).unwrap_or_default()
+    }
+
+    fn add(&mut self, name: String, host: Host, server: impl Fn(IpAddr) -> Server) {
+        self.servers.extend(host.ips.iter().flatten().flatten().map(|ip| server(*ip)));
+        self.ttl = self.ttl.min(host.ttl);
+        self.unknown = self.unknown.take().or(host.unknown);
+        self.hosts.push((name, host.ips));
+    }
+
+    /// In an order of its own: resolvers turn theirs, which is no change.
+    fn settle(&mut self) {
+        self.servers.sort_by_cached_key(|server| server.address.to_string());
+        self.servers.dedup_by(|one, two| one.address == two.address);
+        self.servers.truncate(SERVERS_MAX);
+    }
+
+    /// How long it holds.
+    fn time(&self, options: &LookupOptions) -> Duration {
+        match self.unknown {
+            None => self.ttl.min(options.ttl_max).max(options.ttl_min),
+            Some(_) => RETRY,
+        }
     }
 }
 
@@ -226,22 +253,27 @@ async fn follow(
     options: &LookupOptions,
     tell: impl Fn(Answer),
 ) {
-    let (mut ttl, mut is_lost) = (last.ttl, false);
+    let (mut time, mut lost) = (last.time(options), None);
     loop {
-        tokio::time::sleep(ttl.min(options.ttl_max).max(options.ttl_min)).await;
-        match look_up(resolver, name, &last).await {
+        tokio::time::sleep(time).await;
+        // Whether it is all of it, and why.
+        let missed = match look_up(resolver, name, &last).await {
             Ok(answer) => {
-                (ttl, is_lost) = (answer.ttl, false);
+                time = answer.time(options);
                 last = answer.clone();
                 tell(answer);
+                last.unknown.clone().map(|problem| (false, problem))
             }
             Err(problem) => {
-                if !std::mem::replace(&mut is_lost, true) {
-                    tracing::warn!("{problem}: its last answer goes on");
-                }
-                ttl = RETRY;
+                time = RETRY;
+                Some((true, problem))
             }
+        };
+        let is_all = missed.as_ref().map(|(is_all, _)| *is_all);
+        if let Some((_, problem)) = missed.filter(|_| is_all > lost) {
+            tracing::warn!("{problem}: its last answer goes on");
         }
+        lost = is_all;
     }
 }
 
@@ -271,92 +303,93 @@ fn resolver(options: &LookupOptions) -> Result<TokioResolver, String> {
 /// What a name means now, which was `before`.
 async fn look_up(resolver: &TokioResolver, name: &Name, before: &Answer) -> Result<Answer, String> {
     let mut answer = Answer { ttl: Duration::MAX, ..Answer::default() };
+    let mut problem = format!("{name} has no address");
     match name {
         Name::Host(host, port) => {
             let found = host_of(resolver, host, &before.host(host)).await;
-            let (ips, ttl) = found.map_err(|missing| missing.problem)?;
-            let server = |ip: &IpAddr| Server::from(Address::from(SocketAddr::new(*ip, *port)));
-            answer =
-                Answer { servers: ips.iter().map(server).collect(), ttl, hosts: vec![(host.clone(), ips)] };
+            problem.clone_from(&found.problem);
+            answer.add(host.clone(), found, |ip| Server::from(Address::from(SocketAddr::new(ip, *port))));
         }
         Name::Service(service) => {
             let found = resolver.srv_lookup(service.as_str()).await;
             let found = found.map_err(|error| format!("{name} has no answer: {error}"))?;
-            let records = found.answers().iter();
-            let services: Vec<_> = records
-                .filter_map(|record| match &record.data {
-                    RData::SRV(srv) => Some((srv.clone(), record.ttl)),
-                    _ => None,
-                })
-                .take(SERVERS_MAX)
-                .collect();
+            let services = services_of(found.answers());
             let first = services.iter().map(|(srv, _)| srv.priority).min();
             let mut targets = Vec::new();
             for (srv, ttl) in services {
-                answer.ttl = answer.ttl.min(Duration::from_secs(ttl.into()));
-                let (resolver, host) = (resolver.clone(), srv.target.to_utf8());
+                answer.ttl = answer.ttl.min(ttl);
+                // In whatever case it is told this time, it is the same host.
+                let (resolver, host) = (resolver.clone(), srv.target.to_lowercase().to_ascii());
                 let before = before.host(&host);
-                let asked = async move { (host_of(&resolver, &host, &before).await, host, before) };
+                let asked = async move { (host_of(&resolver, &host, &before).await, host) };
                 targets.push((srv, tokio::spawn(asked)));
             }
-            let mut dead = None;
             for (srv, asked) in targets {
-                let (found, host, before) = asked.await.map_err(|error| error.to_string())?;
-                let (ips, ttl) = found.unwrap_or_else(|Missing { problem, is_said }| {
-                    tracing::debug!("{name}: {problem}");
-                    dead = Some(problem);
-                    // A target that has no address is none: the others are as good as before. One that nobody knows is what it was.
-                    (if is_said { Vec::new() } else { before }, RETRY)
-                });
-                let server = |ip: &IpAddr| Server {
+                let (found, host) = asked.await.map_err(|error| error.to_string())?;
+                // A target that has no address is none: the others are as good as before.
+                if found.ips.iter().flatten().flatten().next().is_none() {
+                    tracing::debug!("{name}: {}", found.problem);
+                    problem.clone_from(&found.problem);
+                }
+                answer.add(host, found, |ip| Server {
                     weight: u32::from(srv.weight).max(1),
                     is_backup: Some(srv.priority) != first,
-                    ..Server::from(Address::from(SocketAddr::new(*ip, srv.port)))
-                };
-                answer.servers.extend(ips.iter().map(server));
-                answer.ttl = answer.ttl.min(ttl);
-                answer.hosts.push((host, ips));
-            }
-            if let Some(problem) = dead
-                && answer.servers.is_empty()
-            {
-                return Err(problem);
+                    ..Server::from(Address::from(SocketAddr::new(ip, srv.port)))
+                });
             }
         }
     }
-    // Resolvers turn the order; that is no change.
-    answer.servers.sort_by_cached_key(|server| server.address.to_string());
-    answer.servers.dedup_by(|one, two| one.address == two.address);
-    answer.servers.truncate(SERVERS_MAX);
-    if answer.servers.is_empty() { Err(format!("{name} has no address")) } else { Ok(answer) }
+    answer.settle();
+    if answer.servers.is_empty() { Err(problem) } else { Ok(answer) }
 }
 
-/// The addresses of a host, and how long they hold. What it had before says what is missed.
-async fn host_of(
-    resolver: &TokioResolver,
-    host: &str,
-    before: &[IpAddr],
-) -> Result<(Vec<IpAddr>, Duration), Missing> {
-    let found = resolver.lookup_ip(host).await.map_err(|error| Missing::of(host, &error))?;
-    let ips: Vec<IpAddr> = found.iter().take(SERVERS_MAX).collect();
-    // Both kinds are asked for, and where one of the two questions fails the answer to the other comes alone.
-    let is_v4: fn(&IpAddr) -> bool = IpAddr::is_ipv4;
-    for (is_it, kind) in [(is_v4, RecordType::A), (IpAddr::is_ipv6, RecordType::AAAA)] {
-        if before.iter().any(is_it) && !ips.iter().any(is_it) {
-            let name = found.as_lookup().query().name().clone();
-            match resolver.lookup(name, kind).await {
-                Err(error) if error.is_no_records_found() => {}
-                Err(error) => return Err(Missing::of(host, &error)),
-                Ok(again) if again.answers().iter().all(|record| record.record_type() != kind) => {}
-                Ok(_) => {
-                    let problem = format!("{host} had no {kind} records, and when asked again some");
-                    return Err(Missing { problem, is_said: false });
-                }
-            }
+fn services_of(records: &[Record]) -> Vec<(SRV, Duration)> {
+    let service = |record: &Record| match &record.data {
+        RData::SRV(srv) => Some((srv.clone(), Duration::from_secs(record.ttl.into()))),
+        _ => None,
+    };
+    records.iter().filter_map(service).take(SERVERS_MAX).collect()
+}
+
+/// The addresses of this kind in an answer.
+fn ips_of(records: &[Record], kind: RecordType) -> Vec<IpAddr> {
+    let own = records.iter().filter(|record| record.record_type() == kind);
+    own.filter_map(|record| record.data.ip_addr()).take(SERVERS_MAX).collect()
+}
+
+/// What a host is now. Hickory asks for both kinds of address, and says what it has: where one of the two questions fails, the answer to the
+/// other comes alone, and where both do, one mistake. So a kind that is not there is asked for by itself, unless there was none before.
+async fn host_of(resolver: &TokioResolver, host: &str, before: &Ips) -> Host {
+    let found = resolver.lookup_ip(host).await;
+    let mut records = found.as_ref().map_or(Vec::new(), |found| found.as_lookup().answers().to_vec());
+    // Where there is a list of domains to search, it says in which one it is.
+    let query = found.as_ref().ok().and_then(|found| found.as_lookup().message().queries.first());
+    let name = query.map_or_else(|| host.to_owned(), |query| query.name().to_ascii());
+    let mut unknown = [None, None];
+    for ((kind, before), unknown) in KINDS.into_iter().zip(before).zip(&mut unknown) {
+        let is_there = records.iter().any(|record| record.record_type() == kind);
+        if is_there || before.as_ref().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        match resolver.lookup(name.as_str(), kind).await {
+            Ok(again) => records.extend_from_slice(again.answers()),
+            Err(error) if error.is_no_records_found() => {}
+            Err(error) => *unknown = Some(format!("{host} has no answer for {kind}: {error}")),
         }
     }
-    let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
-    Ok((ips, Duration::from_secs(ttl.into())))
+    let ips = std::array::from_fn(|at| match unknown[at] {
+        None => Some(ips_of(&records, KINDS[at])),
+        Some(_) => before[at].clone(),
+    });
+    // One that has no address now may have one soon.
+    let ttl = records.iter().map(|record| Duration::from_secs(record.ttl.into())).min().unwrap_or(RETRY);
+    let unknown = unknown.into_iter().flatten().next();
+    let problem = match (&unknown, found) {
+        (Some(problem), _) => problem.clone(),
+        (None, Err(error)) => format!("{host} has no answer: {error}"),
+        (None, Ok(_)) => format!("{host} has no address"),
+    };
+    Host { ips, ttl, unknown, problem }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
