@@ -217,6 +217,11 @@ impl ProxyConfig {
         }
     }
 
+    /// Whether one of its servers is there.
+    pub(super) fn has(&self, address: &Address) -> bool {
+        self.upstreams.iter().any(|server| server.address == *address)
+    }
+
     /// The defaults for upstreams that connections are relayed to.
     pub fn relayed(upstreams: Vec<Address>) -> ProxyConfig {
         let connect_timeout = Some(Duration::from_secs(5));

@@ -1,7 +1,7 @@
 //! What a proxy does, as one immutable value: routes, upstreams, and what clients may do. How workers come to the next one is
 //! `plans.rs`.
 
-use super::config::ProxyConfig;
+use super::config::{ProxyConfig, Server};
 use super::normal::{Host, Path, Unclear};
 use super::observe::Observe;
 use super::pages::Pages;
@@ -167,15 +167,23 @@ impl Plan {
         Ok(Way { route, path: path.text, host })
     }
 
-    /// What is known of servers goes on where the upstream of that name has them in the next plan too.
+    /// What is known of servers goes on where the upstream of that name has them in the next plan too. One that it did not have is new: that
+    /// it was drained when it had it earlier says nothing of it now, also while a worker still has to do with it.
     pub(super) fn take_over(&mut self, before: &Plan) {
         self.routes.take_over(&before.routes);
         for upstream in &mut self.upstreams {
-            let same = |known: &&PlannedUpstream| known.name == upstream.name;
-            let Some(known) = before.upstreams.iter().find(same) else { continue };
+            // There may be two of a name, for requests and for connections, which share what is known.
+            let same = before.upstreams.iter().filter(|known| known.name == upstream.name);
+            let same: Vec<&ProxyConfig> = same.map(|known| &*known.config).collect();
+            let Some(known) = same.first() else { continue };
             let config = Arc::make_mut(&mut upstream.config);
-            config.fleet = known.config.fleet.clone();
-            config.fleet.keep(|address| config.upstreams.iter().any(|server| server.address == *address));
+            config.fleet = known.fleet.clone();
+            config.fleet.keep(|address| config.has(address));
+            for Server { address, .. } in &config.upstreams {
+                if !same.iter().any(|known| known.has(address)) {
+                    config.fleet.member(address).health.drain(false);
+                }
+            }
         }
     }
 
@@ -221,6 +229,8 @@ impl FixedReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::pool::Pool;
+    use ringmill_engine::Address;
 
     fn plan(routes: &[(&str, &str)]) -> Plan {
         let servers = vec!["127.0.0.1:1".parse().unwrap()];
@@ -285,6 +295,45 @@ mod tests {
         let plan = Plan::one(ProxyConfig::new(vec!["127.0.0.1:1".parse().unwrap()]));
         let way = plan.way("GET", Some(b"A.:80"), b"//a/../%2f", false).unwrap();
         assert_eq!(text(&way), (0, "A.:80", "//a/../%2f"));
+    }
+
+    #[test]
+    fn a_server_that_comes_back_is_not_drained() {
+        let planned = |all: &[&[u16]]| {
+            let upstream = |ports: &&[u16]| {
+                let address = |port: &u16| Address::Ip(([127, 0, 0, 1], *port).into());
+                let config = Arc::new(ProxyConfig::new(ports.iter().map(address).collect()));
+                PlannedUpstream { name: "a".to_owned(), config }
+            };
+            let front = Front::from(&ProxyConfig::new(Vec::new()));
+            Plan::new(front, all.iter().map(upstream).collect(), Vec::new())
+        };
+        let drained = |plan: &Plan| {
+            let counts = plan.upstreams[0].config.fleet.counts();
+            counts.iter().map(|server| server.is_drained).collect::<Vec<_>>()
+        };
+        let mut plan = planned(&[&[1, 2, 3]]);
+        // A worker that has to do with all of them.
+        let _pool = Pool::new(&plan.upstreams[0].config, 1);
+        for server in &plan.upstreams[0].config.upstreams[1..] {
+            assert!(plan.upstreams[0].config.fleet.drain(&server.address, true));
+        }
+        for (next, expected) in [
+            (&[&[1, 2][..]][..], [false, true, true]),
+            (&[&[1, 2, 3]], [false, true, false]),
+            // One of two has it all the while.
+            (&[&[1], &[1, 2]], [false, true, false]),
+            (&[&[1, 2], &[1, 2]], [false, true, false]),
+        ] {
+            let mut next = planned(next);
+            next.take_over(&plan);
+            plan = next;
+            assert_eq!(drained(&plan), expected);
+        }
+        // A new one may be drained before a worker knows of it.
+        let mut next = planned(&[&[4]]);
+        next.take_over(&plan);
+        assert!(next.upstreams[0].config.fleet.drain(&next.upstreams[0].config.upstreams[0].address, true));
     }
 
     #[test]
