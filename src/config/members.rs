@@ -10,17 +10,21 @@ use toml::Spanned;
 
 /// How names are looked up, where there are any.
 pub(super) fn lookups(file: &File, draft: &Draft, problems: &mut Vec<Problem>) -> LookupOptions {
-    if file.dns.is_some() && draft.names().is_empty() {
+    let Some(dns) = &file.dns else { return LookupOptions::default() };
+    if draft.names().is_empty() {
         let remedy = "write a server as dns:NAME:PORT, or leave [dns] out";
-        problems.push(Problem::of_file("[dns] is given, and no server is a name that is looked up", remedy));
+        problems.push(Problem::at(dns.span(), "no server is a name that is looked up", remedy));
     }
-    let schema::Dns { resolver, min_ttl, max_ttl } = file.dns.clone().unwrap_or_default();
-    if min_ttl.value > max_ttl.value {
-        let what = format!("[dns] min_ttl, {}, is longer than max_ttl, {}", min_ttl.text, max_ttl.text);
-        problems.push(Problem::of_file(what, "an answer holds at least min_ttl and at most max_ttl"));
+    let schema::Dns { resolver, min_ttl, max_ttl } = dns.get_ref();
+    let (min, max) = (min_ttl.get_ref(), max_ttl.get_ref());
+    if min.value > max.value {
+        // One of them may be left out.
+        let span = if min_ttl.span().is_empty() { max_ttl.span() } else { min_ttl.span() };
+        let what = format!("`dns.min_ttl`, {}, is longer than `dns.max_ttl`, {}", min.text, max.text);
+        problems.push(Problem::at(span, what, "an answer holds at least min_ttl and at most max_ttl"));
     }
     let resolvers = resolver.0.iter().map(|resolver| resolver.value).collect();
-    LookupOptions { resolvers, ttl_min: min_ttl.value, ttl_max: max_ttl.value }
+    LookupOptions { resolvers, ttl_min: min.value, ttl_max: max.value }
 }
 
 /// The servers of an upstream, and names of some.

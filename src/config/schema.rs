@@ -35,7 +35,7 @@ pub(crate) struct File {
     pub(crate) ids: Ids,
     /// How names of servers (`dns:`) are looked up. Left out, as the system says (`/etc/resolv.conf`).
     #[schemars(with = "Dns")]
-    pub(crate) dns: Option<Dns>,
+    pub(crate) dns: Option<Spanned<Dns>>,
     /// A line for each request, and for each connection of `tcp`.
     pub(crate) access_log: Option<AccessLogTable>,
     /// Pages of HTML for what is answered here instead of by an upstream, by status: `"503" = "/etc/ringmill/503.html"`. `{request_id}` in a page becomes the
@@ -414,14 +414,17 @@ pub(crate) struct Dns {
     /// Whom to ask, as `IP:PORT`. Left out, those in `/etc/resolv.conf`.
     pub(crate) resolver: OneOrMany<Text<ResolverText>>,
     /// An answer holds at least so long, whatever its TTL says.
-    pub(crate) min_ttl: Text<Timeout>,
+    #[schemars(with = "Text<Timeout>")]
+    pub(crate) min_ttl: Spanned<Text<Timeout>>,
     /// And at most so long.
-    pub(crate) max_ttl: Text<Timeout>,
+    #[schemars(with = "Text<Timeout>")]
+    pub(crate) max_ttl: Spanned<Text<Timeout>>,
 }
 
 impl Default for Dns {
     fn default() -> Dns {
-        Dns { resolver: OneOrMany::default(), min_ttl: Text::of("1s"), max_ttl: Text::of("60s") }
+        let [min_ttl, max_ttl] = ["1s", "60s"].map(|time| Spanned::new(0..0, Text::of(time)));
+        Dns { resolver: OneOrMany::default(), min_ttl, max_ttl }
     }
 }
 

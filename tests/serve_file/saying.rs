@@ -56,7 +56,11 @@ fn mistakes_are_told_where_they_stand() {
     check(&with("[limits]\ntrust = [\"10.0.0.1/8\"]"), &["has bits behind its prefix"]);
     check(
         &with("[dns]\nmin_ttl = \"5m\"").replace("\"1\"", "\"dns:a.test:1\""),
-        &["min_ttl, 5m, is longer than max_ttl, 60s", "at least min_ttl and at most max_ttl"],
+        &["`dns.min_ttl`, 5m, is longer than `dns.max_ttl`, 60s\n --> ", "bad.toml:2:11"],
+    );
+    check(
+        &with("[dns]\nmax_ttl = \"500ms\"").replace("\"1\"", "\"dns:a.test:1\""),
+        &["`dns.min_ttl`, 1s, is longer than `dns.max_ttl`, 500ms\n --> ", "bad.toml:2:11"],
     );
     check(&with("").replace(":0\"", ":0\"\nredirect_to_https = 0"), &["a nonzero u16"]);
     check(
@@ -173,7 +177,10 @@ fn mistakes_are_told_where_they_stand() {
     check(&behind("[upstream.b]\nservers = [{ address = \"1\", weigth = 2 }]"), &["did you mean `weight`?"]);
     check(&behind("[upstream.b]\nservers = [{ weight = 2 }]"), &["missing field `address`"]);
     check(&behind("[upstream.b]\nservers = [\"dns:a\"]"), &["neither HOST:PORT nor a service"]);
-    check(&with("[dns]\nmin_ttl = \"2s\""), &["no server is a name that is looked up"]);
+    check(
+        &with("[dns]\nmin_ttl = \"2s\""),
+        &["no server is a name that is looked up\n --> ", "bad.toml:1:1"],
+    );
     check(&with("[dns]\nresolver = \"ns.test\""), &["is no IP:PORT"]);
     check(
         &behind("[upstream.b]\nservers = [\"1\"]\nconnections = { mx = 1 }"),
