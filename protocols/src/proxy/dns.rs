@@ -10,6 +10,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use ringmill_engine::Address;
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,10 +123,14 @@ impl Answer {
         self.hosts.push((name, host.ips));
     }
 
-    /// In an order of its own: resolvers turn theirs, which is no change.
+    /// In an order of its own, since resolvers turn theirs, which is no change. Where an address is in it twice, or there are too many, those
+    /// that stand by are left out first.
     fn settle(&mut self) {
-        self.servers.sort_by_cached_key(|server| server.address.to_string());
+        self.servers.sort_by_cached_key(|server| {
+            (server.address.to_string(), server.is_backup, Reverse(server.weight))
+        });
         self.servers.dedup_by(|one, two| one.address == two.address);
+        self.servers.sort_by_key(|server| server.is_backup);
         self.servers.truncate(SERVERS_MAX);
     }
 
@@ -314,7 +319,7 @@ async fn look_up(resolver: &TokioResolver, name: &Name, before: &Answer) -> Resu
             let found = resolver.srv_lookup(service.as_str()).await;
             let found = found.map_err(|error| format!("{name} has no answer: {error}"))?;
             let services = services_of(found.answers());
-            let first = services.iter().map(|(srv, _)| srv.priority).min();
+            let first = services.first().map(|(srv, _)| srv.priority);
             let mut targets = Vec::new();
             for (srv, ttl) in services {
                 answer.ttl = answer.ttl.min(ttl);
@@ -343,18 +348,26 @@ async fn look_up(resolver: &TokioResolver, name: &Name, before: &Answer) -> Resu
     if answer.servers.is_empty() { Err(problem) } else { Ok(answer) }
 }
 
+/// The services of an answer, first those that are used first: where there are too many, it is the same ones each time that are left.
 fn services_of(records: &[Record]) -> Vec<(SRV, Duration)> {
     let service = |record: &Record| match &record.data {
         RData::SRV(srv) => Some((srv.clone(), Duration::from_secs(record.ttl.into()))),
         _ => None,
     };
-    records.iter().filter_map(service).take(SERVERS_MAX).collect()
+    let mut services: Vec<(SRV, Duration)> = records.iter().filter_map(service).collect();
+    services.sort_by_cached_key(|(srv, _)| (srv.priority, Reverse(srv.weight), srv.target.clone(), srv.port));
+    services.truncate(SERVERS_MAX);
+    services
 }
 
 /// The addresses of this kind in an answer.
 fn ips_of(records: &[Record], kind: RecordType) -> Vec<IpAddr> {
     let own = records.iter().filter(|record| record.record_type() == kind);
-    own.filter_map(|record| record.data.ip_addr()).take(SERVERS_MAX).collect()
+    let mut ips: Vec<IpAddr> = own.filter_map(|record| record.data.ip_addr()).collect();
+    ips.sort_unstable();
+    ips.dedup();
+    ips.truncate(SERVERS_MAX);
+    ips
 }
 
 /// What a host is now. Hickory asks for both kinds of address, and says what it has: where one of the two questions fails, the answer to the
@@ -431,6 +444,7 @@ impl std::fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hickory_resolver::proto::rr::rdata::A;
 
     #[test]
     fn names_are_read() {
@@ -441,6 +455,40 @@ mod tests {
         check("_http._tcp.api.internal", Some(Name::Service("_http._tcp.api.internal".to_owned())));
         for none in ["", "api", "api:", "api:0", "api:65536", ":1", "a b:1", "[::1]:1", "a/b:1", ".a:1"] {
             check(none, None);
+        }
+    }
+
+    #[test]
+    fn the_same_servers_are_left_of_too_many_in_whatever_order_they_come() {
+        let ip = |n: u16| [10, 0, (n >> 8) as u8, n as u8];
+        let record = |data: RData| Record::from_rdata("a.test.".parse().unwrap(), 1, data);
+        let mut addresses: Vec<_> = (0..600).map(|n| record(RData::A(A(ip(n).into())))).collect();
+        let target = |n: u16| format!("{n}.test.").parse().unwrap();
+        let mut services: Vec<_> =
+            (0..600).map(|n| record(RData::SRV(SRV::new(n % 2, 1, 80, target(n))))).collect();
+        // An address that is there twice, which stands by here and not there.
+        let server = |n: u16, weight, is_backup| {
+            let address = Address::from(SocketAddr::new(IpAddr::from(ip(n)), 80));
+            Server { weight, is_backup, ..Server::from(address) }
+        };
+        let mut servers: Vec<_> = (0..600).map(|n| server(n, 1, n < 400)).collect();
+        servers.extend([server(0, 2, false), server(599, 3, false)]);
+        let mut seen = || {
+            addresses.rotate_left(101);
+            services.rotate_left(101);
+            servers.rotate_left(101);
+            let mut answer = Answer { servers: servers.clone(), ..Answer::default() };
+            answer.settle();
+            (ips_of(&addresses, RecordType::A), services_of(&services), answer.servers)
+        };
+        let first = seen();
+        for _ in 0..6 {
+            let (ips, services, servers) = seen();
+            assert!((&ips, &services, &servers) == (&first.0, &first.1, &first.2));
+            assert_eq!([ips.len(), services.len(), servers.len()], [SERVERS_MAX; 3]);
+            assert!(services.iter().all(|(srv, _)| srv.priority == 0));
+            assert_eq!(servers.iter().filter(|server| !server.is_backup).count(), 201);
+            assert!(servers.contains(&server(0, 2, false)) && servers.contains(&server(599, 3, false)));
         }
     }
 }
