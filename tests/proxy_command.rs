@@ -428,6 +428,18 @@ fn what_nobody_could_tell_is_asked_for_again_soon() {
     assert_eq!(next(), ["127.9.0.2:80", "[::1]:80"]);
 }
 
+/// Name servers that do not know AAAA may as well say nothing (RFC 4074, 4.1): what they say of A counts, and there is time for it at the start.
+#[test]
+fn silence_about_one_kind_of_address_keeps_nobody_from_starting() {
+    let (host, service) = ("api.test", "_http._tcp.api.test");
+    let a = (host, Record::A([127, 9, 0, 1].into()));
+    let srv = (service, Record::Srv(1, 1, 80, host));
+    let names = NameServer::new(&[a, (host, Record::SilentForAaaa), srv]);
+    let options = LookupOptions { resolvers: vec![names.address], ..LookupOptions::default() };
+    let (first, _next) = follow(service, options);
+    assert_eq!(first, ["127.9.0.1:80"]);
+}
+
 /// A name that was followed before goes on with what it is when the next plan is published, not when the file was read.
 #[test]
 fn what_is_learned_while_new_names_are_looked_up_counts() {

@@ -13,6 +13,8 @@ pub enum Record {
     FailsForA,
     /// So do those for AAAA.
     FailsForAaaa,
+    /// Questions for AAAA get no answer at all.
+    SilentForAaaa,
     /// Priority, weight, port and target.
     Srv(u16, u16, u16, &'static str),
 }
@@ -36,15 +38,16 @@ impl NameServer {
         std::thread::spawn(move || {
             let mut buffer = [0; 512];
             while let Ok((bytes, peer)) = socket.recv_from(&mut buffer) {
-                let answer = answer(&buffer[..bytes], &zone.lock().unwrap());
-                socket.send_to(&answer, peer).unwrap();
+                if let Some(answer) = answer(&buffer[..bytes], &zone.lock().unwrap()) {
+                    socket.send_to(&answer, peer).unwrap();
+                }
                 asked.fetch_add(1, SeqCst);
             }
         });
         server
     }
 
-    /// Questions that were answered.
+    /// Questions that came.
     pub fn asked(&self) -> usize {
         self.asked.load(SeqCst)
     }
@@ -56,7 +59,7 @@ impl NameServer {
 }
 
 /// RFC 1035, section 4: the question again, and the records of its name and type; NXDOMAIN where the name has none at all, SERVFAIL where it is to fail.
-fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
+fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Option<Vec<u8>> {
     let mut at = 12;
     let mut labels = Vec::new();
     while query[at] != 0 {
@@ -68,6 +71,9 @@ fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
     let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
     let name = labels.join(".");
     let known: Vec<&Record> = zone.iter().filter(|(own, _)| *own == name).map(|(_, record)| record).collect();
+    if kind == 28 && known.iter().any(|record| matches!(record, Record::SilentForAaaa)) {
+        return None;
+    }
     let data: Vec<Vec<u8>> = known.iter().filter_map(|record| data(record, kind)).collect();
     let fails =
         known.iter().any(|it| matches!((it, kind), (Record::FailsForA, 1) | (Record::FailsForAaaa, 28)));
@@ -98,7 +104,7 @@ fn answer(query: &[u8], zone: &[(&'static str, Record)]) -> Vec<u8> {
         ]);
         out.extend_from_slice(&data);
     }
-    out
+    Some(out)
 }
 
 fn data(record: &Record, kind: u16) -> Option<Vec<u8>> {

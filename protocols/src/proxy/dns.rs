@@ -25,6 +25,10 @@ const SERVERS_MAX: usize = 256;
 const RETRY: Duration = Duration::from_secs(2);
 /// All lookups at the start together may take so long.
 const START: Duration = Duration::from_secs(10);
+/// A question that nobody answers is asked again after this, and given up when it was asked so often again: twice so, as for a kind of address
+/// that a name server does not know, is still in time for a start.
+const ANSWER: Duration = Duration::from_secs(1);
+const AGAIN_MAX: usize = 2;
 
 /// A name that stands for servers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -302,6 +306,8 @@ fn resolver(options: &LookupOptions) -> Result<TokioResolver, String> {
     settings.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Whoever asks again wants to know it anew.
     settings.cache_size = 0;
+    settings.timeout = settings.timeout.min(ANSWER);
+    settings.attempts = settings.attempts.min(AGAIN_MAX);
     builder.build().map_err(|error| problem(&error))
 }
 
