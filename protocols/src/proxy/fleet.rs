@@ -123,6 +123,11 @@ impl Fleet {
         lock(&self.0.members).entry(address.clone()).or_insert_with(Member::fresh).clone()
     }
 
+    /// Whether it is the same one.
+    pub(super) fn is(&self, other: &Fleet) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The counts of all servers that a worker or a configuration still knows, by address.
     pub fn counts(&self) -> Vec<ServerCounts> {
         let mut counts: Vec<ServerCounts> =

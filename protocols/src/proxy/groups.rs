@@ -145,7 +145,8 @@ impl Group {
 
     fn is_like(&self, planned: &PlannedUpstream) -> bool {
         let PlannedUpstream { name, config } = &self.is_of;
-        *name == planned.name && *config == planned.config
+        // What is known of its servers is no part of a configuration, but workers that share them share that.
+        *name == planned.name && config.fleet.is(&planned.config.fleet) && *config == planned.config
     }
 }
 
@@ -202,6 +203,7 @@ mod tests {
     use super::*;
     use crate::proxy::peer::Peer;
     use crate::proxy::plan::Front;
+    use crate::proxy::pool::Wanted;
 
     fn plan(upstreams: &[(&str, bool, u16)]) -> Plan {
         let planned = upstreams.iter().map(|(name, is_secured, port)| {
@@ -216,15 +218,33 @@ mod tests {
 
     #[test]
     fn what_stays_the_same_keeps_its_place() {
-        let mut groups = Groups::new(&plan(&[("a", false, 1), ("b", false, 2), ("c", false, 3)]), 1);
+        let before = plan(&[("a", false, 1), ("b", false, 2), ("c", false, 3)]);
+        let mut groups = Groups::new(&before, 1);
         let [a, b, c] = [0, 1, 2].map(|number| groups.planned(number).unwrap());
         // In another order, one gone, one with another server, one secured otherwise.
-        assert!(groups.follow(&plan(&[("c", true, 3), ("b", false, 9), ("a", false, 1)])).is_empty());
+        let mut next = plan(&[("c", true, 3), ("b", false, 9), ("a", false, 1)]);
+        next.take_over(&before);
+        assert!(groups.follow(&next).is_empty());
         assert_eq!(groups.planned(2), Some(a));
         assert_ne!(groups.planned(1), Some(b));
         assert_ne!(groups.planned(0), Some(c));
         assert_eq!(groups.planned(3), None);
         assert_eq!(groups.all.len(), 3, "nothing was to be done for the others");
+    }
+
+    /// A worker that was busy while an upstream went and came back has missed a plan, and another one may not: they share what the last plan says.
+    #[test]
+    fn an_upstream_that_came_back_is_a_new_one_also_for_who_missed_that() {
+        let [first, mut second, mut third] = [&["a"][..], &[], &["a"]]
+            .map(|names| plan(&names.iter().map(|name| (*name, false, 1)).collect::<Vec<_>>()));
+        let mut groups = Groups::new(&first, 1);
+        second.take_over(&first);
+        third.take_over(&second);
+        groups.follow(&third);
+        let config = &third.upstreams[0].config;
+        assert!(config.fleet.drain(&config.upstreams[0].address, true), "its worker is known");
+        let key = groups.planned(0).unwrap();
+        assert_eq!(groups.group(key).pool.choose(Wanted::Any, None, Tick(0)), None);
     }
 
     #[test]
