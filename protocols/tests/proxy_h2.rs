@@ -115,7 +115,7 @@ fn a_stream_that_nobody_needs_makes_room_for_others() {
     run.simulation.net().set_remote(server.clone(), Answer::Accept);
     run.rest();
     let mut line = run.line(&server).expect("a connection");
-    assert_eq!(line.asked(), []);
+    assert!(line.asked().is_empty());
     let client = run.connect();
     for _ in 0..3 {
         ask(&client);
@@ -146,7 +146,7 @@ fn a_stream_of_a_connection_that_ends_in_that_turn_is_opened_on_another() {
         run.rest();
         let mut other =
             run.line(&server).unwrap_or_else(|| panic!("seed {seed}: it has no other connection"));
-        assert_eq!((other.asked(), line.asked()), (vec![1], vec![]), "seed {seed}");
+        assert_eq!((other.asked(), line.asked()), (vec![1], Vec::new()), "seed {seed}");
         other.answer(1);
         line.answer(1);
         run.rest();

@@ -35,9 +35,9 @@ impl State {
         Some(key)
     }
 
-    /// The server has not looked at the request that this stream carried: it may be sent once more, whatever it asks for (RFC 9113, 8.7). The
-    /// first time is free, for connections end; beyond it the budget says when that is enough, and then the request is lost with its stream.
-    /// Where it is the server that has refused it, and not a connection that ends, another server is asked if there is one.
+    /// The server has not looked at the request that this stream carried: it may be sent once more, whatever it asks for (RFC 9113, 8.7). That
+    /// is free where its connection ends, for many have requests on their way then. Where it is the server that has refused it, another one is
+    /// asked if there is one, and beyond the first time the budget says when that is enough: then the request is lost with its stream.
     pub(super) fn unprocessed(&mut self, lane: usize, is_refused: bool) {
         let mut upstreams = self.upstreams.iter();
         let upstream = upstreams.find(|(_, upstream)| upstream.conn == Whom::Lane(lane));
@@ -45,7 +45,7 @@ impl State {
         let Exchange { place, tries, is_kept, has_heard, .. } = self.exchanges[key];
         let saved_max = self.groups.config(place.group).connections_max;
         let may_repeat = is_kept && !has_heard && tries < HOPS_MAX;
-        if may_repeat && (tries == 1 || self.groups[place].spend(self.now, saved_max)) {
+        if may_repeat && (!is_refused || tries == 1 || self.groups[place].spend(self.now, saved_max)) {
             self.detach(key);
             self.exchanges[key].needs_new = true;
             let other = self.choose(key, is_refused.then_some(place.server));
