@@ -2,10 +2,12 @@
 //! come, and that somebody has rung for it.
 
 use super::groups::Place;
+use super::plans::Plans;
 use super::state::State;
 use super::{Connects, Proxy};
 use ringmill_engine::{Dialer, Notice, Refusal, Tick};
 use std::cell::RefMut;
+use std::sync::Arc;
 
 impl Proxy {
     pub(super) fn take_notice(&mut self, notice: Notice) {
@@ -50,10 +52,13 @@ impl Proxy {
     }
 
     fn rung(&mut self) {
-        if let Some(plans) = &self.plans {
-            self.state_now().follow(plans.current());
+        let mut state = self.state_now();
+        // Mostly it is about room: to compare all upstreams and routes is for plans that are new.
+        let plan = self.plans.as_ref().map(Plans::current).filter(|plan| !Arc::ptr_eq(plan, &state.plan));
+        if let Some(plan) = plan {
+            state.follow(plan);
         }
-        self.state_now().look_for_room();
+        state.look_for_room();
     }
 
     fn refused(&mut self, tag: u64, refusal: Refusal) {
@@ -85,5 +90,27 @@ impl State {
             Some(why) => tracing::warn!("upstream {address}: {refusal}: {why}"),
             None => tracing::warn!("upstream {address}: {refusal}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::config::ProxyConfig;
+    use crate::proxy::plan::Plan;
+
+    #[test]
+    fn a_plan_is_taken_up_once() {
+        let config = ProxyConfig::new(vec!["127.0.0.1:1".parse().unwrap()]);
+        let plan = || Plan::one(config.clone());
+        let plans = Plans::new(plan());
+        let mut proxy = Proxy { plans: Some(plans.clone()), ..Proxy::new(config.clone(), 1) };
+        let mut plans_taken = |rings: usize| {
+            (0..rings).for_each(|_| proxy.take_notice(Notice::Rung));
+            proxy.state.borrow().plan_number
+        };
+        assert_eq!(plans_taken(3), 1, "it rings for room as well");
+        plans.publish(plan());
+        assert_eq!(plans_taken(3), 2);
     }
 }
