@@ -283,12 +283,16 @@ impl Proxy {
     fn connected(&mut self, tag: u64, io: &mut Io<'_>) -> Side {
         let place = Place::of_tag(tag);
         let mut state = self.state(io);
-        if tag & Place::LANE == 0 && state.groups.is_http2(place.group, Place::is_check(tag)) {
+        let (is_lane, is_check) = (tag & Place::LANE != 0, Place::is_check(tag));
+        if is_check && !is_lane {
+            state.introduce_check(place, io);
+        }
+        if !is_lane && state.groups.is_http2(place.group, is_check) {
             drop(state);
             let state = self.state.clone();
             return Side::Trunk(Box::new(Trunk::open(self, state, tag, io)));
         }
-        if Place::is_check(tag) {
+        if is_check {
             return Side::Check(Box::new(state.check_open(place, io)));
         }
         if state.groups.config(place.group).is_relayed {

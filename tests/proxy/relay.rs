@@ -1,9 +1,14 @@
 //! The relay: each end by itself, resets as resets, who waits for whom, which server is tried, and what it is told.
 
 use super::*;
+use crate::common::frames::{
+    END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, STATUS_200, frame, read_frame,
+};
 use ringmill::layer::proxy::Version;
 use ringmill::proxy::Relaying;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// A server whose connections the test takes.
 struct Server {
@@ -421,6 +426,64 @@ fn servers_are_told_whose_connection_it_is() {
             server.expect(b"hello");
             server.send(b"hi");
             client.expect(b"hi");
+        }
+    });
+}
+
+/// Checks are answered, in either version of HTTP. The connection of one begins like all others with that server: where it is told whose
+/// they are, with a header that speaks of nobody, ahead of whatever is spoken.
+#[test]
+fn servers_that_answer_their_checks_are_up() {
+    const BEGINNINGS: [(Option<Version>, &[u8]); 3] = [
+        (None, b""),
+        (Some(Version::One), b"PROXY UNKNOWN\r\n"),
+        (Some(Version::Two), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ];
+    /// Reads this, or something else as long.
+    fn begins_with(line: &mut Line, expected: &[u8]) -> bool {
+        let mut begins = vec![0; expected.len()];
+        line.stream.read_exact(&mut begins).is_ok() && begins == expected
+    }
+    on_both_drivers(|driver| {
+        for (proxy_protocol, header) in BEGINNINGS {
+            for is_http2 in [false, true] {
+                let answered = Arc::new(AtomicUsize::new(0));
+                let count = answered.clone();
+                let upstream = Upstream::new(move |line| {
+                    if !begins_with(line, header) {
+                        return;
+                    }
+                    if !is_http2 {
+                        line.request();
+                        line.try_send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                    } else if begins_with(line, PREFACE) {
+                        line.try_send(frame(SETTINGS, 0, 0, b""));
+                        while read_frame(&mut line.stream).is_ok_and(|frame| frame.kind != HEADERS) {}
+                        line.try_send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &[STATUS_200]));
+                    }
+                    count.fetch_add(1, SeqCst);
+                    line.wait_for_end();
+                });
+                // One that is bad, and it is down for good.
+                let check = Check {
+                    every: Duration::from_millis(20),
+                    timeout: PATIENCE,
+                    fall: 1,
+                    rise: 1000,
+                    ..Check::new("/up".parse().unwrap())
+                };
+                let config = ProxyConfig {
+                    proxy_protocol,
+                    is_http2,
+                    check: Some(check),
+                    ..ProxyConfig::relayed(vec![upstream.address.clone()])
+                };
+                let fleet = config.fleet.clone();
+                let _running = relay(driver, &config);
+                let what = format!("{proxy_protocol:?}, HTTP/2: {is_http2}");
+                let is_down = || fleet.counts().iter().any(|server| server.is_down);
+                eventually((&what, true, false), || (&what, answered.load(SeqCst) >= 3, is_down()));
+            }
         }
     });
 }

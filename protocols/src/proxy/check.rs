@@ -49,16 +49,21 @@ impl State {
         }
     }
 
+    /// The connection of a check is there: like all others with a server that is told whose they are it begins with a header, ahead of
+    /// whatever is spoken on it.
+    pub(super) fn introduce_check(&self, place: Place, io: &mut Io<'_>) {
+        if let Some(version) = self.groups.config(place.group).proxy_protocol {
+            let mut header = Vec::new();
+            write_own_header(version, &mut header);
+            io.write(&header);
+        }
+    }
+
     pub(super) fn check_open(&mut self, place: Place, io: &mut Io<'_>) -> Checking {
         let endpoint = &self.groups[place];
         let host = endpoint.host.clone();
         if let Some(check) = self.groups.pool(place.group).check.as_ref() {
             let path = check.path.as_str();
-            let mut header = Vec::new();
-            if let Some(version) = self.groups.config(place.group).proxy_protocol {
-                write_own_header(version, &mut header);
-            }
-            io.write(&header);
             io.write(
                 format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: ringmill-check\r\nconnection: close\r\n\r\n")
                     .as_bytes(),

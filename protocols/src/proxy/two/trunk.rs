@@ -318,7 +318,9 @@ impl<L: Layer> Trunk<L> {
         let to = To { sender, is_secured: self.is_secured };
         let Some((lane, mut turn)) = self.lanes.get(number, is_rung, NEVER, layer, io) else { return };
         let context = &mut Context::from_waker(self.ready.lane_waker(number));
-        let is_starved = lane.drive(layer, (&mut turn, context), (&to, &self.state), &self.heads, io);
+        // What it asks for stays with its session until there is somebody to ask: it is taken once.
+        let is_starved = (sender.is_some() || lane.has_begun())
+            && lane.drive(layer, (&mut turn, context), (&to, &self.state), &self.heads, io);
         self.replied = self.replied.max(lane.replied);
         if is_over || is_closed && !lane.has_begun() {
             if !lane.has_begun() {
