@@ -139,6 +139,20 @@ impl Calling {
         name: &str,
         to_say: &[u8],
     ) -> Calling {
+        let mut calling = Calling::prepare(seed, chaos, config, client, name, to_say);
+        calling.simulation.start();
+        calling
+    }
+
+    /// The same, before it starts.
+    fn prepare(
+        seed: u64,
+        chaos: Chaos,
+        config: Config,
+        client: &Arc<TlsClient>,
+        name: &str,
+        to_say: &[u8],
+    ) -> Calling {
         let peer = client.peer(name).expect("a name");
         let chosen = peer.clone();
         let told = Rc::new(RefCell::new(Told::default()));
@@ -146,7 +160,6 @@ impl Calling {
         let mut simulation = Simulation::new(seed, chaos, config);
         simulation.outbound(Tls::client(caller, move |tag| (tag == TAG).then(|| chosen.clone())));
         simulation.net().set_remote(address(), Answer::Accept);
-        simulation.start();
         Calling { simulation, told, far: None, peer }
     }
 
@@ -468,6 +481,55 @@ fn a_stop_in_a_handshake_is_told() {
     // It does not go away by itself.
     calling.far = None;
     assert_eq!(calling.end().refused, Some(Refusal::Stopped));
+}
+
+/// Idle connections are asked to go where memory is short, and this one is not: whoever asked for it waits.
+#[test]
+fn a_handshake_goes_on_where_memory_is_short() {
+    const BYTES_MAX: usize = 4 << 20;
+    let config = Config { memory_bytes_max: BYTES_MAX, ..narrow() };
+    let mut calling = Calling::prepare(1, Chaos::CALM, config, &client(trusting()), "localhost", CANARY);
+    let listener = calling.simulation.listen(Holding(BYTES_MAX / 16 * 15));
+    calling.simulation.start();
+    let mut serving = Simulation::new(2, Chaos::CALM, narrow());
+    let serves = serving.listen(Tls::new(Echo::default(), STORE.clone()));
+    serving.start();
+    calling.connected();
+    let holding = calling.simulation.net().connect(listener).expect("it listens");
+    holding.send(b"x");
+    let idle = calling.simulation.net().connect(listener).expect("it listens");
+    calling.run_for(Duration::from_millis(500));
+    assert!(idle.is_at_end(), "memory was not short");
+    assert!(!calling.is_over(), "{:?}", calling.told);
+    let near = serving.net().connect(serves).expect("it listens");
+    let (mut there, mut back) = (Wire::new(Cut::Nowhere), Wire::new(Cut::Nowhere));
+    for _ in 0..1000 {
+        let far = calling.connected();
+        there.carry(far, &near);
+        serving.run_for(Duration::from_micros(100));
+        back.carry(&near, far);
+        calling.run_for(Duration::from_micros(100));
+    }
+    holding.shutdown();
+    check(&calling.end(), CANARY);
+}
+
+/// Holds so much with the first byte that comes; without one it is idle.
+struct Holding(usize);
+
+impl Protocol for Holding {
+    type Session = ();
+
+    fn open(&mut self, _: &mut Io<'_>) {}
+
+    fn data(&mut self, (): &mut (), input: &mut [u8], io: &mut Io<'_>) -> Step {
+        assert!(io.hold(self.0), "there is room for it");
+        Step::consumed(input.len())
+    }
+
+    fn shed(&mut self, (): &mut (), _: &mut Io<'_>) -> Next {
+        Next::Close
+    }
 }
 
 /// As with a connection without TLS that is accepted while the engine drains.

@@ -156,7 +156,7 @@ impl<L: Layer> Layer for Tls<L> {
             (State::Open(..), call) => self.pass_on(session, call, io),
             (State::Greeting | State::Handshaking { .. }, Call::Wake) => self.take_turn(session, io),
             // What we asked for may be needed for what is in progress.
-            (State::Handshaking { tag: Some(_), .. }, Call::Drain) => session.wait(),
+            (State::Handshaking { tag: Some(_), .. }, Call::Drain | Call::Shed) => session.wait(),
             (State::Greeting | State::Handshaking { .. }, Call::Drain) => {
                 let timeout =
                     self.store.as_ref().map_or(DRAIN_GRACE, |store| store.config().handshake_timeout);
