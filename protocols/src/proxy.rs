@@ -70,8 +70,8 @@ pub use groups::server_of;
 pub use limit::{Limit, LimitCounts, Per, RouteRate};
 pub use normal::Unclear;
 pub use observe::{
-    AccessLog, Batch, Counted, Counts, End, Entry, IdRules, LIMITS_MICROS, LineCounts, LineWriter, LogFormat,
-    LogRules, Numbers, Observe, RequestIds, Text, Traces,
+    AccessLog, Batch, Counted, Counts, End, Entry, HttpVersion, IdRules, LIMITS_MICROS, LineCounts,
+    LineWriter, LogFormat, LogRules, Numbers, Observe, RequestIds, Text, Traces,
 };
 pub use pages::{Page, Pages};
 pub use peer::Peer;

@@ -1,6 +1,7 @@
 //! What is seen from outside: who the client is, names of requests and traces, the access log, pages for errors.
 
 use super::*;
+use crate::common::frames::{END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame};
 
 #[test]
 fn the_peer_may_say_who_the_client_is_where_it_is_trusted() {
@@ -227,6 +228,43 @@ fn each_request_is_noted_with_its_end() {
         let told: Vec<_> = known.iter().map(|line| line["status"].as_u64().unwrap()).collect();
         assert_eq!(told, [500, 502]);
         assert_eq!(log.dropped(), 0);
+    });
+}
+
+/// Notes and counts everything.
+fn observed(config: ProxyConfig) -> (ProxyConfig, AccessLog) {
+    let log = AccessLog::default();
+    let rules = LogRules {
+        to: log.clone(),
+        sampled_per_million: 1_000_000,
+        slow: Duration::from_secs(3600),
+        has_agents: false,
+    };
+    let observe = Observe { log: Some(rules), ..Observe::default() };
+    (ProxyConfig { observe, ..config }, log)
+}
+
+#[test]
+fn the_combined_format_says_which_version_was_spoken() {
+    on_both_drivers(|driver| {
+        let upstream = Upstream::honest();
+        let (config, log) = observed(config(&upstream));
+        let running = serve(driver, config);
+        let mut one = connect(&running);
+        one.send(get("/one"));
+        receive(&mut one);
+        let mut two = connect(&running);
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block("GET", "/two"));
+        two.send([PREFACE, &frame(SETTINGS, 0, 0, b""), &head].concat());
+        let (mut batch, mut writer, mut text) =
+            (Batch::default(), LineWriter::new(LogFormat::Combined), Vec::new());
+        eventually(2, || {
+            log.take(&mut batch);
+            batch.entries().for_each(|entry| writer.write(&mut text, &entry));
+            text.iter().filter(|byte| **byte == b'\n').count()
+        });
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("\"GET /one HTTP/1.1\"") && text.contains("\"GET /two HTTP/2.0\""), "{text}");
     });
 }
 

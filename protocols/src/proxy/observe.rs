@@ -17,7 +17,7 @@ mod trace;
 pub(super) use counts::Tally;
 pub use counts::{Counted, Counts, LIMITS_MICROS, LineCounts};
 pub(super) use entry::Front;
-pub use entry::{End, Entry, Numbers, Text};
+pub use entry::{End, Entry, HttpVersion, Numbers, Text};
 pub(super) use format::write_ip;
 pub use format::{LineWriter, LogFormat};
 pub use ids::{IdRules, RequestIds, Traces};

@@ -41,7 +41,7 @@ impl State {
         }
         let has_agents = observe.log.as_ref().is_some_and(|log| log.has_agents);
         let wishes = Wishes { has_texts: observe.log.is_some(), has_agents };
-        seen.read(head, io.facts().map_or("", tls_of), wishes);
+        seen.read(head, client.is_http2, io.facts().map_or("", tls_of), wishes);
         self.seen = Some(seen);
     }
 

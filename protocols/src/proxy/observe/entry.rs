@@ -25,6 +25,22 @@ impl End {
         [End::Complete, End::Refused, End::ClientLeft, End::UpstreamFailed, End::TimedOut];
 }
 
+/// In which version of HTTP a request came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl HttpVersion {
+    const ALL: [HttpVersion; 3] = [HttpVersion::Http10, HttpVersion::Http11, HttpVersion::Http2];
+}
+
 /// What is measured of a request, or of a connection that is passed on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,8 +63,8 @@ pub struct Numbers {
     pub retries: u8,
     /// How it came to its end.
     pub end: End,
-    /// Its version is HTTP/1.0.
-    pub is_http10: bool,
+    /// The version of HTTP that it came in.
+    pub version: HttpVersion,
     /// It is a connection that was passed on as it is.
     pub is_relayed: bool,
     /// The client's address, where it has one.
@@ -139,7 +155,7 @@ pub(crate) fn put_entry(out: &mut Vec<u8>, numbers: &Numbers, front: Front<'_>, 
         Some(IpAddr::V4(ip)) => (4, ip.to_ipv6_mapped().octets()),
         Some(IpAddr::V6(ip)) => (6, ip.octets()),
     };
-    let kind = u8::from(numbers.is_http10) | u8::from(numbers.is_relayed) << 1;
+    let kind = numbers.version as u8 | u8::from(numbers.is_relayed) << 2;
     out.extend_from_slice(&[numbers.retries, numbers.end as u8, kind, family]);
     out.extend_from_slice(&octets);
     out.extend_from_slice(&numbers.trace);
@@ -201,8 +217,8 @@ impl<'a> Entry<'a> {
             status,
             retries,
             end: *End::ALL.get(usize::from(end))?,
-            is_http10: kind & 1 != 0,
-            is_relayed: kind & 2 != 0,
+            version: *HttpVersion::ALL.get(usize::from(kind & 3))?,
+            is_relayed: kind & 4 != 0,
             client,
             trace: from.take()?,
         };
@@ -238,7 +254,7 @@ pub(crate) mod tests {
             status: 200,
             retries: 1,
             end: End::Complete,
-            is_http10: false,
+            version: HttpVersion::Http11,
             is_relayed: false,
             client: Some(IpAddr::from([1, 2, 3, 4])),
             trace: [0; 16],
@@ -247,13 +263,13 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_put_is_read() {
-        for (client, end) in [
-            (None, End::Refused),
-            (Some(IpAddr::from([1, 2, 3, 4])), End::TimedOut),
-            (Some("2001:db8::1".parse().unwrap()), End::ClientLeft),
+        for (client, end, version) in [
+            (None, End::Refused, HttpVersion::Http10),
+            (Some(IpAddr::from([1, 2, 3, 4])), End::TimedOut, HttpVersion::Http11),
+            (Some("2001:db8::1".parse().unwrap()), End::ClientLeft, HttpVersion::Http2),
         ] {
             let is_relayed = end == End::TimedOut;
-            let numbers = Numbers { client, end, trace: [7; 16], is_http10: true, is_relayed, ..numbers() };
+            let numbers = Numbers { client, end, trace: [7; 16], version, is_relayed, ..numbers() };
             let (mut texts, mut out) = (Vec::new(), Vec::new());
             let long = vec![b'x'; LONG_MAX + 1];
             for text in [&b"GET"[..], b"", &long, &long[1..], b"TLSv1.3", b"\xff\n", b"y"] {

@@ -3,7 +3,7 @@
 //! Nothing that a peer sends leaves its place in a line: JSON has escapes for all but printable ASCII, the combined format for what could end a
 //! field, a line, or a terminal's patience. How long texts may be is `entry.rs`.
 
-use super::entry::{End, Entry, Text};
+use super::entry::{End, Entry, HttpVersion, Text};
 use super::trace::hex_of;
 use std::io::Write;
 use std::net::IpAddr;
@@ -162,7 +162,12 @@ impl LineWriter {
                 out.push(b'?');
                 quote(out, entry.query);
             }
-            out.extend_from_slice(if numbers.is_http10 { b" HTTP/1.0" } else { b" HTTP/1.1" });
+            out.extend_from_slice(match numbers.version {
+                HttpVersion::Http10 => b" HTTP/1.0",
+                HttpVersion::Http11 => b" HTTP/1.1",
+                // As nginx writes it, in the form of the others.
+                HttpVersion::Http2 => b" HTTP/2.0",
+            });
         }
         let mut digits = itoa::Buffer::new();
         out.extend_from_slice(b"\" ");
@@ -336,6 +341,10 @@ mod tests {
             line(LogFormat::Combined, &all, texts),
             "1.2.3.4 - - [21/Sep/2026:14:13:20 +0000] \"GET /x?y=z HTTP/1.1\" 200 1099511627776 \"http://r/\" \"curl/8\"\n"
         );
+        for (version, written) in [(HttpVersion::Http10, "HTTP/1.0"), (HttpVersion::Http2, "HTTP/2.0")] {
+            let said = line(LogFormat::Combined, &Numbers { version, ..all }, texts);
+            assert!(said.contains(&format!("] \"GET /x?y=z {written}\" 200 ")), "{said}");
+        }
         let none =
             Numbers { client: None, waited: None, retries: 0, end: End::Refused, status: 400, ..numbers() };
         assert_eq!(

@@ -1,7 +1,7 @@
 //! What is noted of a request while it is served. Plain data.
 
 use super::counts::{Counted, Counts, Line};
-use super::entry::{End, LONG_MAX, Numbers, SHORT_MAX, put_text};
+use super::entry::{End, HttpVersion, LONG_MAX, Numbers, SHORT_MAX, put_text};
 use super::ids::Identity;
 use crate::http::message::{Head, Version};
 use ringmill_engine::Tick;
@@ -32,7 +32,7 @@ pub(crate) struct Seen {
     pub(crate) listener: Option<Rc<Label>>,
     /// Why it does not come to a good end.
     pub(crate) end: Option<End>,
-    is_http10: bool,
+    version: HttpVersion,
     /// Those of an entry, as they go into a ring; empty where no log is kept.
     texts: Vec<u8>,
 }
@@ -80,7 +80,7 @@ impl Default for Seen {
             route: None,
             listener: None,
             end: None,
-            is_http10: false,
+            version: HttpVersion::default(),
             texts: Vec::new(),
         }
     }
@@ -94,9 +94,13 @@ impl Seen {
         self.texts.clear();
     }
 
-    /// Takes what its head says; `None` where it was no head.
-    pub(crate) fn read(&mut self, head: Option<&Head<'_, '_>>, tls: &str, wishes: Wishes) {
-        self.is_http10 = head.is_some_and(|head| head.version == Version::Http10);
+    /// Takes what its head says; `None` where it was no head. As a stream of HTTP/2 it has one of HTTP/1.1.
+    pub(crate) fn read(&mut self, head: Option<&Head<'_, '_>>, is_http2: bool, tls: &str, wishes: Wishes) {
+        self.version = match head.map(|head| head.version) {
+            _ if is_http2 => HttpVersion::Http2,
+            Some(Version::Http10) => HttpVersion::Http10,
+            Some(Version::Http11) | None => HttpVersion::Http11,
+        };
         if !wishes.has_texts {
             return;
         }
@@ -135,7 +139,7 @@ impl Seen {
             status: self.status,
             retries: tries.saturating_sub(1),
             end: self.end.unwrap_or(End::Complete),
-            is_http10: self.is_http10,
+            version: self.version,
             is_relayed: self.listener.is_some(),
             client: self.client,
             trace: self.ids.trace(),
