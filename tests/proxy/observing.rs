@@ -1,7 +1,10 @@
 //! What is seen from outside: who the client is, names of requests and traces, the access log, pages for errors.
 
 use super::*;
-use crate::common::frames::{END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame};
+use crate::common::frames::{
+    END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, block, field, frame, read_frame,
+};
+use ringmill::adapt::Http2Limits;
 
 #[test]
 fn the_peer_may_say_who_the_client_is_where_it_is_trusted() {
@@ -231,24 +234,108 @@ fn each_request_is_noted_with_its_end() {
     });
 }
 
+/// An upstream whose replies come late, break off, or are longer than anybody takes.
+fn late() -> Upstream {
+    Upstream::new(|line| {
+        while let Some(request) = line.request() {
+            match request.split(' ').nth(1).unwrap_or_default() {
+                "/silent" => line.wait_for_end(),
+                "/half" => {
+                    line.send("HTTP/1.1 203 So Far\r\nContent-Length: 9\r\n\r\nhi");
+                    line.wait_for_end();
+                }
+                "/much" => {
+                    line.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n");
+                    while line.try_send(vec![b'x'; 64 * 1024]) {}
+                }
+                _ => line.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
+            }
+        }
+    })
+}
+
 /// Notes and counts everything.
-fn observed(config: ProxyConfig) -> (ProxyConfig, AccessLog) {
-    let log = AccessLog::default();
+fn observed(config: ProxyConfig) -> (ProxyConfig, AccessLog, Counts) {
+    let (log, counts) = (AccessLog::default(), Counts::default());
     let rules = LogRules {
         to: log.clone(),
         sampled_per_million: 1_000_000,
         slow: Duration::from_secs(3600),
         has_agents: false,
     };
-    let observe = Observe { log: Some(rules), ..Observe::default() };
-    (ProxyConfig { observe, ..config }, log)
+    let observe = Observe { log: Some(rules), counts: Some(counts.clone()), ..Observe::default() };
+    (ProxyConfig { observe, ..config }, log, counts)
+}
+
+/// Whatever a client of HTTP/2 asks for has a line and is counted, with the end that a request of HTTP/1.1 would have.
+#[test]
+fn streams_are_noted_like_other_requests() {
+    const CANCEL: &[u8] = &8u32.to_be_bytes();
+    /// INITIAL_WINDOW_SIZE: no room for a reply.
+    const NO_ROOM: &[u8] = &[0, 4, 0, 0, 0, 0];
+    on_both_drivers(|driver| {
+        let upstream = late();
+        let http2 = Http2Limits { stalled_timeout: Duration::from_millis(100), ..Http2Limits::default() };
+        let (config, log, counts) = observed(ProxyConfig { http2, ..config(&upstream) });
+        let running = serve(driver, config);
+        let call = |path: &str| {
+            let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "100m")];
+            [block("POST", path), fields.map(|(name, value)| field(name, value)).concat()].concat()
+        };
+        let mut known = Vec::new();
+        let mut check = |settings: &[u8], block: &[u8], is_left: bool, expected: (u64, &str, &str)| {
+            let before = known.len();
+            let mut client = connect(&running);
+            let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, block);
+            client.send([PREFACE, &frame(SETTINGS, 0, 0, settings), &head].concat());
+            if is_left {
+                upstream.asked();
+                client.send(frame(RST_STREAM, 0, 1, CANCEL));
+            } else {
+                // Its answer, or its end.
+                while read_frame(&mut client).expect("an answer").stream != 1 {}
+            }
+            eventually(before + 1, || lines(&log, &mut known));
+            let line = &known[before];
+            let said = ["end", "path"].map(|key| line[key].as_str().unwrap_or_default());
+            assert_eq!(
+                (line["status"].as_u64(), said[0], said[1]),
+                (Some(expected.0), expected.1, expected.2)
+            );
+            upstream.forget_asked();
+        };
+        check(b"", &block("GET", "/x"), false, (200, "complete", "/x"));
+        check(b"", &call("/silent"), false, (200, "timeout", "/silent"));
+        check(b"", &call("/half"), false, (203, "timeout", "/half"));
+        check(NO_ROOM, &block("GET", "/much"), false, (200, "timeout", "/much"));
+        check(b"", &block("GET", "/silent"), true, (0, "client", "/silent"));
+        let all = counts.all();
+        let routes = all.iter().filter(|(what, _)| matches!(what, Counted::Route(_)));
+        let ends: Vec<_> = routes.map(|(_, counts)| counts.ends).collect();
+        assert_eq!(ends, [[1, 0, 1, 0, 3]]);
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_noted_as_late() {
+    on_both_drivers(|driver| {
+        let upstream = late();
+        let (proxy, log, _) = observed(config(&upstream));
+        let engine = Config { write_timeout: Duration::from_millis(300), ..common::config(driver) };
+        let running = start(engine, move |_| Proxy::new(proxy.clone(), 1));
+        let mut client = connect(&running);
+        client.send(get("/much"));
+        let mut known = Vec::new();
+        eventually(1, || lines(&log, &mut known));
+        assert_eq!((known[0]["status"].as_u64(), known[0]["end"].as_str()), (Some(200), Some("timeout")));
+    });
 }
 
 #[test]
 fn the_combined_format_says_which_version_was_spoken() {
     on_both_drivers(|driver| {
         let upstream = Upstream::honest();
-        let (config, log) = observed(config(&upstream));
+        let (config, log, _) = observed(config(&upstream));
         let running = serve(driver, config);
         let mut one = connect(&running);
         one.send(get("/one"));

@@ -82,10 +82,10 @@ impl State {
         self.forget(Some(seen));
     }
 
-    /// The same, because its client has left.
-    pub(super) fn note_left(&mut self, exchange: &mut Exchange) {
+    /// The same, because its client is gone, for this reason.
+    pub(super) fn note_left(&mut self, exchange: &mut Exchange, why: End) {
         if let Some(seen) = &mut exchange.seen {
-            seen.end.get_or_insert(End::ClientLeft);
+            seen.end.get_or_insert(why);
         }
         self.note_end(exchange);
     }

@@ -440,11 +440,11 @@ impl State {
         self.dispose(exchange);
     }
 
-    /// The same, because its client is gone.
-    pub(super) fn abandon(&mut self, key: usize) {
+    /// The same, because its client is gone, for this reason.
+    pub(super) fn abandon(&mut self, key: usize, why: End) {
         self.forsake(key);
         let mut exchange = self.exchanges.remove(key);
-        self.note_left(&mut exchange);
+        self.note_left(&mut exchange, why);
         self.dispose(exchange);
     }
 

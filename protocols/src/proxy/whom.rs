@@ -24,6 +24,8 @@ pub(super) struct Bells {
     all: Slab<Arc<Bell>>,
     /// That of the stream whose session opens next.
     entering: Option<usize>,
+    /// The status with which the client of the stream that leaves next was answered without its session's knowing.
+    answer: Option<u16>,
     /// Connections until now that carry some.
     connections: u64,
 }
@@ -47,8 +49,19 @@ impl Bells {
         self.entering = None;
     }
 
+    /// The client of the stream that is closed and leaves next was answered with this status, and not by its session.
+    pub(super) fn answer(&mut self, status: u16) {
+        self.answer = Some(status);
+    }
+
+    /// That status, for a session that is closed.
+    pub(super) fn take_answer(&mut self) -> Option<u16> {
+        self.answer.take()
+    }
+
     /// The stream is over.
     pub(super) fn leave(&mut self, key: usize) {
+        self.answer = None;
         self.all.try_remove(key);
     }
 

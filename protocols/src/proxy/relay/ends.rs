@@ -151,8 +151,12 @@ impl State {
     /// A client of HTTP is gone, whose exchange may have become a pair without its knowing.
     pub(in crate::proxy) fn client_closed(&mut self, client: &Client, reason: CloseReason) {
         let Some(key) = client.exchange else { return };
-        let stage = self.exchanges[key].stage;
-        self.abandon(key);
+        let exchange = &mut self.exchanges[key];
+        let stage = exchange.stage;
+        if let (Some(seen), Some(status)) = (&mut exchange.seen, self.bells.take_answer()) {
+            seen.status = status;
+        }
+        self.abandon(key, outcome_at(End::Client, reason));
         if let Stage::Joined(pair) = stage {
             self.relay_closed(Joint { pair, end: End::Client }, reason);
         }

@@ -90,8 +90,10 @@ enum Drive {
     On,
     Starved,
     Finished,
-    /// The reply or the request broke off, or its client makes no room.
+    /// The reply or the request broke off.
     Cut,
+    /// Its time is over, and its client was told so with this status if there was no other one; or its client makes no room.
+    Late(Option<u16>),
     /// Its client took it back.
     Left,
 }
@@ -298,6 +300,10 @@ impl<L: Layer> Streams<L> {
             }
             Drive::Finished => CloseReason::Finished,
             Drive::Cut => CloseReason::Aborted,
+            Drive::Late(told) => {
+                told.into_iter().for_each(|status| self.state.borrow_mut().bells.answer(status));
+                CloseReason::WriteTimeout
+            }
             Drive::Left => {
                 if self.resets.add(io.now(), self.resets_per_sec_max)
                     && let Link::Open(connection) = &mut self.link
@@ -402,6 +408,7 @@ impl<L: Layer> ClientLane<L> {
                 Sent::Whole if self.socket.as_ref().is_some_and(|socket| socket.listens()) => {}
                 // What is reset takes nothing, so a reply that is finished was not taken back: nobody has to look.
                 Sent::Whole => return Drive::Finished,
+                Sent::Broken if self.is_stalled(io.now()) => break Drive::Late(None),
                 Sent::Broken => break Drive::Cut,
                 Sent::Starved => break Drive::Starved,
                 Sent::On | Sent::Waits => {}
@@ -425,11 +432,19 @@ impl<L: Layer> ClientLane<L> {
         }
     }
 
+    /// Its client has made no room for too long.
+    fn is_stalled(&self, now: Tick) -> bool {
+        self.lane.sink.as_ref().is_some_and(|sink| sink.due() <= now)
+    }
+
     /// The call's time is over: says so instead of the reply, or behind what there is of it.
     fn end_late(&mut self, context: &mut Context<'_>, turn: &mut Turn<'_>) -> Drive {
         let Some(deadline) = self.deadline.take() else { return Drive::Cut };
+        let mut told = None;
         if let Some(answer) = &mut self.answer {
-            let _ = answer.send_response(deadline.answer::<()>().map(drop), true);
+            let response = deadline.answer::<()>().map(drop);
+            told = Some(response.status().as_u16());
+            let _ = answer.send_response(response, true);
         } else if let Some(sink) = &mut self.lane.sink {
             match deadline.last_frame().into_data() {
                 Ok(data) => {
@@ -440,7 +455,7 @@ impl<L: Layer> ClientLane<L> {
             }
             turn.send(sink, context);
         }
-        Drive::Cut
+        Drive::Late(told)
     }
 
     fn read_piece(&mut self, piece: &[u8], heads: &mut Heads) -> bool {
