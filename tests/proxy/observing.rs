@@ -309,7 +309,14 @@ fn streams_are_noted_like_other_requests() {
         check(b"", &call("/half"), false, (203, "timeout", "/half"));
         check(NO_ROOM, &block("GET", "/much"), false, (200, "timeout", "/much"));
         check(b"", &block("GET", "/silent"), true, (0, "client", "/silent"));
+        // What is no request for a server: two hosts, and a protocol that nobody speaks here.
+        let hosts = [block("GET", "/x"), field("host", "b")].concat();
+        check(b"", &hosts, false, (400, "refused", ""));
+        let other = [block("CONNECT", "/x"), field(":protocol", "connect-udp")].concat();
+        check(b"", &other, false, (501, "refused", ""));
         let all = counts.all();
+        let unrouted = all.iter().find(|(what, _)| *what == Counted::Unrouted).expect("it is counted").1;
+        assert_eq!((unrouted.statuses, unrouted.ends), ([0, 0, 0, 0, 1, 1], [0, 2, 0, 0, 0]));
         let routes = all.iter().filter(|(what, _)| matches!(what, Counted::Route(_)));
         let ends: Vec<_> = routes.map(|(_, counts)| counts.ends).collect();
         assert_eq!(ends, [[1, 0, 1, 0, 3]]);

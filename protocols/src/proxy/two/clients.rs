@@ -7,7 +7,7 @@ use super::ready::{Part, Ready};
 use super::replying::Reading;
 use super::resets::Resets;
 use super::sink::Sent;
-use super::text::{self, Heads};
+use super::text::Heads;
 use super::websocket::Socket;
 use super::wire::Wire;
 use crate::adapt::Http2Limits;
@@ -254,7 +254,7 @@ impl<L: Layer> Streams<L> {
         &mut self,
         layer: &mut L,
         request: Request<RecvStream>,
-        mut answer: SendResponse<Bytes>,
+        answer: SendResponse<Bytes>,
         io: &mut Io<'_>,
     ) {
         self.requests = self.requests.saturating_add(1);
@@ -267,13 +267,7 @@ impl<L: Layer> Streams<L> {
         let (parts, body) = request.into_parts();
         let mut body = Some(body).filter(|body| !body.is_end_stream());
         let mut head = std::mem::take(&mut self.heads.borrow_mut().text);
-        let (socket, is_chunked) = match Socket::write_head(&mut head, &parts, &mut body) {
-            Ok(written) => written,
-            Err(status) => {
-                let _ = answer.send_response(text::plain(status), true);
-                return;
-            }
-        };
+        let (socket, is_chunked) = Socket::write_head(&mut head, &parts, &mut body);
         let (is_head, upgrades) = (parts.method == Method::HEAD, socket.is_some());
         let asked = Asked { is_head, is_connect: false, upgrades };
         let deadline = Deadline::of(&parts.headers, self.own.grpc_timeout_max, &self.clock);

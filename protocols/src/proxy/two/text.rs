@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, request, response, uri};
+use std::borrow::Cow;
 
 /// What heads are read with: one for all connections of a worker.
 #[derive(Default)]
@@ -22,18 +23,14 @@ pub(in crate::proxy) struct Heads {
     pub(super) text: Vec<u8>,
 }
 
-/// Writes a request's head; whether a body follows in chunks. An error is a status to answer with.
-pub(super) fn write_request(
-    out: &mut Vec<u8>,
-    parts: &request::Parts,
-    has_body: bool,
-) -> Result<bool, StatusCode> {
+/// Writes a request's head; whether a body follows in chunks.
+pub(super) fn write_request(out: &mut Vec<u8>, parts: &request::Parts, has_body: bool) -> bool {
     let is_chunked = has_body && is_open(&parts.headers);
     let target = match parts.method {
-        http::Method::CONNECT => parts.uri.authority().map_or("", Authority::as_str),
-        _ => path_of(&parts.uri),
+        http::Method::CONNECT => target_of_connect(&parts.uri),
+        _ => path_of(&parts.uri).into(),
     };
-    write_start(out, parts, (parts.method.as_str(), target), |name| is_chunked && *name == CONTENT_LENGTH)?;
+    write_start(out, parts, (parts.method.as_str(), &target), |name| is_chunked && *name == CONTENT_LENGTH);
     if parts.headers.contains_key("te") {
         // It concerns a connection, and says what the next one may send.
         out.extend_from_slice(b"connection: te\r\n");
@@ -42,7 +39,18 @@ pub(super) fn write_request(
         out.extend_from_slice(emit::CHUNKED);
     }
     out.extend_from_slice(b"\r\n");
-    Ok(is_chunked)
+    is_chunked
+}
+
+/// In HTTP/1.1 it has a port, which a scheme may stand for in an extended CONNECT (RFC 8441, 4).
+fn target_of_connect(uri: &Uri) -> Cow<'_, str> {
+    let authority = uri.authority().map_or("", Authority::as_str);
+    match uri.scheme() {
+        Some(scheme) if uri.port().is_none() => {
+            format!("{authority}:{}", if *scheme == Scheme::HTTPS { 443 } else { 80 }).into()
+        }
+        _ => authority.into(),
+    }
 }
 
 /// The path with what follows it.
@@ -50,37 +58,32 @@ pub(super) fn path_of(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", PathAndQuery::as_str)
 }
 
-/// Writes a head up to its last fields, for this method and target. An error is a status to answer with.
+/// Writes a head up to its last fields, for this method and target.
 pub(super) fn write_start(
     out: &mut Vec<u8>,
     parts: &request::Parts,
     (method, target): (&str, &str),
     is_left_out: impl Fn(&HeaderName) -> bool,
-) -> Result<(), StatusCode> {
-    let authority = parts.uri.authority().map(Authority::as_str);
+) {
     for part in [method, " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let host = match (authority, hosts.next()) {
-        // Two that differ are two readings (RFC 9113, 8.3.1).
-        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
-            return Err(StatusCode::BAD_REQUEST);
-        }
-        (Some(authority), _) => authority.as_bytes(),
-        (None, host) => host.map_or(&b""[..], HeaderValue::as_bytes),
-    };
-    if hosts.next().is_some() {
-        return Err(StatusCode::BAD_REQUEST);
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts = parts.headers.get_all(HOST).iter().map(HeaderValue::as_bytes).peekable();
+    // A Host that says the same adds nothing. One that differs is another reading (RFC 9113, 8.3.1): with two of them it is refused.
+    if let Some(authority) = authority {
+        write_line(out, b"host", authority);
+        hosts.next_if(|host| host.eq_ignore_ascii_case(authority));
+    } else if hosts.peek().is_none() {
+        write_line(out, b"host", b"");
     }
-    write_line(out, b"host", host);
+    hosts.for_each(|host| write_line(out, b"host", host));
     // Clients may send them one by one; elsewhere they are one field (RFC 9113, 8.2.3).
     let cookies: Vec<&[u8]> = parts.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if !cookies.is_empty() {
         write_line(out, b"cookie", &cookies.join(&b"; "[..]));
     }
     write_fields(out, &parts.headers, |name| *name == HOST || *name == COOKIE || is_left_out(name));
-    Ok(())
 }
 
 /// Writes the head of a reply; whether a body follows in chunks.

@@ -36,40 +36,32 @@ enum Stage {
 
 impl Socket {
     /// Writes the head of a request, and whether its body follows in chunks: where it asks for a WebSocket that is the handshake, and what the
-    /// client says is taken. An error is a status to answer with.
+    /// client says is taken.
     pub(super) fn write_head(
         out: &mut Vec<u8>,
         parts: &request::Parts,
         body: &mut Option<RecvStream>,
-    ) -> Result<(Option<Box<Socket>>, bool), StatusCode> {
-        match Socket::ask(out, parts, body)? {
-            None => Ok((None, text::write_request(out, parts, body.is_some())?)),
-            socket => Ok((socket, false)),
+    ) -> (Option<Box<Socket>>, bool) {
+        match Socket::ask(out, parts, body) {
+            None => (None, text::write_request(out, parts, body.is_some())),
+            socket => (socket, false),
         }
     }
 
-    fn ask(
-        out: &mut Vec<u8>,
-        parts: &request::Parts,
-        body: &mut Option<RecvStream>,
-    ) -> Result<Option<Box<Socket>>, StatusCode> {
-        match parts.extensions.get::<Protocol>() {
-            None => return Ok(None),
-            Some(protocol) if protocol.as_str() == "websocket" => {}
-            // RFC 9220 and others: nobody behind this proxy could be asked for it.
-            Some(_) => return Err(StatusCode::NOT_IMPLEMENTED),
-        }
+    fn ask(out: &mut Vec<u8>, parts: &request::Parts, body: &mut Option<RecvStream>) -> Option<Box<Socket>> {
+        // Nobody behind this proxy could be asked for any other protocol (RFC 9298 and others): what is left is a CONNECT, which is refused.
+        parts.extensions.get::<Protocol>().filter(|protocol| protocol.as_str() == "websocket")?;
         let key = key_of(Random::from_os().bytes());
         // HTTP/2 has no key: a proof is for who asks, and that is this proxy.
         let start = ("GET", text::path_of(&parts.uri));
         text::write_start(out, parts, start, |name| {
             *name == SEC_WEBSOCKET_KEY || *name == UPGRADE || *name == CONTENT_LENGTH
-        })?;
+        });
         for part in ["connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: ", &key, "\r\n\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
         let stage = Stage::Asked(body.take());
-        Ok(Some(Box::new(Socket { accept: accept_key(key.as_bytes()), stage })))
+        Some(Box::new(Socket { accept: accept_key(key.as_bytes()), stage }))
     }
 
     /// Answers the client where the server's head is its last word of HTTP, or should not be; whether that went well. Any other head, which says
