@@ -1,9 +1,12 @@
 //! Messages between processes by real brokers, which the tests start, kill and start again. Debian: nats-server, redis-server.
 
+#[path = "broker/relay.rs"]
+mod relay;
 #[path = "broker/server.rs"]
 mod server;
 
 use bytes::Bytes;
+use relay::Relay;
 use ringmill_protocols::broker::{Broker, Event, Inbox, Link, Options, Refused};
 use server::{BROKERS, Server};
 use std::collections::VecDeque;
@@ -44,8 +47,12 @@ struct Node {
 
 impl Node {
     fn start(server: &Server, options: Options) -> Node {
+        Node::start_at(&server.url(), options)
+    }
+
+    fn start_at(url: &str, options: Options) -> Node {
         let inbox = Arc::new(Kept { events: Mutex::default(), events_max: AtomicUsize::new(usize::MAX) });
-        let broker = Broker::start(server.url().parse().unwrap(), options, inbox.clone()).unwrap();
+        let broker = Broker::start(url.parse().unwrap(), options, inbox.clone()).unwrap();
         Node { broker, inbox }
     }
 
@@ -301,5 +308,39 @@ fn a_message_that_the_broker_does_not_take_is_refused_and_costs_nobody_the_conne
         }
         assert_eq!(node.message().1, "after");
         assert_eq!(node.link().counters().connections, 1);
+    });
+}
+
+/// A node whose way to the broker can be lost, and how many connections it has.
+fn by_relay(server: &Server, options: Options) -> (Node, Relay, usize) {
+    let relay = Relay::start(server.port);
+    let url = server.url().replace(&server.port.to_string(), &relay.port.to_string());
+    let node = Node::start_at(&url, options);
+    node.until_up();
+    (node, relay, if server.program == "nats-server" { 1 } else { 2 })
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_lost_whichever_it_is() {
+    on_both_brokers(|server| {
+        let mut silenced = 0;
+        loop {
+            let options = Options {
+                answer_within: Duration::from_secs(1),
+                ask_every: Duration::from_millis(200),
+                ..quick()
+            };
+            let (node, relay, connections) = by_relay(&server, options);
+            node.subscribe("a");
+            relay.silence(silenced, connections);
+            node.until_lost();
+            node.until_up();
+            publish(&node.link(), "a", "again");
+            assert_eq!(node.message().1, "again");
+            silenced += 1;
+            if silenced == connections {
+                return;
+            }
+        }
     });
 }

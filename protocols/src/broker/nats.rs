@@ -1,6 +1,7 @@
 //! NATS, by async-nats: a subject for each topic (core NATS, at most once).
 
 use super::feed::{Feed, Reason, TOO_SLOW};
+use super::run::in_time;
 use super::seam::Options;
 use super::server::subject;
 use async_nats::{Client, ConnectOptions, Event};
@@ -11,15 +12,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-
-/// A server that does not answer in this time is gone.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// One connection.
 pub(super) struct Nats {
     client: Client,
     prefix: String,
+    answer_within: Duration,
     /// What nobody else uses.
     nonce: u64,
     /// Each hands on what one subscription brings; ending it ends the subscription.
@@ -33,6 +31,8 @@ impl Nats {
         let client = ConnectOptions::new()
             .name("ringmill")
             .connection_timeout(options.connect_within)
+            // The connection is lost with the third that has no answer.
+            .ping_interval((options.ask_every + options.answer_within) / 3)
             .subscription_capacity(options.incoming_max.max(1))
             // It is ours to connect again, so that what was missed is told.
             .max_reconnects(1)
@@ -49,12 +49,13 @@ impl Nats {
             .await
             .map_err(|error| error.to_string())?;
         let nonce = RandomState::new().hash_one("flush");
-        Ok(Nats { client, prefix: options.prefix.clone(), nonce, forwarding: BTreeMap::new(), feed })
+        let (prefix, answer_within) = (options.prefix.clone(), options.answer_within);
+        Ok(Nats { client, prefix, answer_within, nonce, forwarding: BTreeMap::new(), feed })
     }
 
     pub(super) async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
         let subject = subject(&self.prefix, topic);
-        let mut messages = self.client.subscribe(subject).await.map_err(|error| error.to_string())?;
+        let mut messages = in_time(self.answer_within, self.client.subscribe(subject)).await?;
         let (topic_of_all, feed) = (topic.clone(), self.feed.clone());
         let forwarding = tokio::spawn(async move {
             while let Some(message) = messages.next().await {
@@ -79,7 +80,8 @@ impl Nats {
     pub(super) async fn publish(&mut self, messages: &[(Arc<str>, Bytes)]) -> Result<(), Reason> {
         for (topic, payload) in messages {
             let subject = subject(&self.prefix, topic);
-            self.client.publish(subject, payload.clone()).await.map_err(|error| error.to_string())?;
+            // A server that takes nothing fills a queue of the client's, which waits then.
+            in_time(self.answer_within, self.client.publish(subject, payload.clone())).await?;
         }
         Ok(())
     }
@@ -93,19 +95,15 @@ impl Nats {
 
     /// What comes back last shows that the server has done all that was asked for before.
     pub(super) async fn flush(&mut self) -> Result<(), Reason> {
-        let reason = |error: &dyn std::fmt::Display| error.to_string();
         // No topic is called so: their names have one part behind the prefix.
         let subject = format!("{}.flush.{:x}", self.prefix, self.nonce);
-        let mut back = self.client.subscribe(subject.clone()).await.map_err(|error| reason(&error))?;
-        self.client.publish(subject, Bytes::new()).await.map_err(|error| reason(&error))?;
-        match timeout(ANSWER_WITHIN, back.next()).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err("the broker has closed the connection".to_owned()),
-            Err(_) => Err(format!(
-                "no answer in {ANSWER_WITHIN:?}: may this user subscribe and publish to {}.>?",
-                self.prefix
-            )),
-        }
+        let mut back = in_time(self.answer_within, self.client.subscribe(subject.clone())).await?;
+        in_time(self.answer_within, self.client.publish(subject, Bytes::new())).await?;
+        let answer = async { back.next().await.ok_or("the broker has closed the connection") };
+        in_time(self.answer_within, answer)
+            .await
+            .map(drop)
+            .map_err(|reason| format!("{reason}: may this user subscribe and publish to {}.>?", self.prefix))
     }
 }
 

@@ -1,25 +1,28 @@
 //! Redis, by its pub/sub: a channel for each topic (at most once). Two connections: one that only subscribes may not publish.
 
 use super::feed::{Feed, Reason, TOO_SLOW};
+use super::run::in_time;
 use super::seam::Options;
 use super::server::subject;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink};
-use redis::{AsyncCommands, AsyncConnectionConfig, Client};
+use redis::{AsyncCommands, AsyncConnectionConfig, Client, RedisResult};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// One connection to subscribe, one to publish.
 pub(super) struct Redis {
     publishing: MultiplexedConnection,
     subscribing: PubSubSink,
     prefix: String,
+    answer_within: Duration,
     /// What channels are called here.
     topics: Arc<Mutex<HashMap<String, Arc<str>>>>,
     /// Hands on what arrives.
@@ -36,32 +39,41 @@ struct Fence {
     seen: watch::Receiver<u64>,
 }
 
-/// A server that does not answer a question in this time is gone.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// It is asked this often, because one that lost its power says nothing.
-const ASKED_EVERY: Duration = Duration::from_secs(10);
-
 impl Redis {
     pub(super) async fn open(url: &str, options: &Options, feed: Feed) -> Result<Redis, Reason> {
+        let answer_within = options.answer_within;
         let client = Client::open(url).map_err(reason)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(options.connect_within))
-            .set_response_timeout(Some(ANSWER_WITHIN));
+            .set_response_timeout(Some(answer_within));
         let publishing =
             client.get_multiplexed_async_connection_with_config(&config).await.map_err(reason)?;
         let (mut subscribing, mut messages) = client.get_async_pubsub().await.map_err(reason)?.split();
         // No topic is called so: their names have one part behind the prefix.
         let channel = format!("{}.fence.{:x}", options.prefix, RandomState::new().hash_one("fence"));
-        in_time(subscribing.subscribe(&channel)).await?;
+        in_time(answer_within, subscribing.subscribe(&channel)).await?;
         let (passed, seen) = watch::channel(0);
         let fence = Fence { channel: channel.clone(), sent: 0, seen };
         let topics: Arc<Mutex<HashMap<String, Arc<str>>>> = Arc::default();
-        let (known, mut asking) = (topics.clone(), publishing.clone());
+        let (known, publishing_too, subscribing_too) =
+            (topics.clone(), publishing.clone(), subscribing.clone());
+        let ask_publishing = move || {
+            let mut publishing = publishing_too.clone();
+            async move { publishing.ping().await }
+        };
+        let ask_subscribing = move || {
+            let mut subscribing = subscribing_too.clone();
+            async move { subscribing.ping().await }
+        };
+        let asks = (options.ask_every, answer_within);
         let forwarding = tokio::spawn(async move {
+            let mut publishing_is_gone = pin!(is_gone(asks, &ask_publishing));
             loop {
                 let message = tokio::select! {
                     message = messages.next() => message,
-                    () = is_gone(&mut asking) => None,
+                    () = &mut publishing_is_gone => None,
+                    // A message says as much as an answer.
+                    () = is_gone(asks, &ask_subscribing) => None,
                 };
                 let Some(message) = message else {
                     return feed.end("the broker has closed the connection, or does not answer");
@@ -85,29 +97,37 @@ impl Redis {
             }
         });
         let prefix = options.prefix.clone();
-        Ok(Redis { publishing, subscribing, prefix, topics, forwarding, fence, has_let_go: false })
+        Ok(Redis {
+            publishing,
+            subscribing,
+            prefix,
+            answer_within,
+            topics,
+            forwarding,
+            fence,
+            has_let_go: false,
+        })
     }
 
     pub(super) async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
         if std::mem::take(&mut self.has_let_go) {
             // What is still on its way is not of this subscription.
             self.fence.sent += 1;
-            in_time(self.publishing.publish::<_, _, ()>(&self.fence.channel, "")).await?;
+            let publish = self.publishing.publish::<_, _, ()>(&self.fence.channel, "");
+            in_time(self.answer_within, publish).await?;
             let passed = self.fence.seen.wait_for(|seen| *seen >= self.fence.sent);
-            if timeout(ANSWER_WITHIN, passed).await.is_err() {
-                return Err(format!("no answer in {ANSWER_WITHIN:?}"));
-            }
+            in_time(self.answer_within, passed).await?;
         }
         let channel = subject(&self.prefix, topic);
         self.topics().insert(channel.clone(), topic.clone());
-        in_time(self.subscribing.subscribe(channel)).await
+        in_time(self.answer_within, self.subscribing.subscribe(channel)).await
     }
 
     pub(super) async fn unsubscribe(&mut self, topic: &str) -> Result<(), Reason> {
         let channel = subject(&self.prefix, topic);
         self.topics().remove(&channel);
         self.has_let_go = true;
-        in_time(self.subscribing.unsubscribe(channel)).await
+        in_time(self.answer_within, self.subscribing.unsubscribe(channel)).await
     }
 
     /// All in one go: each answer is a way to the server and back.
@@ -116,7 +136,7 @@ impl Redis {
         for (topic, payload) in messages {
             pipe.publish(subject(&self.prefix, topic), &payload[..]).ignore();
         }
-        in_time(pipe.query_async::<()>(&mut self.publishing)).await
+        in_time(self.answer_within, pipe.query_async::<()>(&mut self.publishing)).await
     }
 
     fn topics(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<str>>> {
@@ -131,19 +151,15 @@ impl Drop for Redis {
 }
 
 /// Asks now and then, until there is no answer.
-async fn is_gone(connection: &mut MultiplexedConnection) {
+async fn is_gone<F: Future<Output = RedisResult<()>>>(
+    (ask_every, answer_within): (Duration, Duration),
+    ask: impl Fn() -> F,
+) {
     loop {
-        sleep(ASKED_EVERY).await;
-        if in_time(connection.ping::<()>()).await.is_err() {
+        sleep(ask_every).await;
+        if in_time(answer_within, ask()).await.is_err() {
             return;
         }
-    }
-}
-
-async fn in_time<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> Result<T, Reason> {
-    match timeout(ANSWER_WITHIN, answer).await {
-        Ok(answer) => answer.map_err(reason),
-        Err(_) => Err(format!("no answer in {ANSWER_WITHIN:?}")),
     }
 }
 

@@ -69,6 +69,11 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// A connection that is not there after this time has failed.
     pub connect_within: Duration,
+    /// A server that does not answer in this time is gone.
+    pub answer_within: Duration,
+    /// Each connection is asked this often for an answer, because a server that lost its power says nothing, and nor does a firewall that
+    /// forgets one.
+    pub ask_every: Duration,
     /// The first wait before another attempt to connect; it doubles with each one, and is spread by half...
     pub retry_after: Duration,
     /// ...up to this.
@@ -84,6 +89,8 @@ impl Default for Options {
             incoming_max: 8192,
             message_bytes_max: 2 << 20,
             connect_within: Duration::from_secs(5),
+            answer_within: Duration::from_secs(5),
+            ask_every: Duration::from_secs(10),
             retry_after: Duration::from_millis(100),
             retry_after_max: Duration::from_secs(5),
             prefix: "ringmill".to_owned(),
