@@ -344,3 +344,23 @@ fn a_connection_that_falls_silent_is_lost_whichever_it_is() {
         }
     });
 }
+
+#[test]
+fn a_broker_that_takes_nothing_is_not_waited_for_at_the_end() {
+    on_both_brokers(|server| {
+        let hours = Duration::from_secs(7200);
+        let (node, relay, _) =
+            by_relay(&server, Options { answer_within: hours, ask_every: hours, ..quick() });
+        relay.silence(0, 1);
+        let payload = Bytes::from(vec![b'x'; 100_000]);
+        let until = Instant::now() + PATIENCE;
+        let is_busy = || (0..100).all(|_| node.link().publish("a", payload.clone()) == Err(Refused::Busy));
+        while !is_busy() {
+            assert!(Instant::now() < until, "{:?}", node.link().counters());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let began = Instant::now();
+        drop(node);
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    });
+}

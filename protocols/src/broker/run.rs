@@ -27,11 +27,30 @@ const END_WAIT: Duration = Duration::from_secs(1);
 /// So many messages are published before others are looked at.
 const BATCH_MAX: usize = 64;
 
-/// Keeps a connection until it is told to end.
+/// Keeps a connection until it is told to end, and then for [`END_WAIT`] at most: whatever waits for the broker ends with it.
 pub(super) async fn run(
     server: &Server,
     options: &Options,
     mut outgoing: mpsc::Receiver<Outgoing>,
+    changes: &Changes,
+    state: &State,
+    inbox: &dyn Inbox,
+) {
+    let end = async {
+        changes.over().await;
+        sleep(END_WAIT).await;
+    };
+    tokio::select! {
+        () = keep(server, options, &mut outgoing, changes, state, inbox) => {}
+        () = end => {}
+    }
+    state.is_up.store(false, Ordering::Relaxed);
+}
+
+async fn keep(
+    server: &Server,
+    options: &Options,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
     changes: &Changes,
     state: &State,
     inbox: &dyn Inbox,
@@ -48,8 +67,8 @@ pub(super) async fn run(
             Err(_) => format!("no answer in {:?}", options.connect_within),
             Ok(Err(reason)) => reason,
             Ok(Ok(connection)) => {
-                let outgoing = &mut outgoing;
-                let link = Linked { connection, feed, outgoing, changes, state, options, inbox };
+                let link =
+                    Linked { connection, feed, outgoing: &mut *outgoing, changes, state, options, inbox };
                 match link.serve(&mut wanted, incoming, server).await {
                     Ok(()) => return,
                     Err(reason) => {
@@ -182,7 +201,7 @@ impl Linked<'_> {
                 () = self.changes.wait() => {
                     self.change(wanted).await?;
                     if self.changes.is_over() {
-                        let _ = timeout(END_WAIT, self.publish_rest(&mut batch)).await;
+                        let _ = self.publish_rest(&mut batch).await;
                         return Ok(());
                     }
                 }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 pub(super) struct Changes {
     sums: Mutex<Sums>,
     notify: Notify,
+    over: Notify,
 }
 
 #[derive(Default)]
@@ -36,11 +37,19 @@ impl Changes {
     pub(super) fn end(&self) {
         self.lock().is_over = true;
         self.notify.notify_one();
+        self.over.notify_one();
     }
 
-    /// Waits until there may be something to take.
+    /// Waits until there may be something to take, or the end has come: however often it is waited for, it has.
     pub(super) async fn wait(&self) {
-        self.notify.notified().await;
+        if !self.is_over() {
+            self.notify.notified().await;
+        }
+    }
+
+    /// Waits for the end. Only one may.
+    pub(super) async fn over(&self) {
+        self.over.notified().await;
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -105,6 +114,20 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_is_never_missed() {
+        let changes = Changes::default();
+        changes.add("a", 1);
+        changes.end();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let twice = async {
+            changes.wait().await;
+            changes.wait().await;
+        };
+        let twice = async { tokio::time::timeout(std::time::Duration::from_secs(5), twice).await };
+        assert!(runtime.block_on(twice).is_ok() && changes.is_over());
+    }
 
     #[test]
     fn what_comes_to_nothing_is_nothing() {
