@@ -123,3 +123,39 @@ impl Link {
         self.state.counters()
     }
 }
+
+#[cfg(all(test, feature = "broker-redis"))]
+#[path = "../tests/broker/server.rs"]
+#[allow(dead_code, reason = "the tests of brokers use all of it")]
+mod test_server;
+
+#[cfg(all(test, feature = "broker-redis"))]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    struct Ignored;
+
+    impl Inbox for Ignored {
+        fn offer(&self, _: Event) -> Result<(), Event> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_handed_over_as_the_broker_was_lost_does_not_come_with_the_next_one() {
+        let server = test_server::Server::start("redis-server");
+        let broker =
+            Broker::start(server.url().parse().unwrap(), Options::default(), Arc::new(Ignored)).unwrap();
+        let link = broker.link();
+        // As a thread does that has seen a connection, and was interrupted until that one was lost.
+        link.outgoing.try_send(("a".into(), Bytes::new())).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while link.counters().published + link.counters().dropped == 0 {
+            assert!(Instant::now() < until, "{:?}", link.counters());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let counters = link.counters();
+        assert_eq!((counters.published, counters.dropped), (0, 1));
+    }
+}

@@ -167,14 +167,20 @@ impl Linked<'_> {
         self.state.connections.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%server, topics = wanted.topics().len(), "connected to the broker");
         deliver(self.inbox, self.changes, Event::Up).await;
+        // A thread may have seen the last connection and been slow to hand over.
+        self.drop_taken();
         self.state.is_up.store(true, Ordering::Release);
         let ended = self.exchange(wanted, &mut incoming).await;
         self.state.is_up.store(false, Ordering::Relaxed);
-        // What was taken meanwhile is not kept for a connection that nobody knows when to expect.
+        self.drop_taken();
+        ended
+    }
+
+    /// What was taken is not kept for a connection that nobody knows when to expect.
+    fn drop_taken(&mut self) {
         while self.outgoing.try_recv().is_ok() {
             self.state.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        ended
     }
 
     async fn exchange(
