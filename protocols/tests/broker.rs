@@ -364,3 +364,27 @@ fn a_broker_that_takes_nothing_is_not_waited_for_at_the_end() {
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     });
 }
+
+#[test]
+fn who_may_come_in_is_said_by_the_url_also_with_other_characters() {
+    const PASSWORD: &str = "p@ss/w:rd? #%";
+    let directory = std::env::temp_dir().join(format!("ringmill-broker-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for (program, file, user) in [
+        ("nats-server", format!("authorization {{ user: \"u r\", password: \"{PASSWORD}\" }}\n"), "u%20r:"),
+        ("nats-server", format!("authorization {{ token: \"{PASSWORD}\" }}\n"), ""),
+        ("redis-server", format!("requirepass \"{PASSWORD}\"\n"), ":"),
+    ] {
+        let path = directory.join("conf");
+        std::fs::write(&path, file).unwrap();
+        let server = Server::start_with(program, &path);
+        let url = server.url().replace("://", &format!("://{user}p%40ss%2Fw%3Ard%3F%20%23%25@"));
+        let node = Node::start_at(&url, quick());
+        node.until_up();
+        node.subscribe("a");
+        let stranger = Node::start(&server, quick());
+        let reason = stranger.until_lost();
+        assert!(!reason.contains("p@ss"), "{reason}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -3,8 +3,8 @@
 use super::feed::{Feed, Reason, TOO_SLOW};
 use super::run::in_time;
 use super::seam::Options;
-use super::server::subject;
-use async_nats::{Client, ConnectOptions, Event};
+use super::server::{decoded, subject};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ pub(super) struct Nats {
 impl Nats {
     pub(super) async fn open(url: &str, options: &Options, feed: Feed) -> Result<Nats, Reason> {
         let told = feed.clone();
-        let client = ConnectOptions::new()
+        let (address, connecting) = credentials(url)?;
+        let client = connecting
             .name("ringmill")
             .connection_timeout(options.connect_within)
             // The connection is lost with the third that has no answer.
@@ -45,7 +46,7 @@ impl Nats {
                 }
                 std::future::ready(())
             })
-            .connect(url)
+            .connect(address)
             .await
             .map_err(|error| error.to_string())?;
         let nonce = RandomState::new().hash_one("flush");
@@ -105,6 +106,19 @@ impl Nats {
             .map(drop)
             .map_err(|reason| format!("{reason}: may this user subscribe and publish to {}.>?", self.prefix))
     }
+}
+
+/// An address without who comes, and this apart: the client leaves it aside in an address, but for its log. Without a password it is a token.
+fn credentials(url: &str) -> Result<(ServerAddr, ConnectOptions), Reason> {
+    let mut url = url.parse::<ServerAddr>().map_err(|error| error.to_string())?.into_inner();
+    let connecting = match (decoded(url.username()), url.password().map(decoded)) {
+        (user, None) if user.is_empty() => ConnectOptions::new(),
+        (token, None) => ConnectOptions::with_token(token),
+        (user, Some(password)) => ConnectOptions::with_user_and_password(user, password),
+    };
+    let has_none = url.set_username("").and_then(|()| url.set_password(None));
+    has_none.map_err(|()| "no host")?;
+    Ok((ServerAddr::from_url(url).map_err(|error| error.to_string())?, connecting))
 }
 
 impl Drop for Nats {

@@ -29,7 +29,7 @@ impl FromStr for Server {
     type Err = ServerError;
 
     /// `nats://host:4222`, `tls://host:4222` (NATS over TLS) or `redis://host:6379`, with `user:password@` in front of the host if it
-    /// needs one.
+    /// needs one, or `token@` for NATS; `%XX` is a byte that an address gives a meaning to.
     fn from_str(url: &str) -> Result<Server, ServerError> {
         let scheme = url.split_once("://").map(|(scheme, _)| scheme);
         let kind = match scheme {
@@ -115,6 +115,27 @@ pub(super) fn subject(prefix: &str, topic: &str) -> String {
     subject
 }
 
+/// A part of an address, in which `%XX` is a byte.
+#[cfg(feature = "broker-nats")]
+pub(super) fn decoded(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digit = |at: usize| behind.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = &behind[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +144,16 @@ mod tests {
     fn topics_as_subjects() {
         assert_eq!(subject("ringmill", "news"), "ringmill.news");
         assert_eq!(subject("r", "a.b *>ü="), "r.a=2Eb=20=2A=3E=C3=BC=3D");
+    }
+
+    #[cfg(feature = "broker-nats")]
+    #[test]
+    fn parts_of_addresses() {
+        let check = |part, expected: &str| assert_eq!(decoded(part), expected);
+        check("", "");
+        check("p%40ss%2fw%C3%BC", "p@ss/wü");
+        check("100%", "100%");
+        check("%4%zz%", "%4%zz%");
     }
 
     #[test]
