@@ -10,6 +10,7 @@ use relay::Relay;
 use ringmill_protocols::broker::{Broker, Event, Inbox, Link, Options, Refused};
 use server::{BROKERS, Server};
 use std::collections::VecDeque;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -387,4 +388,29 @@ fn who_may_come_in_is_said_by_the_url_also_with_other_characters() {
         assert!(!reason.contains("p@ss"), "{reason}");
     }
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_broker_that_refuses_what_is_wanted_is_not_stormed() {
+    let server = Server::start("redis-server");
+    let node = Node::start(&server, quick());
+    node.until_up();
+    let mut admin = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let mut order = |order: &str| {
+        admin.write_all(format!("{order}\r\n").as_bytes()).unwrap();
+        let mut answer = [0; 5];
+        admin.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+    };
+    order("ACL SETUSER default resetchannels &ringmill.fence.*");
+    node.link().subscribe("a");
+    let reason = node.until_lost();
+    assert!(reason.contains("no permissions"), "{reason}");
+    // Said once, however often it is tried, and that is ever more seldom: after 20, 40, 80, 160, 320 ms...
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(node.inbox.events.lock().unwrap().is_empty());
+    order("ACL SETUSER default allchannels");
+    node.until_up();
+    publish(&node.link(), "a", "here");
+    assert_eq!(node.message().1, "here");
 }

@@ -67,13 +67,18 @@ async fn keep(
             Err(_) => format!("no answer in {:?}", options.connect_within),
             Ok(Err(reason)) => reason,
             Ok(Ok(connection)) => {
-                let link =
+                let mut link =
                     Linked { connection, feed, outgoing: &mut *outgoing, changes, state, options, inbox };
-                match link.serve(&mut wanted, incoming, server).await {
-                    Ok(()) => return,
-                    Err(reason) => {
+                match link.begin(&wanted).await {
+                    // A server may take each connection, and then refuse what is asked of it.
+                    Err(reason) => reason,
+                    Ok(()) => {
+                        tracing::info!(%server, topics = wanted.topics().len(), "connected to the broker");
                         (wait, is_lost) = (options.retry_after, false);
-                        reason
+                        match link.serve(&mut wanted, incoming).await {
+                            Ok(()) => return,
+                            Err(reason) => reason,
+                        }
                     }
                 }
             }
@@ -149,23 +154,24 @@ struct Linked<'a> {
 }
 
 impl Linked<'_> {
+    /// Subscribes to everything that is wanted: up to here messages are missed, and not one behind it.
+    async fn begin(&mut self, wanted: &Wanted) -> Result<(), Reason> {
+        for topic in wanted.topics() {
+            self.connection.subscribe(topic).await?;
+        }
+        self.connection.flush().await
+    }
+
     /// Until the connection ends, which is an error, or everything does.
     async fn serve(
         mut self,
         wanted: &mut Wanted,
         mut incoming: mpsc::Receiver<Incoming>,
-        server: &Server,
     ) -> Result<(), Reason> {
-        for topic in wanted.topics() {
-            self.connection.subscribe(topic).await?;
-        }
-        // Up to here messages are missed, and not one behind it.
-        self.connection.flush().await?;
         // What is longer comes back to nobody.
         let payload_max = self.connection.payload_max().min(self.options.message_bytes_max);
         self.state.payload_max.store(payload_max, Ordering::Relaxed);
         self.state.connections.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(%server, topics = wanted.topics().len(), "connected to the broker");
         deliver(self.inbox, self.changes, Event::Up).await;
         // A thread may have seen the last connection and been slow to hand over.
         self.drop_taken();
