@@ -18,7 +18,7 @@ mod upstream_stats;
 mod workers;
 
 use clap::builder::Resettable;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use ringmill_console::terminal;
 use std::error::Error;
@@ -57,7 +57,7 @@ pub(crate) enum Command {
 pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
     let (command, filter) = match parse().and_then(|command| Ok((command, log_filter()?))) {
         Ok(asked) => asked,
-        Err(said) => return Ok(terminal::usage(&said)),
+        Err(said) => return Ok(terminal::usage(&without_passwords(said))),
     };
     // Dropped before an error is told, so that the log stands before it.
     let _flush = log::start(filter).map_err(|error| format!("cannot start the log: {error}"))?;
@@ -67,7 +67,7 @@ pub(crate) fn run() -> Result<ExitCode, Box<dyn Error>> {
 fn log_filter() -> Result<EnvFilter, clap::Error> {
     const VARIABLE: &str = "RINGMILL_LOG";
     let text = variable(VARIABLE.as_ref()).unwrap_or_else(|| "info".into());
-    log::filter(&text.to_string_lossy()).map_err(|problem| bad_variable(VARIABLE.as_ref(), &problem))
+    log::filter(&text.to_string_lossy()).map_err(|problem| bad_variable(VARIABLE.as_ref(), false, &problem))
 }
 
 /// A variable that is set and empty is unset, as compose files and units expect.
@@ -75,10 +75,25 @@ fn variable(name: &OsStr) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-fn bad_variable(name: &OsStr, problem: &str) -> clap::Error {
-    let (value, name) = (variable(name).unwrap_or_default(), name.display());
-    let text = format!("invalid value '{}' of the variable {name}: {problem}\n", value.display());
+fn bad_variable(name: &OsStr, is_secret: bool, problem: &str) -> clap::Error {
+    let value = variable(name).filter(|_| !is_secret);
+    let value = value.map_or(String::new(), |value| format!(" '{}'", value.display()));
+    let text = format!("invalid value{value} of the variable {}: {problem}\n", name.display());
     clap::Error::raw(ErrorKind::ValueValidation, text)
+}
+
+/// An error that repeats an address repeats it without who is to be let in there.
+fn without_passwords(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue] {
+        if let Some(ContextValue::String(text)) = error.get(kind)
+            && let Some((scheme, rest)) = text.split_once("://")
+            && let Some((_, host)) = rest.rsplit_once('@')
+        {
+            let text = format!("{scheme}://{host}");
+            error.insert(kind, ContextValue::String(text));
+        }
+    }
+    error
 }
 
 /// As `Command::try_parse`, but an empty variable is unset, and a bad value of a variable names the variable: the
@@ -94,10 +109,10 @@ fn parse() -> Result<Command, clap::Error> {
         // The command line itself is wrong, or asks for help, which names all variables.
         return Err(Command::try_parse().err().unwrap_or(error));
     }
-    for name in variables(&Command::command()) {
+    for (name, is_secret) in variables(&Command::command()) {
         if let Err(error) = with(&|other| other == name && is_set(other)) {
             let problem = error.source().map_or_else(|| error.kind().to_string(), ToString::to_string);
-            return Err(bad_variable(&name, &problem));
+            return Err(bad_variable(&name, is_secret, &problem));
         }
     }
     Err(error)
@@ -112,9 +127,10 @@ fn with_variables(command: clap::Command, keep: &dyn Fn(&OsStr) -> bool) -> clap
     command.mut_args(only).mut_subcommands(|command| with_variables(command, keep))
 }
 
-/// The variables of all options.
-fn variables(command: &clap::Command) -> Vec<OsString> {
-    let own = command.get_arguments().filter_map(|arg| arg.get_env().map(OsStr::to_owned));
+/// The variables of all options, and whether what they are set to is kept out of what is said.
+fn variables(command: &clap::Command) -> Vec<(OsString, bool)> {
+    let variable = |arg: &clap::Arg| Some((arg.get_env()?.to_owned(), arg.is_hide_env_values_set()));
+    let own = command.get_arguments().filter_map(variable);
     own.chain(command.get_subcommands().flat_map(variables)).collect()
 }
 

@@ -481,6 +481,23 @@ fn a_bad_value_of_a_variable_names_the_variable() {
 }
 
 #[test]
+fn no_error_shows_a_password() {
+    let check = |arguments: &[&str], broker: &[u8]| {
+        let mut command = ringmill();
+        command.arg("serve").args(arguments).env("RINGMILL_BROKER", OsStr::from_bytes(broker));
+        let (code, output, errors) = program::run(command);
+        let is_refused = code.is_some_and(|code| code > 0) && output.is_empty();
+        assert!(is_refused && !errors.contains("secret"), "{arguments:?}: {errors}");
+    };
+    check(&["--config", "missing.toml"], b"nats://user:secret@b.example");
+    check(&[], b"nats://user:secret\xff@b.example");
+    check(&[], b"nats://user:secret");
+    check(&["--broker", "kafka://:secret@b.example"], b"");
+    check(&["nats://user:secret@b.example"], b"");
+    check(&["--workers", "nats://user:secret@b.example"], b"");
+}
+
+#[test]
 fn what_cannot_work_ends_with_one_clear_line() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap().to_string();

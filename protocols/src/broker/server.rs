@@ -82,11 +82,20 @@ fn left_out(feature: &str, url: &str) -> ServerError {
     ))
 }
 
-/// An address for logs: without what may be a password.
+/// An address for logs: without what may be a password, also where a part of it was forgotten.
 fn hidden(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // What is no port may be the password of `user:password`, and what follows the end of it.
+    let (host, path) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (name, "")
+        }
+        _ => (host, path),
+    };
+    if scheme.is_empty() { format!("{host}{path}") } else { format!("{scheme}://{host}{path}") }
 }
 
 impl fmt::Display for Server {
@@ -169,12 +178,18 @@ mod tests {
         {
             check("nats://127.0.0.1:4222", "nats://127.0.0.1:4222");
             check("nats://user:secret@b.example", "nats://b.example");
+            check("nats://[::1]:4222", "nats://[::1]:4222");
+            check("nats://[::1]", "nats://[::1]");
             check("nats://", "no address of NATS");
+            check("nats://user:secret", "no address of NATS: nats://user: ");
+            check("nats://user:se/secret#secret", "no address of NATS: nats://user: ");
         }
         #[cfg(feature = "broker-redis")]
         {
             check("redis://:secret@127.0.0.1:6379/0", "redis://127.0.0.1:6379/0");
-            check("redis://:secret@127.0.0.1:port", "no address of Redis: redis://127.0.0.1:port");
+            check("redis://:secret@127.0.0.1:port", "no address of Redis: redis://127.0.0.1: ");
+            check("redis://:secret", "no address of Redis: redis://: ");
+            check("redis://127.0.0.1/0?secret", "redis://127.0.0.1/0");
         }
         #[cfg(not(feature = "broker-redis"))]
         check(
@@ -182,6 +197,7 @@ mod tests {
             "redis://b.example: this program was built without broker-redis. Build ",
         );
         check("kafka://user:secret@b.example", "no broker's address: kafka://b.example. Write ");
+        check("redis+unix:///run/redis?pass=secret", "no broker's address: redis+unix:///run/redis. Write ");
         check("b.example", "no broker's address: b.example. Write ");
         check("user:secret@b.example", "no broker's address: b.example. Write ");
     }
