@@ -7,7 +7,7 @@ use super::carrier::Carrier;
 use super::counters::Live;
 use super::inbox::{Inbox, Letter, Mail, Wish};
 use super::log::{End, Log};
-use super::message::{Frame, Publication};
+use super::message::{Frame, Next, Publication};
 use super::one::{Hearing, Notify, Role, Subscriber, Topic};
 use super::options::{SlowPolicy, Subscribe, TopicOptions};
 use super::place::Place;
@@ -35,19 +35,6 @@ pub(super) struct Core {
     forgotten: u64,
     /// Whom to wake once the mail is done with.
     touched: Vec<usize>,
-}
-
-/// What there is to read.
-#[derive(Debug)]
-pub enum Next {
-    /// The next message.
-    Frame(Arc<Frame>),
-    /// So many messages are missing here; `None`: nobody knows how many, because the place it wanted to go on from is not known any more.
-    Skipped(Option<u64>),
-    /// The subscriber was too slow, and is to be closed.
-    Lagged,
-    /// Nothing now: it is woken when there is something.
-    Empty,
 }
 
 /// Why a message cannot be taken.

@@ -4,7 +4,7 @@ use super::place::Place;
 #[cfg(feature = "websocket")]
 use crate::websocket::frame;
 use bytes::Bytes;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// What is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +125,19 @@ pub enum Published {
     TooLarge,
     /// That is no name of a topic: [`is_name`](super::is_name).
     NoTopic,
+}
+
+/// What there is to read.
+#[derive(Debug)]
+pub enum Next {
+    /// The next message.
+    Frame(Arc<Frame>),
+    /// So many messages are missing here; `None`: nobody knows how many, because the place it wanted to go on from is not known any more.
+    Skipped(Option<u64>),
+    /// The subscriber was too slow, and is to be closed.
+    Lagged,
+    /// Nothing now: it is woken when there is something.
+    Empty,
 }
 
 /// A message in its place. What it is encoded to is made once, when it is first needed, and shared by all subscribers.

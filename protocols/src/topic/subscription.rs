@@ -1,7 +1,7 @@
 //! One subscription: a cursor into the log of its worker.
 
-pub use super::core::Next;
 use super::hub::Hub;
+pub use super::message::Next;
 use super::one::Notify;
 use super::options::Subscribe;
 use super::place::is_name;
