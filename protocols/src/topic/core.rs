@@ -119,16 +119,16 @@ impl Core {
                     let _ = self.place(&name, publication, outside);
                 }
                 Letter::Deliver(name, frame) => self.deliver(&name, frame, outside),
+                Letter::Gap(name) => {
+                    if let Some(index) = self.names.get(&name) {
+                        self.ask(*index, outside);
+                    }
+                }
                 Letter::History { name, frames, end } => self.fill(&name, frames, end, outside),
                 Letter::Arrive(name, publication) => self.arrive(&name, publication, outside),
                 Letter::Began(name) => self.begin(&name, outside),
                 Letter::Missed(name) => self.miss(&name, outside),
                 Letter::Restart(restart) => self.restart(restart, outside),
-            }
-        }
-        for name in mail.gaps {
-            if let Some(index) = self.names.get(&name) {
-                self.ask(*index, outside);
             }
         }
         self.wake_touched(outside);

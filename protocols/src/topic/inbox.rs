@@ -24,8 +24,8 @@ pub(super) struct Mail {
     /// Looked at first: who wants a topic sees what it publishes after that.
     pub(super) wishes: HashMap<(usize, Arc<str>), Wish>,
     pub(super) letters: VecDeque<Letter>,
-    /// Topics of which something did not fit.
-    pub(super) gaps: HashSet<Arc<str>>,
+    /// Topics of which something did not fit, and a letter says so.
+    gaps: HashSet<Arc<str>>,
     messages: usize,
     bytes: usize,
 }
@@ -55,6 +55,8 @@ pub(super) enum Letter {
     Publish(Arc<str>, Publication),
     /// From there.
     Deliver(Arc<str>, Arc<Frame>),
+    /// From there as well: what follows did not fit.
+    Gap(Arc<str>),
     /// The answer to a wish: what is kept from there on, and how far the log has come.
     History { name: Arc<str>, frames: Vec<Arc<Frame>>, end: End },
     /// To the topic's home, from other processes.
@@ -134,7 +136,9 @@ impl Inbox {
             mail.count(bytes);
             mail.letters.push_back(Letter::Deliver(name.clone(), frame.clone()));
         } else {
+            // It has its turn among the letters: others may go on leaving some without end.
             mail.gaps.insert(name.clone());
+            mail.letters.push_back(Letter::Gap(name.clone()));
         }
         self.ring(mail);
         fits
@@ -148,12 +152,15 @@ impl Inbox {
 
     pub(super) fn history(&self, name: &Arc<str>, frames: Vec<Arc<Frame>>, end: End) {
         let mut mail = self.open();
+        // What did not fit before is in it. What does not from here on has a letter
+        // behind it: the one in front would find that its topic is asked for already.
+        mail.gaps.remove(name);
         mail.letters.push_back(Letter::History { name: name.clone(), frames, end });
         self.ring(mail);
     }
 
-    /// What lies here, but no more messages at once than half of a log: they are read before more come, so that a burst is not too fast for
-    /// those who read in time. Where some are left it rings again.
+    /// What lies here, but no more messages at once than an eighth of a log: they are read before more come, so that a burst is not too fast
+    /// for those who read in time. Where some are left it rings again.
     pub(super) fn take(&self, options: &TopicOptions) -> Mail {
         let mut mail = self.open();
         let mut taken = Mail { wishes: std::mem::take(&mut mail.wishes), ..Mail::default() };
@@ -168,10 +175,12 @@ impl Inbox {
                 mail.messages -= 1;
                 mail.bytes -= bytes;
             }
-            taken.letters.extend(mail.letters.pop_front());
+            let letter = mail.letters.pop_front();
+            if let Some(Letter::Gap(name)) = &letter {
+                mail.gaps.remove(name);
+            }
+            taken.letters.extend(letter);
         }
-        // Behind all letters: one of them may be the answer to an earlier gap.
-        taken.gaps = std::mem::take(&mut mail.gaps);
         taken
     }
 

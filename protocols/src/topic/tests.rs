@@ -158,6 +158,64 @@ fn places_of_those_who_left_do_not_add_up() {
     assert!(hub.0.core.borrow().resting(0) < 100);
 }
 
+/// Hubs of two workers, and names of topics whose homes they are.
+fn two() -> (Topics, [Hub; 2], [String; 2]) {
+    let topics = Topics::with_seed(small(), 7);
+    let hubs = [0, 1].map(|worker| topics.hub_of(worker, 2));
+    let at_home = |worker: usize| {
+        let names = (0..).map(|number| format!("topic{number}"));
+        names.into_iter().find(|name| topics.0.home_of(name) == worker).expect("there are many names")
+    };
+    let names = [at_home(0), at_home(1)];
+    (topics, hubs, names)
+}
+
+#[test]
+fn a_gap_is_filled_however_much_comes_of_other_topics() {
+    let (topics, [home, mirror], [topic, other]) = two();
+    let mut subscription = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    home.look();
+    mirror.look();
+    expect(&mut subscription, &[]);
+    let flood = || while home.publish(&other, "flood") != Published::Busy {};
+    flood();
+    home.publish(&topic, "one");
+    home.publish(&topic, "two");
+    assert_eq!(topics.counters().gaps, 1);
+    // One is taken in a turn: three were there, and three are again when the answer comes.
+    for _ in 0..8 {
+        mirror.look();
+        flood();
+        home.look();
+    }
+    expect(&mut subscription, &["one", "two"]);
+}
+
+#[test]
+fn a_gap_behind_the_answer_to_another_one_is_filled() {
+    let (topics, [home, mirror], [topic, other]) = two();
+    let mut subscription = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    home.look();
+    mirror.look();
+    expect(&mut subscription, &[]);
+    let flood = || while home.publish(&other, "flood") != Published::Busy {};
+    flood();
+    home.publish(&topic, "one");
+    (0..3).for_each(|_| mirror.look());
+    // It has asked for that, and is not answered before there is another gap.
+    home.publish(&topic, "two");
+    flood();
+    home.publish(&topic, "three");
+    home.look();
+    home.publish(&topic, "four");
+    for _ in 0..4 {
+        mirror.look();
+        home.look();
+    }
+    expect(&mut subscription, &["one", "two", "three", "four"]);
+    assert_eq!(topics.counters().gaps, 3);
+}
+
 /// A flag that is up once its subscriber was woken.
 #[derive(Default)]
 struct Flag(AtomicBool);
