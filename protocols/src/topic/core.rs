@@ -5,8 +5,8 @@
 
 use super::carrier::Carrier;
 use super::counters::Live;
-use super::inbox::{Inbox, Letter, Mail, Wish};
-use super::log::{End, Log};
+use super::inbox::{History, Inbox, Letter, Mail, Wish};
+use super::log::Log;
 use super::message::{Frame, Next, Publication};
 use super::one::{Hearing, Notify, Role, Subscriber, Topic};
 use super::options::{SlowPolicy, Subscribe, TopicOptions};
@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) held_kib: usize,
     /// Where topics that are made anew begin: behind all those that were forgotten, so that an offset never comes twice.
     forgotten: u64,
+    /// How many mirrors there were.
+    mirrors: u64,
     /// Whom to wake once the mail is done with.
     touched: Vec<usize>,
 }
@@ -69,6 +71,7 @@ impl Core {
             bytes_max: usize::MAX,
             held_kib: 0,
             forgotten: 0,
+            mirrors: 0,
             touched: Vec::new(),
         }
     }
@@ -124,7 +127,7 @@ impl Core {
                         self.ask(*index, outside);
                     }
                 }
-                Letter::History { name, frames, end } => self.fill(&name, frames, end, outside),
+                Letter::History(name, history) => self.fill(&name, history, outside),
                 Letter::Arrive(name, publication) => self.arrive(&name, publication, outside),
                 Letter::Began(name) => self.begin(&name, outside),
                 Letter::Missed(name) => self.miss(&name, outside),
@@ -286,8 +289,10 @@ impl Core {
     }
 
     fn mirror(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
-        let (index, is_new) = self.topic(name, || Role::Mirror { is_synced: false, is_asked: false });
+        let number = self.mirrors;
+        let (index, is_new) = self.topic(name, || Role::Mirror { number, is_synced: false, is_asked: false });
         if is_new {
+            self.mirrors += 1;
             self.ask(index, outside);
             // The home does the same, but maybe after what is published here next.
             if let Some(carrier) = outside.carrier {
@@ -365,7 +370,7 @@ impl Core {
     /// A worker wants a topic whose home is here, or does not any more.
     fn grant(&mut self, worker: usize, name: &Arc<str>, wish: Wish, outside: Outside<'_>) {
         match wish {
-            Wish::From { offset, restarts } => {
+            Wish::From { mirror, offset, restarts } => {
                 let index = self.wanted(name, restarts, outside);
                 let topic = &mut self.topics[index];
                 if let Role::Home { interested, .. } = &mut topic.role
@@ -373,7 +378,8 @@ impl Core {
                 {
                     interested.push(worker);
                 }
-                outside.inboxes[worker].history(name, topic.log.since(offset), topic.log.end());
+                let (frames, end) = (topic.log.since(offset), topic.log.end());
+                outside.inboxes[worker].history(name, History { mirror, frames, end });
             }
             Wish::Nothing => {
                 let Some(&index) = self.names.get(name) else { return };
@@ -399,10 +405,13 @@ impl Core {
     }
 
     /// What a mirror asked for.
-    fn fill(&mut self, name: &Arc<str>, frames: Vec<Arc<Frame>>, end: End, outside: Outside<'_>) {
+    fn fill(&mut self, name: &Arc<str>, History { mirror, frames, end }: History, outside: Outside<'_>) {
         let Some(&index) = self.names.get(name) else { return };
         let topic = &mut self.topics[index];
-        let Role::Mirror { is_synced, is_asked } = &mut topic.role else { return };
+        let Role::Mirror { number, is_synced, is_asked } = &mut topic.role else { return };
+        if *number != mirror {
+            return;
+        }
         let is_first = !*is_synced;
         (*is_synced, *is_asked) = (true, false);
         let first = end.next - frames.len() as u64;
@@ -437,13 +446,14 @@ impl Core {
     /// Asks a topic's home for what follows.
     fn ask(&mut self, index: usize, outside: Outside<'_>) {
         let topic = &mut self.topics[index];
-        let Role::Mirror { is_synced, is_asked } = &mut topic.role else { return };
+        let Role::Mirror { number, is_synced, is_asked } = &mut topic.role else { return };
         if *is_asked {
             return;
         }
         *is_asked = true;
         let offset = if *is_synced { topic.log.next() } else { 0 };
-        let wish = Wish::From { offset, restarts: outside.restarts.load(Ordering::Relaxed) };
+        let restarts = outside.restarts.load(Ordering::Relaxed);
+        let wish = Wish::From { mirror: *number, offset, restarts };
         let home = (outside.home_of)(&topic.name);
         outside.inboxes[home].wish(outside.worker, &topic.name, wish);
     }

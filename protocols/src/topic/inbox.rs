@@ -33,12 +33,22 @@ pub(super) struct Mail {
 /// What a worker wants of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// All from this offset on; asked for when so many epochs had ended.
+    /// All from this offset on; asked for by this mirror, when so many epochs had ended.
     From {
+        mirror: u64,
         offset: u64,
         restarts: u64,
     },
     Nothing,
+}
+
+/// What a mirror wanted.
+pub(super) struct History {
+    pub(super) mirror: u64,
+    /// What is kept from there on...
+    pub(super) frames: Vec<Arc<Frame>>,
+    /// ...and how far the log has come.
+    pub(super) end: End,
 }
 
 /// Another epoch.
@@ -57,8 +67,8 @@ pub(super) enum Letter {
     Deliver(Arc<str>, Arc<Frame>),
     /// From there as well: what follows did not fit.
     Gap(Arc<str>),
-    /// The answer to a wish: what is kept from there on, and how far the log has come.
-    History { name: Arc<str>, frames: Vec<Arc<Frame>>, end: End },
+    /// The answer to a wish.
+    History(Arc<str>, History),
     /// To the topic's home, from other processes.
     Arrive(Arc<str>, Publication),
     /// From here on it is heard without a gap.
@@ -150,12 +160,12 @@ impl Inbox {
         self.ring(mail);
     }
 
-    pub(super) fn history(&self, name: &Arc<str>, frames: Vec<Arc<Frame>>, end: End) {
+    pub(super) fn history(&self, name: &Arc<str>, history: History) {
         let mut mail = self.open();
         // What did not fit before is in it. What does not from here on has a letter
         // behind it: the one in front would find that its topic is asked for already.
         mail.gaps.remove(name);
-        mail.letters.push_back(Letter::History { name: name.clone(), frames, end });
+        mail.letters.push_back(Letter::History(name.clone(), history));
         self.ring(mail);
     }
 

@@ -31,8 +31,9 @@ pub(super) enum Role {
         /// How many epochs had ended by then.
         restarts: u64,
     },
-    /// Its home was asked for what follows what is here.
-    Mirror { is_synced: bool, is_asked: bool },
+    /// Its home was asked for what follows what is here. The number is not that of an earlier mirror: what that one had asked for is not for
+    /// this one.
+    Mirror { number: u64, is_synced: bool, is_asked: bool },
 }
 
 /// Whether what carries messages was asked for those of a topic.

@@ -216,6 +216,24 @@ fn a_gap_behind_the_answer_to_another_one_is_filled() {
     assert_eq!(topics.counters().gaps, 3);
 }
 
+#[test]
+fn a_mirror_begins_with_the_history_that_it_asked_for() {
+    let (_, [home, mirror], [topic, _]) = two();
+    let left = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    home.look();
+    drop(left);
+    home.look();
+    home.publish(&topic, "before");
+    // What the first mirror had asked for lies there, and is not for this one.
+    let mut subscription = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    mirror.look();
+    expect(&mut subscription, &[]);
+    home.look();
+    home.publish(&topic, "one");
+    mirror.look();
+    expect(&mut subscription, &["one"]);
+}
+
 /// A flag that is up once its subscriber was woken.
 #[derive(Default)]
 struct Flag(AtomicBool);
