@@ -5,7 +5,7 @@ mod broker;
 mod common;
 
 use broker::{BROKERS, Server as Broker};
-use common::http::{get, post, receive, receive_chunk, receive_head};
+use common::http::{get, post, receive, receive_chunk, receive_event, receive_head};
 use common::ws::{self, Frame};
 use common::*;
 use ringmill::DriverChoice;
@@ -87,9 +87,8 @@ enum Heard {
 }
 
 /// The events of a chunk.
-fn heard(chunk: &[u8]) -> Vec<Heard> {
-    let text = std::str::from_utf8(chunk).unwrap();
-    let events = text.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':'));
+fn heard(text: &str) -> Vec<Heard> {
+    let events = text.split("\n\n").filter(|event| event.contains("data: "));
     let one = |event: &str| {
         let mut fields: BTreeMap<_, _> = event.lines().filter_map(|line| line.split_once(": ")).collect();
         if fields.get("event") == Some(&"reset") {
@@ -108,7 +107,7 @@ fn page(node: &Node) -> JoinHandle<Vec<Heard>> {
     spawn(move || {
         let mut all = Vec::new();
         while !all.last().is_some_and(is_end) {
-            all.extend(heard(&receive_chunk(&mut client).expect("events go on")));
+            all.extend(heard(&receive_event(&mut client).expect("events go on")));
         }
         all
     })
@@ -357,7 +356,7 @@ fn resume(nodes: &[Node; 2], pages: &[Vec<Heard>]) {
     for (node, from, is_known) in
         [(&nodes[0], &old, false), (&nodes[1], &before_the_end, false), (&nodes[0], &before_the_end, true)]
     {
-        let first = heard(&receive_chunk(&mut node.events("room", Some(from))).unwrap());
+        let first = heard(&receive_event(&mut node.events("room", Some(from))).unwrap());
         let expected = if is_known { all.last().unwrap() } else { &Heard::Reset };
         assert_eq!(first[0], *expected);
     }
@@ -386,7 +385,7 @@ fn a_broker_that_is_not_there_yet_keeps_nobody_from_starting() {
             broker.start_again();
             node.until_up(1);
             assert_eq!(node.publish("a", "here"), 202);
-            let said = [receive_chunk(&mut page).unwrap(), receive_chunk(&mut page).unwrap()].concat();
+            let said = [receive_event(&mut page).unwrap(), receive_event(&mut page).unwrap()].concat();
             let said = heard(&said);
             assert_eq!(said[0], Heard::Reset);
             assert!(matches!(&said[1], Heard::Message { text, .. } if text == "here"), "{said:?}");
@@ -424,7 +423,7 @@ fn messages_that_are_none_are_refused_and_told() {
             std::io::Read::read_exact(&mut redis, &mut answer).unwrap();
             String::from_utf8(answer.into()).unwrap()
         });
-        assert_eq!(heard(&receive_chunk(&mut page).unwrap()), [Heard::Reset]);
+        assert_eq!(heard(&receive_event(&mut page).unwrap()), [Heard::Reset]);
         eventually(true, || node.program.line_with("it was not published by a Ringmill").is_some());
         assert_eq!(node.stats()["topics"]["unreadable"], 1);
     });

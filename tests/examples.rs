@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::http::{get, ok, receive, receive_chunk, receive_head};
+use common::http::{get, ok, receive, receive_chunk, receive_event, receive_head};
 use common::program::{self, Program, example};
 use common::{Client, PATIENCE, connect_to, on_both_drivers, pattern, ws};
 use ringmill::DriverChoice;
@@ -62,8 +62,8 @@ fn chat() {
         bob.send(ws::text("hello"));
         ann.expect(text("bob: hello"));
         bob.expect(text("bob: hello"));
-        let event = receive_chunk(&mut page).unwrap();
-        assert!(event.ends_with(b"\ndata: bob: hello\n\n"), "{event:?}");
+        let event = receive_event(&mut page).unwrap();
+        assert!(event.ends_with("\ndata: bob: hello\n\n"), "{event:?}");
         drop(bob);
         ann.expect(text("bob left"));
     });

@@ -242,11 +242,11 @@ fn topics_by_websocket_events_and_requests() {
         };
         check(&mut client, post("/publish/news", "one"), 202);
         socket.expect(ws::unmasked(0x81, b"one"));
-        let event = receive_chunk(&mut page).unwrap();
-        assert!(event.ends_with(b"\ndata: one\n\n"), "{event:?}");
+        let event = receive_event(&mut page).unwrap();
+        assert!(event.ends_with("\ndata: one\n\n"), "{event:?}");
         socket.ask(ws::text("two"), ws::unmasked(0x81, b"two"));
-        let event = receive_chunk(&mut page).unwrap();
-        assert!(event.ends_with(b"\ndata: two\n\n"), "{event:?}");
+        let event = receive_event(&mut page).unwrap();
+        assert!(event.ends_with("\ndata: two\n\n"), "{event:?}");
         let from = |origin: &str| {
             post("/publish/news", "x").replace("Host: test", &format!("Host: test\r\nOrigin: {origin}"))
         };
@@ -288,8 +288,8 @@ fn topics_and_their_options() {
         receive_head(&mut page);
         let _greeting = receive_chunk(&mut page);
         for text in ["two", "three"] {
-            let event = receive_chunk(&mut page).unwrap();
-            assert!(event.ends_with(format!("\ndata: {text}\n\n").as_bytes()), "{event:?}");
+            let event = receive_event(&mut page).unwrap();
+            assert!(event.ends_with(&format!("\ndata: {text}\n\n")), "{event:?}");
         }
         // A message is no longer than what a topic keeps.
         let small = ["--topic-max-bytes", "100", "--topic-start", "last", "--topic-retain"];

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::http::{get, receive, receive_chunk, receive_head};
+use common::http::{get, receive, receive_chunk, receive_event, receive_head};
 use common::ws::{self, Frame};
 use common::*;
 use ringmill::http::{self, Reply, Request};
@@ -148,9 +148,17 @@ fn said(text: &str) -> Vec<u8> {
 /// The next event: its id and the rest of it.
 #[track_caller]
 fn event(client: &mut TcpStream) -> (String, String) {
-    let event = String::from_utf8(receive_chunk(client).expect("an event")).unwrap();
+    let event = receive_event(client).expect("an event");
     let (id, rest) = event.strip_prefix("id: ").and_then(|event| event.split_once('\n')).unwrap();
     (id.to_owned(), rest.to_owned())
+}
+
+/// Where a client is, which it is told before anything else.
+#[track_caller]
+fn place(client: &mut impl Client) -> String {
+    let block = String::from_utf8(receive_chunk(client).expect("a place")).unwrap();
+    let place = block.strip_prefix("id: ").and_then(|block| block.strip_suffix("\n\n"));
+    place.filter(|place| !place.contains('\n')).unwrap_or_else(|| panic!("{block:?}")).to_owned()
 }
 
 #[test]
@@ -348,8 +356,8 @@ fn a_burst_costs_nobody_a_message_who_reads() {
             for client in &mut events {
                 scope.spawn(move || {
                     for number in 0..total {
-                        let event = receive_chunk(client).expect("an event");
-                        assert!(event.starts_with(b"id: "), "{number} of {total}: {}", event.escape_ascii());
+                        let event = receive_event(client).expect("an event");
+                        assert!(!event.contains("\nevent: reset\n"), "{number} of {total}: {event:?}");
                     }
                 });
             }
@@ -409,7 +417,7 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
         let each = publish(180).saturating_sub(before) as usize / STUCK;
         assert!((1..40_000).contains(&each), "{each} bytes for each that reads no events");
         // Who reads again is told what it has missed, and has the newest.
-        while !receive_chunk(&mut events[0]).unwrap().starts_with(b"event: reset\n") {}
+        while !receive_event(&mut events[0]).unwrap().contains("\nevent: reset\n") {}
         let mut last = ws::receive(&mut stuck[0]);
         client.send(ws::text("room the end"));
         while last != Frame(0x81, b"the end".to_vec()) {
@@ -452,9 +460,41 @@ fn events_go_on_where_a_client_was() {
         eventually(11, || served.topics.counters().published);
         for place in [first.as_str(), "abc", "1-1"] {
             let mut client = served.events("", &format!("Last-Event-ID: {place}\r\n"));
-            client.expect("1c\r\nevent: reset\ndata: unknown\n\n\r\n");
+            assert_eq!(event(&mut client).1, "event: reset\ndata: unknown\n\n");
             reset(client);
             eventually(0, || served.topics.subscribers("room"));
+        }
+    });
+}
+
+#[test]
+fn who_comes_back_before_it_has_heard_anything_has_missed_nothing() {
+    on_both_drivers(|driver| {
+        let served = serve(driver);
+        let mut publisher = served.publisher();
+        let leave = |client: TcpStream, others: usize| {
+            reset(client);
+            eventually(others, || served.topics.subscribers("room"));
+        };
+        // On whatever workers they are, of which one knows at once where they begin, and the other one has to ask.
+        let mut clients: Vec<TcpStream> = (0..8).map(|_| served.events("", "")).collect();
+        let mut places: Vec<String> = clients.iter_mut().map(place).collect();
+        // A place that is none is one that nobody knows any more; with that it is told where it is as well.
+        let mut lost = served.events("?last=nowhere", "");
+        let (place, data) = event(&mut lost);
+        assert_eq!(data, "event: reset\ndata: unknown\n\n");
+        places.push(place);
+        clients.push(lost);
+        let mut keeper = served.subscriber("");
+        for (left, client) in clients.into_iter().enumerate() {
+            leave(client, 9 - left);
+        }
+        publisher.send(ws::text("room meanwhile"));
+        keeper.expect(said("meanwhile"));
+        for place in &places {
+            let mut client = served.events("", &format!("Last-Event-ID: {place}\r\n"));
+            assert_eq!(event(&mut client).1, "data: meanwhile\n\n");
+            leave(client, 1);
         }
     });
 }
@@ -465,6 +505,7 @@ fn events_end_with_a_drain_and_a_heartbeat_shows_who_is_there() {
         let beats = EventOptions { heartbeat: Duration::from_millis(50), ..EventOptions::default() };
         let served = serve_with(config(driver), TopicOptions::default(), Options::default(), beats);
         let mut client = served.events("", "");
+        place(&mut client);
         for _ in 0..3 {
             assert_eq!(receive_chunk(&mut client).unwrap(), b": \n\n");
         }
@@ -590,6 +631,7 @@ fn events_over_tls_are_the_same() {
         client.send(get("/"));
         assert_eq!(receive_head(&mut client).field("content-type"), Some("text/event-stream"));
         receive_chunk(&mut client).expect("a greeting");
+        place(&mut client);
         assert_eq!(receive_chunk(&mut client).unwrap(), b": \n\n");
         topics.publish("room", "one");
         let mut seen = receive_chunk(&mut client).unwrap();
@@ -631,6 +673,7 @@ fn events_over_http2_come_one_by_one_and_a_heartbeat_between_them() {
             let request = hyper::Request::get("http://test/events").body(Empty::<bytes::Bytes>::new());
             let mut body = client.send_request(request.unwrap()).await.unwrap().into_body();
             let mut next = async || body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(next().await.starts_with(b"id: "));
             // Nothing is said by anybody, and still something comes: so does it after an event.
             assert_eq!(next().await, ": \n\n");
             topics.publish("room", "one");
@@ -688,5 +731,10 @@ fn an_axum_app_publishes_and_answers_with_events() {
         }
         drop(readers);
         eventually(0, || topics.subscribers("room"));
+        // Who has heard nothing yet knows its place as well.
+        let mut client = connect_to(address);
+        client.send(get("/events"));
+        receive_head(&mut client);
+        assert!(!place(&mut client).is_empty());
     });
 }

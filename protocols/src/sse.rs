@@ -1,6 +1,6 @@
 //! Server-sent events (WHATWG HTML, 9.2): a topic as a body that does not end.
 //!
-//! A client gets a place at once, and with every event, and goes on from there when it comes back (`Last-Event-ID`). Where that is not
+//! A client gets a place as soon as it is known, and with every event, and goes on from there when it comes back (`Last-Event-ID`). Where that is not
 //! possible any more, or it was too slow, it gets an event `reset`: it has to load what it shows anew. Comments keep the connection
 //! alive, and a drain ends it between two events.
 
@@ -92,12 +92,17 @@ fn encode(frame: &Frame) -> Bytes {
     event.into()
 }
 
-/// What a client is told that has missed so many messages.
-pub(crate) fn reset(messages: Option<u64>) -> String {
-    match messages {
-        Some(messages) => format!("event: reset\ndata: {messages}\n\n"),
-        None => "event: reset\ndata: unknown\n\n".to_owned(),
-    }
+/// Tells a client where it is. Without data that is no event, and still what it comes back with: the last event ID is set before that is looked
+/// at (WHATWG HTML, 9.2.6, "dispatch the event").
+pub(crate) fn at(place: Place) -> String {
+    format!("id: {place}\n\n")
+}
+
+/// What a client is told that has missed so many messages, and goes on from this place.
+pub(crate) fn reset(messages: Option<u64>, place: Option<Place>) -> String {
+    let id = place.map_or(String::new(), |place| format!("id: {place}\n"));
+    let messages = messages.map_or("unknown".to_owned(), |messages| messages.to_string());
+    format!("{id}event: reset\ndata: {messages}\n\n")
 }
 
 /// The body.
@@ -105,6 +110,8 @@ struct Events {
     subscription: Subscription,
     options: EventOptions,
     is_greeted: bool,
+    /// The client was told where it is.
+    is_placed: bool,
 }
 
 impl Source for Events {
@@ -120,11 +127,20 @@ impl Source for Events {
         if body.sending_bytes() > 0 {
             return Fill::MoreOnceSent;
         }
+        if !self.is_placed
+            && let Some(place) = self.subscription.place()
+        {
+            self.is_placed = true;
+            body.write(at(place).as_bytes());
+        }
         while body.room_bytes() > 0 && (body.queued_bytes() < AT_ONCE_BYTES || self.subscription.is_urgent())
         {
             match self.subscription.next() {
                 Next::Frame(frame) => body.queue(event(&frame)),
-                Next::Skipped(messages) => body.write(reset(messages).as_bytes()),
+                Next::Skipped(messages) => {
+                    self.is_placed = true;
+                    body.write(reset(messages, self.subscription.place()).as_bytes());
+                }
                 Next::Lagged => return Fill::End,
                 Next::Empty => return Fill::Waiting,
             }
@@ -163,7 +179,7 @@ impl Reply<'_> {
         self.content_type("text/event-stream")
             .field("cache-control", "no-cache, no-transform")
             .field("x-accel-buffering", "no")
-            .stream(None, Events { subscription, options, is_greeted: false });
+            .stream(None, Events { subscription, options, is_greeted: false, is_placed: false });
     }
 }
 

@@ -135,6 +135,17 @@ pub fn receive_chunk(client: &mut impl Client) -> Option<Vec<u8>> {
     (!data.is_empty()).then_some(data)
 }
 
+/// The next server-sent event, which is a chunk: one without data only says where the client is, or that somebody is there.
+#[track_caller]
+pub fn receive_event(client: &mut impl Client) -> Option<String> {
+    loop {
+        let event = String::from_utf8(receive_chunk(client)?).expect("events are text");
+        if event.contains("data: ") {
+            return Some(event);
+        }
+    }
+}
+
 /// Reads byte by byte, so that what follows stays where it is.
 #[track_caller]
 fn until(client: &mut impl Client, end: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! that worker's thread, and what the program holds is a key to it. It works on the thread where it was first polled.
 
 use crate::sse;
-use crate::topic::{Frame, Next, Reminder, Subscribe, Subscription, Topics};
+use crate::topic::{Frame, Next, Place, Reminder, Subscribe, Subscription, Topics};
 use bytes::Bytes;
 use futures_util::Stream;
 use std::cell::RefCell;
@@ -45,6 +45,8 @@ enum State {
 pub struct EventBody {
     feed: Feed,
     heartbeat: Duration,
+    /// The client was told where it is.
+    is_placed: bool,
     /// Something was sent since the reminder was set.
     has_sent: bool,
 }
@@ -74,7 +76,7 @@ impl Feed {
 
     /// As server-sent events.
     pub fn into_body(self) -> EventBody {
-        EventBody { feed: self, heartbeat: HEARTBEAT, has_sent: false }
+        EventBody { feed: self, heartbeat: HEARTBEAT, is_placed: false, has_sent: false }
     }
 
     fn open(&mut self) -> State {
@@ -89,10 +91,20 @@ impl Feed {
         State::Open(key)
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Update>> {
+    /// Where it is: [`Subscription::place`].
+    fn place(&self) -> Option<Place> {
+        let State::Open(key) = &self.state else { return None };
+        OPEN.with_borrow(|open| open.get(key)?.subscription.place())
+    }
+
+    fn subscribe(&mut self) {
         if let State::New = self.state {
             self.state = self.open();
         }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Update>> {
+        self.subscribe();
         let State::Open(key) = self.state else { return Poll::Ready(None) };
         let next = OPEN.with_borrow_mut(|open| Some(open.get_mut(&key)?.subscription.poll_next(context)));
         let Some(next) = next else {
@@ -176,6 +188,13 @@ impl http_body::Body for EventBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        self.feed.subscribe();
+        if !self.is_placed
+            && let Some(place) = self.feed.place()
+        {
+            (self.is_placed, self.has_sent) = (true, true);
+            return Poll::Ready(Some(Ok(http_body::Frame::data(sse::at(place).into()))));
+        }
         let Poll::Ready(update) = self.feed.poll(context) else {
             let heartbeat = self.heartbeat;
             while self.feed.has_passed(heartbeat, context) {
@@ -187,9 +206,10 @@ impl http_body::Body for EventBody {
         };
         self.has_sent = true;
         Poll::Ready(update.map(|update| {
+            self.is_placed = true;
             Ok(http_body::Frame::data(match update {
                 Update::Message(frame) => sse::event(&frame),
-                Update::Skipped(messages) => sse::reset(messages).into(),
+                Update::Skipped(messages) => sse::reset(messages, self.feed.place()).into(),
             }))
         }))
     }

@@ -112,12 +112,20 @@ impl Topic {
                 if self.log.at(last).is_some_and(|frame| frame.is_cut()) { next } else { last }
             }
             Start::After(Place { epoch: said, offset }) => {
-                let at = offset.checked_add(1).filter(|at| (first..=next).contains(at));
-                at.filter(|_| said == self.log.end().epoch)?
+                // In front of the first message is the last of all offsets.
+                let at = offset.wrapping_add(1);
+                let is_known = said == self.log.end().epoch && (first..=next).contains(&at);
+                is_known.then_some(at)?
             }
         };
         self.set_cursor(slot, at);
         Some(Some(at))
+    }
+
+    /// Behind which message a subscriber goes on, where that is known.
+    pub(super) fn place(&mut self, slot: usize) -> Option<Place> {
+        let at = self.cursor(slot)??;
+        Some(Place { epoch: self.log.end().epoch, offset: at.wrapping_sub(1) })
     }
 
     /// Where a subscriber reads next.

@@ -17,7 +17,7 @@ pub fn is_name(name: &str) -> bool {
 pub struct Place {
     /// Which run of the topics: offsets begin anew with each.
     pub epoch: u64,
-    /// Which message of the topic.
+    /// Which message of the topic; `u64::MAX` is in front of the first one.
     pub offset: u64,
 }
 

@@ -4,7 +4,7 @@ use super::hub::Hub;
 pub use super::message::Next;
 use super::one::Notify;
 use super::options::Subscribe;
-use super::place::is_name;
+use super::place::{Place, is_name};
 use ringmill_engine::Io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -85,6 +85,12 @@ impl Subscription {
             }
             next => Poll::Ready(next),
         }
+    }
+
+    /// Where it is: whoever subscribes with [`Start::After`](super::Start::After) of this place goes on as it does. `None` before the topic's
+    /// home has said where it begins, and where it could not go on, before [`Next::Skipped`] has said so.
+    pub fn place(&self) -> Option<Place> {
+        self.hub.with(|core, _| core.topics[self.topic as usize].place(self.slot as usize))
     }
 
     /// Which topic.

@@ -88,6 +88,44 @@ fn who_comes_back_goes_on_where_it_was_or_is_told() {
 }
 
 #[test]
+fn who_leaves_before_it_has_read_goes_on_where_it_was() {
+    let hub = alone(small());
+    #[track_caller]
+    fn check(hub: &Hub, left: Subscription, expected: &[&str]) {
+        let place = left.place().expect("it is known here");
+        let place = place.to_string().parse().expect("it is written as others are");
+        drop(left);
+        hub.publish("a", "next");
+        let mut back = hub.subscribe("a", how(Start::After(place), SlowPolicy::Skip)).unwrap();
+        assert_eq!(back.place(), Some(place));
+        expect(&mut back, expected);
+    }
+    let subscribe = |start| hub.subscribe("a", how(start, SlowPolicy::Skip)).unwrap();
+    check(&hub, subscribe(Start::Now), &["next"]);
+    check(&hub, subscribe(Start::Oldest), &["next", "next"]);
+    check(&hub, subscribe(Start::Now), &["next"]);
+    check(&hub, subscribe(Start::Last), &["next", "next"]);
+    let mut lost = subscribe(Start::After(Place { epoch: 1, offset: 1 }));
+    assert_eq!(lost.place(), None);
+    expect(&mut lost, &["skipped None"]);
+    check(&hub, lost, &["next"]);
+}
+
+#[test]
+fn a_place_is_known_when_the_home_has_said_it() {
+    let (_, [home, mirror], [topic, _]) = two();
+    let subscription = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    assert_eq!(subscription.place(), None);
+    home.look();
+    mirror.look();
+    assert_eq!(subscription.place(), Some(Place { epoch: home.0.shared.epoch, offset: u64::MAX }));
+    home.publish(&topic, "one");
+    let place = subscription.place().unwrap();
+    let mut back = home.subscribe(&topic, how(Start::After(place), SlowPolicy::Close)).unwrap();
+    expect(&mut back, &["one"]);
+}
+
+#[test]
 fn who_is_slow_is_told_or_closed() {
     let hub = alone(small());
     let mut all = [SlowPolicy::Close, SlowPolicy::Skip, SlowPolicy::Latest]
