@@ -19,6 +19,9 @@ const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConn
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
 
+/// More than an output takes, of which a client is closed that has not read so much before more is sent.
+const LARGE: usize = 5_000_000;
+
 /// Sends back what it gets, and writes it down.
 #[derive(Clone, Default)]
 struct Site(Rc<RefCell<Vec<String>>>);
@@ -47,6 +50,12 @@ impl Handler for Site {
         self.say(described(message));
         match message {
             Message::Text("close") => ws.close(4000, "you said so"),
+            Message::Text("large parts") => {
+                ws.send_part(&"{".repeat(LARGE), false);
+                ws.send("within");
+                ws.send_part(&"|".repeat(LARGE), true);
+                ws.close(1000, "behind them");
+            }
             message => ws.send(message),
         }
     }
@@ -212,6 +221,20 @@ fn nor_on_what_the_kernel_does() {
             assert_eq!(hear(seed, Chaos::WILD), expected, "seed {seed}: {}", said.escape_ascii());
         }
     }
+}
+
+#[test]
+fn parts_may_be_larger_than_the_output() {
+    let mut run = Run::new(1, Chaos::CALM, Options::default());
+    let peer = run.connect();
+    peer.send(HANDSHAKE.as_bytes());
+    peer.send(&text("large parts"));
+    run.rest();
+    let (heard, _) = run.end(&peer);
+    for letter in ["{", "|"] {
+        assert_eq!(heard.matches(letter).count(), LARGE, "of {} bytes", heard.len());
+    }
+    assert!(heard.ends_with("behind them"), "of {} bytes", heard.len());
 }
 
 #[test]

@@ -79,10 +79,12 @@ struct Queue {
 }
 
 enum Item {
-    /// So much of a message was sent.
+    /// So much of a message, or of a part of one, was sent.
     Message {
         opcode: Opcode,
         bytes: Bytes,
+        /// The message ends with it.
+        is_last: bool,
         sent: usize,
         is_owned: bool,
     },
@@ -175,15 +177,15 @@ impl Sending {
                     self.queue = None;
                     return;
                 }
-                Some(Item::Message { opcode, bytes, sent, is_owned }) => {
+                Some(Item::Message { opcode, bytes, is_last, sent, is_owned }) => {
                     let part = bytes.slice(*sent..bytes.len().min(*sent + FRAGMENT_BYTES));
                     let part_opcode = if *sent == 0 { *opcode } else { Opcode::Continuation };
                     *sent += part.len();
-                    let is_final = *sent == bytes.len();
-                    write_header(io.buffer(), part_opcode, is_final, false, part.len());
+                    let is_sent = *sent == bytes.len();
+                    write_header(io.buffer(), part_opcode, is_sent && *is_last, false, part.len());
                     queue.bytes -= part.len();
                     io.queue(part);
-                    if is_final {
+                    if is_sent {
                         queue.owned_bytes -= if *is_owned { bytes.len() } else { 0 };
                         queue.items.pop_front();
                     }
@@ -282,7 +284,7 @@ impl Sending {
             write_header(buffer, opcode, true, false, bytes.len());
             buffer.extend_from_slice(bytes);
         } else {
-            self.put_off(opcode, Bytes::copy_from_slice(bytes), true, common, io);
+            self.put_off(opcode, Bytes::copy_from_slice(bytes), true, true, common, io);
         }
     }
 
@@ -302,7 +304,7 @@ impl Sending {
             return;
         }
         if self.queue.is_some() || bytes.len() > FRAGMENT_BYTES {
-            return self.put_off(opcode, bytes.clone(), false, common, io);
+            return self.put_off(opcode, bytes.clone(), true, false, common, io);
         }
         let buffer = io.buffer();
         write_header(buffer, opcode, true, false, bytes.len());
@@ -331,7 +333,12 @@ impl Sending {
         let first = if message.is_text() { Opcode::Text } else { Opcode::Binary };
         let opcode = if self.in_parts { Opcode::Continuation } else { first };
         self.in_parts = !is_last;
-        self.write_frame(opcode, is_last, false, message.as_bytes(), io);
+        let bytes = message.as_bytes();
+        if self.queue.is_none() && bytes.len() <= FRAGMENT_BYTES {
+            self.write_frame(opcode, is_last, false, bytes, io);
+        } else {
+            self.put_off(opcode, Bytes::copy_from_slice(bytes), is_last, true, common, io);
+        }
     }
 
     /// Sends a message compressed; `false` if it is better sent as it is, or has to be.
@@ -380,12 +387,20 @@ impl Sending {
         }
     }
 
-    fn put_off(&mut self, opcode: Opcode, bytes: Bytes, is_owned: bool, common: &Common, io: &mut Io<'_>) {
+    fn put_off(
+        &mut self,
+        opcode: Opcode,
+        bytes: Bytes,
+        is_last: bool,
+        is_owned: bool,
+        common: &Common,
+        io: &mut Io<'_>,
+    ) {
         let queue = self.queue.get_or_insert_default();
         queue.bytes += bytes.len();
         queue.owned_bytes += if is_owned { bytes.len() } else { 0 };
         let is_first = queue.items.is_empty();
-        queue.items.push_back(Item::Message { opcode, bytes, sent: 0, is_owned });
+        queue.items.push_back(Item::Message { opcode, bytes, is_last, sent: 0, is_owned });
         if is_first {
             self.pump(common, io);
         }
