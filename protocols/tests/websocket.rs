@@ -6,6 +6,7 @@ use ringmill_engine::Config;
 use ringmill_engine::driver::sim::{Chaos, Peer, Simulation};
 use ringmill_engine::event::Socket;
 use ringmill_protocols::http::{self, Request};
+use ringmill_protocols::topic::{Hub, Topics};
 use ringmill_protocols::websocket::frame::{Opcode, write_header, write_masked};
 use ringmill_protocols::websocket::{
     Accept, Closed, Deflate, Endpoint, Handler, Message, Options, Piece, Ws,
@@ -50,6 +51,8 @@ impl Handler for Site {
         self.say(described(message));
         match message {
             Message::Text("close") => ws.close(4000, "you said so"),
+            Message::Text("subscribe") => assert!(ws.subscribe("room")),
+            Message::Text("anew") => ws.begin_anew(),
             Message::Text("large parts") => {
                 ws.send_part(&"{".repeat(LARGE), false);
                 ws.send("within");
@@ -73,16 +76,18 @@ struct Run {
     simulation: Simulation,
     listener: Socket,
     site: Site,
+    hub: Hub,
 }
 
 impl Run {
     fn new(seed: u64, chaos: Chaos, options: Options) -> Run {
         let mut simulation = Simulation::new(seed, chaos, Config::default());
         let site = Site::default();
-        let endpoint = Endpoint::with_options(site.clone(), options);
+        let hub = Topics::default().hub_of(0, 1);
+        let endpoint = Endpoint::with_options(site.clone(), options).with_topics(&hub);
         let listener = simulation.listen(http::server(|_, reply| reply.empty()).websocket("/", endpoint));
         simulation.start();
-        Run { simulation, listener, site }
+        Run { simulation, listener, site, hub }
     }
 
     fn connect(&self) -> Peer {
@@ -235,6 +240,34 @@ fn parts_may_be_larger_than_the_output() {
         assert_eq!(heard.matches(letter).count(), LARGE, "of {} bytes", heard.len());
     }
     assert!(heard.ends_with("behind them"), "of {} bytes", heard.len());
+}
+
+#[test]
+fn who_begins_anew_in_a_drain_is_sent_nothing_more_and_keeps_its_reason() {
+    let mut run = Run::new(1, Chaos::CALM, Options::default());
+    let peers: Vec<Peer> = (0..100).map(|_| run.connect()).collect();
+    for peer in &peers {
+        peer.send(HANDSHAKE.as_bytes());
+        peer.send(&text("subscribe"));
+    }
+    run.rest();
+    assert_eq!(run.hub.subscribers("room"), peers.len());
+    // One has missed something before the drain, all others in it.
+    peers[0].send(&text("anew"));
+    run.rest();
+    run.simulation.drain(Duration::from_secs(60));
+    run.rest();
+    peers[1..].iter().for_each(|peer| peer.send(&text("anew")));
+    run.rest();
+    run.hub.publish("room", "what comes behind it");
+    run.simulation.run_for(Duration::from_secs(30));
+    for (number, peer) in peers.iter().enumerate() {
+        let heard = peer.take();
+        let end: &[u8] =
+            if number == 0 { b"\x0f\xa9messages were missed" } else { b"\x03\xe9the server goes away" };
+        assert!(heard.ends_with(end), "{number}: {}", heard.escape_ascii());
+        assert!(!heard.escape_ascii().to_string().contains("what comes"), "{number}");
+    }
 }
 
 #[test]
