@@ -1,8 +1,11 @@
-//! What a connection brings, on its way to whoever keeps the connection.
+//! What a connection brings, on its way to whoever keeps the connection: messages, its end, answers.
 
 use bytes::Bytes;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 /// A message and its topic.
 pub(super) type Incoming = (Arc<str>, Bytes);
@@ -45,5 +48,16 @@ impl Feed {
 
     fn lock(&self) -> MutexGuard<'_, Result<mpsc::Sender<Incoming>, Reason>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to what a server was asked, if it comes in time.
+pub(super) async fn in_time<T, E: Display>(
+    within: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Reason> {
+    match timeout(within, answer).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer in {within:?}")),
     }
 }

@@ -1,7 +1,6 @@
 //! NATS, by async-nats: a subject for each topic (core NATS, at most once).
 
-use super::feed::{Feed, Reason, TOO_SLOW};
-use super::run::in_time;
+use super::feed::{Feed, Reason, TOO_SLOW, in_time};
 use super::seam::Options;
 use super::server::{decoded, subject};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};

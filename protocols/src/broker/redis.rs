@@ -1,7 +1,6 @@
 //! Redis, by its pub/sub: a channel for each topic (at most once). Two connections: one that only subscribes may not publish.
 
-use super::feed::{Feed, Reason, TOO_SLOW};
-use super::run::in_time;
+use super::feed::{Feed, Reason, TOO_SLOW, in_time};
 use super::seam::Options;
 use super::server::subject;
 use bytes::Bytes;

@@ -4,7 +4,6 @@ use super::feed::{Feed, Incoming, Reason};
 use super::seam::{Event, Inbox, Options, Outgoing, State};
 use super::server::{Kind, Server};
 use super::wanted::{Changes, Step, Wanted};
-use std::fmt::Display;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -93,17 +92,6 @@ async fn keep(
             return;
         }
         wait = (wait * 2).min(options.retry_after_max);
-    }
-}
-
-/// The answer to what a server was asked, if it comes in time.
-pub(super) async fn in_time<T, E: Display>(
-    within: Duration,
-    answer: impl Future<Output = Result<T, E>>,
-) -> Result<T, Reason> {
-    match timeout(within, answer).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer in {within:?}")),
     }
 }
 
