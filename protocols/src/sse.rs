@@ -1,8 +1,8 @@
 //! Server-sent events (WHATWG HTML, 9.2): a topic as a body that does not end.
 //!
-//! A client gets a place as soon as it is known, and with every event, and goes on from there when it comes back (`Last-Event-ID`). Where that is not
-//! possible any more, or it was too slow, it gets an event `reset`: it has to load what it shows anew. Comments keep the connection
-//! alive, and a drain ends it between two events.
+//! A client gets a place as soon as it is known, and with every event, and goes on from there when it comes back (`Last-Event-ID`). Where
+//! that is not possible any more, or it was too slow, it gets an event `reset`: it has to load what it shows anew. Comments keep the
+//! connection alive, and a drain ends it between two events.
 
 use crate::http::{BodyWriter, Fill, Reply, Request, Source};
 use crate::topic::{
