@@ -329,7 +329,7 @@ fn a_burst_costs_nobody_a_message_who_reads() {
         let mut readers: Vec<TcpStream> = (0..2 * workers).map(|_| served.subscriber("")).collect();
         let mut events: Vec<TcpStream> = (0..2 * workers).map(|_| served.events("", "")).collect();
         let total = clients * messages;
-        let mut numbers = 0..;
+        let (topics, mut numbers) = (&served.topics, 0..);
         let bursts: Vec<(TcpStream, Vec<u8>)> = (0..clients)
             .map(|_| {
                 let burst = numbers.by_ref().take(messages);
@@ -342,6 +342,7 @@ fn a_burst_costs_nobody_a_message_who_reads() {
                 scope.spawn(move || {
                     publisher.send(burst);
                     publisher.ask(ws::text("count elsewhere"), said("0"));
+                    assert_eq!(topics.counters().busy, 0, "no message was refused");
                 });
             }
             for reader in &mut readers {
@@ -372,17 +373,24 @@ fn a_burst_costs_nobody_a_message_who_reads() {
         check(driver, 1, 1, 3000, 1000);
         check(driver, 1, 1, 300, 20_000);
         check(driver, 1, 10, 500, 200);
-        check(driver, 2, 1, 5000, 200);
-        check(driver, 2, 2, 2500, 200);
+        // As many as an inbox has room for: a worker that has no processor for a while is not too busy.
+        check(driver, 2, 1, 4000, 200);
+        check(driver, 2, 2, 2000, 200);
     });
 }
 
 #[test]
 fn of_small_messages_little_waits_for_a_stuck_subscriber() {
     const STUCK: usize = 20;
+    // Who takes something now and then, as the kernel does for one that does not read, is sent what its output has room for.
+    const OUTPUT_BYTES: usize = 32 * 1024;
     on_both_drivers(|driver| {
-        let served =
-            serve_with(config(driver), TopicOptions::default(), Options::default(), EventOptions::default());
+        let config = Config {
+            output_high_water_bytes: OUTPUT_BYTES,
+            output_low_water_bytes: OUTPUT_BYTES / 4,
+            ..config(driver)
+        };
+        let served = serve_with(config, TopicOptions::default(), Options::default(), EventOptions::default());
         let mut stuck: Vec<TcpStream> = (0..STUCK)
             .map(|_| {
                 let mut client = connect_narrow(served.address(), 4096);
@@ -399,8 +407,11 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
         }
         let each = memory().saturating_sub(before) as usize / STUCK;
         // The kernel has taken a part, and what follows waits in the topic.
-        assert!((1..40_000).contains(&each), "{each} bytes for each");
+        assert!((1..3 * OUTPUT_BYTES).contains(&each), "{each} bytes for each");
         // Events wait there as well. These are copied, so that all of them would count.
+        let mut events: Vec<TcpStream> =
+            (0..STUCK).map(|_| served.greeted(connect_narrow(served.address(), 4096), "", "")).collect();
+        eventually(true, || served.topics.subscribers("room") == 2 * STUCK + 1);
         let text = "x".repeat(450);
         let mut publish = |hundreds: usize| {
             for _ in 0..hundreds {
@@ -409,13 +420,10 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
             }
             memory()
         };
-        // As many as the topic keeps, which count as well: what grows from here on is the clients'.
+        // As many as the topic keeps, which count as well.
         let before = publish(3);
-        let mut events: Vec<TcpStream> =
-            (0..STUCK).map(|_| served.greeted(connect_narrow(served.address(), 4096), "", "")).collect();
-        eventually(true, || served.topics.subscribers("room") == 2 * STUCK + 1);
         let each = publish(180).saturating_sub(before) as usize / STUCK;
-        assert!((1..40_000).contains(&each), "{each} bytes for each that reads no events");
+        assert!(each < 3 * OUTPUT_BYTES, "{each} bytes for each that reads no events");
         // Who reads again is told what it has missed, and has the newest.
         while !receive_event(&mut events[0]).unwrap().contains("\nevent: reset\n") {}
         let mut last = ws::receive(&mut stuck[0]);
@@ -424,7 +432,9 @@ fn of_small_messages_little_waits_for_a_stuck_subscriber() {
             last = ws::receive(&mut stuck[0]);
         }
         let skipped = served.skipped.lock().unwrap().clone();
-        assert!(skipped.len() == 1 && skipped[0].starts_with("room Some("), "{skipped:?}");
+        // The kernel may have taken a little more of others.
+        let are_told = skipped.iter().all(|told| told.starts_with("room Some("));
+        assert!(!skipped.is_empty() && are_told, "{skipped:?}");
     });
 }
 
