@@ -12,12 +12,17 @@ use std::time::Duration;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 // Frames (RFC 9113, 6).
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
 const END_STREAM_AND_HEADERS: u8 = 5;
+const NO_ERROR: [u8; 4] = [0; 4];
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 const STATUS_200: u8 = 0x88;
 
@@ -43,7 +48,8 @@ impl Line {
         self.received.extend(self.peer.take());
         if !self.has_begun && self.received.starts_with(PREFACE) {
             self.received.drain(..PREFACE.len());
-            self.peer.send(&frame(SETTINGS, 0, 0, b""));
+            // Its own, and that it has those of the proxy.
+            self.peer.send(&[frame(SETTINGS, 0, 0, b""), frame(SETTINGS, ACK, 0, b"")].concat());
             self.has_begun = true;
         }
         let mut asked = Vec::new();
@@ -63,6 +69,18 @@ impl Line {
     }
 }
 
+impl Line {
+    /// More than waits for a client that does not read, and less than a window.
+    fn answer_much(&self, stream: u32) {
+        let data = [b'~'; 16 * 1024];
+        self.peer.send(&frame(HEADERS, END_HEADERS, stream, &[STATUS_200]));
+        (1..PIECES).for_each(|_| self.peer.send(&frame(DATA, 0, stream, &data)));
+        self.peer.send(&frame(DATA, END_STREAM, stream, &data));
+    }
+}
+
+const PIECES: usize = 15;
+
 /// A proxy before some of these servers.
 struct Run {
     simulation: Simulation,
@@ -71,7 +89,13 @@ struct Run {
 
 impl Run {
     fn new(seed: u64, config: ProxyConfig) -> Run {
-        let mut simulation = Simulation::new(seed, Chaos::CALM, Config::default());
+        // A client that does not read makes a server wait soon.
+        let engine = Config {
+            output_high_water_bytes: 16 * 1024,
+            output_low_water_bytes: 4 * 1024,
+            ..Config::default()
+        };
+        let mut simulation = Simulation::new(seed, Chaos::CALM, engine);
         let listener = simulation.listen(Proxy::new(ProxyConfig { is_http2: true, ..config }, seed));
         addresses().into_iter().for_each(|address| simulation.net().set_remote(address, Answer::Accept));
         simulation.start();
@@ -200,4 +224,88 @@ fn a_server_that_refuses_all_streams_is_not_asked_for_ever() {
     // Where there is another server it is asked instead.
     let refused = refusals(&addresses(), "200");
     assert!((REQUESTS / 4..=REQUESTS).contains(&refused), "{refused}");
+}
+
+/// Reads what is left of much, which is all of it.
+fn expect_much(run: &mut Run, client: &Peer) {
+    client.set_window(1 << 20);
+    run.simulation.run_for(Duration::from_millis(100));
+    let reply = String::from_utf8(client.take()).unwrap();
+    let bytes = reply.matches('~').count();
+    assert_eq!((bytes, reply.ends_with("\r\n0\r\n\r\n")), (PIECES * 16 * 1024, true));
+}
+
+#[test]
+fn a_reply_outlives_the_connection_it_came_on() {
+    let server = addresses().remove(0);
+    let goaway = frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+    for (goes_away, ends) in [(true, false), (false, true), (true, true)] {
+        let mut run = Run::new(1, ProxyConfig::new(vec![server.clone()]));
+        let client = run.connect();
+        client.set_window(1000);
+        ask(&client);
+        run.rest();
+        let mut line = run.line(&server).expect("a connection");
+        assert_eq!(line.asked(), [1]);
+        line.answer_much(1);
+        run.rest();
+        line.peer.send(if goes_away { &goaway } else { b"" });
+        if ends {
+            line.peer.shutdown();
+        }
+        run.simulation.run_for(Duration::from_secs(1));
+        expect_much(&mut run, &client);
+        // The next request has another connection.
+        ask(&client);
+        run.rest();
+        let mut other = run.line(&server).expect("another connection");
+        assert_eq!((other.asked(), line.asked()), (vec![1], Vec::new()));
+        other.answer(1);
+        run.rest();
+        assert_eq!(status(&client).as_deref(), Some("200"));
+    }
+}
+
+#[test]
+fn the_rest_of_a_body_is_no_request() {
+    let server = addresses().remove(0);
+    let mut run = Run::new(1, ProxyConfig::new(vec![server.clone()]));
+    let client = run.connect();
+    client.set_window(1000);
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegin");
+    run.rest();
+    let mut line = run.line(&server).expect("a connection");
+    assert_eq!(line.asked(), [1]);
+    // It has answered, and reads no further (RFC 9113, 8.1).
+    line.answer_much(1);
+    line.peer.send(&frame(RST_STREAM, 0, 1, &NO_ERROR));
+    run.rest();
+    for piece in ["more", "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n", "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        client.send(piece.as_bytes());
+        run.rest();
+        assert!(line.asked().is_empty(), "{piece}");
+    }
+    expect_much(&mut run, &client);
+    assert!(line.asked().is_empty());
+}
+
+#[test]
+fn a_client_that_waited_for_a_100_has_another_try() {
+    let server = addresses().remove(0);
+    let mut run = Run::new(1, ProxyConfig::new(vec![server.clone()]));
+    let client = run.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    run.rest();
+    let mut line = run.line(&server).expect("a connection");
+    assert_eq!(line.asked(), [1]);
+    run.rest();
+    assert_eq!(status(&client).as_deref(), Some("100"));
+    line.peer.send(&frame(RST_STREAM, 0, 1, &REFUSED_STREAM));
+    run.rest();
+    assert_eq!(line.asked(), [3]);
+    client.send(b"x");
+    run.rest();
+    line.answer(3);
+    run.rest();
+    assert_eq!(status(&client).as_deref(), Some("200"));
 }

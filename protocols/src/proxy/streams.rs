@@ -1,6 +1,6 @@
 //! Streams with servers of HTTP/2. A stream counts as a connection: limits, the queue and idle ones are of streams.
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Stage};
 use super::groups::Place;
 use super::state::{HOPS_MAX, State};
 use super::trunks::{STREAMS_MAX, TrunkRef};
@@ -42,14 +42,22 @@ impl State {
         let mut upstreams = self.upstreams.iter();
         let upstream = upstreams.find(|(_, upstream)| upstream.conn == Whom::Lane(lane));
         let Some(key) = upstream.and_then(|(_, upstream)| upstream.exchange) else { return };
-        let Exchange { place, tries, is_kept, has_heard, .. } = self.exchanges[key];
+        let Exchange { place, tries, is_kept, stage, .. } = self.exchanges[key];
         let saved_max = self.groups.config(place.group).connections_max;
-        let may_repeat = is_kept && !has_heard && tries < HOPS_MAX;
+        let may_repeat = is_kept && stage == Stage::Unanswered && tries < HOPS_MAX;
         if may_repeat && (!is_refused || tries == 1 || self.groups[place].spend(self.now, saved_max)) {
             self.detach(key);
             self.exchanges[key].needs_new = true;
             let other = self.choose(key, is_refused.then_some(place.server));
             self.dispatch(key, other);
+        }
+    }
+
+    /// This stream's connection takes no more requests: the one that it has is its last.
+    pub(super) fn lane_leaves(&mut self, lane: usize) {
+        let mut upstreams = self.upstreams.iter_mut();
+        if let Some((_, upstream)) = upstreams.find(|(_, upstream)| upstream.conn == Whom::Lane(lane)) {
+            upstream.is_surplus = true;
         }
     }
 

@@ -49,12 +49,12 @@ impl State {
 
     /// A connection without a request: it gets the one that waits longest, or is kept.
     fn release(&mut self, upstream: usize, io: &mut Io<'_>) -> Next {
-        let Upstream { place, opened, requests, .. } = self.upstreams[upstream];
+        let Upstream { place, opened, requests, is_surplus, .. } = self.upstreams[upstream];
         let config = self.groups.config(place.group);
         let (connections_max, keep_max) = (config.connections_max, config.keep_max);
         let keep_timeout = config.keep_timeout;
         let rest = config.age_max.saturating_sub(io.now().since(opened));
-        let is_old = rest.is_zero();
+        let is_old = rest.is_zero() || is_surplus;
         let yields = requests >= YIELDS_AFTER && self.groups[place].yields_one(connections_max);
         if !is_old
             && !yields

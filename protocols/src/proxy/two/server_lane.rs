@@ -26,6 +26,8 @@ pub(super) struct ServerLane<L: Layer> {
     /// When the last head of a reply came.
     pub(super) replied: Tick,
     is_head: bool,
+    /// Its connection takes no more requests, and its session was told.
+    pub(super) is_last: bool,
 }
 
 impl<L: Layer> Carries<L> for ServerLane<L> {
@@ -36,7 +38,7 @@ impl<L: Layer> Carries<L> for ServerLane<L> {
 
 impl<L: Layer> ServerLane<L> {
     pub(super) fn new(lane: Lane<L>) -> ServerLane<L> {
-        ServerLane { lane, decoder: None, reply: None, replied: Tick(0), is_head: false }
+        ServerLane { lane, decoder: None, reply: None, replied: Tick(0), is_head: false, is_last: false }
     }
 
     /// Something of a request was sent, and its reply is not complete.
@@ -63,8 +65,8 @@ impl<L: Layer> ServerLane<L> {
             let sent = self.lane.sink.as_mut().map_or(Sent::On, |sink| turn.send(sink, context));
             match sent {
                 Sent::Whole => self.lane.sink = None,
-                // The reply says why, or its absence.
-                Sent::Broken => (self.lane.sink, self.decoder) = (None, None),
+                // The reply says why, or its absence. The rest of the request is still read, and is nothing else.
+                Sent::Broken => self.lane.sink = None,
                 Sent::On | Sent::Waits | Sent::Starved => {}
             }
             while let Some(text) = self.interim(context) {

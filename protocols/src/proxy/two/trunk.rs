@@ -160,13 +160,14 @@ impl<L: Layer> Trunk<L> {
             Call::Data(input) => return self.data(layer, input, io),
             Call::End(_) => {
                 self.wire.end();
+                // Whatever is sent to a server that has closed its end may have the rest of its replies thrown away by a reset.
+                self.wire.mute();
                 self.ready.list_connection();
-                self.go_on(layer, io);
-                return Step::close();
+                return Step::next(self.go_on(layer, io));
             }
             Call::Timeout => {
                 self.lanes.time_out(layer, &self.ready, io);
-                if !self.lanes.is_empty() && !self.pings.look(io.now()) {
+                if !self.lanes.is_empty() && !self.is_over() && !self.pings.look(io.now()) {
                     tracing::debug!("a server of HTTP/2 does not answer a PING");
                     self.over();
                 }
@@ -182,6 +183,9 @@ impl<L: Layer> Trunk<L> {
     }
 
     fn data(&mut self, layer: &mut L, input: &[u8], io: &mut Io<'_>) -> Step {
+        if self.is_over() {
+            return Step { consumed: input.len(), need: 0, next: self.go_on(layer, io) };
+        }
         self.pings.hear(io.now());
         self.wire.clone().feed(input, || {
             self.ready.begin();
@@ -200,8 +204,8 @@ impl<L: Layer> Trunk<L> {
         }
         self.ready.end();
         self.note();
-        let is_over = matches!(self.link, Link::Over);
-        if is_over || self.is_done(io) {
+        // Replies that have come whole are their clients', who take them when they like.
+        if self.is_over() && self.lanes.is_empty() || self.is_done(io) {
             return Next::Close;
         }
         if self.wire.output_bytes() > 0 || self.lanes.has_starved() {
@@ -213,7 +217,8 @@ impl<L: Layer> Trunk<L> {
         } else if self.kept_until == Tick::NEVER {
             self.kept_until = io.now().after(self.keep_timeout);
         }
-        let pinged = if self.lanes.is_empty() { Tick::NEVER } else { self.pings.due() };
+        let is_silent = self.lanes.is_empty() || self.is_over();
+        let pinged = if is_silent { Tick::NEVER } else { self.pings.due() };
         let due = self.lanes.due().min(self.kept_until).min(pinged);
         io.set_deadline(Some(due).filter(|due| *due != Tick::NEVER));
         Next::Continue
@@ -289,7 +294,12 @@ impl<L: Layer> Trunk<L> {
 
     /// It takes no more requests.
     fn is_closed(&self) -> bool {
-        matches!(self.link, Link::Over) || !self.is_usable
+        self.is_over() || !self.is_usable
+    }
+
+    /// Nothing comes any more, and nothing is sent.
+    fn is_over(&self) -> bool {
+        matches!(self.link, Link::Over)
     }
 
     fn add_lane(&mut self, layer: &mut L, tag: u64, io: &mut Io<'_>) {
@@ -313,16 +323,20 @@ impl<L: Layer> Trunk<L> {
     }
 
     fn drive(&mut self, layer: &mut L, number: usize, is_rung: bool, io: &mut Io<'_>) {
-        let (is_over, is_closed) = (matches!(self.link, Link::Over), self.is_closed());
+        let (is_over, is_closed) = (self.is_over(), self.is_closed());
         let sender = self.sender.as_ref().filter(|_| !is_closed);
         let to = To { sender, is_secured: self.is_secured };
         let Some((lane, mut turn)) = self.lanes.get(number, is_rung, NEVER, layer, io) else { return };
+        if is_closed && !std::mem::replace(&mut lane.is_last, true) {
+            self.state.borrow_mut().lane_leaves(lane.lane.key());
+        }
         let context = &mut Context::from_waker(self.ready.lane_waker(number));
         // What it asks for stays with its session until there is somebody to ask: it is taken once.
         let is_starved = (sender.is_some() || lane.has_begun())
             && lane.drive(layer, (&mut turn, context), (&to, &self.state), &self.heads, io);
         self.replied = self.replied.max(lane.replied);
-        if is_over || is_closed && !lane.has_begun() {
+        // What has come of a reply is read to its end, which the library has as well.
+        if is_over && !lane.lane.is_fed() || is_closed && !lane.has_begun() {
             if !lane.has_begun() {
                 self.state.borrow_mut().unprocessed(lane.lane.key(), false);
             }

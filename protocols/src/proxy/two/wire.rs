@@ -27,6 +27,8 @@ struct State {
     output: Vec<u8>,
     /// There was no room for all of the output.
     is_held: bool,
+    /// What is sent is dropped.
+    is_muted: bool,
 }
 
 impl Wire {
@@ -58,6 +60,12 @@ impl Wire {
     /// Nothing more is sent.
     pub(super) fn end(&self) {
         self.0.borrow_mut().is_input_over = true;
+    }
+
+    /// What the other end has sent and sends from now on is dropped.
+    pub(super) fn mute(&self) {
+        let mut state = self.0.borrow_mut();
+        (state.output, state.is_muted) = (Vec::new(), true);
     }
 
     /// Moves output to the connection, at most so many bytes of it; whether there was room for something that had waited.
@@ -101,6 +109,9 @@ impl State {
     }
 
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        if self.is_muted {
+            return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
+        }
         let mut room = BYTES_MAX.saturating_sub(self.output.len());
         if room == 0 {
             self.is_held = true;
