@@ -493,6 +493,7 @@ fn no_error_shows_a_password() {
     check(&[], b"nats://user:secret\xff@b.example");
     check(&[], b"nats://user:secret");
     check(&["--broker", "kafka://:secret@b.example"], b"");
+    check(&["--broker", "nats://user:secret"], b"");
     check(&["nats://user:secret@b.example"], b"");
     check(&["--workers", "nats://user:secret@b.example"], b"");
 }

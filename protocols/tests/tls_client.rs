@@ -379,6 +379,19 @@ impl std::io::Write for Blocking {
     }
 }
 
+/// Lets a client talk with a server for longer than a handshake takes.
+fn talk(calling: &mut Calling, serving: &mut Simulation, listener: Socket) {
+    let near = serving.net().connect(listener).expect("it listens");
+    let (mut there, mut back) = (Wire::new(Cut::Nowhere), Wire::new(Cut::Nowhere));
+    for _ in 0..1000 {
+        let far = calling.connected();
+        there.carry(far, &near);
+        serving.run_for(Duration::from_micros(100));
+        back.carry(&near, far);
+        calling.run_for(Duration::from_micros(100));
+    }
+}
+
 /// A server of this protocol, asked by a client of this configuration for this name: with what words it is refused.
 fn refusal(
     client: &Arc<TlsClient>,
@@ -389,15 +402,7 @@ fn refusal(
     let mut serving = Simulation::new(2, Chaos::CALM, Config::default());
     let listener = listen(&mut serving);
     serving.start();
-    let near = serving.net().connect(listener).expect("it listens");
-    let (mut there, mut back) = (Wire::new(Cut::Nowhere), Wire::new(Cut::Nowhere));
-    for _ in 0..1000 {
-        let far = calling.connected();
-        there.carry(far, &near);
-        serving.run_for(Duration::from_micros(100));
-        back.carry(&near, far);
-        calling.run_for(Duration::from_micros(100));
-    }
+    talk(&mut calling, &mut serving, listener);
     let peer = calling.peer.clone();
     let told = calling.end();
     assert_eq!((told.connected, told.closed), (0, None), "no session was opened: {told:?}");
@@ -501,15 +506,7 @@ fn a_handshake_goes_on_where_memory_is_short() {
     calling.run_for(Duration::from_millis(500));
     assert!(idle.is_at_end(), "memory was not short");
     assert!(!calling.is_over(), "{:?}", calling.told);
-    let near = serving.net().connect(serves).expect("it listens");
-    let (mut there, mut back) = (Wire::new(Cut::Nowhere), Wire::new(Cut::Nowhere));
-    for _ in 0..1000 {
-        let far = calling.connected();
-        there.carry(far, &near);
-        serving.run_for(Duration::from_micros(100));
-        back.carry(&near, far);
-        calling.run_for(Duration::from_micros(100));
-    }
+    talk(&mut calling, &mut serving, serves);
     holding.shutdown();
     check(&calling.end(), CANARY);
 }

@@ -255,7 +255,7 @@ fn late() -> Upstream {
 }
 
 /// Notes and counts everything.
-fn observed(config: ProxyConfig) -> (ProxyConfig, AccessLog, Counts) {
+pub(super) fn observe_all() -> (Observe, AccessLog, Counts) {
     let (log, counts) = (AccessLog::default(), Counts::default());
     let rules = LogRules {
         to: log.clone(),
@@ -263,7 +263,11 @@ fn observed(config: ProxyConfig) -> (ProxyConfig, AccessLog, Counts) {
         slow: Duration::from_secs(3600),
         has_agents: false,
     };
-    let observe = Observe { log: Some(rules), counts: Some(counts.clone()), ..Observe::default() };
+    (Observe { log: Some(rules), counts: Some(counts.clone()), ..Observe::default() }, log, counts)
+}
+
+fn observed(config: ProxyConfig) -> (ProxyConfig, AccessLog, Counts) {
+    let (observe, log, counts) = observe_all();
     (ProxyConfig { observe, ..config }, log, counts)
 }
 

@@ -1,5 +1,6 @@
 //! The relay: each end by itself, resets as resets, who waits for whom, which server is tried, and what it is told.
 
+use super::observing::observe_all;
 use super::*;
 use crate::common::frames::{
     END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, STATUS_200, frame, read_frame,
@@ -493,14 +494,7 @@ fn servers_that_answer_their_checks_are_up() {
 fn connections_are_noted_with_their_ends() {
     on_both_drivers(|driver| {
         let server = Server::new();
-        let (log, counts) = (AccessLog::default(), Counts::default());
-        let rules = LogRules {
-            to: log.clone(),
-            sampled_per_million: 1_000_000,
-            slow: Duration::from_secs(3600),
-            has_agents: false,
-        };
-        let observe = Observe { log: Some(rules), counts: Some(counts.clone()), ..Observe::default() };
+        let (observe, log, counts) = observe_all();
         let servers = vec![server.address.clone()];
         let config = ProxyConfig { observe: observe.clone(), ..ProxyConfig::relayed(servers) };
         let (_nobody, nobody) = deaf();

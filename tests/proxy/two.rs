@@ -616,6 +616,7 @@ fn a_websocket_is_a_stream_for_its_client() {
 /// A client and a server of frames, by the library that hyper uses: with what hyper does not show.
 mod frames {
     use super::*;
+    use crate::common::frames as wire;
     use h2::client::SendRequest;
     use h2::server::SendResponse;
     use h2::{Reason, RecvStream};
@@ -854,24 +855,16 @@ mod frames {
 
     /// The frames of the reply to a GET, up to the one that ends the stream: what each is, and whether it does.
     fn frames_of_a_reply(running: &Running) -> Vec<(u8, bool)> {
-        use std::io::{Read, Write};
-        const HEADERS: u8 = 1;
-        let mut client = std::net::TcpStream::connect(ip(&running.addresses()[0])).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-        // :method GET, :scheme http, :path /, :authority a (RFC 7541, appendix A), and the stream's end.
-        let block = b"\x82\x86\x84\x41\x01a";
-        sent.extend([0, 0, block.len() as u8, HEADERS, 0x5, 0, 0, 0, 1]);
-        sent.extend(block);
-        client.write_all(&sent).unwrap();
+        let mut client = connect(running);
+        client.send(
+            [wire::PREFACE, &wire::frame(wire::SETTINGS, 0, 0, b""), &wire::request(1, "GET", "/", true)]
+                .concat(),
+        );
         let mut frames = Vec::new();
         while frames.last().is_none_or(|(_, is_last)| !is_last) {
-            let mut head = [0; 9];
-            client.read_exact(&mut head).unwrap();
-            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            client.read_exact(&mut payload).unwrap();
-            if head[8] == 1 && head[3] <= HEADERS {
-                frames.push((head[3], head[4] & 0x1 != 0));
+            let frame = wire::read_frame(&mut client).expect("a frame");
+            if frame.stream == 1 && frame.kind <= wire::HEADERS {
+                frames.push((frame.kind, frame.flags & wire::END_STREAM != 0));
             }
         }
         frames
@@ -889,7 +882,7 @@ mod frames {
                 line.wait_for_end();
             });
             for running in [proxied(driver, two), before(driver, &[&one])] {
-                assert_eq!(frames_of_a_reply(&running), [(1, true)]);
+                assert_eq!(frames_of_a_reply(&running), [(wire::HEADERS, true)]);
             }
         });
     }

@@ -208,15 +208,34 @@ fn two() -> (Topics, [Hub; 2], [String; 2]) {
     (topics, hubs, names)
 }
 
-#[test]
-fn a_gap_is_filled_however_much_comes_of_other_topics() {
+/// The same, and a subscriber of the first one's topic on the other worker, whose inbox is full of another topic.
+struct Flooded {
+    topics: Topics,
+    home: Hub,
+    mirror: Hub,
+    topic: String,
+    other: String,
+    subscription: Subscription,
+}
+
+fn flooded() -> Flooded {
     let (topics, [home, mirror], [topic, other]) = two();
     let mut subscription = mirror.subscribe(&topic, Subscribe::default()).unwrap();
     home.look();
     mirror.look();
     expect(&mut subscription, &[]);
-    let flood = || while home.publish(&other, "flood") != Published::Busy {};
-    flood();
+    flood(&home, &other);
+    Flooded { topics, home, mirror, topic, other, subscription }
+}
+
+fn flood(home: &Hub, topic: &str) {
+    while home.publish(topic, "flood") != Published::Busy {}
+}
+
+#[test]
+fn a_gap_is_filled_however_much_comes_of_other_topics() {
+    let Flooded { topics, home, mirror, topic, other, mut subscription } = flooded();
+    let flood = || flood(&home, &other);
     home.publish(&topic, "one");
     home.publish(&topic, "two");
     assert_eq!(topics.counters().gaps, 1);
@@ -231,13 +250,8 @@ fn a_gap_is_filled_however_much_comes_of_other_topics() {
 
 #[test]
 fn a_gap_behind_the_answer_to_another_one_is_filled() {
-    let (topics, [home, mirror], [topic, other]) = two();
-    let mut subscription = mirror.subscribe(&topic, Subscribe::default()).unwrap();
-    home.look();
-    mirror.look();
-    expect(&mut subscription, &[]);
-    let flood = || while home.publish(&other, "flood") != Published::Busy {};
-    flood();
+    let Flooded { topics, home, mirror, topic, other, mut subscription } = flooded();
+    let flood = || flood(&home, &other);
     home.publish(&topic, "one");
     (0..3).for_each(|_| mirror.look());
     // It has asked for that, and is not answered before there is another gap.
