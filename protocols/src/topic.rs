@@ -25,7 +25,7 @@
 //! workers that have subscribers of the topic keep a mirror of it. A subscriber is a cursor into its worker's log, so that a slow one
 //! costs nothing but its place. Workers leave messages in each other's inbox, which has a limit, and ring.
 //!
-//! Read on in this order: [`Hub`] (what handlers use), `core.rs` (the topics of a worker), `log.rs`, `inbox.rs` (between workers). Messages
+//! Read on in this order: [`Hub`] (what handlers use), `core.rs` (the topics of a worker), `log.rs`, `inbox.rs` and `mirror.rs` (between workers). Messages
 //! go out by [`websocket`](crate::websocket) and [`sse`](crate::sse).
 //!
 //! With a [`Carrier`], such as a broker, messages go to other processes as well, and come to subscribers only by way of it (`carrier.rs`,
@@ -42,6 +42,7 @@ mod inbox;
 mod ledger;
 mod log;
 mod message;
+mod mirror;
 mod one;
 mod options;
 mod place;

@@ -5,7 +5,7 @@
 
 use super::carrier::Carrier;
 use super::counters::Live;
-use super::inbox::{History, Inbox, Letter, Mail, Wish};
+use super::inbox::{Inbox, Letter, Mail, Wish};
 use super::log::Log;
 use super::message::{Frame, Next, Publication};
 use super::one::{Hearing, Notify, Role, Subscriber, Topic};
@@ -25,7 +25,7 @@ pub(super) struct Core {
     pub(super) epoch: u64,
     /// Every message that is kept, in the order in which they came, by topic and offset; and some that are gone.
     order: VecDeque<(usize, u64)>,
-    messages: usize,
+    pub(super) messages: usize,
     pub(super) bytes: usize,
     /// How many there may be, whatever the options say: a share of the worker's memory.
     pub(super) bytes_max: usize,
@@ -33,10 +33,10 @@ pub(super) struct Core {
     pub(super) held_kib: usize,
     /// Where topics that are made anew begin: behind all those that were forgotten, so that an offset never comes twice.
     forgotten: u64,
-    /// How many mirrors there were.
-    mirrors: u64,
+    /// How many questions homes were asked.
+    pub(super) questions: u64,
     /// Whom to wake once the mail is done with.
-    touched: Vec<usize>,
+    pub(super) touched: Vec<usize>,
 }
 
 /// Why a message cannot be taken.
@@ -71,7 +71,7 @@ impl Core {
             bytes_max: usize::MAX,
             held_kib: 0,
             forgotten: 0,
-            mirrors: 0,
+            questions: 0,
             touched: Vec::new(),
         }
     }
@@ -150,9 +150,10 @@ impl Core {
         let restarts = outside.restarts.load(Ordering::Relaxed);
         let index = if is_home { self.wanted(name, restarts, outside) } else { self.mirror(name, outside) };
         let subscriber = Subscriber::new(notify, how.when_slow);
+        let until = self.question(index, how.start, outside);
         let topic = &mut self.topics[index];
         let slot = topic.subscribers.insert(subscriber);
-        topic.waiting.insert(slot, how.start);
+        topic.waiting.insert(slot, (how.start, until));
         topic.cursor(slot);
         // It is woken to read what there is; then it rests with the others.
         topic.subscribers[slot].notify.wake(outside.dialer);
@@ -282,27 +283,13 @@ impl Core {
     }
 
     /// The same for somebody who subscribes.
-    fn wanted(&mut self, name: &Arc<str>, restarts: u64, outside: Outside<'_>) -> usize {
+    pub(super) fn wanted(&mut self, name: &Arc<str>, restarts: u64, outside: Outside<'_>) -> usize {
         let (index, is_new) = self.home(name);
         self.hear(index, is_new, restarts, outside);
         index
     }
 
-    fn mirror(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
-        let number = self.mirrors;
-        let (index, is_new) = self.topic(name, || Role::Mirror { number, is_synced: false, is_asked: false });
-        if is_new {
-            self.mirrors += 1;
-            self.ask(index, outside);
-            // The home does the same, but maybe after what is published here next.
-            if let Some(carrier) = outside.carrier {
-                carrier.subscribe(name);
-            }
-        }
-        index
-    }
-
-    fn topic(&mut self, name: &Arc<str>, role: impl FnOnce() -> Role) -> (usize, bool) {
+    pub(super) fn topic(&mut self, name: &Arc<str>, role: impl FnOnce() -> Role) -> (usize, bool) {
         if let Some(index) = self.names.get(name) {
             return (*index, false);
         }
@@ -320,7 +307,7 @@ impl Core {
     }
 
     /// Appends to a log, within its limits and all others.
-    fn append(&mut self, index: usize, frame: Arc<Frame>, outside: Outside<'_>) {
+    pub(super) fn append(&mut self, index: usize, frame: Arc<Frame>, outside: Outside<'_>) {
         let options = outside.options;
         let topic = &mut self.topics[index];
         self.order.push_back((index, topic.log.next()));
@@ -365,97 +352,6 @@ impl Core {
         log.pop();
         self.messages -= messages - log.len();
         self.bytes -= bytes - log.bytes();
-    }
-
-    /// A worker wants a topic whose home is here, or does not any more.
-    fn grant(&mut self, worker: usize, name: &Arc<str>, wish: Wish, outside: Outside<'_>) {
-        match wish {
-            Wish::From { mirror, offset, restarts } => {
-                let index = self.wanted(name, restarts, outside);
-                let topic = &mut self.topics[index];
-                if let Role::Home { interested, .. } = &mut topic.role
-                    && !interested.contains(&worker)
-                {
-                    interested.push(worker);
-                }
-                let (frames, end) = (topic.log.since(offset), topic.log.end());
-                outside.inboxes[worker].history(name, History { mirror, frames, end });
-            }
-            Wish::Nothing => {
-                let Some(&index) = self.names.get(name) else { return };
-                if let Role::Home { interested, .. } = &mut self.topics[index].role {
-                    interested.retain(|other| *other != worker);
-                }
-                self.forget_if_idle(index, outside);
-            }
-        }
-    }
-
-    /// A message from a topic's home.
-    fn deliver(&mut self, name: &Arc<str>, frame: Arc<Frame>, outside: Outside<'_>) {
-        let Some(&index) = self.names.get(name) else { return };
-        let topic = &self.topics[index];
-        let (offset, next) = (frame.place().offset, topic.log.next());
-        match topic.role {
-            Role::Mirror { is_synced: true, .. } if offset == next => self.append(index, frame, outside),
-            Role::Mirror { is_synced: true, .. } if offset > next => self.ask(index, outside),
-            // It is here already, or comes with the history that was asked for.
-            _ => {}
-        }
-    }
-
-    /// What a mirror asked for.
-    fn fill(&mut self, name: &Arc<str>, History { mirror, frames, end }: History, outside: Outside<'_>) {
-        let Some(&index) = self.names.get(name) else { return };
-        let topic = &mut self.topics[index];
-        let Role::Mirror { number, is_synced, is_asked } = &mut topic.role else { return };
-        if *number != mirror {
-            return;
-        }
-        let is_first = !*is_synced;
-        (*is_synced, *is_asked) = (true, false);
-        let first = end.next - frames.len() as u64;
-        if is_first || first > topic.log.next() {
-            // What lies between is lost to everybody here, and each is told.
-            let (messages, bytes) = (topic.log.len(), topic.log.bytes());
-            topic.log.jump(first, end);
-            self.messages -= messages;
-            self.bytes -= bytes;
-        }
-        let topic = &mut self.topics[index];
-        if !topic.is_touched {
-            topic.is_touched = true;
-            self.touched.push(index);
-        }
-        for frame in frames {
-            if frame.place().offset == self.topics[index].log.next() {
-                self.append(index, frame, outside);
-            }
-        }
-        let topic = &mut self.topics[index];
-        topic.log.follow(end.epoch);
-        if is_first {
-            // Now everybody's place is known, and what follows does not change it.
-            let slots: Vec<usize> = topic.waiting.keys().copied().collect();
-            for slot in slots {
-                topic.cursor(slot);
-            }
-        }
-    }
-
-    /// Asks a topic's home for what follows.
-    fn ask(&mut self, index: usize, outside: Outside<'_>) {
-        let topic = &mut self.topics[index];
-        let Role::Mirror { number, is_synced, is_asked } = &mut topic.role else { return };
-        if *is_asked {
-            return;
-        }
-        *is_asked = true;
-        let offset = if *is_synced { topic.log.next() } else { 0 };
-        let restarts = outside.restarts.load(Ordering::Relaxed);
-        let wish = Wish::From { mirror: *number, offset, restarts };
-        let home = (outside.home_of)(&topic.name);
-        outside.inboxes[home].wish(outside.worker, &topic.name, wish);
     }
 
     /// Wakes those who have something to read.

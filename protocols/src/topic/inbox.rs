@@ -33,9 +33,9 @@ pub(super) struct Mail {
 /// What a worker wants of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// All from this offset on; asked for by this mirror, when so many epochs had ended.
+    /// All from this offset on; the number of the question, and how many epochs had ended then.
     From {
-        mirror: u64,
+        question: u64,
         offset: u64,
         restarts: u64,
     },
@@ -44,7 +44,7 @@ pub(super) enum Wish {
 
 /// What a mirror wanted.
 pub(super) struct History {
-    pub(super) mirror: u64,
+    pub(super) question: u64,
     /// What is kept from there on...
     pub(super) frames: Vec<Arc<Frame>>,
     /// ...and how far the log has come.

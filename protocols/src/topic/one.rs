@@ -14,8 +14,9 @@ pub(super) struct Topic {
     pub(super) log: Log,
     pub(super) role: Role,
     pub(super) subscribers: Slab<Subscriber>,
-    /// Where those begin whose place is not known before the mirror is. Seldom anybody, so that it is not with each subscriber.
-    pub(super) waiting: BTreeMap<usize, Start>,
+    /// Where those begin whose place is not known before the home has answered this question. Seldom anybody, so that it is not with
+    /// each subscriber.
+    pub(super) waiting: BTreeMap<usize, (Start, u64)>,
     /// Those that have read everything, so that the next message wakes them; and some that have left.
     pub(super) resting: Vec<usize>,
     pub(super) is_touched: bool,
@@ -31,9 +32,9 @@ pub(super) enum Role {
         /// How many epochs had ended by then.
         restarts: u64,
     },
-    /// Its home was asked for what follows what is here. The number is not that of an earlier mirror: what that one had asked for is not for
-    /// this one.
-    Mirror { number: u64, is_synced: bool, is_asked: bool },
+    /// Its home is asked for what follows what is here. Questions have numbers, and are answered in their order; what was asked before the
+    /// first one was for an earlier mirror.
+    Mirror { first: u64, asked: u64, answered: u64 },
 }
 
 /// Whether what carries messages was asked for those of a topic.
@@ -98,8 +99,10 @@ impl Topic {
         if at != WAITING {
             return Some(Some(at));
         }
-        let start = self.waiting.get(&slot).copied().unwrap_or_default();
-        if let Role::Mirror { is_synced: false, .. } = self.role {
+        let (start, until) = self.waiting.get(&slot).copied().unwrap_or_default();
+        if let Role::Mirror { answered, .. } = self.role
+            && answered < until
+        {
             return Some(None);
         }
         let (first, next) = (self.log.first(), self.log.next());
@@ -111,15 +114,24 @@ impl Topic {
                 let last = first.max(next.saturating_sub(1));
                 if self.log.at(last).is_some_and(|frame| frame.is_cut()) { next } else { last }
             }
-            Start::After(Place { epoch: said, offset }) => {
-                // In front of the first message is the last of all offsets.
-                let at = offset.wrapping_add(1);
-                let is_known = said == self.log.end().epoch && (first..=next).contains(&at);
+            Start::After(place) => {
+                let at = behind(place);
+                let is_known = place.epoch == self.log.end().epoch && (first..=next).contains(&at);
                 is_known.then_some(at)?
             }
         };
         self.set_cursor(slot, at);
         Some(Some(at))
+    }
+
+    /// Whether only the home can know where that is: its subscriber was with another worker, which may be further than this mirror.
+    pub(super) fn is_beyond(&self, start: Start) -> bool {
+        match (&self.role, start) {
+            (Role::Mirror { answered, .. }, Start::After(place)) => {
+                *answered == 0 || place.epoch != self.log.end().epoch || behind(place) > self.log.next()
+            }
+            _ => false,
+        }
     }
 
     /// Behind which message a subscriber goes on, where that is known.
@@ -176,6 +188,11 @@ impl Topic {
             self.resting = resting.map(|(slot, _)| slot).collect();
         }
     }
+}
+
+/// What follows a place. In front of the first message is the last of all offsets.
+fn behind(place: Place) -> u64 {
+    place.offset.wrapping_add(1)
 }
 
 #[cfg(test)]

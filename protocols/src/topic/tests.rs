@@ -286,6 +286,63 @@ fn a_mirror_begins_with_the_history_that_it_asked_for() {
     expect(&mut subscription, &["one"]);
 }
 
+/// Where somebody is who has read what there is.
+fn place_behind(subscription: &mut Subscription, expected: &[&str]) -> Start {
+    expect(subscription, expected);
+    Start::After(subscription.place().expect("it is known at home"))
+}
+
+#[test]
+fn who_comes_from_a_worker_that_was_further_goes_on_where_it_was() {
+    let (topics, [home, mirror], [topic, _]) = two();
+    let mut further = home.subscribe(&topic, Subscribe::default()).unwrap();
+    let _mirrors = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    home.look();
+    mirror.look();
+    home.publish(&topic, "one");
+    let start = place_behind(&mut further, &["one"]);
+    // That lies in the inbox still.
+    let mut back = mirror.subscribe(&topic, how(start, SlowPolicy::Close)).unwrap();
+    expect(&mut back, &[]);
+    home.look();
+    home.publish(&topic, "two");
+    (0..3).for_each(|_| mirror.look());
+    expect(&mut back, &["two"]);
+    // Where nobody was, nobody goes on, and it is told.
+    let Start::After(place) = start else { unreachable!() };
+    let nowhere = Start::After(Place { offset: place.offset + 7, ..place });
+    let mut lost = mirror.subscribe(&topic, how(nowhere, SlowPolicy::Close)).unwrap();
+    expect(&mut lost, &[]);
+    home.look();
+    mirror.look();
+    expect(&mut lost, &["skipped None"]);
+    assert_eq!(topics.counters().resets, 1);
+}
+
+#[test]
+fn an_answer_from_before_does_not_say_where_somebody_is() {
+    let Flooded { topics, home, mirror, topic, other, mut subscription } = flooded();
+    let mut further = home.subscribe(&topic, Subscribe::default()).unwrap();
+    home.publish(&topic, "one");
+    (0..3).for_each(|_| mirror.look());
+    // It has asked for that. The answer lies there, and is looked at a turn before another one, which is read at home.
+    home.look();
+    home.publish(&other, "between");
+    home.publish(&topic, "two");
+    let start = place_behind(&mut further, &["one", "two"]);
+    let mut back = mirror.subscribe(&topic, how(start, SlowPolicy::Close)).unwrap();
+    mirror.look();
+    expect(&mut back, &[]);
+    home.look();
+    (0..3).for_each(|_| mirror.look());
+    expect(&mut back, &[]);
+    home.publish(&topic, "three");
+    mirror.look();
+    expect(&mut back, &["three"]);
+    expect(&mut subscription, &["one", "two", "three"]);
+    assert_eq!(topics.counters().resets, 0);
+}
+
 /// A flag that is up once its subscriber was woken.
 #[derive(Default)]
 struct Flag(AtomicBool);
