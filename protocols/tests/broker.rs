@@ -312,6 +312,50 @@ fn a_message_that_the_broker_does_not_take_is_refused_and_costs_nobody_the_conne
     });
 }
 
+/// Publishes a few thousand messages a second to the topic "a" of Redis, from the moment when it is there until `is_over`.
+fn flood(server: &Server, is_over: &AtomicUsize) {
+    let until = Instant::now() + PATIENCE;
+    let mut stream = loop {
+        match std::net::TcpStream::connect(("127.0.0.1", server.port)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+    };
+    let mut answers = stream.try_clone().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+    while is_over.load(Ordering::Relaxed) == 0 && Instant::now() < until {
+        stream.write_all("PUBLISH ringmill.a again\r\n".repeat(30).as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+}
+
+/// NATS is asked for all without waiting in between.
+#[test]
+fn what_comes_while_redis_is_asked_for_thousands_of_topics_costs_no_connection() {
+    let mut server = Server::start("redis-server");
+    let node = Node::start(&server, Options { incoming_max: 2000, ..quick() });
+    node.until_up();
+    // It is asked for first, and busy while the others are.
+    node.subscribe("a");
+    for number in 0..20_000 {
+        node.link().subscribe(&format!("b{number}"));
+    }
+    let is_over = AtomicUsize::new(0);
+    server.kill();
+    node.until_lost();
+    server.start_again();
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(&server, &is_over));
+        node.until_up();
+        is_over.store(1, Ordering::Relaxed);
+    });
+    publish(&node.link(), "b19999", "here");
+    while node.message() != ("b19999".to_owned(), "here".to_owned()) {}
+    let counters = node.link().counters();
+    assert_eq!(counters.connections, 2, "{counters:?}");
+}
+
 /// A node whose way to the broker can be lost, and how many connections it has.
 fn by_relay(server: &Server, options: Options) -> (Node, Relay, usize) {
     let relay = Relay::start(server.port);

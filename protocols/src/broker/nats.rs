@@ -53,27 +53,31 @@ impl Nats {
         Ok(Nats { client, prefix, answer_within, nonce, forwarding: BTreeMap::new(), feed })
     }
 
-    pub(super) async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
-        let subject = subject(&self.prefix, topic);
-        let mut messages = in_time(self.answer_within, self.client.subscribe(subject)).await?;
-        let (topic_of_all, feed) = (topic.clone(), self.feed.clone());
-        let forwarding = tokio::spawn(async move {
-            while let Some(message) = messages.next().await {
-                let Some(sender) = feed.sender() else { return };
-                if sender.send((topic_of_all.clone(), message.payload)).await.is_err() {
-                    return;
+    pub(super) async fn subscribe(&mut self, topics: &[Arc<str>]) -> Result<(), Reason> {
+        for topic in topics {
+            let subject = subject(&self.prefix, topic);
+            let mut messages = in_time(self.answer_within, self.client.subscribe(subject)).await?;
+            let (topic_of_all, feed) = (topic.clone(), self.feed.clone());
+            let forwarding = tokio::spawn(async move {
+                while let Some(message) = messages.next().await {
+                    let Some(sender) = feed.sender() else { return };
+                    if sender.send((topic_of_all.clone(), message.payload)).await.is_err() {
+                        return;
+                    }
                 }
+            });
+            if let Some(before) = self.forwarding.insert(topic.clone(), forwarding) {
+                before.abort();
             }
-        });
-        if let Some(before) = self.forwarding.insert(topic.clone(), forwarding) {
-            before.abort();
         }
         Ok(())
     }
 
-    pub(super) fn unsubscribe(&mut self, topic: &str) {
-        if let Some(forwarding) = self.forwarding.remove(topic) {
-            forwarding.abort();
+    pub(super) fn unsubscribe(&mut self, topics: &[Arc<str>]) {
+        for topic in topics {
+            if let Some(forwarding) = self.forwarding.remove(topic) {
+                forwarding.abort();
+            }
         }
     }
 

@@ -16,6 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+/// So many channels are named in one command: each answer is a way to the server and back, and these come in time.
+const CHANNELS_AT_ONCE: usize = 512;
+
 /// One connection to subscribe, one to publish.
 pub(super) struct Redis {
     publishing: MultiplexedConnection,
@@ -108,8 +111,8 @@ impl Redis {
         })
     }
 
-    pub(super) async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
-        if std::mem::take(&mut self.has_let_go) {
+    pub(super) async fn subscribe(&mut self, topics: &[Arc<str>]) -> Result<(), Reason> {
+        if !topics.is_empty() && std::mem::take(&mut self.has_let_go) {
             // What is still on its way is not of this subscription.
             self.fence.sent += 1;
             let publish = self.publishing.publish::<_, _, ()>(&self.fence.channel, "");
@@ -117,16 +120,24 @@ impl Redis {
             let passed = self.fence.seen.wait_for(|seen| *seen >= self.fence.sent);
             in_time(self.answer_within, passed).await?;
         }
-        let channel = subject(&self.prefix, topic);
-        self.topics().insert(channel.clone(), topic.clone());
-        in_time(self.answer_within, self.subscribing.subscribe(channel)).await
+        for topics in topics.chunks(CHANNELS_AT_ONCE) {
+            let channels: Vec<String> = topics.iter().map(|topic| subject(&self.prefix, topic)).collect();
+            self.topics().extend(channels.iter().cloned().zip(topics.iter().cloned()));
+            in_time(self.answer_within, self.subscribing.subscribe(channels)).await?;
+        }
+        Ok(())
     }
 
-    pub(super) async fn unsubscribe(&mut self, topic: &str) -> Result<(), Reason> {
-        let channel = subject(&self.prefix, topic);
-        self.topics().remove(&channel);
-        self.has_let_go = true;
-        in_time(self.answer_within, self.subscribing.unsubscribe(channel)).await
+    pub(super) async fn unsubscribe(&mut self, topics: &[Arc<str>]) -> Result<(), Reason> {
+        for topics in topics.chunks(CHANNELS_AT_ONCE) {
+            self.has_let_go = true;
+            let channels: Vec<String> = topics.iter().map(|topic| subject(&self.prefix, topic)).collect();
+            for channel in &channels {
+                self.topics().remove(channel);
+            }
+            in_time(self.answer_within, self.subscribing.unsubscribe(channels)).await?;
+        }
+        Ok(())
     }
 
     /// All in one go: each answer is a way to the server and back.

@@ -3,7 +3,7 @@
 use super::feed::{Feed, Incoming, Reason};
 use super::seam::{Event, Inbox, Options, Outgoing, State};
 use super::server::{Kind, Server};
-use super::wanted::{Changes, Step, Wanted};
+use super::wanted::{Changes, Steps, Wanted};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,7 +59,7 @@ async fn keep(
     // Nothing is lost before there was anything.
     let mut is_lost = false;
     loop {
-        let (feed, incoming) = Feed::new(options.incoming_max);
+        let (feed, mut incoming) = Feed::new(options.incoming_max);
         let connecting = timeout(options.connect_within, Connection::open(server, options, feed.clone()));
         let Some(connected) = until_over(connecting, changes, &mut wanted).await else { return };
         let reason = match connected {
@@ -68,7 +68,7 @@ async fn keep(
             Ok(Ok(connection)) => {
                 let mut link =
                     Linked { connection, feed, outgoing: &mut *outgoing, changes, state, options, inbox };
-                match link.begin(&wanted).await {
+                match link.begin(&wanted, &mut incoming).await {
                     // A server may take each connection, and then refuse what is asked of it.
                     Err(reason) => reason,
                     Ok(()) => {
@@ -142,12 +142,23 @@ struct Linked<'a> {
 }
 
 impl Linked<'_> {
-    /// Subscribes to everything that is wanted: up to here messages are missed, and not one behind it.
-    async fn begin(&mut self, wanted: &Wanted) -> Result<(), Reason> {
-        for topic in wanted.topics() {
-            self.connection.subscribe(topic).await?;
+    /// Subscribes to everything that is wanted: up to here messages are missed, and not one behind it. Those that come meanwhile are of
+    /// no use, and would fill the feed.
+    async fn begin(
+        &mut self,
+        wanted: &Wanted,
+        incoming: &mut mpsc::Receiver<Incoming>,
+    ) -> Result<(), Reason> {
+        let connection = &mut self.connection;
+        let subscribing = async {
+            connection.subscribe(&wanted.topics()).await?;
+            connection.flush().await
+        };
+        let ended = async { while incoming.recv().await.is_some() {} };
+        tokio::select! {
+            begun = subscribing => begun,
+            () = ended => Err(self.feed.reason()),
         }
-        self.connection.flush().await
     }
 
     /// Until the connection ends, which is an error, or everything does.
@@ -217,16 +228,12 @@ impl Linked<'_> {
 
     /// Does what has changed since it was last looked at.
     async fn change(&mut self, wanted: &mut Wanted) -> Result<(), Reason> {
-        for step in wanted.take(self.changes) {
-            match step {
-                Step::Subscribe(topic) => {
-                    self.connection.subscribe(&topic).await?;
-                    deliver(self.inbox, self.changes, Event::Subscribed { topic }).await;
-                }
-                Step::Unsubscribe(topic) => self.connection.unsubscribe(&topic).await?,
-            }
+        let Steps { subscribe, unsubscribe } = wanted.take(self.changes);
+        self.connection.subscribe(&subscribe).await?;
+        for topic in subscribe {
+            deliver(self.inbox, self.changes, Event::Subscribed { topic }).await;
         }
-        Ok(())
+        self.connection.unsubscribe(&unsubscribe).await
     }
 
     async fn publish_rest(&mut self, batch: &mut Vec<Outgoing>) -> Result<(), Reason> {
@@ -265,24 +272,24 @@ impl Connection {
         }
     }
 
-    async fn subscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
+    async fn subscribe(&mut self, topics: &[Arc<str>]) -> Result<(), Reason> {
         match self {
             #[cfg(feature = "broker-nats")]
-            Connection::Nats(nats) => nats.subscribe(topic).await,
+            Connection::Nats(nats) => nats.subscribe(topics).await,
             #[cfg(feature = "broker-redis")]
-            Connection::Redis(redis) => redis.subscribe(topic).await,
+            Connection::Redis(redis) => redis.subscribe(topics).await,
         }
     }
 
-    async fn unsubscribe(&mut self, topic: &Arc<str>) -> Result<(), Reason> {
+    async fn unsubscribe(&mut self, topics: &[Arc<str>]) -> Result<(), Reason> {
         match self {
             #[cfg(feature = "broker-nats")]
             Connection::Nats(nats) => {
-                nats.unsubscribe(topic);
+                nats.unsubscribe(topics);
                 Ok(())
             }
             #[cfg(feature = "broker-redis")]
-            Connection::Redis(redis) => redis.unsubscribe(topic).await,
+            Connection::Redis(redis) => redis.unsubscribe(topics).await,
         }
     }
 

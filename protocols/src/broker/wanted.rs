@@ -65,44 +65,45 @@ impl Changes {
 #[derive(Default)]
 pub(super) struct Wanted(BTreeMap<Arc<str>, i64>);
 
-/// What has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Subscribe(Arc<str>),
-    Unsubscribe(Arc<str>),
+/// What is to be done for what has changed: no topic is in both.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Steps {
+    pub(super) subscribe: Vec<Arc<str>>,
+    pub(super) unsubscribe: Vec<Arc<str>>,
 }
 
 impl Wanted {
-    /// Takes what was changed; what is to be done for it.
-    pub(super) fn take(&mut self, changes: &Changes) -> Vec<Step> {
+    /// Takes what was changed.
+    pub(super) fn take(&mut self, changes: &Changes) -> Steps {
         let sums = std::mem::take(&mut changes.lock().topics);
-        sums.into_iter().filter_map(|(topic, change)| self.change(topic, change)).collect()
+        let mut steps = Steps::default();
+        for (topic, change) in sums {
+            self.change(topic, change, &mut steps);
+        }
+        steps
     }
 
-    fn change(&mut self, topic: Arc<str>, change: i64) -> Option<Step> {
+    fn change(&mut self, topic: Arc<str>, change: i64, steps: &mut Steps) {
         let before = self.0.get(&topic).copied().unwrap_or(0);
         let now = before.saturating_add(change).max(0);
         match (before, now) {
-            (0, 0) => None,
+            (0, 0) => {}
             (0, _) => {
                 self.0.insert(topic.clone(), now);
-                Some(Step::Subscribe(topic))
+                steps.subscribe.push(topic);
             }
             (_, 0) => {
                 self.0.remove(&topic);
-                Some(Step::Unsubscribe(topic))
+                steps.unsubscribe.push(topic);
             }
-            _ => {
-                // The key stays: it is the subscription's.
-                *self.0.get_mut(&topic)? = now;
-                None
-            }
+            // The key stays: it is the subscription's.
+            _ => drop(self.0.get_mut(&topic).map(|count| *count = now)),
         }
     }
 
     /// All of them.
-    pub(super) fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
-        self.0.keys()
+    pub(super) fn topics(&self) -> Vec<Arc<str>> {
+        self.0.keys().cloned().collect()
     }
 
     /// Whether a message is of the subscription that there is, and not of one that ended before it arrived.
@@ -132,24 +133,25 @@ mod tests {
     #[test]
     fn what_comes_to_nothing_is_nothing() {
         let (changes, mut wanted) = (Changes::default(), Wanted::default());
-        let mut check = |all: &[(&str, i64)], expected: &[Step]| {
+        let mut check = |all: &[(&str, i64)], subscribe: &[&str], unsubscribe: &[&str]| {
             all.iter().for_each(|(topic, change)| changes.add(topic, *change));
-            assert_eq!(wanted.take(&changes), expected);
+            let Steps { subscribe: begun, unsubscribe: ended } = wanted.take(&changes);
+            let names =
+                |topics: &[Arc<str>]| topics.iter().map(|topic| topic.to_string()).collect::<Vec<_>>();
+            assert_eq!(names(&begun), subscribe);
+            assert_eq!(names(&ended), unsubscribe);
         };
-        let (subscribe, unsubscribe) = (Step::Subscribe("a".into()), Step::Unsubscribe("a".into()));
-        check(&[("a", 1), ("a", -1)], &[]);
-        check(&[("a", 1), ("a", 1)], std::slice::from_ref(&subscribe));
-        check(&[("a", 1), ("a", -1), ("a", -1)], &[]);
-        check(&[("a", -1), ("a", 1)], &[]);
-        check(&[("a", -1)], &[unsubscribe]);
-        check(&[("a", 1)], &[subscribe]);
+        check(&[("a", 1), ("a", -1)], &[], &[]);
+        check(&[("a", 1), ("a", 1)], &["a"], &[]);
+        check(&[("a", 1), ("a", -1), ("a", -1)], &[], &[]);
+        check(&[("a", -1), ("a", 1)], &[], &[]);
+        check(&[("a", -1)], &[], &["a"]);
+        check(&[("a", 1)], &["a"], &[]);
         for number in 0..1000 {
             changes.add(&number.to_string(), 1);
             changes.add(&number.to_string(), -1);
         }
         assert!(changes.lock().topics.is_empty());
-        assert!(
-            wanted.is_current(&wanted.topics().next().unwrap().clone()) && !wanted.is_current(&"a".into())
-        );
+        assert!(wanted.is_current(&wanted.topics()[0]) && !wanted.is_current(&"a".into()));
     }
 }
