@@ -44,6 +44,34 @@ pub(super) async fn run(
         () = end => {}
     }
     state.is_up.store(false, Ordering::Relaxed);
+    outgoing.close();
+    drop_taken(&mut outgoing, state);
+}
+
+/// What was taken is not kept for a connection that nobody knows when to expect.
+fn drop_taken(outgoing: &mut mpsc::Receiver<Outgoing>, state: &State) {
+    while outgoing.try_recv().is_ok() {
+        state.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Messages that were taken, and are counted where they go: whether the broker has them, or they are dropped.
+struct Batch<'a> {
+    messages: Vec<Outgoing>,
+    state: &'a State,
+}
+
+impl Batch<'_> {
+    fn published(&mut self) {
+        self.state.published.fetch_add(self.messages.len() as u64, Ordering::Relaxed);
+        self.messages.clear();
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.state.dropped.fetch_add(self.messages.len() as u64, Ordering::Relaxed);
+    }
 }
 
 async fn keep(
@@ -173,19 +201,12 @@ impl Linked<'_> {
         self.state.connections.fetch_add(1, Ordering::Relaxed);
         deliver(self.inbox, self.changes, Event::Up).await;
         // A thread may have seen the last connection and been slow to hand over.
-        self.drop_taken();
+        drop_taken(self.outgoing, self.state);
         self.state.is_up.store(true, Ordering::Release);
         let ended = self.exchange(wanted, &mut incoming).await;
         self.state.is_up.store(false, Ordering::Relaxed);
-        self.drop_taken();
+        drop_taken(self.outgoing, self.state);
         ended
-    }
-
-    /// What was taken is not kept for a connection that nobody knows when to expect.
-    fn drop_taken(&mut self) {
-        while self.outgoing.try_recv().is_ok() {
-            self.state.dropped.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     async fn exchange(
@@ -193,7 +214,7 @@ impl Linked<'_> {
         wanted: &mut Wanted,
         incoming: &mut mpsc::Receiver<Incoming>,
     ) -> Result<(), Reason> {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut batch = Batch { messages: Vec::with_capacity(BATCH_MAX), state: self.state };
         loop {
             tokio::select! {
                 arrived = incoming.recv() => match arrived {
@@ -216,7 +237,7 @@ impl Linked<'_> {
                         return Ok(());
                     }
                 }
-                taken = self.outgoing.recv_many(&mut batch, BATCH_MAX) => {
+                taken = self.outgoing.recv_many(&mut batch.messages, BATCH_MAX) => {
                     if taken == 0 {
                         return Ok(());
                     }
@@ -236,29 +257,24 @@ impl Linked<'_> {
         self.connection.unsubscribe(&unsubscribe).await
     }
 
-    async fn publish_rest(&mut self, batch: &mut Vec<Outgoing>) -> Result<(), Reason> {
+    async fn publish_rest(&mut self, batch: &mut Batch<'_>) -> Result<(), Reason> {
         while let Ok(message) = self.outgoing.try_recv() {
-            batch.push(message);
+            batch.messages.push(message);
         }
         self.hand_over(batch).await?;
         self.connection.flush().await
     }
 
     /// Publishes, but first subscribes: who has done both in this order gets it.
-    async fn publish(&mut self, batch: &mut Vec<Outgoing>, wanted: &mut Wanted) -> Result<(), Reason> {
-        if let Err(reason) = self.change(wanted).await {
-            self.state.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            return Err(reason);
-        }
+    async fn publish(&mut self, batch: &mut Batch<'_>, wanted: &mut Wanted) -> Result<(), Reason> {
+        self.change(wanted).await?;
         self.hand_over(batch).await
     }
 
-    async fn hand_over(&mut self, batch: &mut Vec<Outgoing>) -> Result<(), Reason> {
-        let result = self.connection.publish(batch).await;
-        let counter = if result.is_ok() { &self.state.published } else { &self.state.dropped };
-        counter.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        batch.clear();
-        result
+    async fn hand_over(&mut self, batch: &mut Batch<'_>) -> Result<(), Reason> {
+        self.connection.publish(&batch.messages).await?;
+        batch.published();
+        Ok(())
     }
 }
 
