@@ -9,6 +9,7 @@ use ringmill::DriverChoice;
 use ringmill::http::{self, Request};
 use ringmill::websocket::{Accept, Endpoint, Handler, Message, Ws};
 use serde_json::Value;
+use std::time::Instant;
 
 /// Exit status and report of a short run.
 #[track_caller]
@@ -43,7 +44,9 @@ fn every_message_reaches_every_reader() {
             ("http://ADDRESS/events/h", &["--fan", "9", "--rate", "100", "--publish", "/publish/h"]),
         ];
         for (url, options) in cases {
+            let began = Instant::now();
             let (code, report) = load(driver, &url.replace("ADDRESS", &address.to_string()), options);
+            let elapsed = began.elapsed().as_secs_f64();
             assert_eq!((code, number(&report, "/errors")), (Some(0), 0.0), "{options:?}: {report:#}");
             let readers: f64 = options[1].parse::<f64>().unwrap() - 1.0;
             assert_eq!(number(&report, "/fan/readers"), readers);
@@ -52,7 +55,9 @@ fn every_message_reaches_every_reader() {
             assert_eq!(total % readers, 0.0, "{options:?}: {report:#}");
             assert!(published > 0.0 && total >= published * readers, "{options:?}: {report:#}");
             if options.contains(&"--rate") {
-                assert!((20.0..=31.0).contains(&published), "{options:?}: {report:#}");
+                // What was due in the warm-up may be late.
+                let due = published + number(&report, "/unsent");
+                assert!((20.0..=100.0 * elapsed + 1.0).contains(&due), "{options:?}: {report:#}");
             }
             if options.contains(&"--cpu-of") {
                 assert!(number(&report, "/fan/watched_cpu_us_per_delivery") > 0.0, "{report:#}");
