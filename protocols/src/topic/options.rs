@@ -44,9 +44,10 @@ impl TopicOptions {
         (self.messages_max / 8, self.bytes_max / 16)
     }
 
-    /// A subscriber that is further behind than so many messages and bytes is to be sent more at once than one that does not read may cost.
+    /// A subscriber that is further behind than so many messages and bytes is to be sent more at once than one that does not read may cost:
+    /// before it is overtaken, it has several turns in which its output, of a quarter of the bytes, may leave.
     pub(super) fn behind_limits(&self) -> (u64, u64) {
-        (self.messages_max as u64 / 8, self.bytes_max as u64 / 16)
+        (self.messages_max as u64 / 2, self.bytes_max as u64 / 4)
     }
 }
 
