@@ -145,7 +145,8 @@ impl Poll {
 
     fn send(&mut self, token: Token, socket: Socket, output: Box<Output>, then: Then) {
         match sys::send(socket, &output, then) {
-            Err(Errno::EAGAIN) => match self.register(socket) {
+            // As io_uring does: whoever sent it may have it wait in less memory.
+            Err(Errno::EAGAIN) if then != Then::Rest => match self.register(socket) {
                 Ok(()) => self.entry(socket).output = Out::Send(token, output, then),
                 Err(errno) => self.done.push(sent(token, Err(errno), output)),
             },

@@ -148,7 +148,7 @@ mod poll {
     }
 
     all_cases!(Sockets<Make>);
-    suite! { Sockets<Make>: a_full_datagram_socket_tells_of_room }
+    suite! { Sockets<Make>: a_refused_silent_send_ends_the_wait a_full_datagram_socket_tells_of_room }
 }
 
 // It is made with the macros, so it stands behind them.
