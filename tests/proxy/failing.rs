@@ -528,9 +528,10 @@ fn silent() -> Upstream {
     })
 }
 
-/// Who waits for a 100 was not told to send: its server is late, and it is not.
+/// Who waits for a 100 was not told to send, so that it is not late. Its server may wait for the body, and has not failed: else anybody could
+/// have one ejected that knows nothing of Expect.
 #[test]
-fn a_server_that_gives_no_100_is_late() {
+fn a_server_that_gives_no_100_is_late_and_has_not_failed() {
     on_both_drivers(|driver| {
         let upstream = silent();
         let first_byte_timeout = Duration::from_millis(200);
@@ -550,7 +551,7 @@ fn a_server_that_gives_no_100_is_late() {
         client.rest();
         drop(client);
         assert_eq!(two::status_of_a_body_that_waits(&running), 504);
-        assert_eq!(fleet.counts()[0].failures, 2);
+        assert_eq!(fleet.counts()[0].failures, 0);
         eventually(0, || running.stats().total().connections);
 
         // Nor does it hurry while another one has the connection.

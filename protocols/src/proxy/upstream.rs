@@ -338,9 +338,13 @@ impl State {
         if exchange.stage == Stage::Unanswered && exchange.waits_on(first_byte_timeout, io) {
             return Next::Continue;
         }
+        let is_to_blame = !exchange.expects;
         tracing::debug!("upstream {}: no reply in time", self.address_of(upstream));
-        self.groups.note(self.upstreams[upstream].place, false, self.now);
-        self.complain(upstream, Complaint::Late);
+        // Who waits for the body may not know Expect (RFC 9110, 10.1.1), and a client that sends none proves nothing.
+        if is_to_blame {
+            self.groups.note(self.upstreams[upstream].place, false, self.now);
+            self.complain(upstream, Complaint::Late);
+        }
         self.fail(key, 504, "the upstream did not answer in time");
         Next::Abort
     }
