@@ -87,18 +87,16 @@ impl Wanted {
         let before = self.0.get(&topic).copied().unwrap_or(0);
         let now = before.saturating_add(change).max(0);
         match (before, now) {
-            (0, 0) => {}
-            (0, _) => {
-                self.0.insert(topic.clone(), now);
-                steps.subscribe.push(topic);
-            }
+            (0, 0) => return,
+            (0, _) => steps.subscribe.push(topic.clone()),
             (_, 0) => {
                 self.0.remove(&topic);
-                steps.unsubscribe.push(topic);
+                return steps.unsubscribe.push(topic);
             }
-            // The key stays: it is the subscription's.
-            _ => drop(self.0.get_mut(&topic).map(|count| *count = now)),
+            _ => {}
         }
+        // A key that is there stays: it is the subscription's.
+        self.0.insert(topic, now);
     }
 
     /// All of them.
