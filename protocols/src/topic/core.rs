@@ -36,7 +36,7 @@ pub(super) struct Core {
     /// How many questions homes were asked.
     pub(super) questions: u64,
     /// Whom to wake once the mail is done with.
-    pub(super) touched: Vec<usize>,
+    touched: Vec<usize>,
 }
 
 /// Why a message cannot be taken.
@@ -314,10 +314,7 @@ impl Core {
         self.bytes += frame.cost();
         self.messages += 1;
         topic.log.push(frame);
-        if !topic.is_touched {
-            topic.is_touched = true;
-            self.touched.push(index);
-        }
+        self.touch(index);
         loop {
             let log = &self.topics[index].log;
             let is_over =
@@ -343,6 +340,13 @@ impl Core {
             self.order.retain(|(index, offset)| {
                 topics.get(*index).is_some_and(|topic| topic.log.at(*offset).is_some())
             });
+        }
+    }
+
+    /// There is something to read for those who rest.
+    pub(super) fn touch(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.topics[index].is_touched, true) {
+            self.touched.push(index);
         }
     }
 

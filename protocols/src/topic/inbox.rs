@@ -2,8 +2,8 @@
 //!
 //! Nothing is lost here without a word: a message to publish that does not fit is refused, and one to deliver leaves a gap, which its
 //! receiver is told of and fills from the topic's home. Who wants what is one entry for each worker and topic, however often it
-//! changes, so that it needs no limit; neither does history, which is asked for by one topic once at a time, and
-//! once more for who was further than the mirror is.
+//! changes, so that it needs no limit; neither does history, which is asked for by one mirror of a topic once at a
+//! time.
 
 use super::log::End;
 use super::message::{Frame, Publication};

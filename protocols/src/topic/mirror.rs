@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 impl Core {
     pub(super) fn mirror(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
         let first = self.questions + 1;
-        let (index, is_new) = self.topic(name, || Role::Mirror { first, asked: 0, answered: 0 });
+        let (index, is_new) =
+            self.topic(name, || Role::Mirror { first, asked: 0, answered: 0, again: false });
         if is_new {
             self.ask(index, outside);
             // The home does the same, but maybe after what is published here next.
@@ -24,16 +25,21 @@ impl Core {
         index
     }
 
-    /// With the answer to which question it is known where a subscriber starts; asks it, if need be.
+    /// With the answer to which question it is known where a subscriber starts that is about to come; sees that it is asked.
     pub(super) fn question(&mut self, index: usize, start: Start, outside: Outside<'_>) -> u64 {
-        let is_beyond = self.topics[index].is_beyond(start);
-        if is_beyond {
-            self.ask_anew(index, outside);
-        }
-        match self.topics[index].role {
+        let topic = &mut self.topics[index];
+        let is_beyond = topic.is_beyond(start);
+        // The mirror was made for this one.
+        let is_new = topic.subscribers.is_empty();
+        match &mut topic.role {
             Role::Home { .. } => 0,
-            Role::Mirror { asked, .. } if is_beyond => asked,
-            Role::Mirror { first, .. } => first,
+            Role::Mirror { first, .. } if is_new || !is_beyond => *first,
+            Role::Mirror { asked, answered, again, .. } => {
+                *again = asked != answered;
+                let until = *asked + 1;
+                self.ask(index, outside);
+                until
+            }
         }
     }
 
@@ -83,11 +89,12 @@ impl Core {
     ) {
         let Some(&index) = self.names.get(name) else { return };
         let topic = &mut self.topics[index];
-        let Role::Mirror { first, answered, .. } = &mut topic.role else { return };
+        let Role::Mirror { first, answered, again, .. } = &mut topic.role else { return };
         if question < *first {
             return;
         }
         let is_first = std::mem::replace(answered, question) == 0;
+        let again = std::mem::take(again);
         let first = end.next - frames.len() as u64;
         if is_first || first > topic.log.next() {
             // What lies between is lost to everybody here, and each is told.
@@ -95,11 +102,7 @@ impl Core {
             topic.log.jump(first, end);
             self.messages -= messages;
             self.bytes -= bytes;
-        }
-        let topic = &mut self.topics[index];
-        if !topic.is_touched {
-            topic.is_touched = true;
-            self.touched.push(index);
+            self.touch(index);
         }
         for frame in frames {
             if frame.place().offset == self.topics[index].log.next() {
@@ -108,26 +111,25 @@ impl Core {
         }
         let topic = &mut self.topics[index];
         topic.log.follow(end.epoch);
-        // Now their places are known, and what follows does not change them.
+        // Now it is known where some are, or that they cannot go on, which they are to be told. Nobody else has anything to look at.
         let slots: Vec<usize> = topic.waiting.keys().copied().collect();
         for slot in slots {
-            topic.cursor(slot);
+            if topic.cursor(slot) != Some(None) {
+                topic.wake_one(slot, outside.dialer);
+            }
+        }
+        if again {
+            self.ask(index, outside);
         }
     }
 
     /// Asks a topic's home for what follows, unless the answer is on its way.
     pub(super) fn ask(&mut self, index: usize, outside: Outside<'_>) {
-        if let Role::Mirror { asked, answered, .. } = self.topics[index].role
-            && asked == answered
-        {
-            self.ask_anew(index, outside);
-        }
-    }
-
-    /// The same, with an answer that has all that is there by now.
-    fn ask_anew(&mut self, index: usize, outside: Outside<'_>) {
         let topic = &mut self.topics[index];
         let Role::Mirror { asked, answered, .. } = &mut topic.role else { return };
+        if asked != answered {
+            return;
+        }
         self.questions += 1;
         *asked = self.questions;
         let offset = if *answered > 0 { topic.log.next() } else { 0 };

@@ -33,8 +33,8 @@ pub(super) enum Role {
         restarts: u64,
     },
     /// Its home is asked for what follows what is here. Questions have numbers, and are answered in their order; what was asked before the
-    /// first one was for an earlier mirror.
-    Mirror { first: u64, asked: u64, answered: u64 },
+    /// first one was for an earlier mirror. One is on its way at a time: another is asked `again` once that is answered.
+    Mirror { first: u64, asked: u64, answered: u64, again: bool },
 }
 
 /// Whether what carries messages was asked for those of a topic.
@@ -177,6 +177,14 @@ impl Topic {
                 continue;
             };
             subscriber.is_resting = false;
+            subscriber.notify.wake(dialer);
+        }
+    }
+
+    /// Wakes one, if it rests.
+    pub(super) fn wake_one(&mut self, slot: usize, dialer: Option<&Dialer>) {
+        let subscriber = &mut self.subscribers[slot];
+        if std::mem::take(&mut subscriber.is_resting) {
             subscriber.notify.wake(dialer);
         }
     }

@@ -286,6 +286,35 @@ fn a_mirror_begins_with_the_history_that_it_asked_for() {
     expect(&mut subscription, &["one"]);
 }
 
+#[test]
+fn an_answer_wakes_those_whom_it_tells_something() {
+    let (_, [home, mirror], [topic, _]) = two();
+    let waits = |subscription: &mut Subscription| {
+        let flag = Arc::<Flag>::default();
+        let waker = flag.clone().into();
+        assert!(subscription.poll_next(&mut Context::from_waker(&waker)).is_pending());
+        flag
+    };
+    let mut rests = mirror.subscribe(&topic, Subscribe::default()).unwrap();
+    home.look();
+    mirror.look();
+    let rested = waits(&mut rests);
+    let nowhere = Start::After(Place { epoch: 0, offset: 7 });
+    let mut lost = [(); 3].map(|()| mirror.subscribe(&topic, how(nowhere, SlowPolicy::Close)).unwrap());
+    let told = lost.each_mut().map(waits);
+    // The first one asks, and the others once more: they came later.
+    for expected in [[true, false, false], [true, true, true]] {
+        home.look();
+        mirror.look();
+        assert_eq!(told.each_ref().map(|flag| flag.0.load(Relaxed)), expected);
+    }
+    lost.iter_mut().for_each(|lost| expect(lost, &["skipped None"]));
+    assert!(!rested.0.load(Relaxed), "there is nothing for it");
+    home.publish(&topic, "one");
+    mirror.look();
+    assert!(rested.0.load(Relaxed));
+}
+
 /// Where somebody is who has read what there is.
 fn place_behind(subscription: &mut Subscription, expected: &[&str]) -> Start {
     expect(subscription, expected);
