@@ -325,7 +325,7 @@ fn flood(server: &Server, is_over: &AtomicUsize) {
     std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
     while is_over.load(Ordering::Relaxed) == 0 && Instant::now() < until {
         stream.write_all("PUBLISH ringmill.a again\r\n".repeat(30).as_bytes()).unwrap();
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(8));
     }
     stream.shutdown(std::net::Shutdown::Both).unwrap();
 }

@@ -45,7 +45,10 @@ pub(super) async fn run(
     }
     state.is_up.store(false, Ordering::Relaxed);
     outgoing.close();
-    drop_taken(&mut outgoing, state);
+    // Also what a thread was about to hand over.
+    while outgoing.recv().await.is_some() {
+        state.dropped.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What was taken is not kept for a connection that nobody knows when to expect.
