@@ -338,7 +338,7 @@ impl State {
         if exchange.stage == Stage::Unanswered && exchange.waits_on(first_byte_timeout, io) {
             return Next::Continue;
         }
-        let is_to_blame = !exchange.expects;
+        let is_to_blame = !(exchange.expects && exchange.stage == Stage::Unanswered);
         tracing::debug!("upstream {}: no reply in time", self.address_of(upstream));
         // Who waits for the body may not know Expect (RFC 9110, 10.1.1), and a client that sends none proves nothing.
         if is_to_blame {
