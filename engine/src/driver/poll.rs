@@ -2,7 +2,7 @@
 //!
 //! Sockets are registered once, edge-triggered, for both directions. A socket that may have input is in
 //! `ready` until a receive says that there is none. Sends are tried at once, in `submit`; what would
-//! block waits for the next edge. Everything a container needs that forbids io_uring.
+//! block is told so where nobody waits for it, and else waits for the next edge. Everything a container needs that forbids io_uring.
 
 #[cfg(feature = "tokio")]
 mod hosted;

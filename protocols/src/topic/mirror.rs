@@ -13,8 +13,7 @@ use std::sync::atomic::Ordering;
 impl Core {
     pub(super) fn mirror(&mut self, name: &Arc<str>, outside: Outside<'_>) -> usize {
         let first = self.questions + 1;
-        let (index, is_new) =
-            self.topic(name, || Role::Mirror { first, asked: 0, answered: 0, again: false });
+        let (index, is_new) = self.topic(name, || Role::Mirror { first, asked: 0, answered: 0 });
         if is_new {
             self.ask(index, outside);
             // The home does the same, but maybe after what is published here next.
@@ -27,18 +26,16 @@ impl Core {
 
     /// With the answer to which question it is known where a subscriber starts that is about to come; sees that it is asked.
     pub(super) fn question(&mut self, index: usize, start: Start, outside: Outside<'_>) -> u64 {
-        let topic = &mut self.topics[index];
+        let topic = &self.topics[index];
         let is_beyond = topic.is_beyond(start);
         // The mirror was made for this one.
         let is_new = topic.subscribers.is_empty();
-        match &mut topic.role {
+        match topic.role {
             Role::Home { .. } => 0,
-            Role::Mirror { first, .. } if is_new || !is_beyond => *first,
-            Role::Mirror { asked, answered, again, .. } => {
-                *again = asked != answered;
-                let until = *asked + 1;
+            Role::Mirror { first, .. } if is_new || !is_beyond => first,
+            Role::Mirror { asked, .. } => {
                 self.ask(index, outside);
-                until
+                asked + 1
             }
         }
     }
@@ -89,12 +86,11 @@ impl Core {
     ) {
         let Some(&index) = self.names.get(name) else { return };
         let topic = &mut self.topics[index];
-        let Role::Mirror { first, answered, again, .. } = &mut topic.role else { return };
+        let Role::Mirror { first, answered, .. } = &mut topic.role else { return };
         if question < *first {
             return;
         }
         let is_first = std::mem::replace(answered, question) == 0;
-        let again = std::mem::take(again);
         let first = end.next - frames.len() as u64;
         if is_first || first > topic.log.next() {
             // What lies between is lost to everybody here, and each is told.
@@ -118,7 +114,7 @@ impl Core {
                 topic.wake_one(slot, outside.dialer);
             }
         }
-        if again {
+        if topic.waiting.values().any(|(_, until)| *until > question) {
             self.ask(index, outside);
         }
     }

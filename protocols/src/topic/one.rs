@@ -33,8 +33,8 @@ pub(super) enum Role {
         restarts: u64,
     },
     /// Its home is asked for what follows what is here. Questions have numbers, and are answered in their order; what was asked before the
-    /// first one was for an earlier mirror. One is on its way at a time: another is asked `again` once that is answered.
-    Mirror { first: u64, asked: u64, answered: u64, again: bool },
+    /// first one was for an earlier mirror. One is on its way at a time: who waits for a later one has it asked once that is answered.
+    Mirror { first: u64, asked: u64, answered: u64 },
 }
 
 /// Whether what carries messages was asked for those of a topic.
